@@ -1,0 +1,77 @@
+"""What every stage and every network takes and gives. Plain data; no array library is imported here.
+
+Axes: batch = slices of a scan, or samples of a training batch; echo, coil, y, x. A 2-D slice has x = readout. A 3-D
+scan was inverse-transformed along its fully sampled readout: batch = readout position, y = encode step 2, x = encode step 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mrnets.physics.arrays import Array
+
+__all__ = ["Estimate", "Raw", "Scan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raw:
+    """Sorted k-space, with what is known of it and what earlier stages did to it.
+
+    Frozen: a stage makes a new one with `dataclasses.replace`. Arrays are NumPy, CuPy or torch, all of one library.
+    """
+
+    kspace: Array
+    """(batch, echo, coil, y, x) complex64; zeros where not sampled."""
+    mask: Array
+    """(batch or 1, 1, 1, y, x) bool: what was sampled."""
+    calibration: Array | None = None
+    """(batch, 1, coil, y', x') complex64: a fully sampled block around the k-space centre, which is at (y'//2, x'//2).
+    From calibration lines, separate or embedded; of the first echo. None: no such block is known."""
+    sens: Array | None = None
+    """(batch, 1, coil, y, x) complex64, sum over coils of |sens|^2 = 1 inside the object and 0 outside it."""
+    echo_times: Array | None = None
+    """(echo,) float32, s."""
+    noise: Array | None = None
+    """(coil, coil) complex64: covariance of complex noise samples at the dwell time of `kspace`; of unwhitened data.
+    None: not measured. Whitened data have the identity, and None here."""
+    readout: Literal["x", "batch", None] = "x"
+    """The fully sampled axis: "x" in k-space along the last axis (2-D); "batch" inverse-transformed along the batch
+    (3-D); None where no axis is fully sampled (2-D masks in plane)."""
+    whitened: bool = False
+    compressed: str | None = None
+    """None, or how the coils were compressed: "gdcc" or "svd"."""
+    sens_method: str | None = None
+    """None, or where `sens` came from: "espirit", "rss", "unitary", "given"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """What a network takes: torch tensors; fields that a task does not have are None. Made by `mrnets.prepare.prepare`."""
+
+    kspace: Array | None = None
+    """(batch, echo, coil, y, x) complex64."""
+    mask: Array | None = None
+    """(batch or 1, 1, 1, y, x) bool."""
+    sens: Array | None = None
+    """(batch, 1, coil, y, x) complex64."""
+    image: Array | None = None
+    """(batch, contrast, [z,] y, x) complex64 or float32."""
+    echo_times: Array | None = None
+    """(echo,) float32, s."""
+    calibration: Array | None = None
+    """(batch, 1, coil, y', x') complex64, in the scale of `kspace`; for networks that estimate sensitivities themselves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a network gives; a field that it does not estimate is None or empty."""
+
+    image: Array | None = None
+    """(batch, echo, y, x) complex64."""
+    maps: dict[str, Array] = field(default_factory=dict)
+    """Name to (batch, y, x), SI units."""
+    logits: Array | None = None
+    """(batch, class, [z,] y, x)."""
+    steps: tuple[Estimate, ...] = ()
+    """Earlier estimates, first to last, for deep supervision."""

@@ -1,0 +1,27 @@
+"""What all physics modules share: the array type and the few things that the array API leaves to each library."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array
+
+__all__ = ["Array", "array_namespace", "asarray_like", "to_numpy"]
+
+Array: TypeAlias = Any
+"""An array of NumPy, CuPy or torch. (The array API standard has no type for "an array of any library".)"""
+
+
+def asarray_like(values: Any, like: Array, dtype: Any = None) -> Array:
+    """`values` (NumPy array, number or nested sequence) as an array of the library and on the device of `like`."""
+    xp = array_namespace(like)
+    return xp.asarray(values, dtype=dtype, device=device(like))
+
+
+def to_numpy(x: Array) -> Any:
+    """`x` as a NumPy array on the host; a copy only where the memory is not already the host's."""
+    if is_numpy_array(x):
+        return x
+    if is_torch_array(x):
+        return x.detach().cpu().numpy()
+    return x.get()  # CuPy

@@ -1,0 +1,108 @@
+"""Many coils, one image: the SENSE encoding and its adjoint, coil combination, simple sensitivities, CG-SENSE.
+
+Axes: image (..., y, x); coil images, k-space and sens (..., coil, y, x); mask broadcasts against k-space.
+"""
+
+from __future__ import annotations
+
+from mrnets.physics.arrays import Array, array_namespace
+from mrnets.physics.fourier import fftc, ifftc
+
+__all__ = ["adjoint", "cg_sense", "expand", "forward", "mix", "normal", "reduce", "rss", "sense_combine"]
+
+
+def expand(image: Array, sens: Array) -> Array:
+    """Image (..., y, x) to coil images (..., coil, y, x): multiplication by the sensitivities."""
+    return image[..., None, :, :] * sens
+
+
+def reduce(coil_images: Array, sens: Array) -> Array:
+    """Coil images (..., coil, y, x) to one image (..., y, x): sum over coils of conj(sens) * image; adjoint of `expand`."""
+    xp = array_namespace(coil_images, sens)
+    return xp.sum(xp.conj(sens) * coil_images, axis=-3)
+
+
+def mix(matrix: Array, x: Array) -> Array:
+    """New coils as linear combinations of old ones: matrix (..., new, old), x (..., old, y, x) to (..., new, y, x)."""
+    xp = array_namespace(matrix, x)
+    flat = xp.reshape(x, (*x.shape[:-2], x.shape[-2] * x.shape[-1]))
+    mixed = xp.matmul(matrix, flat)
+    return xp.reshape(mixed, (*mixed.shape[:-1], *x.shape[-2:]))
+
+
+def rss(coil_images: Array, axis: int = -3) -> Array:
+    """Root of the sum of squared magnitudes over `axis` (Roemer 1990, eq. 28 for unknown sensitivities); real."""
+    xp = array_namespace(coil_images)
+    return xp.sqrt(xp.sum(xp.abs(coil_images) ** 2, axis=axis))
+
+
+def sense_combine(coil_images: Array, sens: Array) -> Array:
+    """Optimal combination of prewhitened coil images (Roemer 1990): sum conj(S) x / sum |S|^2; 0 where S vanishes."""
+    xp = array_namespace(coil_images, sens)
+    power = xp.sum(xp.abs(sens) ** 2, axis=-3)
+    safe = xp.where(power > 0, power, xp.ones_like(power))
+    return xp.where(power > 0, 1.0, 0.0) * reduce(coil_images, sens) / safe
+
+
+def forward(image: Array, sens: Array, mask: Array) -> Array:
+    """The encoding E: image (..., y, x) to sampled k-space (..., coil, y, x); zeros where `mask` is False."""
+    return mask * fftc(expand(image, sens))
+
+
+def adjoint(kspace: Array, sens: Array, mask: Array) -> Array:
+    """E^H: k-space (..., coil, y, x) to image (..., y, x)."""
+    return reduce(ifftc(mask * kspace), sens)
+
+
+def normal(image: Array, sens: Array, mask: Array) -> Array:
+    """E^H E."""
+    return adjoint(fftc(expand(image, sens)), sens, mask)
+
+
+def cg_sense(
+    kspace: Array,
+    sens: Array,
+    mask: Array,
+    *,
+    regularisation: float = 0.0,
+    iterations: int = 30,
+    tolerance: float = 1e-5,
+    start: Array | None = None,
+) -> Array:
+    """Least-squares image by conjugate gradients (Pruessmann 2001): min ||E x - k||^2 + regularisation ||x - start||^2.
+
+    kspace, sens (..., coil, y, x); mask broadcastable to kspace; returns (..., y, x). With maps of unit norm the
+    eigenvalues of E^H E lie in [0, 1], so `regularisation` is relative to 1 whatever the scale of the data.
+    Every leading index is a problem of its own, with its own step lengths; one that has reached `tolerance` (residual
+    relative to the right-hand side) stands still while the others go on. `start` (None: zeros) is the prior image.
+    """
+    xp = array_namespace(kspace, sens)
+
+    def dot(a: Array, b: Array) -> Array:
+        return xp.sum(xp.real(xp.conj(a) * b), axis=(-2, -1), keepdims=True)
+
+    def ratio(numerator: Array, denominator: Array) -> Array:
+        safe = xp.where(denominator > 0, denominator, xp.ones_like(denominator))
+        return xp.where(denominator > 0, numerator / safe, xp.zeros_like(numerator))
+
+    image = adjoint(kspace, sens, mask)
+    scale = dot(image, image)
+    if start is None:
+        residual = image
+        image = xp.zeros_like(residual)
+    else:
+        residual = image - normal(start, sens, mask)
+        image = start
+    direction = residual
+    energy = dot(residual, residual)
+    for _ in range(iterations):
+        active = energy > tolerance**2 * scale
+        if not bool(xp.any(active)):
+            break
+        encoded = normal(direction, sens, mask) + regularisation * direction
+        step = xp.where(active, ratio(energy, dot(direction, encoded)), xp.zeros_like(energy))
+        image = image + step * direction
+        residual = residual - step * encoded
+        previous, energy = energy, dot(residual, residual)
+        direction = residual + ratio(energy, previous) * direction
+    return image

@@ -1,0 +1,49 @@
+"""The one Fourier convention: centred and orthonormal, the zero frequency at index n // 2 of every axis, odd sizes too.
+
+Axes: the last two are (y, x) unless `axes` says otherwise; all others are batch axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mrnets.physics.arrays import Array, array_namespace
+
+__all__ = ["fftc", "ifftc", "resize"]
+
+
+def fftc(image: Array, axes: Sequence[int] = (-2, -1)) -> Array:
+    """Image to k-space: centred, orthonormal discrete Fourier transform over `axes`; shape and dtype are kept."""
+    xp = array_namespace(image)
+    axes = tuple(axes)
+    return xp.fft.fftshift(xp.fft.fftn(xp.fft.ifftshift(image, axes=axes), axes=axes, norm="ortho"), axes=axes)
+
+
+def ifftc(kspace: Array, axes: Sequence[int] = (-2, -1)) -> Array:
+    """k-space to image: the inverse, and by orthonormality the adjoint, of `fftc`."""
+    xp = array_namespace(kspace)
+    axes = tuple(axes)
+    return xp.fft.fftshift(xp.fft.ifftn(xp.fft.ifftshift(kspace, axes=axes), axes=axes, norm="ortho"), axes=axes)
+
+
+def resize(x: Array, shape: Sequence[int], axes: Sequence[int] = (-2, -1)) -> Array:
+    """Centred crop or zero-fill of `axes` to `shape`, index n // 2 onto index m // 2 (the zero frequency stays centred).
+
+    Crop and zero-fill between the same two shapes are adjoint to each other. A view where nothing is to be filled.
+    """
+    xp = array_namespace(x)
+    keep: list[slice] = [slice(None)] * x.ndim
+    put: list[slice] = [slice(None)] * x.ndim
+    out = list(x.shape)
+    for axis, m in zip(axes, shape, strict=True):
+        n = x.shape[axis]
+        start = n // 2 - m // 2
+        keep[axis] = slice(max(start, 0), max(start, 0) + min(n, m))
+        put[axis] = slice(max(-start, 0), max(-start, 0) + min(n, m))
+        out[axis] = m
+    cropped = x[tuple(keep)]
+    if cropped.shape == tuple(out):
+        return cropped
+    filled = xp.zeros(tuple(out), dtype=x.dtype, device=x.device)
+    filled[tuple(put)] = cropped
+    return filled
