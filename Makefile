@@ -1,0 +1,34 @@
+# `make demo` and `make test` do all their own set-up, in .venv.
+
+VENV := .venv
+PYTHON ?= python3
+RUN := $(VENV)/bin/python
+# Torch computes with all cores; the tests run one process per core instead.
+TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
+
+.PHONY: demo test slow bench clean
+
+demo: $(VENV)/.installed
+	$(RUN) -m gadgets.demo --folder demo
+
+test: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(TEST) -m "not slow and not gpu"
+
+slow: $(VENV)/.installed
+	$(TEST) -m "slow and not gpu"
+
+bench: $(VENV)/.installed
+	for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(RUN) $$script || exit 1; done
+
+$(VENV)/.installed: setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed, $(PYTHON) is older"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a virtual environment; on Debian: apt install python3-venv"; exit 1; }
+	$(RUN) -m pip install --quiet --upgrade pip==26.2
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[training,export,demo,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info .mypy_cache .ruff_cache
