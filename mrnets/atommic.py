@@ -1,0 +1,68 @@
+"""Weights of ATOMMIC 1.0.1 under our names: one list of key rules per network whose graph is the same as ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mrnets.errors import InputError
+
+__all__ = ["state_dict"]
+
+Rules = tuple[tuple[str, str], ...]
+"""(regular expression that matches a whole key of theirs, our key); ours with [i] at its end is joined from parts."""
+
+
+def _unet(theirs: str, ours: str) -> Rules:
+    """The rules of one U-Net whose keys start with `theirs` (a regular expression) and `ours` (its replacement)."""
+    rules = [
+        (rf"{theirs}up_transpose_conv\.(?P<level>\d+)\.layers\.0\.weight", rf"{ours}decoder.ups.\g<level>.weight"),
+        (rf"{theirs}up_conv\.\d+\.1\.(?P<what>weight|bias)", rf"{ours}decoder.head.\g<what>"),
+    ]
+    for layer, conv in ((0, "conv1"), (4, "conv2")):
+        pair = rf"layers\.{layer}\.weight"
+        rules += [
+            (rf"{theirs}down_sample_layers\.(?P<level>\d+)\.{pair}", rf"{ours}encoder.blocks.\g<level>.{conv}.weight"),
+            (rf"{theirs}conv\.{pair}", rf"{ours}encoder.bottom.{conv}.weight"),
+            (rf"{theirs}up_conv\.(?P<level>\d+)\.(?:0\.)?{pair}", rf"{ours}decoder.blocks.\g<level>.{conv}.weight"),
+        ]
+    return tuple(rules)
+
+
+_RULES: dict[str, Rules] = {
+    "unet": _unet(r"reconstruction_module\.unet\.", "unet.unet."),
+    "varnet": (
+        (r"cascades\.(?P<c>\d+)\.dc_weight", r"dc_weight[\g<c>]"),
+        *_unet(r"cascades\.(?P<c>\d+)\.model\.unet\.", r"unets.\g<c>.unet."),
+    ),
+}
+
+
+def state_dict(name: str, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of our network `name` from that of ATOMMIC's.
+
+    Raises InputError for a network whose graph is not the same as ours and for a key that is not one of its own.
+    """
+    if name not in _RULES:
+        raise InputError(f"weights of ATOMMIC's {name!r} cannot be imported, only those of {', '.join(sorted(_RULES))}")
+    ours: dict[str, Tensor] = {}
+    parts: dict[str, dict[int, Tensor]] = {}
+    for key, tensor in theirs.items():
+        target = _renamed(key, name)
+        if part := re.fullmatch(r"(.*)\[(\d+)\]", target):
+            parts.setdefault(part[1], {})[int(part[2])] = tensor
+        else:
+            ours[target] = tensor
+    for key, pieces in parts.items():
+        ours[key] = torch.cat([pieces[i] for i in sorted(pieces)])
+    return ours
+
+
+def _renamed(key: str, name: str) -> str:
+    for pattern, replacement in _RULES[name]:
+        if match := re.fullmatch(pattern, key):
+            return match.expand(replacement)
+    raise InputError(f"{key!r} is not a weight of ATOMMIC's {name}")

@@ -1,0 +1,32 @@
+"""Checks of constructor options, with errors that say which option, what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+
+from mrnets.errors import InputError
+
+__all__ = ["number", "one_of", "whole"]
+
+
+def whole(name: str, value: object, low: int, high: int) -> int:
+    """`value` if it is an int from `low` to `high`; the upper bound keeps a hostile file from building forever."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InputError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+    return value
+
+
+def number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
+    """`value` as a float if it is finite and from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{name} must be a finite number, not {value!r}")
+    if not low <= value <= high:
+        raise InputError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
+    return float(value)
+
+
+def one_of(name: str, value: object, choices: tuple[object, ...]) -> object:
+    """`value` if it is one of `choices`."""
+    if value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+    return value

@@ -1,0 +1,22 @@
+"""Complex images to stacked real channels and back, in one order: all real parts first, then all imaginary parts.
+
+Axes: (..., channel, [z,] y, x); the channel axis is counted from the end, -3 for planes and -4 for volumes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["to_channels", "to_complex"]
+
+
+def to_channels(x: Tensor, axis: int = -3) -> Tensor:
+    """Complex (..., channel, y, x) to real (..., 2 * channel, y, x)."""
+    return torch.cat((x.real, x.imag), dim=axis)
+
+
+def to_complex(x: Tensor, axis: int = -3) -> Tensor:
+    """Real (..., 2 * channel, y, x) to complex (..., channel, y, x); inverse of `to_channels`."""
+    real, imag = x.chunk(2, dim=axis)
+    return torch.complex(real, imag)

@@ -1,0 +1,87 @@
+"""Consistency with the measured data: gradient and normal operator of the SENSE encoding, and k-space replacement.
+
+Axes: image (batch, echo, y, x); kspace (batch, echo, coil, y, x); sens (batch, 1, coil, y, x);
+mask (batch or 1, 1, 1, y, x).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mrnets.contract import Scan
+from mrnets.errors import InputError
+from mrnets.physics.coils import adjoint, expand, reduce, rss
+from mrnets.physics.fourier import ifftc
+
+__all__ = ["data_gradient", "initial_image", "measured", "normal", "replace", "weighted"]
+
+
+def measured(scan: Scan, name: str) -> tuple[Tensor, Tensor]:
+    """The k-space and the mask of `scan`; an InputError that names the network where they are absent or do not fit."""
+    kspace, mask = scan.kspace, scan.mask
+    if kspace is None or mask is None:
+        raise InputError(f"{name} needs k-space and its sampling mask, and the scan lacks at least one of them")
+    shape = tuple(kspace.shape)
+    if kspace.ndim != 5:
+        raise InputError(f"{name} needs k-space (batch, echo, coil, y, x), not of shape {shape}")
+    if mask.ndim != 5 or mask.shape[-2:] != kspace.shape[-2:]:
+        raise InputError(f"{name}: mask of shape {tuple(mask.shape)} does not fit k-space of shape {shape}")
+    sens = scan.sens
+    if sens is not None and (sens.ndim != 5 or sens.shape[-3:] != kspace.shape[-3:]):
+        raise InputError(f"{name}: sens of shape {tuple(sens.shape)} does not fit k-space of shape {shape}")
+    return kspace, mask
+
+
+def initial_image(kspace: Tensor, mask: Tensor, sens: Tensor | None) -> Tensor:
+    """Zero-filled image (batch, echo, y, x), complex: combined with `sens`, or by root of sum of squares without it."""
+    if sens is None:
+        magnitude = rss(ifftc(mask * kspace))
+        return torch.complex(magnitude, torch.zeros_like(magnitude))
+    return adjoint(kspace, sens, mask)
+
+
+def normal(image: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
+    """E^H E as in `mrnets.physics.coils.normal`, for loops: no shifts, and no coil images kept for the backward pass.
+
+    E^H E is S^H C S, where C is a circular convolution, which commutes with the shifts of the centred transform:
+    only the mask need be brought into the order of the plain FFT. It is its own adjoint, so its gradient is itself.
+    """
+    plain = torch.fft.ifftshift(mask, dim=(-2, -1))
+    if sens.requires_grad or not torch.is_grad_enabled() or not image.requires_grad:
+        return _normal(image, sens, plain)
+    return _Normal.apply(image, sens, plain)
+
+
+def _normal(image: Tensor, sens: Tensor, plain: Tensor) -> Tensor:
+    spectrum = torch.fft.fft2(expand(image, sens))
+    return reduce(torch.fft.ifft2(spectrum * plain), sens)
+
+
+class _Normal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, sens: Tensor, plain: Tensor) -> Tensor:
+        ctx.save_for_backward(sens, plain)
+        return _normal(image, sens, plain)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        sens, plain = ctx.saved_tensors
+        return _Normal.apply(gradients[0], sens, plain), None, None
+
+
+def data_gradient(image: Tensor, start: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
+    """Gradient of half ||E x - k||^2 with respect to conj(x): E^H E x - E^H k, with `start` = E^H k."""
+    return normal(image, sens, mask) - start
+
+
+def weighted(kspace: Tensor, data: Tensor, mask: Tensor, weight: Tensor | float) -> Tensor:
+    """k - weight * (k - data) where sampled, k elsewhere: soft data consistency (Sriram 2020, eq. 8)."""
+    return kspace - weight * (mask * (kspace - data))
+
+
+def replace(kspace: Tensor, data: Tensor, mask: Tensor) -> Tensor:
+    """Measured samples where there are any, k elsewhere: hard data consistency (Schlemper 2018, eq. 8, noise-free)."""
+    return torch.where(mask, data, kspace)

@@ -1,0 +1,46 @@
+"""Coil sensitivities from the calibration lines by a small U-Net inside the network (Sriram 2020, section 3.2).
+
+Axes: calibration (batch, 1, coil, y', x') k-space with its centre at (y'//2, x'//2); sens (batch, 1, coil, y, x).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mrnets.blocks.unet import NormUnet
+from mrnets.contract import Scan
+from mrnets.errors import InputError
+from mrnets.physics.fourier import ifftc, resize
+
+__all__ = ["SensitivityNet", "sensitivities"]
+
+
+class SensitivityNet(nn.Module):
+    """Low-resolution coil images, each refined by one shared U-Net, divided by the root of their sum of squares.
+
+    The maps have unit norm at every voxel, background included: there is no cut-off that could remove faint tissue.
+    """
+
+    def __init__(self, *, channels: int = 8, pooling_layers: int = 4) -> None:
+        super().__init__()
+        self.unet = NormUnet(channels=channels, pooling_layers=pooling_layers)
+
+    def forward(self, calibration: Tensor, shape: tuple[int, int]) -> Tensor:
+        """Calibration k-space (batch, 1, coil, y', x') to maps (batch, 1, coil, *shape), complex."""
+        images = ifftc(resize(calibration, shape))
+        flat = images.reshape(-1, 1, *shape)
+        coils = self.unet(flat).reshape(images.shape)
+        power = torch.sum(coils.real**2 + coils.imag**2, dim=-3, keepdim=True)
+        return coils * torch.rsqrt(power + torch.finfo(power.dtype).tiny)
+
+
+def sensitivities(scan: Scan, net: SensitivityNet | None, name: str) -> Tensor:
+    """The maps that a network is to use: those of `scan`, or those that `net` estimates from its calibration lines."""
+    if net is None:
+        if scan.sens is None:
+            raise InputError(f"{name} needs coil sensitivities, and the scan has none; prepare with sens='espirit'")
+        return scan.sens
+    if scan.calibration is None:
+        raise InputError(f"{name} with its own sensitivity network needs calibration lines, and the scan has none")
+    return net(scan.calibration, tuple(scan.kspace.shape[-2:]))

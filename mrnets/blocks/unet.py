@@ -1,0 +1,183 @@
+"""The U-Net of fastMRI (Ronneberger 2015; Zbontar 2018), in parts and whole, and its form for complex images.
+
+Axes: (batch, channel, [z,] y, x). Volumes are pooled in the plane only: z is a few neighbouring slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mrnets.blocks.checks import number, whole
+from mrnets.blocks.complex import to_channels, to_complex
+from mrnets.errors import InputError
+
+__all__ = ["ConvBlock", "NormUnet", "Unet", "UnetDecoder", "UnetEncoder"]
+
+_CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSE: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
+    2: nn.ConvTranspose2d,
+    3: nn.ConvTranspose3d,
+}
+
+
+def _normalised(x: Tensor) -> Tensor:
+    """Instance normalisation and leaky ReLU; in place, so that autograd keeps two activations a layer, not three."""
+    return functional.leaky_relu_(functional.instance_norm(x), 0.2)
+
+
+class ConvBlock(nn.Module):
+    """Twice: convolution 3x3 without bias, instance normalisation, leaky ReLU 0.2, channel dropout."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, dropout: float = 0.0, dimensions: int = 2) -> None:
+        super().__init__()
+        self.conv1 = _CONV[dimensions](in_channels, out_channels, 3, padding=1, bias=False)
+        self.conv2 = _CONV[dimensions](out_channels, out_channels, 3, padding=1, bias=False)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in (self.conv1, self.conv2):
+            x = _normalised(conv(x))
+            if self.dropout and self.training:
+                x = functional.dropout2d(x, self.dropout) if x.ndim == 4 else functional.dropout3d(x, self.dropout)
+        return x
+
+
+class UnetEncoder(nn.Module):
+    """The way down: features of every level, finest first; the last is the bottom's. Widths double per level."""
+
+    def __init__(
+        self, in_channels: int, *, channels: int, pooling_layers: int, dropout: float = 0.0, dimensions: int = 2
+    ) -> None:
+        super().__init__()
+        widths = [in_channels, *(channels * 2**level for level in range(pooling_layers + 1))]
+        *blocks, self.bottom = (ConvBlock(i, o, dropout=dropout, dimensions=dimensions) for i, o in pairwise(widths))
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = []
+        for block in self.blocks:
+            x = block(x)
+            features.append(x)
+            x = functional.avg_pool2d(x, 2) if x.ndim == 4 else functional.avg_pool3d(x, (1, 2, 2))
+        return [*features, self.bottom(x)]
+
+
+class UnetDecoder(nn.Module):
+    """The way up: from the bottom's features through the skips to (batch, out_channels, [z,] y, x)."""
+
+    def __init__(
+        self, out_channels: int, *, channels: int, pooling_layers: int, dropout: float = 0.0, dimensions: int = 2
+    ) -> None:
+        super().__init__()
+        widths = [channels * 2**level for level in reversed(range(pooling_layers))]
+        step = (1, 2, 2)[-dimensions:]
+        self.ups = nn.ModuleList(_TRANSPOSE[dimensions](2 * w, w, step, stride=step, bias=False) for w in widths)
+        self.blocks = nn.ModuleList(ConvBlock(2 * w, w, dropout=dropout, dimensions=dimensions) for w in widths)
+        self.head = _CONV[dimensions](channels, out_channels, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        *skips, x = features
+        for up, block, skip in zip(self.ups, self.blocks, reversed(skips), strict=True):
+            x = _normalised(up(x))
+            x = block(torch.cat((_extended(x, skip), skip), dim=1))
+        return self.head(x)
+
+
+def _extended(x: Tensor, skip: Tensor) -> Tensor:
+    """`x` reflected at its end by one where pooling has dropped a row or column of an odd-sized level."""
+    missing = (0, skip.shape[-1] - x.shape[-1], 0, skip.shape[-2] - x.shape[-2])
+    if not any(missing):
+        return x
+    return functional.pad(x, missing if x.ndim == 4 else (*missing, 0, 0), mode="reflect")
+
+
+class Unet(nn.Module):
+    """U-Net from real (batch, in_channels, [z,] y, x) to (batch, out_channels, [z,] y, x).
+
+    Plane sizes need not be multiples of 2^pooling_layers, but the lowest level needs more than one pixel
+    (instance normalisation); `NormUnet` pads so that every size works.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        channels: int,
+        pooling_layers: int,
+        dropout: float = 0.0,
+        dimensions: int = 2,
+    ) -> None:
+        super().__init__()
+        whole("channels", channels, 1, 1024)
+        whole("pooling_layers", pooling_layers, 0, 8)
+        number("dropout", dropout, 0.0, 1.0)
+        shape = {"channels": channels, "pooling_layers": pooling_layers, "dimensions": dimensions}
+        self.encoder = UnetEncoder(in_channels, dropout=dropout, **shape)
+        self.decoder = UnetDecoder(out_channels, dropout=dropout, **shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.encoder(x))
+
+
+class NormUnet(nn.Module):
+    """U-Net on complex images of any scale and size: normalises, pads, applies, crops, and takes the scale back.
+
+    The mean and the standard deviation of each group of real channels (2 groups: real parts, imaginary parts) are
+    taken out before and put back after, so the result scales with the input; an image that is constant, or zero,
+    is finite in both directions.
+
+    padding None: each side is zero-padded to the next multiple of 2^pooling_layers, so that every level halves evenly
+    and every voxel passes all levels, with at least two pixels at the bottom. An int is a bit mask as in fastMRI (15)
+    and ATOMMIC (11): a side n is padded to ((n - 1) | padding) + 1; for weights that were trained so.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        *,
+        channels: int,
+        pooling_layers: int,
+        dropout: float = 0.0,
+        groups: int = 2,
+        padding: int | None = None,
+    ) -> None:
+        super().__init__()
+        if padding is not None:
+            whole("padding", padding, 0, 1023)
+        if 2 * in_channels % groups or 2 * out_channels % groups:
+            raise InputError(f"groups {groups} must divide the real channels {2 * in_channels} and {2 * out_channels}")
+        self.unet = Unet(
+            2 * in_channels, 2 * out_channels, channels=channels, pooling_layers=pooling_layers, dropout=dropout
+        )
+        self.groups = groups
+        self.multiple = 2**pooling_layers
+        self.padding = self.multiple - 1 if padding is None else padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Complex (batch, in_channels, y, x) to complex (batch, out_channels, y, x)."""
+        real, mean, std = self._normalise(to_channels(x))
+        height, width = x.shape[-2:]
+        extra_y, extra_x = self._padded(height) - height, self._padded(width) - width
+        top, left = extra_y // 2, extra_x // 2
+        if extra_y or extra_x:
+            real = functional.pad(real, (left, extra_x - left, top, extra_y - top))
+        out = self.unet(real)[..., top : top + height, left : left + width]
+        grouped = out.reshape(len(out), self.groups, -1, height, width)
+        return to_complex(torch.addcmul(mean, grouped, std).reshape(out.shape))
+
+    def _normalise(self, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        grouped = real.reshape(len(real), self.groups, -1, *real.shape[-2:])
+        variance, mean = torch.var_mean(grouped, dim=(2, 3, 4), keepdim=True)
+        # The floor, far below any image's scale, keeps a constant group and its gradient finite.
+        std = torch.sqrt(variance + 1e-24)
+        return ((grouped - mean) / std).reshape(real.shape), mean, std
+
+    def _padded(self, n: int) -> int:
+        return ((max(n, 2 * self.multiple) - 1) | self.padding) + 1

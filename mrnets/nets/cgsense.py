@@ -1,0 +1,37 @@
+"""Reconstruction: SENSE by conjugate gradients, no weights (Pruessmann et al., MRM 2001)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mrnets.blocks.checks import number, whole
+from mrnets.blocks.consistency import measured
+from mrnets.blocks.sensitivity import sensitivities
+from mrnets.contract import Estimate, Scan
+from mrnets.physics.coils import cg_sense
+
+__all__ = ["CGSense"]
+
+
+class CGSense(nn.Module):
+    """Image that minimises ||E x - k||^2 + regularisation ||x||^2; `regularisation` is relative to unit-norm maps."""
+
+    def __init__(self, *, iterations: int = 30, regularisation: float = 0.001, tolerance: float = 1e-5) -> None:
+        super().__init__()
+        self.iterations = whole("iterations", iterations, 1, 1000)
+        self.regularisation = number("regularisation", regularisation, 0.0, 1e6)
+        self.tolerance = number("tolerance", tolerance, 0.0, 1.0)
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, echo, y, x) complex64."""
+        kspace, mask = measured(scan, "cgsense")
+        sens = sensitivities(scan, None, "cgsense")
+        image = cg_sense(
+            kspace,
+            sens,
+            mask,
+            regularisation=self.regularisation,
+            iterations=self.iterations,
+            tolerance=self.tolerance,
+        )
+        return Estimate(image=image)

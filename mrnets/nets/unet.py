@@ -1,0 +1,41 @@
+"""Reconstruction: U-Net on the zero-filled image (Ronneberger et al., MICCAI 2015; Zbontar et al. 2018)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mrnets.blocks.consistency import initial_image, measured
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.unet import NormUnet
+from mrnets.contract import Estimate, Scan
+
+__all__ = ["UNet"]
+
+
+class UNet(nn.Module):
+    """One U-Net from the combined zero-filled image to the image; no data consistency.
+
+    Without sensitivities in the scan the coils are combined by the root of the sum of squares. padding: see `NormUnet`.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 64,
+        pooling_layers: int = 4,
+        dropout: float = 0.0,
+        padding: int | None = None,
+        sens_net: bool = False,
+        sens_channels: int = 8,
+        sens_pooling_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        self.unet = NormUnet(channels=channels, pooling_layers=pooling_layers, dropout=dropout, padding=padding)
+        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, echo, y, x) complex64."""
+        kspace, mask = measured(scan, "unet")
+        sens = scan.sens if self.sens_net is None else sensitivities(scan, self.sens_net, "unet")
+        start = initial_image(kspace, mask, sens)
+        return Estimate(image=self.unet(start.reshape(-1, 1, *start.shape[-2:])).reshape(start.shape))

@@ -1,0 +1,19 @@
+"""Reconstruction: zero-filled data and coil combination, no weights (Roemer et al., MRM 1990)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mrnets.blocks.consistency import initial_image, measured
+from mrnets.contract import Estimate, Scan
+
+__all__ = ["ZeroFilled"]
+
+
+class ZeroFilled(nn.Module):
+    """SENSE combination of the inverse-transformed data (Roemer 1990); root of the sum of squares without maps."""
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, echo, y, x) complex64."""
+        kspace, mask = measured(scan, "zerofilled")
+        return Estimate(image=initial_image(kspace, mask, scan.sens))
