@@ -1,0 +1,230 @@
+"""Lines: a run of consecutive acquisitions of one shape, the unit in which raw data move through a chain.
+
+Axes: line, coil, sample. One deterministic rule (`coalesce`) makes runs of acquisitions, wherever they come from, so
+that every host gives a chain the same blocks and hence gets the same bytes out of it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any, TypeAlias
+
+import ismrmrd
+import numpy as np
+from ismrmrd.hdf5 import acquisition_header_dtype
+
+from mrnets.errors import InputError
+from mrnets.physics.arrays import Array, to_numpy
+
+__all__ = [
+    "ACQUISITION_HEADER",
+    "Flag",
+    "Item",
+    "Line",
+    "Lines",
+    "coalesce",
+    "from_acquisitions",
+    "has_flag",
+    "to_acquisitions",
+    "with_data",
+]
+
+ACQUISITION_HEADER: np.dtype[np.void] = np.dtype(acquisition_header_dtype)
+"""The 340 bytes of an acquisition header as they are on the wire (packed, little-endian); ismrmrd's field names."""
+
+Item: TypeAlias = Any
+"""What moves through a chain: Lines, Frame, ismrmrd.Waveform, ismrmrd.Image, ReconData, ImageArray, str (text)."""
+
+MOST_LINES = 256
+MOST_RUN_BYTES = 64 << 20
+MOST_LINE_BYTES = 256 << 20
+MOST_COILS = 1024  # ISMRMRD's channel mask has 1024 bits
+
+
+class Flag(IntEnum):
+    """Acquisition flags; flag k is bit k - 1 of `headers["flags"]`."""
+
+    FIRST_IN_ENCODE_STEP1 = 1
+    LAST_IN_ENCODE_STEP1 = 2
+    FIRST_IN_ENCODE_STEP2 = 3
+    LAST_IN_ENCODE_STEP2 = 4
+    FIRST_IN_AVERAGE = 5
+    LAST_IN_AVERAGE = 6
+    FIRST_IN_SLICE = 7
+    LAST_IN_SLICE = 8
+    FIRST_IN_CONTRAST = 9
+    LAST_IN_CONTRAST = 10
+    FIRST_IN_PHASE = 11
+    LAST_IN_PHASE = 12
+    FIRST_IN_REPETITION = 13
+    LAST_IN_REPETITION = 14
+    FIRST_IN_SET = 15
+    LAST_IN_SET = 16
+    FIRST_IN_SEGMENT = 17
+    LAST_IN_SEGMENT = 18
+    IS_NOISE_MEASUREMENT = 19
+    IS_PARALLEL_CALIBRATION = 20
+    IS_PARALLEL_CALIBRATION_AND_IMAGING = 21
+    IS_REVERSE = 22
+    IS_NAVIGATION_DATA = 23
+    IS_PHASECORR_DATA = 24
+    LAST_IN_MEASUREMENT = 25
+    IS_HPFEEDBACK_DATA = 26
+    IS_DUMMYSCAN_DATA = 27
+    IS_RTFEEDBACK_DATA = 28
+    IS_SURFACECOILCORRECTIONSCAN_DATA = 29
+    IS_PHASE_STABILIZATION_REFERENCE = 30
+    IS_PHASE_STABILIZATION = 31
+
+
+def _bits(flags: Iterable[Flag]) -> int:
+    return sum(1 << (flag - 1) for flag in flags)
+
+
+_CLOSING = _bits((Flag.LAST_IN_SLICE, Flag.LAST_IN_REPETITION, Flag.LAST_IN_MEASUREMENT))
+_NOISE = _bits((Flag.IS_NOISE_MEASUREMENT,))
+
+
+def has_flag(headers: Array, *flags: Flag | int) -> Array:
+    """Whether each header (n,) has any of the flags: (n,) bool."""
+    return (headers["flags"] & np.uint64(_bits(Flag(flag) for flag in flags))) != 0
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Consecutive acquisitions of one shape, of one encoding space; noise measurements only among themselves."""
+
+    headers: Array
+    """(line,) of `ACQUISITION_HEADER`, NumPy."""
+    data: Array
+    """(line, coil, sample) complex64; NumPy, or CuPy further down the chain."""
+    trajectory: Array | None = None
+    """(line, sample, dimension) float32, NumPy; None if the acquisitions have none."""
+
+    def __post_init__(self) -> None:
+        dimensions = 0 if self.trajectory is None else self.trajectory.shape[-1]
+        lines, coils, samples = self.data.shape
+        fields = ("active_channels", "number_of_samples", "trajectory_dimensions")
+        for field, size in zip(fields, (coils, samples, dimensions), strict=True):
+            if self.headers.shape != (lines,) or (self.headers[field] != size).any():
+                raise ValueError(f"Lines: {field} of the headers is not that of the arrays ({size}); use with_data")
+
+    def __len__(self) -> int:
+        return len(self.headers)
+
+
+def with_data(lines: Lines, data: Array, trajectory: Array | None = None) -> Lines:
+    """`lines` with other data (line, coil, sample), coil and sample counts of the headers set to match.
+
+    The trajectory is the given one, or else that of `lines` if the sample count is unchanged, or else none."""
+    if trajectory is None and data.shape[-1] == lines.data.shape[-1]:
+        trajectory = lines.trajectory
+    headers = lines.headers.copy()
+    headers["active_channels"], headers["number_of_samples"] = data.shape[-2:]
+    headers["trajectory_dimensions"] = 0 if trajectory is None else trajectory.shape[-1]
+    return replace(lines, headers=headers, data=data, trajectory=trajectory)
+
+
+_FIELDS = struct.Struct("<2xQ24xH2xH134xHH")  # flags, samples, coils, encoding space, trajectory dimensions
+
+
+@dataclass(frozen=True)
+class Line:
+    """One acquisition on its way into a run: its header, and how to put its samples where they belong."""
+
+    raw: bytes | bytearray | memoryview
+    """The 340 bytes of the header."""
+    fill: Callable[[Array, Array], None]
+    """Called once, with the places to fill: data (coil, sample) complex64, trajectory (sample, dimension) float32."""
+
+
+@dataclass
+class _Run:
+    """Lines in the making: buffers, and how many lines are in them."""
+
+    key: tuple[int, int, int, int, bool]
+    headers: Array
+    data: Array
+    trajectory: Array
+    count: int = 0
+
+    @classmethod
+    def start(cls, key: tuple[int, int, int, int, bool]) -> _Run:
+        coils, samples, dimensions = key[:3]
+        size = coils * samples * 8 + samples * dimensions * 4
+        if coils > MOST_COILS or size > MOST_LINE_BYTES:
+            raise InputError(
+                f"An acquisition header announces {coils} coils of {samples} samples with {dimensions} trajectory "
+                f"dimensions; at most {MOST_COILS} coils and {MOST_LINE_BYTES >> 20} MiB a line are taken."
+            )
+        lines = max(1, min(MOST_LINES, MOST_RUN_BYTES // max(size, 1)))
+        return cls(
+            key,
+            np.empty(lines, ACQUISITION_HEADER),
+            np.empty((lines, coils, samples), np.complex64),
+            np.empty((lines, samples, dimensions), np.float32),
+        )
+
+    def append(self, line: Line) -> None:
+        self.headers.view(np.uint8).reshape(-1, ACQUISITION_HEADER.itemsize)[self.count] = np.frombuffer(line.raw, "u1")
+        line.fill(self.data[self.count], self.trajectory[self.count])
+        self.count += 1
+
+    def lines(self) -> Lines:
+        n = self.count
+        return Lines(self.headers[:n], self.data[:n], self.trajectory[:n] if self.key[2] else None)
+
+
+def coalesce(stream: Iterable[Line | Item]) -> Iterator[Item]:
+    """Make `Lines` of each run of `Line`; other items pass in order.
+
+    The rule: a run ends before another shape, encoding space, kind (noise or not) or item; after a line that is the
+    last in its slice, repetition or measurement; and at 256 lines or 64 MiB. Raises InputError for a line too large.
+    """
+    run: _Run | None = None
+    for item in stream:
+        if not isinstance(item, Line):
+            if run:
+                yield run.lines()
+                run = None
+            yield item
+            continue
+        flags, samples, coils, encoding, dimensions = _FIELDS.unpack_from(item.raw)
+        key = (coils, samples, dimensions, encoding, bool(flags & _NOISE))
+        if run and run.key != key:
+            yield run.lines()
+            run = None
+        run = run or _Run.start(key)
+        run.append(item)
+        if flags & _CLOSING or run.count == len(run.headers):
+            yield run.lines()
+            run = None
+    if run:
+        yield run.lines()
+
+
+def from_acquisitions(stream: Iterable[Item]) -> Iterator[Item]:
+    """`coalesce` for a stream in which acquisitions are `ismrmrd.Acquisition`; other items pass in order."""
+
+    def line(item: Item) -> Item:
+        if not isinstance(item, ismrmrd.Acquisition):
+            return item
+
+        def fill(data: Array, trajectory: Array) -> None:
+            data[...] = item.data
+            trajectory[...] = item.traj
+
+        return Line(bytes(item.getHead()), fill)
+
+    return coalesce(line(item) for item in stream)
+
+
+def to_acquisitions(lines: Lines) -> Iterator[ismrmrd.Acquisition]:
+    """One `ismrmrd.Acquisition` for each line; the samples are views where `lines` is NumPy."""
+    data = to_numpy(lines.data)
+    for n, header in enumerate(lines.headers):
+        trajectory = None if lines.trajectory is None else lines.trajectory[n]
+        yield ismrmrd.Acquisition(header.tobytes(), data[n], trajectory)
