@@ -103,6 +103,8 @@ class Lines:
     """(line, coil, sample) complex64; NumPy, or CuPy further down the chain."""
     trajectory: Array | None = None
     """(line, sample, dimension) float32, NumPy; None if the acquisitions have none."""
+    whitened: bool = False
+    """Whether `noise` has whitened the data. Known only within one process: no message carries it."""
 
     def __post_init__(self) -> None:
         dimensions = 0 if self.trajectory is None else self.trajectory.shape[-1]

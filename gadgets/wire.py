@@ -1,0 +1,302 @@
+"""Reading Gadgetron's wire protocol, without any I/O: what bytes mean, not where they come from.
+
+A source is anything with `readinto`: a socket's file, a pipe, BytesIO. Every size is checked before it is believed, and
+a stream that ends early is an InputError, never a short message. Arrays come first dimension fastest, as in C++.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import ismrmrd
+import numpy as np
+
+from gadgets.lines import ACQUISITION_HEADER, Item, Line, coalesce
+from gadgets.messages import (
+    CONFIG_FILE_BYTES,
+    IMAGE_TYPES,
+    Bucket,
+    Close,
+    ConfigFile,
+    ConfigText,
+    Error,
+    Header,
+    Id,
+    ImageArray,
+    Message,
+    Query,
+    ReconBit,
+    ReconBuffer,
+    ReconData,
+    Response,
+    SamplingDescription,
+)
+from gadgets.xml import parse_xml
+from mrnets.errors import InputError
+from mrnets.physics.arrays import Array
+
+__all__ = ["Source", "read_into", "read_items", "read_message"]
+
+MOST_TEXT = 64 << 20
+MOST_DATA = 16 << 30
+MOST_DIMENSIONS = 16
+
+
+class Source(Protocol):
+    """Where bytes come from. `readinto` blocks until there are some; 0 means that there will be no more."""
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        """Fill some of `buffer` and return how many bytes."""
+
+
+def read_items(source: Source) -> Iterator[Item]:
+    """The items of a stream up to its CLOSE, acquisitions as Lines. Raises InputError if it ends before CLOSE."""
+    return coalesce(_until_close(source))
+
+
+def _until_close(source: Source) -> Iterator[Line | Item]:
+    while not isinstance(message := read_message(source), Close):
+        if message is None:
+            raise InputError("The stream ended without a CLOSE message; what came may be incomplete.")
+        if isinstance(message, (ConfigFile, ConfigText, Header)):
+            raise InputError(f"A second {type(message).__name__} message came in the middle of the stream.")
+        if isinstance(message, Bucket):
+            yield from _unpack(message)
+        else:
+            yield message
+
+
+def _unpack(bucket: Bucket) -> Iterator[Line | Item]:
+    """Waveforms, then lines that are for calibration alone, then the others: every line once."""
+    yield from bucket.waveforms
+    imaging = {bytes(line.raw) for line in bucket.data}
+    yield from (line for line in bucket.calibration if bytes(line.raw) not in imaging)
+    yield from bucket.data
+
+
+def read_message(source: Source) -> Message | None:
+    """The next message, or None where the stream ends between two messages.
+
+    A `Line` must be filled before the next message is read. Raises InputError for an id that this project does not know
+    (messages carry no length, so nothing behind it can be read), sizes beyond all measure, and an end within a message.
+    """
+    first = bytearray(2)
+    if not (got := source.readinto(first)):
+        return None
+    if got == 1:
+        read_into(source, memoryview(first)[1:], "a message id")
+    identifier = int.from_bytes(first, "little")
+    if identifier not in _READERS:
+        raise InputError(f"The stream holds a message with the unknown id {identifier}; nothing behind it can be read.")
+    return _READERS[identifier](source)
+
+
+def read_into(source: Source, buffer: Any, what: str) -> None:
+    """Fill `buffer` (C-contiguous). Raises InputError, naming `what`, if the stream ends before."""
+    view = memoryview(buffer)
+    if not view.nbytes:
+        return
+    view = view.cast("B")
+    done = 0
+    while done < len(view):
+        got = source.readinto(view[done:])
+        if not got:
+            raise InputError(f"The stream ended in the middle of {what}: {done} of {len(view)} bytes came.")
+        done += got
+
+
+def _bytes(source: Source, size: int, what: str, most: int = MOST_TEXT) -> bytes:
+    if size > most:
+        raise InputError(f"The stream announces {what} of {size} bytes; at most {most} are taken.")
+    buffer = bytearray(size)
+    read_into(source, buffer, what)
+    return bytes(buffer)
+
+
+def _number(source: Source, code: str, what: str) -> int:
+    form = struct.Struct("<" + code)
+    return int(form.unpack(_bytes(source, form.size, what))[0])
+
+
+def _text(source: Source, code: str, what: str) -> bytes:
+    return _bytes(source, _number(source, code, f"the length of {what}"), what)
+
+
+def _samples(source: Source, shape: tuple[int, ...], dtype: Any, what: str) -> Array:
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size > MOST_DATA:
+        raise InputError(f"The stream announces {what} of {size} bytes; at most {MOST_DATA} are taken.")
+    samples = np.empty(shape, dtype)
+    read_into(source, samples, what)
+    return samples
+
+
+def _config_file(source: Source) -> ConfigFile:
+    name = _bytes(source, CONFIG_FILE_BYTES, "a configuration's name").partition(b"\0")[0]
+    return ConfigFile(name.decode("utf-8", "replace"))
+
+
+def _query(source: Source) -> Query:
+    if _number(source, "Q", "a query"):
+        raise InputError("A query's reserved field is not 0.")
+    number = _number(source, "Q", "a query")
+    return Query(number, _text(source, "Q", "a query").decode("utf-8", "replace"))
+
+
+def _response(source: Source) -> Response:
+    number = _number(source, "Q", "a response")
+    return Response(number, _text(source, "Q", "a response").decode("utf-8", "replace"))
+
+
+def _acquisition(source: Source) -> Line:
+    def fill(data: Array, trajectory: Array) -> None:
+        read_into(source, trajectory, "an acquisition's trajectory")
+        read_into(source, data, "an acquisition's samples")
+
+    return Line(_bytes(source, ACQUISITION_HEADER.itemsize, "an acquisition header"), fill)
+
+
+def _waveform(source: Source) -> ismrmrd.Waveform:
+    raw = _bytes(source, ctypes.sizeof(ismrmrd.WaveformHeader), "a waveform header")
+    return _waveform_with(source, raw)
+
+
+def _waveform_with(source: Source, raw: bytes) -> ismrmrd.Waveform:
+    head = ismrmrd.WaveformHeader.from_buffer_copy(raw)
+    data = _samples(source, (head.channels, head.number_of_samples), np.uint32, "a waveform's samples")
+    return ismrmrd.Waveform(raw, data)
+
+
+def _image(source: Source) -> ismrmrd.Image:
+    raw = _bytes(source, ctypes.sizeof(ismrmrd.ImageHeader), "an image header")
+    head = ismrmrd.ImageHeader.from_buffer_copy(raw)
+    if head.data_type not in IMAGE_TYPES:
+        raise InputError(f"An image is of the unknown data type {head.data_type}; 1 to 8 were expected.")
+    attributes = _meta(_text(source, "Q", "an image's meta"))
+    shape = (head.channels, *reversed(head.matrix_size))
+    data = _samples(source, shape, IMAGE_TYPES[head.data_type], "an image's pixels")
+    image = ismrmrd.Image(raw, attributes)
+    image.data[...] = data
+    return image
+
+
+def _meta(text: bytes) -> str:
+    """Image meta as text, without the NUL that C++ counts in; "" for none. Raises InputError if it is not meta."""
+    text = text.rstrip(b"\0")
+    if text and parse_xml(text, "meta of an image").tag != "ismrmrdMeta":
+        raise InputError("The meta of an image is not <ismrmrdMeta>.")
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError("The meta of an image is not UTF-8.") from error
+
+
+def _shape(source: Source) -> tuple[int, ...]:
+    """The dimensions of an array; of one without dimensions, which has no elements, (0,)."""
+    count = _number(source, "Q", "an array's dimensions")
+    if count > MOST_DIMENSIONS:
+        raise InputError(f"The stream announces an array of {count} dimensions; at most {MOST_DIMENSIONS} are taken.")
+    return tuple(_number(source, "Q", "an array's dimensions") for _ in range(count)) or (0,)
+
+
+def _array(source: Source, dtype: Any, what: str) -> Array:
+    shape = _shape(source)
+    return _samples(source, (math.prod(shape),), dtype, what).reshape(shape, order="F")
+
+
+def _headers(source: Source, kind: Any, what: str) -> Array:
+    shape = _shape(source)
+    size = ctypes.sizeof(kind)
+    raw = _samples(source, (math.prod(shape), size), np.uint8, what)
+    headers = np.empty(len(raw), object)
+    for n in range(len(raw)):
+        headers[n] = kind.from_buffer_copy(raw[n])
+    return headers.reshape(shape, order="F")
+
+
+def _optional(source: Source, read: Callable[[Source], Any]) -> Any:
+    return read(source) if _bytes(source, 1, "an optional part") != b"\0" else None
+
+
+def _several(source: Source, read: Callable[[Source], Any], what: str) -> list[Any]:
+    """A list that grows only as its parts really come: its length is not believed."""
+    return [read(source) for _ in range(_number(source, "Q", what))]
+
+
+def _buffer(source: Source) -> ReconBuffer:
+    data = _array(source, np.complex64, "a buffer's samples")
+    trajectory = _optional(source, lambda s: _array(s, np.float32, "a buffer's trajectory"))
+    density = _optional(source, lambda s: _array(s, np.float32, "a buffer's density"))
+    headers = _headers(source, ismrmrd.AcquisitionHeader, "a buffer's headers")
+    raw = _bytes(source, ctypes.sizeof(SamplingDescription), "a sampling description")
+    return ReconBuffer(data, trajectory, density, headers, SamplingDescription.from_buffer_copy(raw))
+
+
+def _recon_data(source: Source) -> ReconData:
+    def bit(source: Source) -> ReconBit:
+        return ReconBit(_buffer(source), _optional(source, _buffer))
+
+    return ReconData(_several(source, bit, "reconstruction data"))
+
+
+def _image_array(source: Source) -> ImageArray:
+    return ImageArray(
+        _array(source, np.complex64, "an image array's pixels"),
+        _headers(source, ismrmrd.ImageHeader, "an image array's headers"),
+        _several(source, lambda s: _meta(_text(s, "Q", "an image's meta")), "an image array's meta"),
+        _optional(source, lambda s: _several(s, _waveform, "an image array's waveforms")),
+        _optional(source, lambda s: _headers(s, ismrmrd.AcquisitionHeader, "an image array's acquisition headers")),
+    )
+
+
+def _bucket(source: Source) -> Bucket:
+    sizes = _samples(source, (13,), "<u8", "a bucket's sizes").tolist()
+    data = _bucket_lines(source, sizes[0])
+    calibration = _bucket_lines(source, sizes[4])
+    size = ctypes.sizeof(ismrmrd.WaveformHeader)
+    heads = [_bytes(source, size, "a bucket's waveform headers") for _ in range(sizes[10])]
+    return Bucket(data, calibration, tuple(_waveform_with(source, head) for head in heads))
+
+
+def _bucket_lines(source: Source, count: int) -> tuple[Line, ...]:
+    """Headers, then all trajectories, all samples, and the statistics (nine sets of counters a space), skipped."""
+    raw = _samples(source, (count, ACQUISITION_HEADER.itemsize), np.uint8, "a bucket's headers")
+    heads = raw.view(ACQUISITION_HEADER)[:, 0]
+    shapes = [
+        tuple(map(int, (h["active_channels"], h["number_of_samples"], h["trajectory_dimensions"]))) for h in heads
+    ]
+    trajectories = [_samples(source, (n, d), np.float32, "a bucket's trajectories") for _, n, d in shapes]
+    samples = [_samples(source, (c, n), np.complex64, "a bucket's samples") for c, n, _ in shapes]
+    for _ in range(9 * _number(source, "Q", "a bucket's statistics")):
+        counters = _number(source, "Q", "a bucket's statistics")
+        _bytes(source, 2 * counters, "a bucket's statistics")
+    return tuple(map(_filled, raw, samples, trajectories))
+
+
+def _filled(raw: Array, samples: Array, trajectory: Array) -> Line:
+    def fill(data: Array, places: Array) -> None:
+        data[...], places[...] = samples, trajectory
+
+    return Line(raw.tobytes(), fill)
+
+
+_READERS: dict[int, Callable[[Source], Message]] = {
+    Id.CONFIG_FILE: _config_file,
+    Id.CONFIG_TEXT: lambda source: ConfigText(_text(source, "I", "a configuration")),
+    Id.HEADER: lambda source: Header(_text(source, "I", "the ISMRMRD header")),
+    Id.CLOSE: lambda source: Close(),
+    Id.TEXT: lambda source: _text(source, "I", "a text").decode("utf-8", "replace"),
+    Id.QUERY: _query,
+    Id.RESPONSE: _response,
+    Id.ERROR: lambda source: Error(_text(source, "Q", "an error").decode("utf-8", "replace")),
+    Id.ACQUISITION: _acquisition,
+    Id.IMAGE: _image,
+    Id.RECON_DATA: _recon_data,
+    Id.IMAGE_ARRAY: _image_array,
+    Id.WAVEFORM: _waveform,
+    Id.BUCKET: _bucket,
+}
