@@ -1,0 +1,44 @@
+"""Interpolation between centred grids, index n // 2 onto m // 2, as matrices applied along axes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mrnets.physics.arrays import Array, array_namespace, asarray_like
+
+__all__ = ["along", "cubic", "trigonometric"]
+
+Matrix = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def along(matrix: Matrix, x: Array, axis: int) -> Array:
+    """The matrix (m, n) applied to axis `axis` (from the front) of x, which has length n there and gets length m."""
+    xp = array_namespace(x)
+    matrix = asarray_like(matrix, x, x.dtype)
+    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    if not after:
+        return xp.matmul(x, xp.matrix_transpose(matrix))
+    out = xp.matmul(matrix, xp.reshape(x, (math.prod(before), x.shape[axis], math.prod(after))))
+    return xp.reshape(out, (*before, matrix.shape[0], *after))
+
+
+def trigonometric(points: int, terms: int) -> Matrix:
+    """(points, terms): values at (i - points // 2) / points of the trigonometric polynomial of period 1 with an odd
+    number of terms through its samples at j / terms."""
+    distance = (np.arange(points) - points // 2)[:, None] / points - np.arange(terms) / terms
+    distance = distance - np.round(distance)
+    return np.sinc(terms * distance) / np.sinc(distance)
+
+
+def cubic(pixels: int, points: int) -> Matrix:
+    """(pixels, points): periodic cubic convolution (Keys 1981, eq. 15) from a coarse grid to a fine one."""
+    if pixels == points:
+        return np.eye(pixels)
+    place = (np.arange(pixels) - pixels // 2) * points / pixels + points // 2
+    t = np.abs((place[:, None] - np.arange(points) + points / 2) % points - points / 2)
+    near = 1.5 * t**3 - 2.5 * t**2 + 1
+    far = -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+    return np.where(t < 1, near, np.where(t < 2, far, 0.0))
