@@ -45,8 +45,8 @@ class Preparation:
     """ESPIRiT kernel width, in samples."""
     calibration: int = 24
     """Width of the calibration block for sensitivities, in samples, where that much was measured."""
-    threshold: float = 0.02
-    """ESPIRiT: singular values below this fraction of the largest belong to the null space."""
+    threshold: float = 0.01
+    """ESPIRiT: singular values of the calibration matrix that count half, relative to the largest."""
     crop: float = 0.9
     """ESPIRiT: eigenvalues below this are background, where the maps are zero."""
     normalisation: Normalisation = "max"
@@ -201,7 +201,7 @@ def sense_raw(
     *,
     kernel: int = 6,
     calibration: int = 24,
-    threshold: float = 0.02,
+    threshold: float = 0.01,
     crop: float = 0.9,
 ) -> Raw:
     """`raw` with sensitivities from its calibration lines. Options as in `Preparation`. Raises InputError without lines."""
