@@ -1,0 +1,298 @@
+"""Sampling masks: which positions of k-space a scan measures.
+
+Axes: y = phase encoding, x = readout (1-D masks) or second phase encoding (2-D masks); the k-space centre is at n // 2.
+Every mask takes (shape, acceleration, rng, *, centre, ...) and returns a NumPy array (y, x) of bool with
+round(samples / acceleration) True values, the fully sampled centre included; 1-D masks count in whole lines.
+`centre` is the fully sampled width of each axis: a number of samples if int, a fraction of the axis if float.
+The same generator state gives the same mask. What cannot be had raises InputError.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrnets.errors import InputError
+from mrnets.physics.arrays import Array, to_numpy
+
+__all__ = [
+    "calibration_region",
+    "equispaced1d",
+    "equispaced2d",
+    "gaussian1d",
+    "gaussian2d",
+    "partial_fourier",
+    "poisson2d",
+    "random1d",
+]
+
+Mask: TypeAlias = NDArray[np.bool_]
+Shape: TypeAlias = tuple[int, int]
+
+
+def equispaced1d(shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: int | float = 0.08) -> Mask:
+    """Lines at equal distances on either side of the centre block, from a random first line.
+
+    The distance is chosen so that the whole mask, centre block included, has the acceleration; it need not be whole.
+    """
+    lines, outside, missing = _plan1d("equispaced1d", shape, acceleration, centre)
+    if missing:
+        lines[outside[_equispaced(outside.size, missing, rng.random())]] = True
+    return _readouts(lines, shape)
+
+
+def random1d(shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: int | float = 0.08) -> Mask:
+    """Lines drawn uniformly, without replacement, around the centre block."""
+    lines, outside, missing = _plan1d("random1d", shape, acceleration, centre)
+    lines[rng.choice(outside, missing, replace=False)] = True
+    return _readouts(lines, shape)
+
+
+def gaussian1d(
+    shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: int | float = 0.08, fwhm: float = 0.7
+) -> Mask:
+    """Lines drawn with Gaussian density around the centre block; `fwhm` is a fraction of the axis."""
+    lines, outside, missing = _plan1d("gaussian1d", shape, acceleration, centre)
+    distance = _offsets(shape[0])[outside] / shape[0]
+    lines[outside[_weighted(_log_gaussian(distance**2, "gaussian1d", fwhm), missing, rng)]] = True
+    return _readouts(lines, shape)
+
+
+def equispaced2d(shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: int | float = 0.08) -> Mask:
+    """A rectangular grid, the same distance along both axes, around a rectangular centre block; random first position.
+
+    Rows and columns are whole numbers: of the pairs around the equal distance the one nearest to the acceleration.
+    """
+    name = "equispaced2d"
+    height, width = (_width(name, centre, n) for n in shape)
+    mask = _block(shape, height, width)
+    budget = _budget(name, shape, acceleration, int(mask.sum()))
+    outer = (mask.size - height * width) / max(budget - height * width, 1)
+    grids = [_grids(n, block, math.sqrt(outer), rng.random()) for n, block in zip(shape, (height, width), strict=True)]
+    (row_sets, row_counts, row_centre), (column_sets, column_counts, column_centre) = grids
+    total = row_counts[:, None] * column_counts - row_centre[:, None] * column_centre + height * width
+    error = np.abs(total - budget) / budget
+    anisotropy = np.abs(np.log((shape[0] / row_counts)[:, None] / (shape[1] / column_counts)))
+    row, column = np.unravel_index(np.argmin(error + 0.01 * anisotropy), error.shape)
+    if budget > height * width:
+        mask[np.ix_(row_sets[row], column_sets[column])] = True
+    return mask
+
+
+def gaussian2d(
+    shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: int | float = 0.04, fwhm: float = 0.7
+) -> Mask:
+    """Samples drawn with Gaussian density around a fully sampled ellipse; `fwhm` is a fraction of each axis.
+
+    `centre` is the ellipse's whole width, so its half axes are centre/2 of each axis.
+    """
+    name = "gaussian2d"
+    y, x = (_offsets(n) for n in shape)
+    half_y, half_x = (max(_width(name, centre, n) / 2, 1e-6) for n in shape)
+    mask = np.asarray((y[:, None] / half_y) ** 2 + (x / half_x) ** 2 <= 1)
+    if centre == 0:
+        mask[...] = False
+    outside = np.flatnonzero(~mask)
+    missing = _budget(name, shape, acceleration, int(mask.sum())) - int(mask.sum())
+    distance2 = ((y[:, None] / shape[0]) ** 2 + (x / shape[1]) ** 2).ravel()[outside]
+    mask.flat[outside[_weighted(_log_gaussian(distance2, name, fwhm), missing, rng)]] = True
+    return mask
+
+
+def poisson2d(
+    shape: Shape,
+    acceleration: float,
+    rng: np.random.Generator,
+    *,
+    centre: int | float = 0.08,
+    variation: float = 2.0,
+) -> Mask:
+    """Poisson-disc samples around a rectangular centre block: random, but never close to each other.
+
+    The least distance grows linearly from r at the centre of k-space to (1 + variation) r at the edge of each axis;
+    0 gives a uniform density. Two samples outside the centre block are never closer than the smaller of their two
+    distances. r follows from the acceleration: it starts too large and shrinks, samples being added where there is
+    room, until the budget is spent (dart throwing with a decreasing radius, McCool and Fiume 1992).
+    """
+    name = "poisson2d"
+    if not 0 <= variation < math.inf:
+        raise InputError(f"Mask {name}: variation must be 0 or more, got {variation}.")
+    mask = _block(shape, *(_width(name, centre, n) for n in shape))
+    block = int(mask.sum())
+    missing = _budget(name, shape, acceleration, block) - block
+    y, x = (_offsets(n) / (n / 2) for n in shape)
+    growth = 1 + variation * np.hypot(y[:, None], x)
+    mask.flat[_poisson_disc(~mask, growth, missing, rng)] = True
+    return mask
+
+
+def partial_fourier(mask: Mask, fraction: float) -> Mask:
+    """`mask` without the first `fraction` of its lines along y; 0.25 is what scanners call partial Fourier 6/8.
+
+    Raises InputError unless 0 <= fraction < 0.5: the centre of k-space must stay.
+    """
+    if not 0 <= fraction < 0.5:
+        raise InputError(f"Mask: the fraction that partial Fourier leaves out must be in [0, 0.5), got {fraction}.")
+    cut = mask.copy()
+    cut[..., : math.floor(fraction * mask.shape[-2]), :] = False
+    return cut
+
+
+def calibration_region(mask: Array) -> Shape:
+    """Height and width of the largest fully sampled block around the centre of k-space; (0, 0) where there is none.
+
+    mask (..., y, x) of any library; sampled is what every leading index has sampled. The block is the one that
+    `fourier.resize` crops: index n // 2 of the mask is index m // 2 of the block, so the shorter side of a partial
+    Fourier mask bounds it. Of several blocks of the same area it is the one nearest to a square.
+    """
+    sampled = np.asarray(to_numpy(mask), dtype=bool)
+    sampled = sampled.reshape(-1, *sampled.shape[-2:]).all(axis=0)
+    rows, columns = (np.argsort(np.abs(_offsets(n) + 0.25)) for n in sampled.shape)  # c, c-1, c+1, c-2, ...
+    nested = sampled[np.ix_(rows, columns)]
+    full = np.logical_and.accumulate(nested, axis=0).sum(axis=0)  # height that each column allows
+    heights = np.minimum.accumulate(full)
+    widths = np.arange(1, heights.size + 1)
+    best = max(range(heights.size), key=lambda i: (heights[i] * widths[i], min(heights[i], widths[i])), default=0)
+    return (int(heights[best]), int(widths[best])) if heights[best] else (0, 0)
+
+
+def _width(name: str, centre: int | float, n: int) -> int:
+    """Samples that `centre` means along an axis of n."""
+    if isinstance(centre, (int, np.integer)) and 0 <= centre <= n:
+        return int(centre)
+    if isinstance(centre, (float, np.floating)) and 0 <= centre <= 1:
+        return round(centre * n)
+    raise InputError(
+        f"Mask {name}: centre must be a fraction from 0.0 to 1.0, or a number of samples from 0 to {n}, got {centre}."
+    )
+
+
+def _budget(name: str, shape: tuple[int, ...], acceleration: float, centre: int) -> int:
+    """Samples (of a 1-D shape: lines) that the acceleration allows; InputError where the centre needs more."""
+    if not all(n >= 1 for n in shape):
+        raise InputError(f"Mask {name}: a matrix needs at least one sample along each axis, got {shape}.")
+    if not 1 <= acceleration < math.inf:
+        raise InputError(f"Mask {name}: acceleration must be 1 or more, got {acceleration}.")
+    budget = round(math.prod(shape) / acceleration)
+    if budget < max(centre, 1):
+        raise InputError(
+            f"Mask {name}: {acceleration:g}-fold acceleration of {' x '.join(map(str, shape))} leaves {budget} "
+            f"to sample, but the fully sampled centre alone has {centre}; ask for a smaller centre or less acceleration."
+        )
+    return budget
+
+
+def _offsets(n: int) -> NDArray[np.float64]:
+    """Distance of each index from the k-space centre."""
+    return np.arange(n, dtype=np.float64) - n // 2
+
+
+def _block(shape: Shape, height: int, width: int) -> Mask:
+    """True in a centred block."""
+    mask = np.zeros(shape, dtype=bool)
+    top, left = shape[0] // 2 - height // 2, shape[1] // 2 - width // 2
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+def _plan1d(name: str, shape: Shape, acceleration: float, centre: int | float) -> tuple[Mask, NDArray[Any], int]:
+    """Lines (y,) with the centre block set, the indices outside it, and how many of them are to be sampled."""
+    width = _width(name, centre, shape[0])
+    lines = _block((shape[0], 1), width, 1)[:, 0]
+    return lines, np.flatnonzero(~lines), _budget(name, shape[:1], acceleration, width) - width
+
+
+def _readouts(lines: Mask, shape: Shape) -> Mask:
+    """Lines (y,) as a mask (y, x) of whole readouts."""
+    return np.repeat(lines[:, None], shape[1], axis=1)
+
+
+def _equispaced(n: int, count: int, phase: float) -> NDArray[np.intp]:
+    """`count` of n indices at the real-valued distance n / count; phase in [0, 1) places the first."""
+    return np.floor((np.arange(count) + phase) * (n / count)).astype(np.intp)
+
+
+def _grids(n: int, block: int, distance: float, phase: float) -> tuple[list[NDArray[np.intp]], Any, Any]:
+    """Equispaced index sets along one axis, counts around n / distance: the sets, their sizes, how many in the block."""
+    wanted = n / distance
+    counts = np.arange(max(1, math.floor(wanted) - 4), min(n, math.ceil(wanted) + 4) + 1)
+    sets = [_equispaced(n, int(count), phase) for count in counts]
+    start = n // 2 - block // 2
+    return sets, counts, np.array([np.sum((s >= start) & (s < start + block)) for s in sets])
+
+
+def _log_gaussian(distance2: NDArray[np.float64], name: str, fwhm: float) -> NDArray[np.float64]:
+    """Logarithm of a Gaussian of the given full width at half maximum at squared distances."""
+    if not 0 < fwhm < math.inf:
+        raise InputError(f"Mask {name}: fwhm must be positive, a fraction of the axis, got {fwhm}.")
+    return -4 * math.log(2) * distance2 / fwhm**2
+
+
+def _weighted(log_weight: NDArray[np.float64], count: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """`count` indices drawn one after another without replacement, with probabilities proportional to the weights.
+
+    The largest of log weight + Gumbel noise are such a draw (Efraimidis and Spirakis 2006).
+    """
+    keys = log_weight + rng.gumbel(size=log_weight.size)
+    if count == 0:
+        return np.zeros(0, dtype=np.intp)
+    return np.argpartition(-keys, count - 1)[:count]
+
+
+def _poisson_disc(allowed: Mask, growth: Any, count: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """`count` flat indices of `allowed`, any two p, q of them at least r * min(growth[p], growth[q]) apart, r large.
+
+    `room[q]` is the least of |p - q| / growth[p] over the samples p so far: q is free at radius r where room[q] >= r.
+    """
+    if count == 0:
+        return np.zeros(0, dtype=np.intp)
+    # Random discs of diameter r jam at 0.547 of the area: N discs need the sum of (pi/4) (r growth)^2 / 0.547.
+    radius = 1.15 * math.sqrt(0.696 * float(np.sum(growth[allowed] ** -2.0)) / count)
+    reach = math.ceil(min(radius * float(growth.max()), max(allowed.shape)))
+    padded = np.pad(allowed, reach)  # discs never leave the padded array: no index checks, no wrapping
+    room, scale = np.where(padded, np.inf, -1.0).ravel(), np.pad(growth, reach).ravel()
+    steps, distances = _disc(reach, padded.shape[1])
+    chosen: list[NDArray[np.intp]] = []
+    while count > 0:
+        free = np.flatnonzero(room >= radius)
+        if free.size == 0:
+            radius *= 0.97
+            continue
+        darts = rng.permutation(free)[: max(count // 2, 64)]
+        darts = darts[_without_conflict(darts, scale, radius, steps, distances)][:count]
+        origin, step = _pairs(radius * scale[darts], distances)
+        np.minimum.at(room, darts[origin] + steps[step], distances[step] / scale[darts][origin])
+        chosen.append(darts)
+        count -= darts.size
+    rows, columns = np.divmod(np.concatenate(chosen), padded.shape[1])
+    return (rows - reach) * allowed.shape[1] + columns - reach
+
+
+def _disc(reach: int, stride: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Steps in a flat array of rows of `stride` to all positions within `reach`, nearest first, and their distances."""
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    distance = np.hypot(y, x).ravel()
+    nearest = np.argsort(distance, kind="stable")[: int(np.sum(distance <= reach))]
+    return (y * stride + x).ravel()[nearest], distance[nearest]
+
+
+def _pairs(radii: NDArray[np.float64], distances: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """For each disc all steps shorter than its radius, as two flat index arrays: which disc, which step."""
+    sizes = np.searchsorted(distances, radii)
+    origin = np.repeat(np.arange(radii.size), sizes)
+    return origin, np.arange(origin.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def _without_conflict(darts: Any, scale: Any, radius: float, steps: Any, distances: Any) -> Mask:
+    """Which of the darts to keep so that none is too close to another: of each such pair the one thrown first."""
+    rank = np.full(scale.size, darts.size)
+    rank[darts] = np.arange(darts.size)
+    origin, step = _pairs(radius * scale[darts], distances)
+    other = rank[darts[origin] + steps[step]]
+    hit = other < darts.size
+    keep = np.ones(darts.size + 1, dtype=bool)
+    keep[np.maximum(origin[hit], other[hit])[origin[hit] != other[hit]]] = False
+    return keep[:-1]
