@@ -32,12 +32,32 @@ def _unet(theirs: str, ours: str) -> Rules:
     return tuple(rules)
 
 
+def _attention_unet(theirs: str, ours: str) -> Rules:
+    """The same for a U-Net with attention gates."""
+    gates = rf"{theirs}up_attention_gates\.(?P<level>\d+)\."
+    parts = (("W_x", "skip"), ("W_g", "coarse"), ("psi", "weight"))
+    return (
+        *(
+            (rf"{gates}{part}\.0\.(?P<what>weight|bias)", rf"{ours}decoder.gates.\g<level>.{name}.\g<what>")
+            for part, name in parts
+        ),
+        *_unet(theirs, ours),
+    )
+
+
+_SEGMENTATION: dict[str, Rules] = {
+    "segunet": _unet(r"segmentation_module\.", "unet."),
+    "attentionunet": _attention_unet(r"segmentation_module\.", "unet."),
+    "unet3d": _unet(r"segmentation_module\.", "unet."),
+}
+
 _RULES: dict[str, Rules] = {
     "unet": _unet(r"reconstruction_module\.unet\.", "unet.unet."),
     "varnet": (
         (r"cascades\.(?P<c>\d+)\.dc_weight", r"dc_weight[\g<c>]"),
         *_unet(r"cascades\.(?P<c>\d+)\.model\.unet\.", r"unets.\g<c>.unet."),
     ),
+    **_SEGMENTATION,
 }
 
 

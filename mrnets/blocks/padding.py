@@ -22,17 +22,21 @@ def padded(x: Tensor, levels: int, padding: int | None = None) -> tuple[Tensor, 
     """`x` with zeros around it, and where in it the plane of `x` is: index the last two axes of a result with that.
 
     padding None: each side goes to the next multiple of 2^levels, so that every one of `levels` halvings is even and
-    every voxel passes all of them, with at least two pixels left (normalisation needs two). An int is a bit mask as in
-    fastMRI (15) and ATOMMIC (11): a side n goes to ((n - 1) | padding) + 1; for weights that were trained so.
+    every voxel passes all of them. An int is a bit mask as in fastMRI (15) and ATOMMIC (11): a side n goes to
+    ((n - 1) | padding) + 1; for weights that were trained so. Planes too small for two pixels after the last halving,
+    which normalisation needs, are padded to that.
     """
     height, width = x.shape[-2:]
-    extra_y, extra_x = _side(height, levels, padding) - height, _side(width, levels, padding) - width
+    multiple = 2**levels
+    mask = multiple - 1 if padding is None else padding
+    smallest = multiple if max(_side(height, mask), _side(width, mask)) >= 2 * multiple else 2 * multiple
+    extra_y = _side(max(height, smallest), mask) - height
+    extra_x = _side(max(width, smallest), mask) - width
     top, left = extra_y // 2, extra_x // 2
     if extra_y or extra_x:
         x = functional.pad(x, (left, extra_x - left, top, extra_y - top))
     return x, (slice(top, top + height), slice(left, left + width))
 
 
-def _side(n: int, levels: int, padding: int | None) -> int:
-    multiple = 2**levels
-    return ((max(n, 2 * multiple) - 1) | (multiple - 1 if padding is None else padding)) + 1
+def _side(n: int, mask: int) -> int:
+    return ((n - 1) | mask) + 1

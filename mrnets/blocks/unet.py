@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from mrnets.blocks.checks import number, whole
 from mrnets.blocks.complex import to_channels, to_complex
+from mrnets.blocks.padding import check_padding, padded
 from mrnets.errors import InputError
 
-__all__ = ["ConvBlock", "NormUnet", "Unet", "UnetDecoder", "UnetEncoder"]
+__all__ = ["ConvBlock", "NormUnet", "Unet", "UnetDecoder", "UnetEncoder", "extended", "normalised"]
 
 _CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSE: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
@@ -25,7 +26,7 @@ _TRANSPOSE: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
 }
 
 
-def _normalised(x: Tensor) -> Tensor:
+def normalised(x: Tensor) -> Tensor:
     """Instance normalisation and leaky ReLU; in place, so that autograd keeps two activations a layer, not three."""
     return functional.leaky_relu_(functional.instance_norm(x), 0.2)
 
@@ -41,7 +42,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in (self.conv1, self.conv2):
-            x = _normalised(conv(x))
+            x = normalised(conv(x))
             if self.dropout and self.training:
                 x = functional.dropout2d(x, self.dropout) if x.ndim == 4 else functional.dropout3d(x, self.dropout)
         return x
@@ -83,12 +84,12 @@ class UnetDecoder(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         *skips, x = features
         for up, block, skip in zip(self.ups, self.blocks, reversed(skips), strict=True):
-            x = _normalised(up(x))
-            x = block(torch.cat((_extended(x, skip), skip), dim=1))
+            x = normalised(up(x))
+            x = block(torch.cat((extended(x, skip), skip), dim=1))
         return self.head(x)
 
 
-def _extended(x: Tensor, skip: Tensor) -> Tensor:
+def extended(x: Tensor, skip: Tensor) -> Tensor:
     """`x` reflected at its end by one where pooling has dropped a row or column of an odd-sized level."""
     missing = (0, skip.shape[-1] - x.shape[-1], 0, skip.shape[-2] - x.shape[-2])
     if not any(missing):
@@ -132,9 +133,7 @@ class NormUnet(nn.Module):
     taken out before and put back after, so the result scales with the input; an image that is constant, or zero,
     is finite in both directions.
 
-    padding None: each side is zero-padded to the next multiple of 2^pooling_layers, so that every level halves evenly
-    and every voxel passes all levels, with at least two pixels at the bottom. An int is a bit mask as in fastMRI (15)
-    and ATOMMIC (11): a side n is padded to ((n - 1) | padding) + 1; for weights that were trained so.
+    padding: see `mrnets.blocks.padding.padded`.
     """
 
     def __init__(
@@ -149,27 +148,21 @@ class NormUnet(nn.Module):
         padding: int | None = None,
     ) -> None:
         super().__init__()
-        if padding is not None:
-            whole("padding", padding, 0, 1023)
         if 2 * in_channels % groups or 2 * out_channels % groups:
             raise InputError(f"groups {groups} must divide the real channels {2 * in_channels} and {2 * out_channels}")
         self.unet = Unet(
             2 * in_channels, 2 * out_channels, channels=channels, pooling_layers=pooling_layers, dropout=dropout
         )
         self.groups = groups
-        self.multiple = 2**pooling_layers
-        self.padding = self.multiple - 1 if padding is None else padding
+        self.levels = pooling_layers
+        self.padding = check_padding(padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """Complex (batch, in_channels, y, x) to complex (batch, out_channels, y, x)."""
         real, mean, std = self._normalise(to_channels(x))
-        height, width = x.shape[-2:]
-        extra_y, extra_x = self._padded(height) - height, self._padded(width) - width
-        top, left = extra_y // 2, extra_x // 2
-        if extra_y or extra_x:
-            real = functional.pad(real, (left, extra_x - left, top, extra_y - top))
-        out = self.unet(real)[..., top : top + height, left : left + width]
-        grouped = out.reshape(len(out), self.groups, -1, height, width)
+        real, plane = padded(real, self.levels, self.padding)
+        out = self.unet(real)[(..., *plane)]
+        grouped = out.reshape(len(out), self.groups, -1, *x.shape[-2:])
         return to_complex(torch.addcmul(mean, grouped, std).reshape(out.shape))
 
     def _normalise(self, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -178,6 +171,3 @@ class NormUnet(nn.Module):
         # The floor, far below any image's scale, keeps a constant group and its gradient finite.
         std = torch.sqrt(variance + 1e-24)
         return ((grouped - mean) / std).reshape(real.shape), mean, std
-
-    def _padded(self, n: int) -> int:
-        return ((max(n, 2 * self.multiple) - 1) | self.padding) + 1
