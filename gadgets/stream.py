@@ -23,7 +23,7 @@ from gadgets.lines import Item
 from gadgets.xml import parse_xml
 from mrnets.errors import InputError
 
-__all__ = ["Chain", "Gadget", "GadgetError", "Property", "Stage", "gadget", "lookup", "names"]
+__all__ = ["Chain", "Gadget", "GadgetError", "Property", "Stage", "gadget", "is_whole", "lookup", "names"]
 
 
 class GadgetError(RuntimeError):
@@ -176,6 +176,11 @@ class Chain:
             raise error if source in str(error) else InputError(f"{source}: {error}") from error
 
     @classmethod
+    def single(cls, name: str, text: str | bytes, source: str = "chain") -> Chain:
+        """A chain of one gadget, with the properties of an external node's <configuration>. Raises InputError."""
+        return cls.of((Stage(name, _properties(parse_xml(text, source))),), source)
+
+    @classmethod
     def of(cls, stages: tuple[Stage, ...], source: str = "chain") -> Chain:
         """A chain of `stages`, each of them checked. Raises InputError."""
         if not stages:
@@ -212,6 +217,16 @@ def _named(name: str, items: Iterator[Item]) -> Iterator[Item]:
     except Exception as error:
         reason = " ".join(str(error).split()) or "no message"
         raise GadgetError(f"Gadget {name} failed: {type(error).__name__}: {reason}") from error
+
+
+def is_whole(text: str | bytes) -> bool:
+    """Whether a configuration is that of a whole chain, as an ordinary client sends it, rather than the <configuration>
+    of one external node, as Gadgetron does. (What is not XML does not come from Gadgetron.)"""
+    try:
+        root = parse_xml(text, "configuration")
+    except InputError:
+        return True
+    return root.tag != "configuration" or root.find("stream") is not None
 
 
 def _stages(root: Element) -> Iterator[Stage]:
@@ -259,12 +274,11 @@ def _configured(configuration: Element) -> Iterator[Stage]:
 
 
 def _legacy(node: Element) -> Stage:
-    properties = _properties(node)
-    module, target = properties.pop("python_module", ""), properties.pop("python_class", "")
-    properties.pop("python_path", None)
-    if node.findtext("classname", "").strip() != "PythonGadget" or module != f"gadgets.{target}":
+    given = {p.findtext("name", "").strip(): p.findtext("value", "").strip() for p in node.findall("property")}
+    target = given.get("python_class", "")
+    if node.findtext("classname", "").strip() != "PythonGadget" or given.get("python_module") != f"gadgets.{target}":
         raise _foreign(node)
-    return Stage(target, properties)
+    return Stage(target, _properties(node))
 
 
 def _foreign(node: Element) -> InputError:
@@ -276,7 +290,8 @@ def _foreign(node: Element) -> InputError:
 
 
 def _properties(node: Element) -> dict[str, str]:
-    """<property name= value=/> or <property><name/><value/></property>. Raises InputError for one without a name."""
+    """<property name= value=/> or <property><name/><value/></property>, but for those by which a configuration of
+    version 1 names the target. Raises InputError for one without a name."""
     properties: dict[str, str] = {}
     for child in node.findall("property"):
         name = child.get("name") or child.findtext("name", "").strip()
@@ -284,4 +299,7 @@ def _properties(node: Element) -> dict[str, str]:
         if not name or name in properties:
             raise InputError(f"a <property> {'is given twice: ' + name if name else 'has no name'}.")
         properties[name] = child.findtext("value", "") if value is None else value
-    return properties
+    return {name: value for name, value in properties.items() if name not in _LEGACY}
+
+
+_LEGACY = ("python_module", "python_class", "python_path")

@@ -10,6 +10,7 @@ import ctypes
 import math
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import ismrmrd
@@ -39,7 +40,7 @@ from gadgets.xml import parse_xml
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array
 
-__all__ = ["Source", "read_into", "read_items", "read_message"]
+__all__ = ["Source", "discard", "read_into", "read_items", "read_message"]
 
 MOST_TEXT = 64 << 20
 MOST_DATA = 16 << 30
@@ -56,6 +57,13 @@ class Source(Protocol):
 def read_items(source: Source) -> Iterator[Item]:
     """The items of a stream up to its CLOSE, acquisitions as Lines. Raises InputError if it ends before CLOSE."""
     return coalesce(_until_close(source))
+
+
+def discard(source: Source) -> None:
+    """Read to CLOSE or the end of the stream, whatever comes. Raises InputError where the stream cannot be read."""
+    for message in coalesce(iter(partial(read_message, source), None)):
+        if isinstance(message, Close):
+            return
 
 
 def _until_close(source: Source) -> Iterator[Line | Item]:

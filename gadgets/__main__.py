@@ -1,0 +1,67 @@
+"""`python -m gadgets`: replay a scan, serve scanners, be a stage of a pipe, simulate a scan."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from mrnets.errors import InputError
+
+COMMANDS = {
+    "replay": ("gadgets.hosts.replay", "run a scan from a file through a chain, here and now"),
+    "serve": ("gadgets.hosts.serve", "wait for Gadgetron servers and ISMRMRD clients, networks kept in memory"),
+    "pipe": ("gadgets.hosts.pipe", "ISMRMRD stream on stdin to ISMRMRD stream on stdout"),
+    "simulate": ("gadgets.simulate", "make a multi-coil scan with noise, calibration lines and undersampling"),
+}
+
+EXAMPLES = """\
+examples:
+  python -m gadgets replay scan.h5 -c varnet -o images.h5 --png pictures
+  python -m gadgets replay scan.h5 -c cgsense --set images.type=short
+  python -m gadgets serve --port 9002
+  ismrmrd_hdf5_to_stream -i scan.h5 --use-stdout | python -m gadgets pipe -c varnet > images.stream
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0; 1 and one sentence on stderr if it failed; 2 for options that do not exist; 130 after ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(
+        prog="python -m gadgets",
+        description="Trained MR reconstruction networks for ISMRMRD streams.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, words) in COMMANDS.items():
+        command = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
+        command.add_argument("--debug", action="store_true", help="log more, and show where a failure happened")
+        if name == next((word for word in given if not word.startswith("-")), None):  # others need not even import
+            importlib.import_module(module).add_arguments(command)
+    return _run(parser.parse_args(given))
+
+
+def _run(args: argparse.Namespace) -> int:
+    serving = args.command == "serve"
+    level = logging.DEBUG if args.debug else logging.INFO if serving else logging.WARNING
+    stamp = "%(asctime)s " if serving else ""
+    logging.basicConfig(level=level, format=f"{stamp}gadgets {args.command}: %(message)s", stream=sys.stderr)
+    try:
+        return int(importlib.import_module(COMMANDS[args.command][0]).run(args) or 0)
+    except KeyboardInterrupt:
+        print(f"gadgets {args.command}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if args.debug:
+            raise
+        text = " ".join(str(error).split())
+        known = isinstance(error, InputError) or type(error).__name__ == "GadgetError"
+        print(f"gadgets {args.command}: {text if known else f'{type(error).__name__}: {text}'}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,57 @@
+"""Finding chains: files, and the chains that ship with the project."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import gadgets
+from gadgets.stream import Chain
+from mrnets.errors import InputError
+
+__all__ = ["find", "folder", "load", "shipped"]
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def folder() -> Path:
+    """Where the shipped chains are: beside the packages in a checkout, under share/gadgetron/config when installed."""
+    checkout = Path(gadgets.__file__).parent.parent / "chains"
+    return checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "gadgetron" / "config"
+
+
+def shipped(name: str, place: Path | None = None) -> tuple[bytes, str]:
+    """Text of the chain `name` (with or without .xml) in `place`, and how to call it. Never looks outside that folder.
+
+    Raises InputError that lists the chains there are."""
+    place = place or folder()
+    for candidate in (name, f"{name}.xml"):
+        path = place / candidate
+        if _NAME.fullmatch(candidate) and candidate.endswith(".xml") and path.is_file():
+            return path.read_bytes(), f"chain {candidate}"
+    there = ", ".join(sorted(path.name for path in place.glob("*.xml"))) or "none"
+    raise InputError(f'There is no chain "{name[:80]}"; there are: {there}.')
+
+
+def find(name: str) -> tuple[bytes, str]:
+    """Text of the chain in the file `name`, or else of the shipped chain of that name, and how to call it."""
+    path = Path(name)
+    if path.is_file():
+        return path.read_bytes(), f"chain {name}"
+    if path.name != name:
+        raise InputError(f"There is no chain file {name}.")
+    return shipped(name)
+
+
+def load(name: str, settings: Iterable[str] = ()) -> Chain:
+    """The chain `name` (see `find`) with "gadget.property=value" settings. Raises InputError."""
+    text, source = find(name)
+    chain = Chain.parse(text, source)
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or "." not in key:
+            raise InputError(f'--set {setting}: "gadget.property=value" was expected.')
+        chain = chain.set(key, value)
+    return chain

@@ -1,0 +1,49 @@
+"""A stage of a pipeline of commands: stdin to stdout in the streaming format of the ISMRMRD tools.
+
+In: HEADER, items, CLOSE. Out: the same HEADER, what the chain gives, CLOSE; without the CLOSE if anything failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from gadgets.connection import Peer
+from gadgets.hosts.library import load
+from gadgets.messages import Close, ConfigFile, ConfigText, Header
+from gadgets.stream import Chain
+from gadgets.xml import parse_header
+from mrnets.errors import InputError
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m gadgets pipe`."""
+    parser.add_argument("-c", "--config", default="reconstruct.xml", help="chain: a file, or the name of a shipped one")
+    parser.add_argument("--set", action="append", default=[], metavar="GADGET.PROPERTY=VALUE", help="change a property")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Nothing but messages ever goes to stdout: what else is printed, by whatever library, goes to stderr."""
+    chain = load(args.config, args.set)
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "wb") as out, os.fdopen(os.dup(0), "rb") as source:
+        os.dup2(2, 1)
+        convey(Peer(source, out), chain)
+    return 0
+
+
+def convey(peer: Peer, chain: Chain) -> None:
+    """One stream through the chain. Raises InputError, and GadgetError; CLOSE is sent only if all went well."""
+    message = peer.read()
+    while isinstance(message, (ConfigFile, ConfigText)):  # the chain is the command's; some tools send one all the same
+        message = peer.read()
+    if not isinstance(message, Header):
+        came = "nothing" if message is None else f"a {type(message).__name__} message"
+        raise InputError(f"The stream on stdin starts with {came}; the ISMRMRD header was expected.")
+    peer.send(message)
+    for item in chain.run(peer.items(), parse_header(message.text)):
+        peer.send(item)
+    peer.send(Close())

@@ -1,0 +1,158 @@
+"""Replay a scan from an ISMRMRD file through a chain, in this process: no server, the same images."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gadgets.files import open_scan, read_images, write_images
+from gadgets.hosts.library import load
+from gadgets.lines import Item, Lines
+from gadgets.xml import parse_header
+from mrnets.errors import InputError
+from mrnets.physics.arrays import Array
+
+__all__ = ["add_arguments", "replay", "run", "write_pngs"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m gadgets replay`; short ones as in gadgetron_ismrmrd_client."""
+    parser.add_argument("scan", nargs="?", help="ISMRMRD file (.h5)")
+    parser.add_argument("-f", "--filename", help="the same, as gadgetron_ismrmrd_client takes it")
+    parser.add_argument("-o", "--outfile", default="out.h5", help="image file, replaced if there (default out.h5)")
+    parser.add_argument("-g", "--in-group", default="dataset", help="group of the scan (default dataset)")
+    parser.add_argument("-G", "--out-group", default="dataset", help="group of the images (default dataset)")
+    chain = parser.add_mutually_exclusive_group()
+    chain.add_argument("-c", "--config", default="reconstruct.xml", help="chain: a file, or the name of a shipped one")
+    chain.add_argument("-C", "--config-local", help="chain: a file")
+    parser.add_argument("--set", action="append", default=[], metavar="GADGET.PROPERTY=VALUE", help="change a property")
+    parser.add_argument("--png", type=Path, metavar="FOLDER", help="also write each image as PNG")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay as the options say. Raises InputError and GadgetError; then no image file was made or replaced."""
+    if (args.scan is None) == (args.filename is None):
+        raise InputError("Name one scan: replay SCAN.h5, or replay -f SCAN.h5.")
+    if args.png:
+        _pillow()
+    if args.config_local and not Path(args.config_local).is_file():
+        raise InputError(f"There is no chain file {args.config_local}.")
+    scan = args.scan or args.filename
+    progress = _Progress(args.quiet)
+    replay(
+        scan,
+        args.outfile,
+        args.config_local or args.config,
+        settings=args.set,
+        group=args.in_group.strip("/"),
+        out_group=args.out_group.strip("/"),
+        progress=progress,
+    )
+    if args.png:
+        write_pngs(args.outfile, args.png, args.out_group.strip("/"))
+    progress.done(args.outfile)
+    return 0
+
+
+def replay(
+    scan: str | Path,
+    out: str | Path,
+    chain: str,
+    *,
+    settings: Iterable[str] = (),
+    group: str = "dataset",
+    out_group: str = "dataset",
+    progress: _Progress | None = None,
+) -> None:
+    """Run the scan in a file through a chain (a file, or a shipped chain's name) and write the images that come out.
+
+    Raises InputError for all that is wrong with files, chain and data, also if no image comes, and GadgetError. The
+    image file is there only if all went well; one that was there before is replaced only then."""
+    progress = progress or _Progress(quiet=True)
+    loaded = load(chain, settings)
+    if Path(out).exists() and Path(scan).exists() and os.path.samefile(out, scan):
+        raise InputError(f"{out} is the scan itself; name another file for the images.")
+    with open_scan(scan, group) as source:
+        header = parse_header(source.header)
+        with write_images(out, out_group) as images:
+            for item in loaded.run(progress.reading(source.items, source.acquisitions), header):
+                if isinstance(item, str):
+                    print(item, file=sys.stderr)
+                    continue
+                try:
+                    images.append(item)
+                except TypeError as error:
+                    raise InputError(f"The last gadget of {loaded.source} gives what is no image: {error}.") from error
+                progress.images = images.count
+            if not images.count:
+                raise InputError(f"{scan}: {loaded.source} gave no images.")
+
+
+@dataclass
+class _Progress:
+    """What is told on stderr while a scan is replayed: counts in one line on a terminal, and a line at the end."""
+
+    quiet: bool
+    lines: int = 0
+    images: int = 0
+
+    def __post_init__(self) -> None:
+        self.start = time.perf_counter()
+        self.live = not self.quiet and sys.stderr.isatty()
+
+    def reading(self, items: Iterable[Item], total: int) -> Iterator[Item]:
+        """The items, counted."""
+        for item in items:
+            if isinstance(item, Lines):
+                self.lines += len(item)
+            if self.live:
+                print(f"\r{self.lines} of {total} lines, {self.images} images", end="", file=sys.stderr, flush=True)
+            yield item
+
+    def done(self, out: str | Path) -> None:
+        """The last line."""
+        if not self.quiet:
+            seconds = time.perf_counter() - self.start
+            start = "\r" if self.live else ""
+            print(f"{start}{self.lines} lines, {self.images} images in {seconds:.1f} s: {out}", file=sys.stderr)
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise InputError('PNG needs Pillow, which is not installed: pip install "gadgetron-networks[demo]".') from error
+    return Image
+
+
+def write_pngs(path: str | Path, place: Path, group: str = "dataset") -> list[Path]:
+    """Write each image of each series in an image file as 8-bit PNG `NAME_IMAGE[_CHANNEL][_Z].png` into a folder.
+
+    Magnitudes; each series has one window, from 0 to the 99.8th percentile of all its pixels, so that its images can be
+    compared. Raises InputError without Pillow."""
+    pillow = _pillow()
+    place.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, series in read_images(path, group):
+        pixels = np.nan_to_num(np.abs(series).astype(np.float32))
+        grey = _window(pixels)
+        for index in np.ndindex(*pixels.shape[:3]):
+            parts = [i for i, size in zip(index[1:], pixels.shape[1:3], strict=True) if size > 1]
+            file = place / ("_".join([name, f"{index[0]:03d}", *(f"{part:03d}" for part in parts)]) + ".png")
+            pillow.fromarray(grey[index]).save(file)
+            written.append(file)
+    return written
+
+
+def _window(pixels: Array) -> Array:
+    top = float(np.percentile(pixels, 99.8)) or float(pixels.max()) or 1.0
+    return (np.clip(pixels / top, 0, 1) * 255).round().astype(np.uint8)

@@ -1,0 +1,179 @@
+"""A resident server: networks stay loaded between scans, and several connections run at once.
+
+It serves Gadgetron's `<connect>` (a node's <configuration>, header, items) and ordinary ISMRMRD clients (the name or
+the text of a whole chain, header, items). A peer that fails or vanishes hurts nobody but itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType
+
+from gadgets.connection import Peer, report, sentence
+from gadgets.hosts.library import folder, shipped
+from gadgets.messages import Close, ConfigFile, ConfigText, Error, Header, Message, Query, Response
+from gadgets.stream import Chain, is_whole
+from gadgets.xml import parse_header
+from mrnets.errors import InputError
+
+__all__ = ["add_arguments", "answer", "handle", "listen", "run", "serve"]
+
+_logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m gadgets serve`."""
+    parser.add_argument("-p", "--port", type=int, default=9002, help="TCP port (default 9002; 0: any that is free)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)"
+    )
+    parser.add_argument(
+        "--chains", type=Path, help="folder of the chains that clients can name (default: those shipped)"
+    )
+    parser.add_argument("--connections", type=int, default=16, help="at most so many at once (default 16); others wait")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Listen until SIGTERM or ctrl-C; then finish the connections that are open. A second signal ends at once."""
+    place = args.chains or folder()
+    if not place.is_dir():
+        raise InputError(f"There is no folder of chains {place}.")
+    with listen(args.host, args.port) as listener:
+        address, port = listener.getsockname()[:2]
+        signal.signal(signal.SIGTERM, _interrupt)
+        print(f"gadgets serve: listening on {address} port {port}", file=sys.stderr, flush=True)
+        open_now: set[threading.Thread] = set()
+        try:
+            serve(listener, place, args.connections, open_now)
+        except KeyboardInterrupt:
+            listener.close()
+            remaining = [thread for thread in open_now.copy() if thread.is_alive()]
+            print(f"gadgets serve: finishing {len(remaining)} connections", file=sys.stderr, flush=True)
+            for thread in remaining:
+                thread.join()
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises InputError if the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"Cannot listen on {host} port {port}: {error}.") from error
+
+
+def serve(listener: socket.socket, place: Path, most: int, open_now: set[threading.Thread]) -> None:
+    """Accept connections for ever, each in its own thread, at most so many at once; `open_now` holds the threads."""
+    places = threading.BoundedSemaphore(most)
+    number = 0
+
+    def work(connected: socket.socket, name: str) -> None:
+        try:
+            handle(connected, place, name)
+        finally:
+            open_now.discard(threading.current_thread())
+            places.release()
+
+    while True:
+        places.acquire()
+        try:
+            connected, address = listener.accept()
+        except BaseException:
+            places.release()
+            raise
+        number += 1
+        name = f"connection {number} from {address[0]}"
+        thread = threading.Thread(target=work, args=(connected, name), name=name, daemon=True)
+        open_now.add(thread)
+        thread.start()
+
+
+def handle(connected: socket.socket, place: Path, name: str = "connection") -> None:
+    """Serve one connection to its end. Whatever happens is logged and told to the peer; nothing is raised."""
+    with connected:
+        peer = Peer.on(connected)
+        try:
+            _logger.info("%s: %s", name, _converse(peer, place))
+        except Exception as error:
+            _logger.error("%s: %s", name, sentence(error), exc_info=_logger.isEnabledFor(logging.DEBUG))
+        finally:
+            peer.close()
+
+
+def _converse(peer: Peer, place: Path) -> str:
+    """Configuration, header, items, CLOSE. Returns what was done; failures are told to the peer and raised."""
+    tell: Callable[[str], Message] = _text
+    count = 0
+    try:
+        configuration = _expect(peer, ConfigFile, ConfigText)
+        if configuration is None:
+            return "closed without a configuration"
+        if isinstance(configuration, ConfigText) and not is_whole(configuration.text):
+            tell = Error
+        chain = _chain(configuration, place)
+        header = _expect(peer, Header)
+        stream = chain.run(peer.items(), parse_header(header.text)) if header else iter(())
+        for item in stream:
+            if isinstance(item, Query):
+                item = Response(item.number, answer(item.key))
+            elif isinstance(item, str) and tell is Error:  # Gadgetron takes no text from an external process
+                _logger.info("%s", item)
+                continue
+            peer.send(item)
+            count += 1
+    except Exception as error:
+        report(peer, error, tell)
+        peer.send(Close())
+        raise
+    peer.send(Close())
+    return f"{chain.source}, {count} items sent"
+
+
+def _chain(configuration: ConfigFile | ConfigText, place: Path) -> Chain:
+    if isinstance(configuration, ConfigFile):
+        return Chain.parse(*shipped(configuration.name, place))
+    return Chain.parse(configuration.text, "configuration")
+
+
+def _expect(peer: Peer, *kinds: type) -> Message | None:
+    """The next message of one of `kinds`, queries before it answered; None for CLOSE or the end of the stream."""
+    while True:
+        message = peer.read()
+        if isinstance(message, Query):
+            peer.send(Response(message.number, answer(message.key)))
+        elif message is None or isinstance(message, Close):
+            peer.closed = True
+            return None
+        elif isinstance(message, kinds):
+            return message
+        else:
+            expected = " or ".join(kind.__name__ for kind in kinds)
+            raise InputError(f"A {type(message).__name__} message came where {expected} was expected.")
+
+
+def answer(key: str) -> str:
+    """What a query's key is answered with; empty for unknown keys."""
+    try:
+        number = version("gadgetron-networks")
+    except PackageNotFoundError:  # run from a checkout
+        number = "unknown"
+    answers = {"gadgetron::version": number, "gadgetron::info": f"gadgetron-networks {number}"}
+    return answers.get(key, "")
+
+
+def _text(message: str) -> str:
+    """An error for an ordinary client, as Gadgetron words it."""
+    return f"[gadgets] ERROR: {message}"
