@@ -1,0 +1,102 @@
+"""Segmentation: the U-Net of nnU-Net, strided and deeply supervised (Isensee et al., Nature Methods 2021)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mrnets.blocks.checks import whole
+from mrnets.blocks.contrasts import contrast_images
+from mrnets.blocks.padding import check_padding, padded
+from mrnets.contract import Estimate, Scan
+
+__all__ = ["DynUNet"]
+
+_SLOPE = 0.01
+_WIDEST = 512
+"""Widths double per level up to this one (two dimensions)."""
+
+
+class DynUNet(nn.Module):
+    """Logits of `classes` classes from magnitude images of `contrasts` contrasts.
+
+    Each of `pooling_layers` levels halves the resolution by a strided convolution. The `deep_supervision` levels below
+    the finest have heads of their own: their logits, coarsest first, each voxel repeated to full size, are the
+    estimate's `steps`. padding: see `mrnets.blocks.padding.padded`. Raises InputError where the scan has no such image.
+    """
+
+    def __init__(
+        self,
+        *,
+        contrasts: int = 4,
+        classes: int = 4,
+        channels: int = 32,
+        pooling_layers: int = 5,
+        deep_supervision: int = 2,
+        padding: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.contrasts = whole("contrasts", contrasts, 1, 64)
+        whole("classes", classes, 1, 256)
+        whole("channels", channels, 1, _WIDEST)
+        self.levels = whole("pooling_layers", pooling_layers, 1, 8)
+        whole("deep_supervision", deep_supervision, 0, pooling_layers - 1)
+        self.padding = check_padding(padding)
+        widths = [min(channels * 2**level, _WIDEST) for level in range(pooling_layers + 1)]
+        self.top = _Stage(contrasts, channels, stride=1)
+        self.downs = nn.ModuleList(_Stage(fine, coarse, stride=2) for fine, coarse in pairwise(widths))
+        self.ups = nn.ModuleList(_Up(coarse, fine) for coarse, fine in pairwise(reversed(widths)))
+        self.heads = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in reversed(widths[: deep_supervision + 1]))
+        self.apply(_initialise)
+
+    def forward(self, scan: Scan) -> Estimate:
+        """logits (batch, class, y, x) float32, and steps of the same shape."""
+        image = contrast_images(scan, "dynunet", self.contrasts)
+        x, plane = padded(image, self.levels, self.padding)
+        full = x.shape[-2:]
+        skips = [self.top(x)]
+        for down in self.downs:
+            skips.append(down(skips[-1]))
+        x = skips.pop()
+        levels = []
+        for up in self.ups:
+            x = up(x, skips.pop())
+            levels.append(x)
+        supervised = zip(self.heads, levels[-len(self.heads) :], strict=True)
+        *steps, logits = (functional.interpolate(head(level), size=full)[(..., *plane)] for head, level in supervised)
+        return Estimate(logits=logits, steps=tuple(Estimate(logits=step) for step in steps))
+
+
+class _Stage(nn.Module):
+    """Twice: convolution 3x3, the first with `stride`, instance normalisation with weights, leaky ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.InstanceNorm2d(out_channels, affine=True)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = nn.InstanceNorm2d(out_channels, affine=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.leaky_relu(self.norm1(self.conv1(x)), _SLOPE)
+        return functional.leaky_relu(self.norm2(self.conv2(x)), _SLOPE)
+
+
+class _Up(nn.Module):
+    def __init__(self, coarse: int, fine: int) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(coarse, fine, 2, stride=2, bias=False)
+        self.stage = _Stage(2 * fine, fine, stride=1)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.stage(torch.cat((self.up(x), skip), dim=1))
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.kaiming_normal_(module.weight, a=_SLOPE)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
