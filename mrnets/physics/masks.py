@@ -92,7 +92,8 @@ def gaussian2d(
     name = "gaussian2d"
     y, x = (_offsets(n) for n in shape)
     half_y, half_x = (max(_width(name, centre, n) / 2, 1e-6) for n in shape)
-    mask = np.asarray((y[:, None] / half_y) ** 2 + (x / half_x) ** 2 <= 1)
+    mask = _block(shape, *shape)
+    mask[(y[:, None] / half_y) ** 2 + (x / half_x) ** 2 > 1] = False
     if centre == 0:
         mask[...] = False
     outside = np.flatnonzero(~mask)
@@ -180,7 +181,7 @@ def _budget(name: str, shape: tuple[int, ...], acceleration: float, centre: int)
     if budget < max(centre, 1):
         raise InputError(
             f"Mask {name}: {acceleration:g}-fold acceleration of {' x '.join(map(str, shape))} leaves {budget} "
-            f"to sample, but the fully sampled centre alone has {centre}; ask for a smaller centre or less acceleration."
+            f"to sample, but the fully sampled centre alone has {centre}: make it smaller, or accelerate less."
         )
     return budget
 
@@ -216,7 +217,7 @@ def _equispaced(n: int, count: int, phase: float) -> NDArray[np.intp]:
 
 
 def _grids(n: int, block: int, distance: float, phase: float) -> tuple[list[NDArray[np.intp]], Any, Any]:
-    """Equispaced index sets along one axis, counts around n / distance: the sets, their sizes, how many in the block."""
+    """Equispaced index sets along an axis, counts around n / distance: the sets, their sizes, how many in the block."""
     wanted = n / distance
     counts = np.arange(max(1, math.floor(wanted) - 4), min(n, math.ceil(wanted) + 4) + 1)
     sets = [_equispaced(n, int(count), phase) for count in counts]

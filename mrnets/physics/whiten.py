@@ -1,7 +1,7 @@
 """Prewhitening: coils mixed linearly so that their noise is white (Pruessmann 2001, appendix A; Kellman 2005).
 
 Axes: coil, and whatever is said. A covariance is (coil, coil), Hermitian, C[i, j] = mean of n_i conj(n_j): complex, for
-the phase between coils counts. Apply a whitener with `coils.mix` to k-space, or with matmul to lines (..., coil, sample).
+the phase between coils counts. `coils.mix` applies a whitener to k-space, matmul to lines (..., coil, sample).
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ def periphery_covariance(
     if (start is None) != (length is None):
         raise InputError("Noise from the periphery of k-space: give both start and length, or neither.")
     if start is not None and length is not None:
-        noise = _sampled(kspace[(..., *_patch(kspace.shape[-2:], start, length))])[0]
+        y, x = _patch(kspace.shape[-2:], start, length)
+        noise = _sampled(kspace[..., y, x])[0]
         return covariance(noise)
     noise, position = _sampled(kspace)
-    y, x = (np.abs(np.arange(n) - (n - 1) / 2) / (n / 2) for n in kspace.shape[-2:])
-    outwards = asarray_like(np.argsort(np.argsort(np.hypot(y[:, None], x).ravel(), kind="stable")), kspace)
+    dy, dx = (np.abs(np.arange(n) - (n - 1) / 2) / (n / 2) for n in kspace.shape[-2:])
+    outwards = asarray_like(np.argsort(np.argsort(np.hypot(dy[:, None], dx).ravel(), kind="stable")), kspace)
     noise = noise[:, xp.argsort(-outwards[position], stable=True)]
     return covariance(noise[:, : _quiet(noise)])
 

@@ -1,0 +1,169 @@
+"""Coil compression: fewer virtual coils that keep the signal, as linear combinations of the measured ones.
+
+Axes: coil (measured), coils (virtual), y, x = readout, last. Every matrix (coils, coil) has orthonormal rows, so white
+noise stays white. One set of matrices, from the calibration, is for everything of a scan: k-space, calibration, maps.
+"""
+
+from __future__ import annotations
+
+from mrnets.errors import InputError
+from mrnets.physics.arrays import Array, array_namespace
+from mrnets.physics.coils import mix
+from mrnets.physics.fourier import ifftc, resize
+
+__all__ = ["compress", "compress_images", "gdcc_hybrid_matrices", "gdcc_matrices", "svd_matrix"]
+
+
+def svd_matrix(calibration: Array, coils: int) -> Array:
+    """Principal components over the coils (Buehrer 2007): calibration (..., coil, y, x) to (..., coils, coil).
+
+    Conjugated left singular vectors of the matrix coil by sample, strongest first. One matrix for each leading index;
+    `coils.mix` applies it. k-space or images alike. Raises InputError where coils is not from 1 to coil.
+    """
+    _check(calibration, coils)
+    xp = array_namespace(calibration)
+    return xp.astype(_principal(_gram(_flat(calibration)), coils), calibration.dtype)
+
+
+def gdcc_matrices(calibration: Array, coils: int, *, size: int, window: int = 5, align: bool = True) -> Array:
+    """Geometric-decomposition coil compression (Zhang 2013): calibration (..., coil, y, x) to (..., size, coils, coil).
+
+    calibration is k-space, its last axis the fully sampled readout, the centre at x // 2; zero-filled or cropped to
+    `size` samples. Each of the `size` readout positions gets a matrix of its own, from the `window` positions around
+    it, in the order of an image along the readout (`fourier.ifftc`). `align` makes them change smoothly from position
+    to position: virtual coils stay themselves along the readout, the strongest first. `compress` applies them.
+    Raises InputError where coils is not from 1 to coil, or window is not odd and positive.
+    """
+    xp = array_namespace(calibration)
+    _check(calibration, coils, window)
+    hybrid = ifftc(resize(calibration, (size,), axes=(-1,)), axes=(-1,))
+    matrices = _geometric(_gram(_by_position(hybrid)), coils, window, align)
+    return xp.astype(matrices, calibration.dtype)
+
+
+def gdcc_hybrid_matrices(calibration: Array, coils: int, *, window: int = 5, align: bool = True) -> Array:
+    """As `gdcc_matrices`, for a scan already inverse-transformed along its readout, which is the first axis.
+
+    calibration (readout, ..., coil, y, x) to (readout, ..., coils, coil), which `coils.mix` applies: a 3-D scan in
+    which every readout position is a slice of its own.
+    """
+    xp = array_namespace(calibration)
+    _check(calibration, coils, window)
+    gram = xp.moveaxis(_gram(_flat(calibration)), 0, -3)
+    matrices = xp.moveaxis(_geometric(gram, coils, window, align), -3, 0)
+    return xp.astype(matrices, calibration.dtype)
+
+
+def compress(kspace: Array, matrices: Array) -> Array:
+    """k-space (..., coil, y, x) to virtual coils (..., coils, y, x).
+
+    matrices: (coils, coil) of `svd_matrix`, or (..., size, coils, coil) of `gdcc_matrices`, leading axes as those of
+    kspace or absent. With the latter x must be fully sampled; k-space with another width than `size` (calibration that
+    was cropped along the readout) is zero-filled for it and cropped again, which is exact but for samples near its end.
+    """
+    if matrices.ndim == 2:
+        return mix(matrices, kspace)
+    xp = array_namespace(kspace, matrices)
+    size, width = matrices.shape[-3], kspace.shape[-1]
+    # No shifts of the data: moving k-space multiplies the hybrid positions by phases, which commute with matrices that
+    # act position by position, and moving it back undoes them. Only the matrices have to be in the order of the FFT.
+    hybrid = xp.fft.ifft(resize(kspace, (size,), axes=(-1,)), axis=-1)
+    mixed = compress_images(hybrid, xp.fft.ifftshift(matrices, axes=(-3,)))
+    return resize(xp.fft.fft(mixed, axis=-1), (width,), axes=(-1,))
+
+
+def compress_images(images: Array, matrices: Array) -> Array:
+    """As `compress`, for what is an image along the readout: coil images, sensitivities, hybrid space; width = size."""
+    if matrices.ndim == 2:
+        return mix(matrices, images)
+    xp = array_namespace(images, matrices)
+    if images.shape[-1] != matrices.shape[-3]:
+        raise InputError(
+            f"coil compression: matrices for {matrices.shape[-3]} readout positions, but {images.shape[-1]} came"
+        )
+    return _contiguous(xp.moveaxis(xp.matmul(matrices, _by_position(images)), -3, -1))
+
+
+def _check(calibration: Array, coils: int, window: int = 1) -> None:
+    have = calibration.shape[-3]
+    if not 1 <= coils <= have:
+        raise InputError(f"coil compression: {coils} virtual coils asked for, but the data have {have} coils")
+    if window < 1 or window % 2 == 0:
+        raise InputError(f"coil compression: the window must be an odd number of positions, got {window}")
+
+
+def _contiguous(x: Array) -> Array:
+    """`x` with its elements in memory in the order of its axes."""
+    xp = array_namespace(x)
+    return xp.reshape(xp.reshape(x, (-1,)), x.shape)
+
+
+def _flat(x: Array) -> Array:
+    """(..., coil, y, x) to (..., coil, sample)."""
+    return array_namespace(x).reshape(x, (*x.shape[:-2], x.shape[-2] * x.shape[-1]))
+
+
+def _by_position(hybrid: Array) -> Array:
+    """(..., coil, y, x) to (..., x, coil, y), laid out in memory so that matrix products over it are BLAS calls."""
+    xp = array_namespace(hybrid)
+    return xp.moveaxis(_contiguous(xp.matrix_transpose(hybrid)), -2, -3)
+
+
+def _adjoint(matrix: Array) -> Array:
+    xp = array_namespace(matrix)
+    return xp.conj(xp.matrix_transpose(matrix))
+
+
+def _gram(x: Array) -> Array:
+    """(..., coil, sample) to (..., coil, coil), the sum of x_i conj(x_j) over samples; from here on in double."""
+    xp = array_namespace(x)
+    gram = xp.astype(xp.matmul(x, _adjoint(x)), xp.complex128)
+    if not bool(xp.all(xp.isfinite(gram))):
+        raise InputError("coil compression: the calibration data have NaN or Inf")
+    return gram
+
+
+def _principal(gram: Array, coils: int) -> Array:
+    """(..., coil, coil) to the adjoint of its leading eigenvectors (..., coils, coil), strongest first."""
+    xp = array_namespace(gram)
+    _, vectors = xp.linalg.eigh(gram)
+    return _adjoint(xp.flip(vectors[..., -coils:], axis=-1))
+
+
+def _geometric(gram: Array, coils: int, window: int, align: bool) -> Array:
+    """Gram matrices (..., position, coil, coil) to matrices (..., position, coils, coil)."""
+    matrices = _principal(_windowed(gram, window), coils)
+    return _aligned(matrices, gram) if align else matrices
+
+
+def _windowed(gram: Array, window: int) -> Array:
+    """Sums over `window` neighbouring positions, fewer at the two ends."""
+    total = array_namespace(gram).zeros_like(gram) + gram
+    for step in range(1, window // 2 + 1):
+        total[..., step:, :, :] += gram[..., :-step, :, :]
+        total[..., :-step, :, :] += gram[..., step:, :, :]
+    return total
+
+
+def _aligned(matrices: Array, gram: Array) -> Array:
+    """Virtual coils (..., position, coils, coil) rotated within their subspaces, so that neighbours are nearest.
+
+    Zhang 2013 goes from position to position: A'_x = Q_x A_x with Q_x the unitary matrix that brings A_x nearest to
+    A'_{x-1}, that is Q_x = polar(A'_{x-1} A_x^H). As A'_{x-1} = Q_{x-1} A_{x-1} and polar(Q B) = Q polar(B) for unitary
+    Q, this is Q_x = Q_{x-1} polar(A_{x-1} A_x^H): all polar factors at once, and a running product. A different start
+    only rotates all positions alike; that freedom is used to sort the virtual coils by their energy.
+    """
+    xp = array_namespace(matrices)
+    u, _, vh = xp.linalg.svd(
+        xp.matmul(matrices[..., :-1, :, :], _adjoint(matrices[..., 1:, :, :])), full_matrices=False
+    )
+    running = xp.matmul(u, vh)
+    step = 1
+    while step < running.shape[-3]:  # running product by doubling: after each turn every item spans 2 * step factors
+        running = xp.concat(
+            (running[..., :step, :, :], xp.matmul(running[..., :-step, :, :], running[..., step:, :, :])), axis=-3
+        )
+        step *= 2
+    aligned = xp.concat((matrices[..., :1, :, :], xp.matmul(running, matrices[..., 1:, :, :])), axis=-3)
+    energy = xp.sum(xp.matmul(xp.matmul(aligned, gram), _adjoint(aligned)), axis=-3)
+    return xp.matmul(_principal(energy, energy.shape[-1])[..., None, :, :], aligned)

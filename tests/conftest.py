@@ -1,0 +1,28 @@
+"""Fixtures for all tests: an array library, and seeded randomness."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(params=["numpy", "torch", pytest.param("cupy", marks=pytest.mark.gpu)])
+def xp(request: pytest.FixtureRequest) -> ModuleType:
+    """NumPy, torch and CuPy, as array-API namespaces; a library that is not there is skipped."""
+    pytest.importorskip(request.param)
+    if request.param == "cupy":
+        import cupy
+
+        try:
+            cupy.cuda.runtime.getDeviceCount()
+        except cupy.cuda.runtime.CUDARuntimeError:
+            pytest.skip("CuPy is installed, but there is no CUDA device")
+    return pytest.importorskip(f"array_api_compat.{request.param}")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The same numbers in every run."""
+    return np.random.default_rng(20261122)
