@@ -5,6 +5,8 @@ Axes: (..., y, x).
 
 from __future__ import annotations
 
+from types import EllipsisType
+
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,8 +20,8 @@ def check_padding(padding: int | None) -> int | None:
     return None if padding is None else whole("padding", padding, 0, 1023)
 
 
-def padded(x: Tensor, levels: int, padding: int | None = None) -> tuple[Tensor, tuple[slice, slice]]:
-    """`x` with zeros around it, and where in it the plane of `x` is: index the last two axes of a result with that.
+def padded(x: Tensor, levels: int, padding: int | None = None) -> tuple[Tensor, tuple[EllipsisType, slice, slice]]:
+    """`x` with zeros around it, and the index of the plane of `x` in a result of its size.
 
     padding None: each side goes to the next multiple of 2^levels, so that every one of `levels` halvings is even and
     every voxel passes all of them. An int is a bit mask as in fastMRI (15) and ATOMMIC (11): a side n goes to
@@ -35,7 +37,7 @@ def padded(x: Tensor, levels: int, padding: int | None = None) -> tuple[Tensor, 
     top, left = extra_y // 2, extra_x // 2
     if extra_y or extra_x:
         x = functional.pad(x, (left, extra_x - left, top, extra_y - top))
-    return x, (slice(top, top + height), slice(left, left + width))
+    return x, (..., slice(top, top + height), slice(left, left + width))
 
 
 def _side(n: int, mask: int) -> int:

@@ -203,7 +203,7 @@ class NormUnet(nn.Module):
         """Complex (batch, in_channels, y, x) to complex (batch, out_channels, y, x)."""
         real, mean, std = self._normalise(to_channels(x))
         real, plane = padded(real, self.levels, self.padding)
-        out = self.unet(real)[(..., *plane)]
+        out = self.unet(real)[plane]
         grouped = out.reshape(len(out), self.groups, -1, *x.shape[-2:])
         return to_complex(torch.addcmul(mean, grouped, std).reshape(out.shape))
 

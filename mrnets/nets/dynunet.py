@@ -66,7 +66,7 @@ class DynUNet(nn.Module):
             x = up(x, skips.pop())
             levels.append(x)
         supervised = zip(self.heads, levels[-len(self.heads) :], strict=True)
-        *steps, logits = (functional.interpolate(head(level), size=full)[(..., *plane)] for head, level in supervised)
+        *steps, logits = (functional.interpolate(head(level), size=full)[plane] for head, level in supervised)
         return Estimate(logits=logits, steps=tuple(Estimate(logits=step) for step in steps))
 
 

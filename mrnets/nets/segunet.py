@@ -40,4 +40,4 @@ class SegUNet(nn.Module):
         """logits (batch, class, y, x) float32."""
         image = contrast_images(scan, "segunet", self.contrasts)
         image, plane = padded(image, self.levels, self.padding)
-        return Estimate(logits=self.unet(image)[(..., *plane)])
+        return Estimate(logits=self.unet(image)[plane])

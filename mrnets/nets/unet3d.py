@@ -43,4 +43,4 @@ class UNet3D(nn.Module):
         """logits (batch, class, z, y, x) float32."""
         image = contrast_images(scan, "unet3d", self.contrasts, dimensions=3)
         image, plane = padded(image, self.levels, self.padding)
-        return Estimate(logits=self.unet(image)[(..., *plane)])
+        return Estimate(logits=self.unet(image)[plane])

@@ -70,7 +70,7 @@ class VNet(nn.Module):
         x = skips.pop()
         for up in self.ups:
             x = up(x, skips.pop())
-        return Estimate(logits=self.head(functional.elu(self.mix(x)))[(..., *plane)])
+        return Estimate(logits=self.head(functional.elu(self.mix(x)))[plane])
 
 
 class _Conv(nn.Module):
