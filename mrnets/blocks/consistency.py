@@ -40,7 +40,8 @@ def initial_image(kspace: Tensor, mask: Tensor, sens: Tensor | None) -> Tensor:
     if sens is None:
         magnitude = rss(ifftc(mask * kspace))
         return torch.complex(magnitude, torch.zeros_like(magnitude))
-    return adjoint(kspace, sens, mask)
+    image: Tensor = adjoint(kspace, sens, mask)
+    return image
 
 
 def normal(image: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
@@ -52,12 +53,14 @@ def normal(image: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
     plain = torch.fft.ifftshift(mask, dim=(-2, -1))
     if sens.requires_grad or not torch.is_grad_enabled() or not image.requires_grad:
         return _normal(image, sens, plain)
-    return _Normal.apply(image, sens, plain)
+    out: Tensor = _Normal.apply(image, sens, plain)  # type: ignore[no-untyped-call]
+    return out
 
 
 def _normal(image: Tensor, sens: Tensor, plain: Tensor) -> Tensor:
-    spectrum = torch.fft.fft2(expand(image, sens))
-    return reduce(torch.fft.ifft2(spectrum * plain), sens)
+    encoded = torch.fft.fft2(expand(image, sens))
+    out: Tensor = reduce(torch.fft.ifft2(encoded * plain), sens)
+    return out
 
 
 class _Normal(torch.autograd.Function):
@@ -69,7 +72,7 @@ class _Normal(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         sens, plain = ctx.saved_tensors
-        return _Normal.apply(gradients[0], sens, plain), None, None
+        return _Normal.apply(gradients[0], sens, plain), None, None  # type: ignore[no-untyped-call]
 
 
 def data_gradient(image: Tensor, start: Tensor, sens: Tensor, mask: Tensor) -> Tensor:

@@ -30,17 +30,18 @@ class SensitivityNet(nn.Module):
         """Calibration k-space (batch, 1, coil, y', x') to maps (batch, 1, coil, *shape), complex."""
         images = ifftc(resize(calibration, shape))
         flat = images.reshape(-1, 1, *shape)
-        coils = self.unet(flat).reshape(images.shape)
+        coils: Tensor = self.unet(flat).reshape(images.shape)
         power = torch.sum(coils.real**2 + coils.imag**2, dim=-3, keepdim=True)
         return coils * torch.rsqrt(power + torch.finfo(power.dtype).tiny)
 
 
 def sensitivities(scan: Scan, net: SensitivityNet | None, name: str) -> Tensor:
     """The maps that a network is to use: those of `scan`, or those that `net` estimates from its calibration lines."""
-    if net is None:
-        if scan.sens is None:
-            raise InputError(f"{name} needs coil sensitivities, and the scan has none; prepare with sens='espirit'")
-        return scan.sens
-    if scan.calibration is None:
-        raise InputError(f"{name} with its own sensitivity network needs calibration lines, and the scan has none")
-    return net(scan.calibration, tuple(scan.kspace.shape[-2:]))
+    sens: Tensor | None = scan.sens
+    if net is not None:
+        if scan.calibration is None or scan.kspace is None:
+            raise InputError(f"{name} with its own sensitivity network needs calibration lines, and the scan has none")
+        sens = net(scan.calibration, tuple(scan.kspace.shape[-2:]))
+    if sens is None:
+        raise InputError(f"{name} needs coil sensitivities, and the scan has none")
+    return sens

@@ -26,8 +26,7 @@ _TRANSPOSE: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
     2: nn.ConvTranspose2d,
     3: nn.ConvTranspose3d,
 }
-
-
+_STEP: dict[int, Any] = {2: (2, 2), 3: (1, 2, 2)}
 _SLOPE = 0.2
 
 
@@ -36,11 +35,12 @@ def normalised(x: Tensor) -> Tensor:
     if x.device.type != "cpu":
         return functional.leaky_relu_(functional.instance_norm(x), _SLOPE)
     if torch.is_grad_enabled() and x.requires_grad:
-        return _Normalised.apply(x)
-    return _normalise_(x)[0]
+        out: Tensor = _Normalised.apply(x)  # type: ignore[no-untyped-call]
+        return out
+    return _normalise_in_place(x)[0]
 
 
-def _normalise_(x: Tensor) -> tuple[Tensor, Tensor]:
+def _normalise_in_place(x: Tensor) -> tuple[Tensor, Tensor]:
     plane = tuple(range(2, x.ndim))
     x.sub_(x.mean(plane, keepdim=True))
     scale = torch.rsqrt((x * x).mean(plane, keepdim=True) + 1e-5)
@@ -55,7 +55,7 @@ class _Normalised(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        out, scale = _normalise_(x)
+        out, scale = _normalise_in_place(x)
         ctx.mark_dirty(x)
         ctx.save_for_backward(out, scale)
         return out
@@ -116,7 +116,7 @@ class UnetDecoder(nn.Module):
     ) -> None:
         super().__init__()
         widths = [channels * 2**level for level in reversed(range(pooling_layers))]
-        step = (1, 2, 2)[-dimensions:]
+        step = _STEP[dimensions]
         self.ups = nn.ModuleList(_TRANSPOSE[dimensions](2 * w, w, step, stride=step, bias=False) for w in widths)
         self.blocks = nn.ModuleList(ConvBlock(2 * w, w, dropout=dropout, dimensions=dimensions) for w in widths)
         self.head = _CONV[dimensions](channels, out_channels, 1)
@@ -126,7 +126,8 @@ class UnetDecoder(nn.Module):
         for up, block, skip in zip(self.ups, self.blocks, reversed(skips), strict=True):
             x = normalised(up(x))
             x = block(torch.cat((extended(x, skip), skip), dim=1))
-        return self.head(x)
+        out: Tensor = self.head(x)
+        return out
 
 
 def extended(x: Tensor, skip: Tensor) -> Tensor:
@@ -165,7 +166,8 @@ class Unet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":  # twice as fast there at the widths of the upper levels
             x = x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
-        return self.decoder(self.encoder(x))
+        out: Tensor = self.decoder(self.encoder(x))
+        return out
 
 
 class NormUnet(nn.Module):
