@@ -1,7 +1,8 @@
 """What every stage and every network takes and gives. Plain data; no array library is imported here.
 
-Axes: batch = slices of a scan, or samples of a training batch; echo, coil, y, x. A 2-D slice has x = readout. A 3-D
-scan was inverse-transformed along its fully sampled readout: batch = readout position, y = encode step 2, x = encode step 1.
+Axes: batch = slices of a scan, or samples of a training batch; echo, coil, y, x. A 2-D slice has x = readout. A
+3-D scan was inverse-transformed along its fully sampled readout: batch = readout position, y = encode step 2,
+x = encode step 1.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Raw:
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """What a network takes: torch tensors; fields that a task does not have are None. Made by `mrnets.prepare.prepare`."""
+    """What a network takes: torch tensors; what a task does not have is None. Made by `mrnets.prepare.prepare`."""
 
     kspace: Array | None = None
     """(batch, echo, coil, y, x) complex64."""
@@ -60,7 +61,7 @@ class Scan:
     echo_times: Array | None = None
     """(echo,) float32, s."""
     calibration: Array | None = None
-    """(batch, 1, coil, y', x') complex64, in the scale of `kspace`; for networks that estimate sensitivities themselves."""
+    """(batch, 1, coil, y', x') complex64, in the scale of `kspace`; for networks that estimate sensitivities."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ class InputError(ValueError):
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
-    """The error for a name that does not exist: `what` it is ("property of gadget noise"), and the nearest known one."""
+    """The error for a name that does not exist: `what` it is ("property of gadget noise"), and the nearest known."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from array_api_compat import is_cupy_array, is_numpy_array
+from torch.utils.dlpack import from_dlpack
 
 from mrnets.contract import Estimate, Raw, Scan
 from mrnets.errors import InputError, unknown
@@ -137,14 +138,14 @@ def to_torch(raw: Raw, device: torch.device | str | None = None) -> Raw:
         if is_numpy_array(x):
             x = torch.from_numpy(x if x.flags.writeable else x.copy())
         elif is_cupy_array(x):
-            x = torch.from_dlpack(x)
+            x = from_dlpack(x)
         return x if device is None or not isinstance(x, torch.Tensor) else x.to(device)
 
     return dataclasses.replace(raw, **{f.name: tensor(getattr(raw, f.name)) for f in dataclasses.fields(raw)})
 
 
 def whiten_raw(raw: Raw, covariance: Array) -> Raw:
-    """`raw` with coils mixed so that noise of `covariance` (coil, coil) becomes the identity (Pruessmann 2001, app. A)."""
+    """`raw` with coils mixed so that noise of `covariance` (coil, coil) becomes white (Pruessmann 2001, app. A)."""
     if raw.whitened:
         raise InputError("prewhitening: these data are whitened already")
     if raw.sens is not None or raw.compressed:
@@ -163,7 +164,7 @@ def compress_raw(raw: Raw, coils: int, method: Compression = "auto", **options: 
     """`raw` with `coils` virtual coils, k-space and calibration by the same matrices; unchanged if it has that many.
 
     Matrices come from the calibration lines, or from the sampled k-space where there are none. `options` go to
-    `physics.compress.gdcc_matrices`. Noise stays white, since every matrix has orthonormal rows.
+    `physics.compress.gdcc_matrices` (window, align). Noise stays white, since every matrix has orthonormal rows.
     """
     have = raw.kspace.shape[-3]
     if coils == have:
@@ -178,18 +179,18 @@ def compress_raw(raw: Raw, coils: int, method: Compression = "auto", **options: 
         method = "svd" if raw.readout is None else "gdcc"
     if method == "gdcc" and raw.readout is None:
         raise InputError("coil compression: gdcc needs a fully sampled readout; use svd")
-    calibration = raw.kspace[:, :1] if raw.calibration is None else raw.calibration
+    lines = (raw.kspace if raw.calibration is None else raw.calibration)[:, 0]
     if method == "svd":
-        matrices = compress.svd_matrix(calibration, coils)
-        kspace, calibration = mix(matrices, raw.kspace), mix(matrices, calibration)
+        matrices, apply = compress.svd_matrix(lines, coils), _mixed
     elif raw.readout == "batch":
-        raise NotImplementedError
+        matrices, apply = compress.gdcc_hybrid_matrices(lines, coils, **options), _mixed
     else:
-        raise NotImplementedError
+        matrices, apply = compress.gdcc_matrices(lines, coils, size=raw.kspace.shape[-1], **options), compress.compress
+    matrices = matrices[:, None]  # the same for every echo
     return dataclasses.replace(
         raw,
-        kspace=kspace,
-        calibration=None if raw.calibration is None else calibration,
+        kspace=apply(raw.kspace, matrices),
+        calibration=None if raw.calibration is None else apply(raw.calibration, matrices),
         noise=None,
         compressed=method,
     )
@@ -204,7 +205,7 @@ def sense_raw(
     threshold: float = 0.01,
     crop: float = 0.9,
 ) -> Raw:
-    """`raw` with sensitivities from its calibration lines. Options as in `Preparation`. Raises InputError without lines."""
+    """`raw` with sensitivities from its calibration lines. Options as in `Preparation`. InputError without lines."""
     if raw.calibration is None:
         raise InputError("coil sensitivities: the scan has no calibration lines (no fully sampled centre of k-space)")
     lines = raw.calibration[:, 0]
@@ -218,6 +219,10 @@ def sense_raw(
     else:
         raise unknown("method for coil sensitivities", method, ("espirit", "rss", "unitary"))
     return dataclasses.replace(raw, sens=sens[:, None], sens_method=method)
+
+
+def _mixed(kspace: Array, matrices: Array) -> Array:
+    return mix(matrices, kspace)
 
 
 def _whitened(raw: Raw, preparation: Preparation) -> Raw:
@@ -243,7 +248,8 @@ def _compressed(raw: Raw, preparation: Preparation) -> Raw:
         raise InputError(f"the network takes {preparation.coils} coils, but the scan {how} {have}")
     if raw.compressed and preparation.compression not in ("auto", raw.compressed):
         raise InputError(
-            f"the network was trained on coils compressed by {preparation.compression}, but the chain used {raw.compressed}"
+            f"the network was trained on coils compressed by {preparation.compression}, "
+            f"but the chain used {raw.compressed}"
         )
     return compress_raw(raw, preparation.coils, preparation.compression)
 

@@ -17,7 +17,7 @@ def expand(image: Array, sens: Array) -> Array:
 
 
 def reduce(coil_images: Array, sens: Array) -> Array:
-    """Coil images (..., coil, y, x) to one image (..., y, x): sum over coils of conj(sens) * image; adjoint of `expand`."""
+    """Coil images (..., coil, y, x) to one image (..., y, x): the sum of conj(sens) * image, adjoint of `expand`."""
     xp = array_namespace(coil_images, sens)
     return xp.sum(xp.conj(sens) * coil_images, axis=-3)
 
@@ -41,7 +41,7 @@ def sense_combine(coil_images: Array, sens: Array) -> Array:
     xp = array_namespace(coil_images, sens)
     power = xp.sum(xp.abs(sens) ** 2, axis=-3)
     safe = xp.where(power > 0, power, xp.ones_like(power))
-    return xp.where(power > 0, 1.0, 0.0) * reduce(coil_images, sens) / safe
+    return reduce(coil_images, sens) / safe  # where all sens are 0, so is what they reduce to
 
 
 def forward(image: Array, sens: Array, mask: Array) -> Array:

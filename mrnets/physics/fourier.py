@@ -27,7 +27,7 @@ def ifftc(kspace: Array, axes: Sequence[int] = (-2, -1)) -> Array:
 
 
 def resize(x: Array, shape: Sequence[int], axes: Sequence[int] = (-2, -1)) -> Array:
-    """Centred crop or zero-fill of `axes` to `shape`, index n // 2 onto index m // 2 (the zero frequency stays centred).
+    """Centred crop or zero-fill of `axes` to `shape`, index n // 2 onto index m // 2 (zero frequency stays centred).
 
     Crop and zero-fill between the same two shapes are adjoint to each other. A view where nothing is to be filled.
     """

@@ -15,7 +15,7 @@ COILS, Y, X = 6, 48, 40
 
 @pytest.fixture
 def raw() -> Raw:
-    """Two slices of a smooth object under six Gaussian coils, twofold undersampled, 16 calibration lines, correlated noise."""
+    """Two smooth slices under six Gaussian coils, twofold undersampled, 16 calibration lines, correlated noise."""
     rng = np.random.default_rng(7)
     y, x = np.meshgrid(np.linspace(-1, 1, Y), np.linspace(-1, 1, X), indexing="ij")
     angles = np.arange(COILS) * 2 * np.pi / COILS
@@ -52,7 +52,9 @@ def test_prepare_gives_a_whitened_scaled_scan_with_unit_norm_maps(raw: Raw) -> N
 
 def test_the_scale_of_the_data_leaves_the_network_alone_and_comes_back(raw: Raw) -> None:
     once = prepare(raw, Preparation())
-    louder = dataclasses.replace(raw, kspace=raw.kspace * 1000, calibration=raw.calibration * 1000, noise=raw.noise * 1e6)
+    louder = dataclasses.replace(
+        raw, kspace=raw.kspace * 1000, calibration=raw.calibration * 1000, noise=raw.noise * 1e6
+    )
     again = prepare(louder, Preparation())
     torch.testing.assert_close(again.scan.kspace, once.scan.kspace, atol=1e-5, rtol=1e-4)
     unwhitened = dataclasses.replace(raw, noise=None)
@@ -112,10 +114,18 @@ def _images(kspace: torch.Tensor) -> torch.Tensor:
     [
         ({"whitened": True}, {"whiten": "none"}, "noise gadget"),
         ({}, {"coils": 8}, "takes 8 coils, but the scan has 6"),
-        ({"compressed": "svd"}, {"coils": 4}, "compressed to 6"),
-        ({"compressed": "svd"}, {"coils": 6, "compression": "gdcc"}, "trained on coils compressed by gdcc"),
+        ({"compressed": "svd", "whitened": True}, {"coils": 4}, "compressed to 6"),
+        (
+            {"compressed": "svd", "whitened": True},
+            {"coils": 6, "compression": "gdcc"},
+            "trained on coils compressed by gdcc",
+        ),
         ({"calibration": None}, {}, "no calibration lines"),
-        ({"sens": np.ones((2, 1, 6, Y, X), np.complex64), "sens_method": "rss", "noise": None}, {}, "trained with espirit"),
+        (
+            {"sens": np.ones((2, 1, 6, Y, X), np.complex64), "sens_method": "rss", "noise": None},
+            {},
+            "trained with espirit",
+        ),
         ({"sens": np.ones((2, 1, 6, Y, X), np.complex64), "sens_method": "given"}, {}, "before coil compression"),
         ({"readout": None}, {"coils": 4, "compression": "gdcc"}, "fully sampled readout"),
     ],
