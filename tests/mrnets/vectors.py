@@ -1,0 +1,64 @@
+"""Reference vectors of ATOMMIC 1.0.1 (tests/data/atommic): published configurations at small widths, on a phantom.
+
+A file holds inputs, outputs and such weights as were not drawn from torch's default uniform distribution. The others
+are drawn again: the predecessor's networks were made with seed 0, and the file lists their tensors in the order they
+were made.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+_FOLDER = Path(__file__).parents[1] / "data" / "atommic"
+
+
+@dataclass(frozen=True)
+class Vector:
+    options: dict[str, Any]
+    """For `store.create`."""
+    weights: dict[str, Tensor]
+    """ATOMMIC's state dict."""
+    tensors: dict[str, Tensor]
+    """Inputs and outputs, in our axes."""
+
+
+def vector(name: str) -> Vector:
+    metadata, tensors = _read(name)
+    weights = _drawn(json.loads(metadata["seeded"]))
+    for key in [key for key in tensors if key.startswith("weights.")]:
+        weights[key.removeprefix("weights.")] = tensors.pop(key)
+    for other in json.loads(metadata.get("shares", "[]")):
+        tensors |= _read(other)[1]
+    return Vector(json.loads(metadata["options"]), weights, tensors)
+
+
+def _read(name: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    with safe_open(_FOLDER / f"{name}.safetensors", framework="pt") as file:
+        return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def _drawn(shapes: list[tuple[str, list[int]]]) -> dict[str, Tensor]:
+    """torch's defaults: uniform within 1 / sqrt(inputs of a neuron), a bias as the weight before it."""
+    generator = torch.Generator().manual_seed(0)
+    weights, bound = {}, 1.0
+    for key, shape in shapes:
+        if len(shape) > 1:
+            bound = torch.Size(shape[1:]).numel() ** -0.5
+        weights[key] = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+    return weights
+
+
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    return float(torch.linalg.vector_norm(ours - theirs) / torch.linalg.vector_norm(theirs))
+
+
+def min_max(logits: Tensor) -> Tensor:
+    """What ATOMMIC does to its logits."""
+    return torch.abs((logits - logits.min()) / (logits.max() - logits.min()))
