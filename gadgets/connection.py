@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import gadgetron.external
 
-from gadgets.serialise import encode
 from gadgets.lines import Item
 from gadgets.messages import Message
+from gadgets.serialise import encode
 from gadgets.stream import GadgetError
 from gadgets.wire import Source, discard, read_items, read_message
 from mrnets.errors import InputError

@@ -138,7 +138,10 @@ def _samples(source: Source, shape: tuple[int, ...], dtype: Any, what: str) -> A
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size > MOST_DATA:
         raise InputError(f"The stream announces {what} of {size} bytes; at most {MOST_DATA} are taken.")
-    samples = np.empty(shape, dtype)
+    try:
+        samples = np.empty(shape, dtype)
+    except MemoryError as error:
+        raise InputError(f"The stream announces {what} of {size} bytes, for which there is no memory.") from error
     read_into(source, samples, what)
     return samples
 

@@ -1,0 +1,124 @@
+import ctypes
+
+import ismrmrd
+import ismrmrd.constants
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gadgets.lines import (
+    ACQUISITION_HEADER,
+    Flag,
+    Line,
+    Lines,
+    coalesce,
+    from_acquisitions,
+    has_flag,
+    to_acquisitions,
+    with_data,
+)
+from mrnets.errors import InputError
+from tests.gadgets import toys
+
+
+def test_the_header_is_laid_out_as_ismrmrd_lays_it_out():
+    assert ACQUISITION_HEADER.itemsize == ctypes.sizeof(ismrmrd.AcquisitionHeader) == 340
+    for name, _ in ismrmrd.AcquisitionHeader._fields_:
+        assert ACQUISITION_HEADER.fields[name][1] == getattr(ismrmrd.AcquisitionHeader, name).offset
+
+
+def test_flags_are_ismrmrds():
+    for flag in Flag:
+        assert getattr(ismrmrd.constants, f"ACQ_{flag.name}") == flag
+
+
+def test_has_flag_is_true_for_any_of_several():
+    headers = np.zeros(3, ACQUISITION_HEADER)
+    headers["flags"] = [0, 1 << 18, 1 << 7 | 1 << 63]
+    assert has_flag(headers, Flag.IS_NOISE_MEASUREMENT).tolist() == [False, True, False]
+    assert has_flag(headers, Flag.IS_NOISE_MEASUREMENT, Flag.LAST_IN_SLICE).tolist() == [False, True, True]
+
+
+def sizes(acquisitions):
+    return [len(run) for run in from_acquisitions(acquisitions)]
+
+
+def test_a_run_ends_after_the_last_line_of_slice_repetition_or_measurement():
+    for flag in (Flag.LAST_IN_SLICE, Flag.LAST_IN_REPETITION, Flag.LAST_IN_MEASUREMENT):
+        assert sizes([*toys.acquisitions(3, flags=(flag,)), *toys.acquisitions(2)]) == [3, 2]
+    assert sizes([*toys.acquisitions(3, flags=(Flag.LAST_IN_SEGMENT,)), *toys.acquisitions(2)]) == [5]
+
+
+@pytest.mark.parametrize(
+    "change", [{"coils": 3}, {"samples": 8}, {"encoding_space_ref": 1}, {"flags": (Flag.IS_NOISE_MEASUREMENT,)}]
+)
+def test_a_run_ends_before_another_shape_encoding_or_kind(change):
+    assert sizes([*toys.acquisitions(3), *toys.acquisitions(1, **change), *toys.acquisitions(2)]) == [3, 1, 2]
+
+
+def test_a_run_has_at_most_256_lines_and_64_mebibytes():
+    assert sizes(toys.acquisitions(300, coils=1, samples=2)) == [256, 44]
+    raw = toys.lines(1, coils=64, samples=65535).headers.tobytes()  # 32 MiB a line
+    assert [len(run) for run in coalesce(Line(raw, lambda data, path: None) for _ in range(5))] == [2, 2, 1]
+
+
+def test_other_items_pass_in_order_and_end_a_run():
+    stream = [*toys.acquisitions(2), "text", *toys.acquisitions(1)]
+    first, text, last = from_acquisitions(stream)
+    assert (len(first), text, len(last)) == (2, "text", 1)
+
+
+def test_a_source_that_fails_loses_no_error_and_gives_no_short_run():
+    def failing():
+        yield from toys.acquisitions(2)
+        raise OSError("gone")
+
+    stream = from_acquisitions(failing())
+    with pytest.raises(OSError, match="gone"):
+        next(stream)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from([1, 2]), st.sampled_from([0, 7, 8, 14, 19, 25])), max_size=6))
+def test_runs_hold_every_acquisition_once_and_in_order(parts):
+    acquisitions = [
+        a
+        for seed, (count, coils, flag) in enumerate(parts)
+        for a in toys.acquisitions(count, coils, 4, flags=(flag,) if flag else (), seed=seed)
+    ]
+    back = [a for run in from_acquisitions(acquisitions) for a in to_acquisitions(run)]
+    assert back == acquisitions
+
+
+def test_trajectories_come_and_go_with_their_lines():
+    run = toys.lines(3, dimensions=2)
+    (back,) = from_acquisitions(to_acquisitions(run))
+    np.testing.assert_array_equal(back.trajectory, run.trajectory)
+    np.testing.assert_array_equal(back.headers, run.headers)
+
+
+def test_a_line_of_absurd_size_is_refused_before_memory_is_taken():
+    for coils, samples in ((2000, 1), (1024, 65535)):
+        raw = toys.lines(1, coils=1, samples=1).headers
+        raw["active_channels"], raw["number_of_samples"] = coils, samples
+        with pytest.raises(InputError, match=f"{coils} coils of {samples} samples"):
+            list(coalesce([Line(raw.tobytes(), lambda data, path: None)]))
+
+
+def test_lines_whose_headers_and_arrays_disagree_cannot_be_made():
+    run = toys.lines(3, coils=4)
+    with pytest.raises(ValueError, match="active_channels"):
+        Lines(run.headers, run.data[:, :2])
+
+
+def test_with_data_keeps_headers_and_arrays_in_step():
+    run = toys.lines(3, coils=4, samples=6, dimensions=2)
+    fewer = with_data(run, run.data[:, :2])
+    assert fewer.headers["active_channels"].tolist() == [2, 2, 2]
+    assert fewer.trajectory is run.trajectory
+    shorter = with_data(run, run.data[..., :3])
+    assert shorter.headers["number_of_samples"].tolist() == [3, 3, 3]
+    assert shorter.trajectory is None
+    assert shorter.headers["trajectory_dimensions"].tolist() == [0, 0, 0]
+    assert run.headers["number_of_samples"].tolist() == [6, 6, 6]

@@ -1,0 +1,120 @@
+"""A toy gadget and toy scans, for tests of what carries gadgets. Importing this makes `toy` nameable in chains."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+import ismrmrd
+import numpy as np
+
+from gadgets.lines import ACQUISITION_HEADER, Flag, Item, Lines, from_acquisitions
+from gadgets.serialise import encode
+from gadgets.stream import gadget
+from mrnets.errors import InputError
+
+HEADER = b"""<?xml version="1.0"?>
+<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
+<experimentalConditions><H1resonanceFrequency_Hz>123000000</H1resonanceFrequency_Hz></experimentalConditions>
+<encoding>
+<encodedSpace><matrixSize><x>16</x><y>8</y><z>1</z></matrixSize>
+<fieldOfView_mm><x>320</x><y>160</y><z>5</z></fieldOfView_mm></encodedSpace>
+<reconSpace><matrixSize><x>8</x><y>8</y><z>1</z></matrixSize>
+<fieldOfView_mm><x>160</x><y>160</y><z>5</z></fieldOfView_mm></reconSpace>
+<encodingLimits><kspace_encoding_step_1><minimum>0</minimum><maximum>7</maximum><center>4</center>
+</kspace_encoding_step_1></encodingLimits>
+<trajectory>cartesian</trajectory>
+</encoding>
+</ismrmrdHeader>
+"""
+
+PIPELINE = '<execute name="gadgets" target="pipeline" type="python"/>'
+
+
+def configuration(*gadgets: str) -> str:
+    """The <configuration> of an external node."""
+    return "<configuration>" + "".join(gadgets) + "</configuration>"
+
+
+def stage(name: str, **properties: Any) -> str:
+    inner = "".join(f'<property name="{key}" value="{value}"/>' for key, value in properties.items())
+    return f'<gadget name="{name}">{inner}</gadget>'
+
+
+def chain(*gadgets: str, execute: str = PIPELINE) -> str:
+    """A whole chain of one external node."""
+    node = f"<external>{execute}{configuration(*gadgets)}</external>"
+    return f'<?xml version="1.0"?><configuration><version>2</version><stream>{node}</stream></configuration>'
+
+
+@gadget
+def toy(
+    stream: Iterable[Item],
+    header: Any,
+    *,
+    scale: float = 1.0,
+    fail: Literal["no", "input", "bug"] = "no",
+    after: int = 0,
+) -> Iterator[Item]:
+    """An image of each run of imaging lines: their magnitudes, scaled. Fails, if asked to, after so many images."""
+    made = 0
+    for item in stream:
+        if not isinstance(item, Lines):
+            yield item
+            continue
+        if made == after and fail == "input":
+            raise InputError("toy: acquisition 7 is not to its taste.")
+        if made == after and fail == "bug":
+            raise ZeroDivisionError("toys break")
+        pixels = np.abs(item.data).astype(np.float32) * np.float32(scale)
+        image = ismrmrd.Image.from_array(pixels.transpose(1, 0, 2)[:, None], image_index=made + 1)
+        image.meta = {"Made": "by a toy", "Größe": str(len(item))}
+        made += 1
+        yield image
+
+
+sys.modules["gadgets.toy"] = sys.modules[__name__]
+
+
+def acquisitions(lines: int, coils: int = 2, samples: int = 16, flags: tuple[int, ...] = (), seed: int = 0, **fields: Any):
+    """Acquisitions of random samples; the last of them has the flags."""
+    rng = np.random.default_rng(seed)
+    for n in range(lines):
+        data = rng.standard_normal((coils, samples, 2)).astype(np.float32).view(np.complex64)[..., 0]
+        acquisition = ismrmrd.Acquisition.from_array(data, scan_counter=n, **fields)
+        acquisition.idx.kspace_encode_step_1 = n
+        acquisition.position[0] = 1.5
+        acquisition.acquisition_time_stamp = 10 * n + 10
+        if n == lines - 1:
+            acquisition.flags = sum(1 << (flag - 1) for flag in flags)
+        yield acquisition
+
+
+def waveform(time: int = 25) -> ismrmrd.Waveform:
+    return ismrmrd.Waveform.from_array(np.arange(12, dtype=np.uint32).reshape(3, 4), time_stamp=time, waveform_id=2)
+
+
+def scan() -> list[Item]:
+    """A noise line, two slices with a waveform between the second and third line of the first."""
+    noise = list(acquisitions(1, samples=8, flags=(Flag.IS_NOISE_MEASUREMENT,), seed=1))
+    noise[0].acquisition_time_stamp = 1
+    first = list(acquisitions(8, flags=(Flag.LAST_IN_SLICE,), seed=2))
+    second = list(acquisitions(8, flags=(Flag.LAST_IN_SLICE, Flag.LAST_IN_MEASUREMENT), seed=3))
+    for acquisition in second:
+        acquisition.acquisition_time_stamp += 100
+    return list(from_acquisitions([*noise, *first[:2], waveform(), *first[2:], *second]))
+
+
+def lines(count: int = 3, coils: int = 2, samples: int = 4, dimensions: int = 0) -> Lines:
+    headers = np.zeros(count, ACQUISITION_HEADER)
+    headers["active_channels"], headers["number_of_samples"] = coils, samples
+    headers["trajectory_dimensions"] = dimensions
+    headers["scan_counter"] = np.arange(count)
+    rng = np.random.default_rng(0)
+    data = rng.standard_normal((count, coils, 2 * samples)).astype(np.float32).view(np.complex64)
+    path = rng.standard_normal((count, samples, dimensions)).astype(np.float32) if dimensions else None
+    return Lines(headers, data, path)
+
+
+def blob(items: Iterable[Any]) -> bytes:
+    """What the items are on the wire."""
+    return b"".join(part for item in items for part in encode(item))
