@@ -1,0 +1,131 @@
+"""What an ISMRMRD header says of an encoding space, made complete: grids, where the k-space centre lies, oversampling.
+
+Axes: x = readout, y = encode step 1, z = encode step 2. On every grid the k-space centre is at n // 2.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ismrmrd.xsd import ismrmrdHeader
+
+from gadgets.frame import Limit, Space
+from mrnets.errors import InputError
+
+__all__ = ["Encoding", "encoding_of"]
+
+MOST_ALONG_AN_AXIS = 16384
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One encoding space."""
+
+    index: int
+    encoded: Space
+    """As in the header, readout oversampling included."""
+    recon: Space
+    reduced: Space
+    """`encoded` without readout oversampling: the grid of sorted k-space."""
+    offsets: tuple[int, int]
+    """What is added to the counters kspace_encode_step_1 and _2 to get positions on the grid."""
+    limits: tuple[Limit, Limit]
+    """Of y and z, on the grid."""
+    volume: bool
+    """3-D: encode step 2 is in use."""
+    last: dict[str, int | None]
+    """The last value of the counters contrast, average and segment; None where the header does not say."""
+    calibration: str | None
+    """Calibration mode: embedded, interleaved, separate, external, other."""
+    name: str
+    """For errors."""
+
+    @property
+    def embedded(self) -> bool:
+        """Calibration lines are lines of the image, too."""
+        return self.calibration in ("embedded", "interleaved")
+
+
+def encoding_of(header: ismrmrdHeader, index: int, *, gridded: bool = False) -> Encoding:
+    """Encoding space `index`; what the header leaves out is derived. `gridded`: the data were put on a grid before.
+
+    Raises InputError if there is no such space, if it is not Cartesian (unless gridded), or if its matrix is absurd.
+    """
+    name = f"encoding space {index}"
+    if not 0 <= index < len(header.encoding):
+        raise InputError(f"sort: the header has {len(header.encoding)} encoding spaces, but the data refer to {name}")
+    encoding = header.encoding[index]
+    trajectory = _text(encoding.trajectory)
+    if trajectory not in (None, "cartesian") and not gridded:
+        raise InputError(f"sort: {name} has a {trajectory} trajectory; only cartesian k-space can be sorted")
+    encoded, recon = _space(encoding.encodedSpace, name), _space(encoding.reconSpace, name)
+    limits = encoding.encodingLimits
+    step_1, step_2 = (getattr(limits, f"kspace_encoding_step_{n}", None) for n in (1, 2))
+    one_partition = step_2 is not None and step_2.maximum <= step_2.minimum and step_2.maximum == 0
+    if one_partition and encoded.matrix[2] > 1:
+        encoded = Space((*encoded.matrix[:2], 1), (*encoded.fov[:2], recon.fov[2]))
+        recon = Space((*recon.matrix[:2], 1), recon.fov)
+    (y_offset, y_limit), (z_offset, z_limit) = (
+        _centred(limit, size, f"{name}, kspace_encoding_step_{step}")
+        for limit, size, step in ((step_1, encoded.matrix[1], 1), (step_2, encoded.matrix[2], 2))
+    )
+    parallel = encoding.parallelImaging
+    return Encoding(
+        index=index,
+        encoded=encoded,
+        recon=recon,
+        reduced=_without_oversampling(encoded, recon),
+        offsets=(y_offset, z_offset),
+        limits=(y_limit, z_limit),
+        volume=encoded.matrix[2] > 1,
+        last={counter: _last(limits, counter) for counter in ("contrast", "average", "segment")},
+        calibration=None if parallel is None else _text(parallel.calibrationMode),
+        name=name,
+    )
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(getattr(value, "value", value))
+
+
+def _space(space: Any, name: str) -> Space:
+    matrix = (int(space.matrixSize.x), int(space.matrixSize.y), int(space.matrixSize.z))
+    if not all(1 <= n <= MOST_ALONG_AN_AXIS for n in matrix):
+        raise InputError(
+            f"sort: {name} has the matrix {' x '.join(map(str, matrix))}; "
+            f"each side must be from 1 to {MOST_ALONG_AN_AXIS}"
+        )
+    fov = (space.fieldOfView_mm.x, space.fieldOfView_mm.y, space.fieldOfView_mm.z)
+    x, y, z = (float(mm) if mm is not None and math.isfinite(mm) and mm > 0 else 0.0 for mm in fov)
+    return Space(matrix, (x, y, z))
+
+
+def _centred(limit: Any, size: int, name: str) -> tuple[int, Limit]:
+    """Offset from counter to position, and the limits in positions. Without limits counters are positions."""
+    centre = size // 2
+    if limit is None:
+        return 0, Limit(0, centre, size - 1)
+    offset = centre - int(limit.center)
+    if limit.center == 0 and limit.maximum + offset >= size:
+        _logger.warning("sort: %s: centre 0 does not fit a matrix of %d; taking %d", name, size, centre)
+        offset = 0
+    return offset, Limit(max(int(limit.minimum) + offset, 0), centre, min(int(limit.maximum) + offset, size - 1))
+
+
+def _last(limits: Any, counter: str) -> int | None:
+    limit = getattr(limits, counter, None)
+    return None if limit is None else int(limit.maximum)
+
+
+def _without_oversampling(encoded: Space, recon: Space) -> Space:
+    """The middle of the field of view that is wanted, in whole samples; as `encoded` where no less is wanted."""
+    size, fov, wanted = encoded.matrix[0], encoded.fov[0], recon.fov[0]
+    if not (fov and wanted and wanted < fov):
+        return encoded
+    reduced = max(round(size * wanted / fov), 1)
+    return Space((reduced, *encoded.matrix[1:]), (fov * reduced / size, *encoded.fov[1:]))

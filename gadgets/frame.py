@@ -1,0 +1,68 @@
+"""Frame: sorted k-space of one slice or volume on its way to images, and what the images will need to know of it.
+
+Axes: slice (2-D: the batch axis of `raw`; a volume is one "slice"), echo. Triples are in the order x = readout,
+y = encode step 1, z = encode step 2, as in ISMRMRD headers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gadgets.lines import Flag
+from mrnets.contract import Estimate, Raw
+from mrnets.physics.arrays import Array
+
+__all__ = ["LEFT_OUT", "Frame", "Limit", "Space"]
+
+LEFT_OUT = (
+    Flag.IS_NAVIGATION_DATA,
+    Flag.IS_PHASECORR_DATA,
+    Flag.IS_HPFEEDBACK_DATA,
+    Flag.IS_DUMMYSCAN_DATA,
+    Flag.IS_RTFEEDBACK_DATA,
+    Flag.IS_SURFACECOILCORRECTIONSCAN_DATA,
+    Flag.IS_PHASE_STABILIZATION_REFERENCE,
+    Flag.IS_PHASE_STABILIZATION,
+)
+"""Lines with any of these flags are no part of an image's k-space."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """A grid and what it covers."""
+
+    matrix: tuple[int, int, int]
+    fov: tuple[float, float, float]
+    """mm; 0 where the header does not say."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What was to be sampled along one axis of the encoded grid: first and last position, and where the centre lies."""
+
+    minimum: int
+    centre: int
+    maximum: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Frozen: a gadget makes a new one with `dataclasses.replace`."""
+
+    raw: Raw
+    headers: Array
+    """(slice, echo) of `ACQUISITION_HEADER`, NumPy: the acquisition nearest to the k-space centre of each."""
+    encoding: int
+    """The encoding space."""
+    volume: bool
+    """A 3-D scan: the batch axis of `raw` is the readout."""
+    encoded: Space
+    """The grid of `raw` (readout oversampling removed)."""
+    recon: Space
+    """The grid of the images, as the header asks for it."""
+    limits: tuple[Limit, Limit, Limit]
+    """Of readout, encode step 1 and encode step 2, on the grid `encoded`."""
+    estimate: Estimate | None = None
+    """What the network made of `raw`, in the units of `raw`."""
+    notes: tuple[str, ...] = ()
+    """What whoever looks at the images must know; goes into the comment of each."""

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import importlib.util
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gadgets.lines import Flag
+from gadgets.noise import noise
+from mrnets.errors import InputError
+from tests.gadgets import synthetic
+
+COILS = 3
+HEADER = synthetic.header(synthetic.encoding((16, 12, 1)))
+
+
+def correlated(rng, count, samples=4000, scale=1.0):
+    white = synthetic.coil_images(rng, COILS, count, samples)[:, 0].swapaxes(0, 1) / np.sqrt(2)
+    mixing = np.array([[1, 0, 0], [0.5j, 2, 0], [0.2, -0.3 + 0.4j, 0.7]])
+    return scale * mixing @ white
+
+
+def imaging(rng, **options):
+    return synthetic.lines(synthetic.to_kspace(synthetic.coil_images(rng, COILS, 12, 16)), **options)
+
+
+def covariance_of(data):
+    flat = np.moveaxis(data, 1, 0).reshape(COILS, -1)
+    return flat @ flat.conj().T / flat.shape[1]
+
+
+def test_whitened_noise_has_identity_covariance_scaled_for_dwell_time_and_bandwidth():
+    rng = np.random.default_rng(0)
+    header = synthetic.header(synthetic.encoding((16, 12, 1)), bandwidth=0.8)
+    measured = synthetic.noise_lines(correlated(rng, 8), dwell=10.0)
+    same_noise = synthetic.noise_lines(correlated(rng, 8), dwell=5.0)
+    same_noise.headers["flags"] = 0
+    (out,) = noise([measured, same_noise], header)
+    assert out.whitened
+    np.testing.assert_allclose(covariance_of(out.data), 2 * 0.8 * 0.5 * np.eye(COILS), atol=0.03)
+
+
+def test_whitening_is_one_matrix_for_all_lines_and_independent_of_blocks():
+    rng = np.random.default_rng(1)
+    block = imaging(rng)
+    halves = [replace(block, headers=block.headers[s], data=block.data[s]) for s in (slice(0, 5), slice(5, None))]
+    measured = synthetic.noise_lines(correlated(rng, 2, 200))
+    (whole,) = noise([measured, block], HEADER)
+    parts = list(noise([measured, *halves], HEADER))
+    np.testing.assert_array_equal(whole.data, np.concatenate([part.data for part in parts]))
+    ratio = whole.data @ np.linalg.pinv(block.data)
+    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[0], ratio.shape), atol=1e-4)
+
+
+@pytest.mark.parametrize(("dwell", "noise_dwell"), [(0.0, 5.0), (5.0, 0.0), (0.0, 0.0)])
+def test_no_scaling_where_a_dwell_time_is_unknown(dwell, noise_dwell):
+    rng = np.random.default_rng(2)
+    block = imaging(rng, dwell=dwell)
+    samples = correlated(rng, 2, 500)
+    (out,) = noise([synthetic.noise_lines(samples, dwell=noise_dwell), block], HEADER)
+    matrix = (out.data @ np.linalg.pinv(block.data))[0]
+    whitened = matrix @ covariance_of(samples) @ matrix.conj().T
+    np.testing.assert_allclose(whitened, np.eye(COILS), atol=5e-3)
+
+
+def test_lines_of_different_dwell_time_in_one_block_are_scaled_each():
+    rng = np.random.default_rng(3)
+    block = imaging(rng)
+    block.headers["sample_time_us"][::2] = 20.0
+    measured = synthetic.noise_lines(correlated(rng, 2, 300), dwell=5.0)
+    (out,) = noise([measured, block], HEADER)
+    block.headers["sample_time_us"] = 5.0
+    (reference,) = noise([measured, block], HEADER)
+    np.testing.assert_allclose(out.data[::2], 2 * reference.data[::2], rtol=1e-5)
+    np.testing.assert_allclose(out.data[1::2], reference.data[1::2], rtol=1e-5)
+
+
+def test_without_noise_lines_one_warning_and_data_unchanged(caplog):
+    block = imaging(np.random.default_rng(4))
+    with caplog.at_level(logging.WARNING):
+        out = list(noise([block, block, "text"], HEADER))
+    assert [len(caplog.records), out[2]] == [1, "text"]
+    assert not out[0].whitened
+    np.testing.assert_array_equal(out[0].data, block.data)
+
+
+def test_noise_lines_never_pass_and_later_ones_are_ignored():
+    rng = np.random.default_rng(5)
+    first, late = (synthetic.noise_lines(correlated(rng, 2, scale=scale)) for scale in (1, 9))
+    block = imaging(rng)
+    out = list(noise([first, block, late, block], HEADER))
+    assert len(out) == 2
+    np.testing.assert_array_equal(out[0].data, out[1].data)
+
+
+def test_navigator_lines_of_other_coils_pass_unchanged():
+    rng = np.random.default_rng(6)
+    body = synthetic.lines(synthetic.coil_images(rng, 2, 3, 16), flags=[Flag.IS_SURFACECOILCORRECTIONSCAN_DATA])
+    out = list(noise([synthetic.noise_lines(correlated(rng, 2)), body, imaging(rng)], HEADER))
+    np.testing.assert_array_equal(out[0].data, body.data)
+    assert out[1].whitened
+
+
+def test_data_that_are_whitened_already_stay_as_they_are():
+    rng = np.random.default_rng(7)
+    block = replace(imaging(rng), whitened=True)
+    (out,) = noise([synthetic.noise_lines(correlated(rng, 2)), block], HEADER)
+    np.testing.assert_array_equal(out.data, block.data)
+
+
+def test_errors_name_what_came():
+    rng = np.random.default_rng(8)
+    measured, block = synthetic.noise_lines(correlated(rng, 2)), imaging(rng, first_counter=40)
+    with pytest.raises(InputError, match=r"acquisition 40 has 3 coils, but the noise measurement has 2"):
+        list(noise([replace_data(measured, measured.data[:, :2]), block], HEADER))
+    with pytest.raises(InputError, match="noise measurement: acquisition 0 has 2 coils, the noise lines before it 3"):
+        list(noise([measured, replace_data(measured, measured.data[:, :2])], HEADER))
+    with pytest.raises(InputError, match="coil"):
+        list(noise([replace_data(measured, measured.data * np.array([1, 1, 0])[:, None]), block], HEADER))
+
+
+def replace_data(lines, data):
+    headers = lines.headers.copy()
+    headers["active_channels"], headers["number_of_samples"] = data.shape[1:]
+    return replace(lines, headers=headers, data=data.astype(np.complex64))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, complex(0, -np.inf)])
+def test_nan_and_infinite_samples_are_named(bad):
+    rng = np.random.default_rng(9)
+    block = imaging(rng, first_counter=100)
+    block.data[7, 1, 3] = bad
+    with pytest.raises(InputError, match="acquisition 107"):
+        list(noise([block], HEADER))
+    measured = synthetic.noise_lines(correlated(rng, 3))
+    measured.data[2, 0, 0] = bad
+    with pytest.raises(InputError, match="noise measurement: acquisition 2"):
+        list(noise([measured], HEADER))
+
+
+def test_huge_but_finite_samples_pass():
+    block = imaging(np.random.default_rng(10))
+    block.data[0] = 1e30
+    assert len(list(noise([block], HEADER))) == 1
+
+
+def test_cuda_asked_for_in_vain():
+    if importlib.util.find_spec("cupy"):
+        pytest.skip("CuPy is installed")
+    with pytest.raises(InputError, match="noise: device is cuda, but CuPy is not installed"):
+        list(noise([imaging(np.random.default_rng(11))], HEADER, device="cuda"))
+
+
+@pytest.mark.gpu
+def test_blocks_move_to_the_device():
+    cupy = pytest.importorskip("cupy")
+    rng = np.random.default_rng(12)
+    stream = [synthetic.noise_lines(correlated(rng, 2)), imaging(rng)]
+    (there,) = noise(stream, HEADER, device="cuda")
+    (here,) = noise(stream, HEADER, device="cpu")
+    assert isinstance(there.data, cupy.ndarray)
+    np.testing.assert_allclose(there.data.get(), here.data, rtol=1e-5, atol=1e-5)
