@@ -117,10 +117,9 @@ def _adjoint(matrix: Array) -> Array:
 def _gram(x: Array) -> Array:
     """(..., coil, sample) to (..., coil, coil), the sum of x_i conj(x_j) over samples; from here on in double."""
     xp = array_namespace(x)
-    gram = xp.astype(xp.matmul(x, _adjoint(x)), xp.complex128)
-    if not bool(xp.all(xp.isfinite(gram))):
+    if not bool(xp.all(xp.isfinite(x))):
         raise InputError("coil compression: the calibration data have NaN or Inf")
-    return gram
+    return xp.astype(xp.matmul(x, _adjoint(x)), xp.complex128)
 
 
 def _principal(gram: Array, coils: int) -> Array:

@@ -149,7 +149,7 @@ def calibration_region(mask: Array) -> Shape:
     `fourier.resize` crops: index n // 2 of the mask is index m // 2 of the block, so the shorter side of a partial
     Fourier mask bounds it. Of several blocks of the same area it is the one nearest to a square.
     """
-    sampled = np.asarray(to_numpy(mask), dtype=bool)
+    sampled: Any = np.asarray(to_numpy(mask), dtype=bool)
     sampled = sampled.reshape(-1, *sampled.shape[-2:]).all(axis=0)
     rows, columns = (np.argsort(np.abs(_offsets(n) + 0.25)) for n in sampled.shape)  # c, c-1, c+1, c-2, ...
     nested = sampled[np.ix_(rows, columns)]
@@ -178,7 +178,11 @@ def _budget(name: str, shape: tuple[int, ...], acceleration: float, centre: int)
     if not 1 <= acceleration < math.inf:
         raise InputError(f"Mask {name}: acceleration must be 1 or more, got {acceleration}.")
     budget = round(math.prod(shape) / acceleration)
-    if budget < max(centre, 1):
+    if budget < 1:
+        raise InputError(
+            f"Mask {name}: {acceleration:g}-fold acceleration of {' x '.join(map(str, shape))} leaves nothing."
+        )
+    if budget < centre:
         raise InputError(
             f"Mask {name}: {acceleration:g}-fold acceleration of {' x '.join(map(str, shape))} leaves {budget} "
             f"to sample, but the fully sampled centre alone has {centre}: make it smaller, or accelerate less."

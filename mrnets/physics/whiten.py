@@ -27,11 +27,12 @@ def covariance(noise: Array) -> Array:
     samples = math.prod(noise.shape) // max(coils, 1)
     if samples <= coils:
         raise InputError(f"Noise covariance of {coils} coils: needs more samples than coils, got {samples}.")
+    finite = xp.isfinite(noise)
+    if not bool(xp.all(finite)):
+        bad = [i for i in range(coils) if not bool(xp.all(finite[..., i, :]))]
+        raise InputError(f"Noise covariance: samples of coils {bad} (counted from 0) are NaN or Inf.")
     products = xp.matmul(noise, xp.conj(xp.matrix_transpose(noise)))
     total = xp.sum(xp.reshape(products, (-1, coils, coils)), axis=0) / (samples - 1)
-    if not bool(xp.all(xp.isfinite(total))):
-        bad = [i for i in range(coils) if not bool(xp.all(xp.isfinite(noise[..., i, :])))]
-        raise InputError(f"Noise covariance: samples of coils {bad} (counted from 0) are NaN, Inf or beyond float32.")
     return (total + xp.conj(xp.matrix_transpose(total))) / 2
 
 
