@@ -19,7 +19,17 @@ from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.padding import check_padding, padded
 from mrnets.errors import InputError
 
-__all__ = ["ConvBlock", "NormUnet", "Unet", "UnetDecoder", "UnetEncoder", "extended", "normalised"]
+__all__ = [
+    "ConvBlock",
+    "NormUnet",
+    "Unet",
+    "UnetDecoder",
+    "UnetEncoder",
+    "destandardised",
+    "extended",
+    "normalised",
+    "standardised",
+]
 
 _CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSE: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
@@ -203,15 +213,21 @@ class NormUnet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Complex (batch, in_channels, y, x) to complex (batch, out_channels, y, x)."""
-        real, mean, std = self._normalise(to_channels(x))
+        real, mean, std = standardised(to_channels(x), self.groups)
         real, plane = padded(real, self.levels, self.padding)
-        out = self.unet(real)[plane]
-        grouped = out.reshape(len(out), self.groups, -1, *x.shape[-2:])
-        return to_complex(torch.addcmul(mean, grouped, std).reshape(out.shape))
+        return to_complex(destandardised(self.unet(real)[plane], mean, std))
 
-    def _normalise(self, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        grouped = real.reshape(len(real), self.groups, -1, *real.shape[-2:])
-        variance, mean = torch.var_mean(grouped, dim=(2, 3, 4), keepdim=True)
-        # The floor, far below any image's scale, keeps a constant group and its gradient finite.
-        std = torch.sqrt(variance + 1e-24)
-        return ((grouped - mean) / std).reshape(real.shape), mean, std
+
+def standardised(real: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`real` (batch, channel, y, x) with mean 0 and standard deviation 1 in each group of channels, and those two."""
+    grouped = real.reshape(len(real), groups, -1, *real.shape[-2:])
+    variance, mean = torch.var_mean(grouped, dim=(2, 3, 4), keepdim=True)
+    # The floor, far below any image's scale, keeps a constant group and its gradient finite.
+    std = torch.sqrt(variance + 1e-24)
+    return ((grouped - mean) / std).reshape(real.shape), mean, std
+
+
+def destandardised(real: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Inverse of `standardised`; the number of channels may be another."""
+    grouped = real.reshape(len(real), mean.shape[1], -1, *real.shape[-2:])
+    return torch.addcmul(mean, grouped, std).reshape(real.shape)
