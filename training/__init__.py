@@ -1,0 +1,1 @@
+"""Training: `python -m training fit RECIPE`. One loop, one tree of options, one file that holds the result."""

@@ -1,0 +1,140 @@
+"""Volumes of anatomy (magnitudes) from a folder, and random slices of them as a scanner might see them.
+
+Axes: volume (z, y, x), slice (y, x); spacing in mm, of the same axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from mrnets.errors import InputError
+
+__all__ = ["Volume", "draw_image", "icbm152", "load_folder", "load_volume"]
+
+Image = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An anatomy; `data` is scaled so that bright tissue is 1."""
+
+    name: str
+    data: Image
+    """(z, y, x), at least 0."""
+    spacing: tuple[float, float, float]
+
+
+def icbm152() -> Path:
+    """The ICBM152 2009 T1 volume that the nilearn package carries. Raises InputError where nilearn is not installed."""
+    try:
+        file = resources.files("nilearn.datasets") / "data" / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+    except ModuleNotFoundError:
+        raise InputError("no folder of anatomy given (data=FOLDER), and nilearn is not installed") from None
+    return Path(str(file))
+
+
+def load_folder(data: str | None) -> list[Volume]:
+    """All volumes below the folder (.nii, .nii.gz, .cfl), without label maps; None: ICBM152. Sorted by path."""
+    if data is None:
+        return [load_volume(icbm152(), "icbm152")]
+    folder = Path(data)
+    files = sorted(p for p in folder.rglob("*") if p.name.endswith((".nii", ".nii.gz", ".cfl")))
+    if not files:
+        raise InputError(f"no anatomy (.nii, .nii.gz, .cfl) below {folder}")
+    volumes = (load_volume(file, file.relative_to(folder).as_posix()) for file in files)
+    return [v for v in volumes if len(np.unique(v.data[:: max(len(v.data) // 8, 1)])) > 16]
+
+
+def load_volume(path: Path, name: str) -> Volume:
+    """One file. NIfTI axes are kept as stored, reversed to (z, y, x). Raises InputError for NaN and for other shapes."""
+    if path.suffix == ".cfl":
+        data, spacing = _cfl(path), (1.0, 1.0, 1.0)
+    else:
+        import nibabel
+
+        nifti = nibabel.load(path)
+        data = np.asarray(nifti.dataobj, dtype=np.float32).T
+        spacing = tuple(float(s) for s in nifti.header.get_zooms()[2::-1])
+    if data.ndim != 3 or not np.isfinite(data).all():
+        raise InputError(f"{path}: expected three axes and finite values, got shape {data.shape[::-1]}")
+    data = np.maximum(data, 0)
+    bright = float(np.percentile(data[data > 0.05 * data.max()], 98)) if data.max() > 0 else 1.0
+    return Volume(name, np.minimum(data / bright, 2).astype(np.float32), spacing)
+
+
+def _cfl(path: Path) -> Image:
+    """Magnitude of a BART file, (z, y, x)."""
+    header = path.with_suffix(".hdr").read_text(encoding="ascii").splitlines()
+    shape = tuple(int(n) for n in header[1].split() if int(n) > 1)
+    image = np.abs(np.fromfile(path, dtype=np.complex64).reshape(shape, order="F")).T
+    return image[None] if image.ndim == 2 else image
+
+
+def draw_image(volume: Volume, rng: np.random.Generator, shape: tuple[int, int]) -> torch.Tensor:
+    """A random slice in a random orientation, position, size and contrast on a grid of `shape`; (y, x) float32, 0 to 1."""
+    plane, spacing = _draw_slice(volume, rng)
+    return _contrast(_place(plane, spacing, rng, shape), rng)
+
+
+def _draw_slice(volume: Volume, rng: np.random.Generator) -> tuple[torch.Tensor, tuple[float, float]]:
+    """A slice across the thick axis of an anisotropic volume, across any of an isotropic one, with enough in it."""
+    spacing = np.array(volume.spacing)
+    single = min(volume.data.shape) == 1 or spacing.max() > 1.8 * spacing.min()
+    axis = int(np.argmin(volume.data.shape) if single else rng.integers(3))
+    for _ in range(20):
+        plane = volume.data.take(int(rng.integers(volume.data.shape[axis])), axis=axis)
+        if np.mean(plane > 0.15) > 0.1:
+            break
+    kept = np.delete(spacing, axis)
+    return torch.from_numpy(np.ascontiguousarray(plane)), (float(kept[0]), float(kept[1]))
+
+
+def _place(
+    plane: torch.Tensor, spacing: tuple[float, float], rng: np.random.Generator, shape: tuple[int, int]
+) -> torch.Tensor:
+    """Rotated, flipped, stretched and moved into a field of view around the object."""
+    ny, nx = plane.shape
+    largest = max(shape)
+    if max(ny, nx) > 1.25 * largest:  # low-pass first: bilinear sampling of a much finer image aliases
+        factor = 1.25 * largest / max(ny, nx)
+        plane = functional.interpolate(plane[None, None], scale_factor=factor, mode="bilinear", antialias=True)[0, 0]
+    angle = np.pi / 2 * rng.integers(4) + np.deg2rad(rng.normal(0, 8))
+    flip = rng.choice([-1.0, 1.0])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([1.0, flip])
+    half = np.array([ny * spacing[0], nx * spacing[1]]) / 2
+    rows, columns = np.nonzero(plane.numpy() > 0.1)
+    if rows.size == 0:
+        rows, columns = np.array([0, plane.shape[0] - 1]), np.array([0, plane.shape[1] - 1])
+    where = np.stack([rows / plane.shape[0] * 2 - 1, columns / plane.shape[1] * 2 - 1]) * half[:, None]  # mm
+    turned = turn.T @ where
+    low, high = np.percentile(turned, [0.5, 99.5], axis=1)
+    zoom = rng.uniform(1.05, 1.5) * np.exp(rng.normal(0, 0.06, 2))
+    fov = np.maximum(high - low, 20) / 2 * zoom
+    centre = (low + high) / 2 + fov * rng.normal(0, 0.04, 2)
+    # the sampling grid: [-1, 1] of the field of view -> mm, turned -> mm -> [-1, 1] of the slice
+    matrix = np.diag(1 / half) @ turn @ np.diag(fov)
+    shift = (turn @ centre) / half
+    theta = np.array([[matrix[1, 1], matrix[1, 0], shift[1]], [matrix[0, 1], matrix[0, 0], shift[0]]])
+    grid = functional.affine_grid(torch.from_numpy(theta[None]).float(), [1, 1, *shape], align_corners=False)
+    return functional.grid_sample(plane[None, None], grid, mode="bilinear", align_corners=False)[0, 0]
+
+
+def _contrast(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Background noise of the source taken out, and grey values remapped: by a gamma, or by any curve through 0."""
+    around = functional.avg_pool2d(image[None, None], 5, stride=1, padding=2, count_include_pad=False)[0, 0]
+    image = image * torch.sigmoid((around - 0.06) / 0.012)
+    knots = np.linspace(0, 2, 9)
+    if rng.random() < 0.5:
+        curve = knots ** rng.uniform(0.6, 1.7)
+    else:
+        curve = np.concatenate([[0], rng.uniform(0.05, 1.0, 8)])
+        curve = curve + rng.uniform(0, 0.6) * (knots - curve)
+    remapped = np.interp(image.numpy(), knots, curve).astype(np.float32)
+    return torch.from_numpy(remapped / max(float(np.percentile(remapped, 99.5)), 1e-3))
