@@ -51,6 +51,25 @@ _SEGMENTATION: dict[str, Rules] = {
     "unet3d": _unet(r"segmentation_module\.", "unet."),
 }
 
+_JOINT: dict[str, Rules] = {
+    "idslr": (
+        *_unet(r"reconstruction_(?:encoder|decoder)\.", ""),
+        *_unet(r"segmentation_decoder\.", "segmentation_"),
+        (r"dc\.dc_weight", "consistency.weight"),
+    ),
+    "idslrunet": (
+        *_unet(r"reconstruction_(?:encoder|decoder)\.", "reconstruction."),
+        *_unet(r"segmentation_module\.", "segmentation."),
+        (r"dc\.dc_weight", "consistency.weight"),
+    ),
+    "segnet": (
+        *_unet(r"reconstruction_(?:encoder|decoder)\.(?P<c>\d+)\.", r"cascades.\g<c>."),
+        *_unet(r"segmentation_decoder\.(?P<c>\d+)\.", r"cascades.\g<c>.segmentation_"),
+        (r"segmentation_final_layer\.0\.conv_layer\.weight", "merge.weight"),
+        (r"dc\.dc_weight", "consistency.weight"),
+    ),
+}
+
 _RULES: dict[str, Rules] = {
     "unet": _unet(r"reconstruction_module\.unet\.", "unet.unet."),
     "varnet": (
@@ -58,6 +77,7 @@ _RULES: dict[str, Rules] = {
         *_unet(r"cascades\.(?P<c>\d+)\.model\.unet\.", r"unets.\g<c>.unet."),
     ),
     **_SEGMENTATION,
+    **_JOINT,
 }
 
 

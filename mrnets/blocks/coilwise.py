@@ -1,0 +1,49 @@
+"""What networks share that take all coils at once as channels: their input, and consistency with data in every coil.
+
+Axes: kspace and coil images (batch, coil, y, x); mask (batch or 1, 1, y, x).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mrnets.blocks.consistency import measured
+from mrnets.contract import Scan
+from mrnets.errors import InputError
+
+__all__ = ["CoilConsistency", "coil_data"]
+
+
+def coil_data(scan: Scan, name: str, coils: int | None = None) -> tuple[Tensor, Tensor]:
+    """The sampled k-space (batch, coil, y, x) and its mask (batch or 1, 1, y, x).
+
+    Raises InputError, which names the network, for several echoes, and for another number of coils than `coils`.
+    """
+    kspace, mask = measured(scan, name)
+    _, echoes, have = kspace.shape[:3]
+    if echoes != 1:
+        raise InputError(f"{name} takes one echo, and the scan has {echoes}")
+    if coils is not None and have != coils:
+        raise InputError(
+            f"{name} takes {coils} coils, and the scan has {have}: its Preparation must compress to coils={coils}"
+        )
+    return (kspace * mask)[:, 0], mask[:, 0]
+
+
+class CoilConsistency(nn.Module):
+    """Samples become (measured + weight * k) / (1 + weight) in every coil; the rest of k-space stays (Pramanik 2021).
+
+    With the mask M that is x - F^H (M F x - y) / (1 + weight). F^H M F commutes with the shifts of the centred
+    transform, so that plain FFTs do, with the mask in their order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor, start: Tensor, mask: Tensor) -> Tensor:
+        """Coil images to coil images; `start` is the inverse transform of the sampled k-space."""
+        plain = torch.fft.ifftshift(mask, dim=(-2, -1))
+        sampled = torch.fft.ifft2(torch.fft.fft2(x) * plain)
+        return x - (sampled - start) / (1 + self.weight)

@@ -1,0 +1,71 @@
+"""Joint: image domain structured low-rank network with a segmentation decoder (Pramanik and Jacob, ISBI 2021)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mrnets.blocks.checks import number, whole
+from mrnets.blocks.coilwise import CoilConsistency, coil_data
+from mrnets.blocks.complex import to_channels, to_complex
+from mrnets.blocks.padding import check_padding, padded
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.unet import UnetDecoder, UnetEncoder
+from mrnets.contract import Estimate, Scan
+from mrnets.physics.coils import reduce
+from mrnets.physics.fourier import ifftc
+
+__all__ = ["IDSLR"]
+
+
+class IDSLR(nn.Module):
+    """Iterations, all with the same weights, of x <- DC(x + D(E(x))) on the images of all coils, from x = F^H k.
+
+    A second decoder turns the last features of the encoder E into logits. The number of coils is fixed: let the
+    network's Preparation compress to `coils` virtual coils (geometric-decomposition coil compression); another number
+    is refused with an InputError, and so are several echoes. Sensitivities serve only to combine the coils in the end.
+
+    magnitude: give |logits|, as the weights of ATOMMIC want it. padding: see `mrnets.blocks.padding.padded`.
+    """
+
+    def __init__(
+        self,
+        *,
+        coils: int = 32,
+        classes: int = 4,
+        channels: int = 64,
+        pooling_layers: int = 2,
+        num_iters: int = 5,
+        dropout: float = 0.0,
+        padding: int | None = None,
+        magnitude: bool = False,
+        sens_net: bool = False,
+        sens_channels: int = 8,
+        sens_pooling_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        self.coils = whole("coils", coils, 1, 256)
+        whole("classes", classes, 1, 256)
+        whole("channels", channels, 1, 1024)
+        self.levels = whole("pooling_layers", pooling_layers, 0, 8)
+        self.num_iters = whole("num_iters", num_iters, 1, 64)
+        number("dropout", dropout, 0.0, 1.0)
+        self.padding = check_padding(padding)
+        self.magnitude = magnitude
+        shape = {"channels": channels, "pooling_layers": pooling_layers, "dropout": dropout}
+        self.encoder = UnetEncoder(2 * coils, **shape)
+        self.decoder = UnetDecoder(2 * coils, **shape)
+        self.segmentation_decoder = UnetDecoder(classes, **shape)
+        self.consistency = CoilConsistency()
+        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, 1, y, x) complex64, logits (batch, class, y, x) float32."""
+        kspace, mask = coil_data(scan, "idslr", self.coils)
+        sens = sensitivities(scan, self.sens_net, "idslr")
+        x = start = ifftc(kspace)
+        for _ in range(self.num_iters):
+            real, plane = padded(to_channels(x), self.levels, self.padding)
+            features = self.encoder(real)
+            x = self.consistency(x + to_complex(self.decoder(features)[plane]), start, mask)
+        logits = self.segmentation_decoder(features)[plane]
+        return Estimate(image=reduce(x[:, None], sens), logits=logits.abs() if self.magnitude else logits)

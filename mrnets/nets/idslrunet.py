@@ -1,0 +1,65 @@
+"""Joint: image domain structured low-rank network, then a segmentation U-Net (Pramanik and Jacob, ISBI 2021)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mrnets.blocks.checks import whole
+from mrnets.blocks.coilwise import CoilConsistency, coil_data
+from mrnets.blocks.complex import to_channels, to_complex
+from mrnets.blocks.padding import check_padding, padded
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.unet import Unet
+from mrnets.contract import Estimate, Scan
+from mrnets.physics.coils import reduce
+from mrnets.physics.fourier import ifftc
+
+__all__ = ["IDSLRUNet"]
+
+
+class IDSLRUNet(nn.Module):
+    """Iterations, all with the same weights, of x <- DC(x + D(x)) on the images of all coils, from x = F^H k.
+
+    D is a U-Net; another one turns the last x into logits. The number of coils is fixed: let the network's
+    Preparation compress to `coils` virtual coils (geometric-decomposition coil compression); another number is refused
+    with an InputError, and so are several echoes. Sensitivities serve only to combine the coils in the end.
+
+    padding: see `mrnets.blocks.padding.padded`.
+    """
+
+    def __init__(
+        self,
+        *,
+        coils: int = 32,
+        classes: int = 4,
+        channels: int = 64,
+        pooling_layers: int = 2,
+        num_iters: int = 5,
+        dropout: float = 0.0,
+        padding: int | None = None,
+        sens_net: bool = False,
+        sens_channels: int = 8,
+        sens_pooling_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        self.coils = whole("coils", coils, 1, 256)
+        whole("classes", classes, 1, 256)
+        self.num_iters = whole("num_iters", num_iters, 1, 64)
+        self.padding = check_padding(padding)
+        shape = {"channels": channels, "pooling_layers": pooling_layers, "dropout": dropout}
+        self.reconstruction = Unet(2 * coils, 2 * coils, **shape)
+        self.segmentation = Unet(2 * coils, classes, **shape)
+        self.levels = pooling_layers
+        self.consistency = CoilConsistency()
+        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, 1, y, x) complex64, logits (batch, class, y, x) float32."""
+        kspace, mask = coil_data(scan, "idslrunet", self.coils)
+        sens = sensitivities(scan, self.sens_net, "idslrunet")
+        x = start = ifftc(kspace)
+        for _ in range(self.num_iters):
+            real, plane = padded(to_channels(x), self.levels, self.padding)
+            x = self.consistency(x + to_complex(self.reconstruction(real)[plane]), start, mask)
+        real, plane = padded(to_channels(x), self.levels, self.padding)
+        return Estimate(image=reduce(x[:, None], sens), logits=self.segmentation(real)[plane])

@@ -1,0 +1,94 @@
+"""Joint: SegNetMRI, cascades of reconstruction and segmentation that share encoders (Sun et al., MICCAI 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mrnets.blocks.checks import number, whole
+from mrnets.blocks.coilwise import CoilConsistency, coil_data
+from mrnets.blocks.complex import to_channels, to_complex
+from mrnets.blocks.padding import check_padding, padded
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.unet import UnetDecoder, UnetEncoder, destandardised, standardised
+from mrnets.contract import Estimate, Scan
+from mrnets.physics.coils import reduce
+from mrnets.physics.fourier import ifftc
+
+__all__ = ["SegNet"]
+
+
+class SegNet(nn.Module):
+    """Cascades of x <- DC(D(E(x))) on the images of all coils from x = F^H k, each with weights of its own.
+
+    In every cascade a second decoder turns the features of E into logits: these are the `steps`. A convolution 3x3 and
+    a ReLU merge them into the final logits, which therefore are never negative. The number of coils is fixed: let the
+    network's Preparation compress to `coils` virtual coils (geometric-decomposition coil compression); another number
+    is refused with an InputError, and so are several echoes. Sensitivities serve only to combine the coils in the end.
+
+    padding: see `mrnets.blocks.padding.padded`.
+    """
+
+    def __init__(
+        self,
+        *,
+        coils: int = 32,
+        classes: int = 4,
+        channels: int = 64,
+        pooling_layers: int = 2,
+        num_cascades: int = 5,
+        dropout: float = 0.0,
+        padding: int | None = None,
+        sens_net: bool = False,
+        sens_channels: int = 8,
+        sens_pooling_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        self.coils = whole("coils", coils, 1, 256)
+        whole("classes", classes, 1, 256)
+        whole("channels", channels, 1, 1024)
+        whole("pooling_layers", pooling_layers, 0, 8)
+        whole("num_cascades", num_cascades, 1, 64)
+        number("dropout", dropout, 0.0, 1.0)
+        shape = {"channels": channels, "pooling_layers": pooling_layers, "dropout": dropout}
+        self.cascades = nn.ModuleList(_Cascade(coils, classes, padding, shape) for _ in range(num_cascades))
+        self.merge = nn.Conv2d(num_cascades * classes, classes, 3, padding=1, padding_mode="replicate", bias=False)
+        nn.init.kaiming_normal_(self.merge.weight, nonlinearity="relu")
+        self.consistency = CoilConsistency()
+        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, 1, y, x) complex64, logits (batch, class, y, x) float32; steps: logits likewise."""
+        kspace, mask = coil_data(scan, "segnet", self.coils)
+        sens = sensitivities(scan, self.sens_net, "segnet")
+        x = start = ifftc(kspace)
+        steps = []
+        for cascade in self.cascades:
+            denoised, logits = cascade(x)
+            x = self.consistency(denoised, start, mask)
+            steps.append(logits)
+        logits = functional.relu(self.merge(torch.cat(steps, dim=1)))
+        image = reduce(x[:, None], sens)
+        return Estimate(image=image, logits=logits, steps=tuple(Estimate(logits=step) for step in steps))
+
+
+class _Cascade(nn.Module):
+    def __init__(self, coils: int, classes: int, padding: int | None, shape: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.levels = shape["pooling_layers"]
+        self.padding = check_padding(padding)
+        self.encoder = UnetEncoder(2 * coils, **shape)
+        self.decoder = UnetDecoder(2 * coils, **shape)
+        self.segmentation_decoder = UnetDecoder(classes, **shape)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Coil images to denoised ones and logits (batch, class, y, x)."""
+        real, mean, std = standardised(to_channels(x), 2)
+        real, plane = padded(real, self.levels, self.padding)
+        features = self.encoder(real)
+        denoised = destandardised(self.decoder(features)[plane], mean, std)
+        return to_complex(denoised), self.segmentation_decoder(features)[plane]
