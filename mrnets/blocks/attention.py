@@ -48,7 +48,8 @@ class _AttentionDecoder(nn.Module):
             gated = gate(skip, x)
             x = normalised(up(x))
             x = block(torch.cat((extended(x, skip), gated), dim=1))
-        return self.head(x)
+        out: Tensor = self.head(x)
+        return out
 
 
 class AttentionUnet(nn.Module):
@@ -67,4 +68,5 @@ class AttentionUnet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.decoder(self.encoder(x))
+        out: Tensor = self.decoder(self.encoder(x))
+        return out

@@ -46,4 +46,5 @@ class CoilConsistency(nn.Module):
         """Coil images to coil images; `start` is the inverse transform of the sampled k-space."""
         plain = torch.fft.ifftshift(mask, dim=(-2, -1))
         sampled = torch.fft.ifft2(torch.fft.fft2(x) * plain)
-        return x - (sampled - start) / (1 + self.weight)
+        averaged: Tensor = x - (sampled - start) / (1 + self.weight)
+        return averaged

@@ -15,7 +15,7 @@ def contrast_images(scan: Scan, name: str, contrasts: int, dimensions: int = 2) 
 
     Raises InputError, which names the network, where there is no image or it has other axes or contrasts.
     """
-    image = scan.image
+    image: Tensor | None = scan.image
     axes = "(batch, contrast, z, y, x)" if dimensions == 3 else "(batch, contrast, y, x)"
     if image is None:
         raise InputError(f"{name} needs images {axes}, and the scan has none")

@@ -92,7 +92,8 @@ class _Up(nn.Module):
         self.stage = _Stage(2 * fine, fine, stride=1)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return self.stage(torch.cat((self.up(x), skip), dim=1))
+        out: Tensor = self.stage(torch.cat((self.up(x), skip), dim=1))
+        return out
 
 
 def _initialise(module: nn.Module) -> None:

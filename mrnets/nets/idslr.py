@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from mrnets.blocks.checks import number, whole
@@ -51,7 +53,7 @@ class IDSLR(nn.Module):
         number("dropout", dropout, 0.0, 1.0)
         self.padding = check_padding(padding)
         self.magnitude = magnitude
-        shape = {"channels": channels, "pooling_layers": pooling_layers, "dropout": dropout}
+        shape: dict[str, Any] = {"channels": channels, "pooling_layers": pooling_layers, "dropout": dropout}
         self.encoder = UnetEncoder(2 * coils, **shape)
         self.decoder = UnetDecoder(2 * coils, **shape)
         self.segmentation_decoder = UnetDecoder(classes, **shape)

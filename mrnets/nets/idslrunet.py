@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from mrnets.blocks.checks import whole
@@ -46,7 +48,7 @@ class IDSLRUNet(nn.Module):
         whole("classes", classes, 1, 256)
         self.num_iters = whole("num_iters", num_iters, 1, 64)
         self.padding = check_padding(padding)
-        shape = {"channels": channels, "pooling_layers": pooling_layers, "dropout": dropout}
+        shape: dict[str, Any] = {"channels": channels, "pooling_layers": pooling_layers, "dropout": dropout}
         self.reconstruction = Unet(2 * coils, 2 * coils, **shape)
         self.segmentation = Unet(2 * coils, classes, **shape)
         self.levels = pooling_layers

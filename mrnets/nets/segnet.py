@@ -54,7 +54,7 @@ class SegNet(nn.Module):
         whole("pooling_layers", pooling_layers, 0, 8)
         whole("num_cascades", num_cascades, 1, 64)
         number("dropout", dropout, 0.0, 1.0)
-        shape = {"channels": channels, "pooling_layers": pooling_layers, "dropout": dropout}
+        shape: dict[str, Any] = {"channels": channels, "pooling_layers": pooling_layers, "dropout": dropout}
         self.cascades = nn.ModuleList(_Cascade(coils, classes, padding, shape) for _ in range(num_cascades))
         self.merge = nn.Conv2d(num_cascades * classes, classes, 3, padding=1, padding_mode="replicate", bias=False)
         nn.init.kaiming_normal_(self.merge.weight, nonlinearity="relu")
