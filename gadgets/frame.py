@@ -64,5 +64,9 @@ class Frame:
     """Of readout, encode step 1 and encode step 2, on the grid `encoded`."""
     estimate: Estimate | None = None
     """What the network made of `raw`, in the units of `raw`."""
+    history: tuple[str, ...] = ()
+    """What was done, in order, in a word or two each; the last is what made the estimate."""
+    fallback: bool = False
+    """The network failed, and `estimate` is by a simpler method."""
     notes: tuple[str, ...] = ()
     """What whoever looks at the images must know; goes into the comment of each."""

@@ -250,6 +250,7 @@ class _Scan:
             encoded=encoding.reduced,
             recon=encoding.recon,
             limits=(echoes[0].readout_limit(), *encoding.limits),
+            history=("prewhitened",) if group.whitened else (),
         )
 
     def _echo_times(self, contrasts: list[int], like: Array) -> Array | None:

@@ -1,0 +1,40 @@
+"""Coil sensitivities, from calibration lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Literal
+
+from ismrmrd.xsd import ismrmrdHeader
+
+from gadgets.frame import Frame
+from gadgets.lines import Item
+from gadgets.stream import gadget
+
+__all__ = ["coils"]
+
+
+@gadget
+def coils(
+    stream: Iterable[Item],
+    header: ismrmrdHeader,
+    *,
+    method: Literal["espirit", "rss", "unitary"] = "espirit",
+    kernel: int = 6,
+    calibration: int = 24,
+    threshold: float = 0.01,
+    crop: float = 0.9,
+) -> Iterator[Item]:
+    """Give frames their coil sensitivities; everything else passes. Options as in `mrnets.prepare.Preparation`.
+
+    Raises InputError for a scan without calibration lines.
+    """
+    for item in stream:
+        if not isinstance(item, Frame):
+            yield item
+            continue
+        from mrnets.prepare import sense_raw  # brings torch, which a chain should not need in order to start
+
+        raw = sense_raw(item.raw, method, kernel=kernel, calibration=calibration, threshold=threshold, crop=crop)
+        yield replace(item, raw=raw, history=(*item.history, f"{method} sensitivities"))

@@ -1,0 +1,78 @@
+"""16-bit pixels with one scale for a whole series, so that its images can be compared, whatever each shows."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import ismrmrd
+import numpy as np
+
+from mrnets.errors import InputError
+
+__all__ = ["Greys", "Scaling"]
+
+Scaling = Literal["series", "first"]
+
+BRIGHTEST = 4095
+"""What the brightest pixel becomes: the 12 bits that viewers and archives expect."""
+MOST = 65535
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Greys:
+    """The conversion of one series.
+
+    A given scale is used from the first image on. Otherwise "series" holds images back to the end of the series and
+    makes its brightest pixel 4095. It is the default because the first slice is often at the edge of the head: a scale
+    from it alone says little of the others. "first" is for images that cannot wait: the brightest pixel of the first
+    becomes 4095, and up to 16 times brighter ones still fit. What does not is clipped, counted and warned of.
+    """
+
+    hold: bool
+    scale: float | None
+    offset: float = 0.0
+    held: list[ismrmrd.Image] = field(default_factory=list)
+    clipped: int = 0
+
+    @classmethod
+    def of(cls, output: str, scaling: Scaling, scale: float | None) -> Greys:
+        """For magnitude, or for phase: -pi .. pi rad become 0 .. 4095. Raises InputError for a scale of 0 or less."""
+        if scale is not None and not scale > 0:
+            raise InputError(f"images: scale must be positive, got {scale}")
+        if output == "phase":
+            return cls(False, scale or BRIGHTEST / (2 * math.pi), math.pi)
+        return cls(scaling == "series" and scale is None, scale)
+
+    def take(self, image: ismrmrd.Image) -> Iterator[ismrmrd.Image]:
+        """What can be converted now."""
+        if self.hold:
+            self.held.append(image)
+            return
+        self.scale = self.scale or _fitting([image])
+        yield self._converted(image, self.scale)
+
+    def rest(self) -> Iterator[ismrmrd.Image]:
+        """What was held back; the end of the series."""
+        scale = self.scale or _fitting(self.held)
+        for image in self.held:
+            yield self._converted(image, scale)
+        self.held.clear()
+        if self.clipped:
+            _logger.warning("images: %d pixels were too bright for 16 bits and were clipped", self.clipped)
+
+    def _converted(self, image: ismrmrd.Image, scale: float) -> ismrmrd.Image:
+        scaled = np.rint((image.data + np.float32(self.offset)) * np.float32(scale))
+        self.clipped += int(np.count_nonzero(scaled > MOST))
+        image.meta["GADGETRON_ImageScaleRatio"] = repr(scale)
+        return ismrmrd.Image(head=image.getHead(), data=np.clip(scaled, 0, MOST).astype(np.uint16), meta=image.meta)
+
+
+def _fitting(images: list[ismrmrd.Image]) -> float:
+    brightest = max((float(image.data.max()) for image in images), default=0.0)
+    return BRIGHTEST / brightest if brightest > 0 else 1.0

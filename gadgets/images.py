@@ -1,0 +1,173 @@
+"""Images: from estimates to ISMRMRD images on the grid that the header asks for, with geometry, counters and meta data.
+
+Axes: (slice, echo, z, y, x) for pixels, x being the readout and fastest; nothing is flipped or transposed. A volume is
+one slice with many z; 2-D slices have one. Triples are in the order x, y, z, as in ISMRMRD headers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ismrmrd
+import numpy as np
+from ismrmrd.xsd import ismrmrdHeader
+from numpy.typing import NDArray
+
+from gadgets.frame import Frame, Space
+from gadgets.greys import Greys, Scaling
+from gadgets.lines import Item
+from gadgets.meta import meta_of
+from gadgets.stream import gadget
+from mrnets.errors import InputError
+from mrnets.physics.arrays import Array, to_numpy
+from mrnets.physics.fourier import fftc, ifftc, resize
+
+__all__ = ["images"]
+
+Output = Literal["magnitude", "phase", "real", "imaginary", "complex"]
+Pixels = NDArray[Any]
+
+_PARTS: dict[Output, tuple[Callable[[Pixels], Pixels], int]] = {
+    "magnitude": (np.abs, ismrmrd.IMTYPE_MAGNITUDE),
+    "phase": (np.angle, ismrmrd.IMTYPE_PHASE),
+    "real": (np.real, ismrmrd.IMTYPE_REAL),
+    "imaginary": (np.imag, ismrmrd.IMTYPE_IMAG),
+    "complex": (np.asarray, ismrmrd.IMTYPE_COMPLEX),
+}
+
+
+@gadget
+def images(
+    stream: Iterable[Item],
+    header: ismrmrdHeader,
+    *,
+    output: Output = "magnitude",
+    format: Literal["float", "short"] = "float",
+    scaling: Scaling = "series",
+    scale: float | None = None,
+    series: int = 1,
+) -> Iterator[Item]:
+    """Frames to ismrmrd.Image, one for each slice (or volume) and echo; everything else passes.
+
+    The image is one series, each map and the segmentation another; `series` is the index of the first. Phase is in
+    rad, maps are in SI units, labels are 16-bit numbers from 0.
+    `format` "short": unsigned 16-bit pixels of the image (maps stay floats), with one scale for the whole series, so
+    that slices can be compared: see `gadgets.greys` for `scaling` and `scale`.
+    Raises InputError for a frame without estimate, and for 16-bit pixels of an output that has a sign.
+    """
+    if format == "short" and output not in ("magnitude", "phase"):
+        raise InputError(f"images: format short is for magnitude and phase; output {output} needs format float")
+    greys = Greys.of(output, scaling, scale) if format == "short" else None
+    counts: Counter[int] = Counter()
+    for item in stream:
+        if not isinstance(item, Frame):
+            yield item
+            continue
+        for picture in _pictures(item, output):
+            for image in _images(item, picture, header, series + picture.series):
+                counts[image.image_series_index] += 1
+                image.image_index = counts[image.image_series_index]
+                if greys is not None and picture.series == 0:
+                    yield from greys.take(image)
+                else:
+                    yield image
+    if greys is not None:
+        yield from greys.rest()
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One field of an estimate, on the grid of the images."""
+
+    pixels: Pixels
+    """(slice, echo, z, y, x); maps and labels have one echo."""
+    image_type: int
+    series: int
+    """0 for the image, then maps, then labels."""
+    role: str
+    """Image, the name of a map, or Segmentation."""
+
+
+def _pictures(frame: Frame, output: Output) -> Iterator[_Picture]:
+    estimate = frame.estimate
+    if estimate is None:
+        raise InputError("images: a frame came without an estimate; the chain needs a network gadget before images")
+    if estimate.image is not None:
+        part, image_type = _PARTS[output]
+        pixels = _interpolated(_stacked(estimate.image, frame), frame)
+        yield _Picture(part(pixels), image_type, 0, "Image")
+    for n, (name, values) in enumerate(sorted(estimate.maps.items())):
+        pixels = _nearest(_stacked(values[:, None], frame), frame).astype(np.float32)
+        yield _Picture(pixels, ismrmrd.IMTYPE_REAL if (pixels < 0).any() else ismrmrd.IMTYPE_MAGNITUDE, n + 1, name)
+    if estimate.logits is not None:
+        labels = to_numpy(estimate.logits).argmax(axis=1).astype(np.uint16)
+        stacked = labels[:, None] if labels.ndim == 4 else _stacked(labels[:, None], frame)
+        series = len(estimate.maps) + 1
+        yield _Picture(_nearest(stacked, frame), ismrmrd.IMTYPE_MAGNITUDE, series, "Segmentation")
+
+
+def _stacked(values: Array, frame: Frame) -> Pixels:
+    """(batch, echo, y, x) of a frame's raw data as (slice, echo, z, y, x)."""
+    pixels = to_numpy(values)
+    if frame.volume:  # (readout, echo, encode step 2, encode step 1)
+        return np.moveaxis(pixels, 0, -1)[None]
+    return pixels[:, :, None]
+
+
+def _axes(frame: Frame) -> Iterator[tuple[int, int, int, int]]:
+    """Of each axis of pixels that is encoded: axis, size, size of the whole encoded field of view at the pixel size of
+    the images, size of the images."""
+    for axis, n in ((-1, 0), (-2, 1), (-3, 2)):
+        if n == 2 and not frame.volume:
+            continue
+        wanted = frame.recon.matrix[n]
+        fov, recon_fov = frame.encoded.fov[n], frame.recon.fov[n]
+        whole = max(round(wanted * fov / recon_fov), 1) if fov and recon_fov else wanted
+        yield axis, frame.encoded.matrix[n], whole, wanted
+
+
+def _interpolated(pixels: Pixels, frame: Frame) -> Pixels:
+    """Complex pixels on the grid of the images, intensities kept.
+
+    K-space is zero-filled or cropped to the pixel size, then the image cropped to the field of view (oversampling)."""
+    for axis, size, whole, wanted in _axes(frame):
+        if whole != size:
+            kspace = resize(fftc(pixels, axes=(axis,)), (whole,), axes=(axis,))
+            pixels = ifftc(kspace, axes=(axis,)) * np.float32(math.sqrt(whole / size))
+        pixels = resize(pixels, (wanted,), axes=(axis,))
+    return np.ascontiguousarray(pixels)
+
+
+def _nearest(pixels: Pixels, frame: Frame) -> Pixels:
+    """As `_interpolated`, without making values that were not there: labels, and maps, which are not band-limited."""
+    for axis, size, whole, wanted in _axes(frame):
+        if whole != size:
+            nearest = np.rint((np.arange(whole) - whole // 2) * (size / whole)).astype(int) + size // 2
+            pixels = np.take(pixels, np.clip(nearest, 0, size - 1), axis=axis)
+        pixels = resize(pixels, (wanted,), axes=(axis,))
+    return np.ascontiguousarray(pixels)
+
+
+def _images(frame: Frame, picture: _Picture, header: ismrmrdHeader, series: int) -> Iterator[ismrmrd.Image]:
+    slices, echoes = picture.pixels.shape[:2]
+    times = None if frame.raw.echo_times is None else to_numpy(frame.raw.echo_times)
+    for n in range(slices):
+        for echo in range(echoes):
+            acquisition = ismrmrd.AcquisitionHeader.from_buffer_copy(frame.headers[n, echo].tobytes())
+            head = ismrmrd.ImageHeader.from_acquisition(acquisition)
+            head.version = 1
+            head.image_type = picture.image_type
+            head.image_series_index = series
+            head.field_of_view = _field_of_view(frame.recon, frame.encoded)
+            time = None if times is None or picture.series else float(times[echo])
+            meta = meta_of(frame, acquisition, header, picture.role, time)
+            yield ismrmrd.Image(head=head, data=picture.pixels[n, echo][None], meta=meta)
+
+
+def _field_of_view(recon: Space, encoded: Space) -> tuple[float, float, float]:
+    x, y, z = (wanted or fov for wanted, fov in zip(recon.fov, encoded.fov, strict=True))
+    return x, y, z
