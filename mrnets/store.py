@@ -6,10 +6,12 @@ provenance}. It is read here without torch, and nothing in it is trusted: sizes 
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
 import os
+import re
 import struct
 import types
 import typing
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["Trained", "bind", "create", "header", "load", "names", "save", "shipped"]
+__all__ = ["Description", "Trained", "bind", "create", "describe", "header", "load", "names", "save", "shipped"]
 
 VERSION = 1
 _NETS = Path(__file__).parent / "nets"
@@ -56,6 +58,15 @@ class Trained:
     """The whole header; see `header`."""
 
 
+@dataclass(frozen=True)
+class Description:
+    """What a network is, from the first line of its file: "Task: title (paper), more."."""
+
+    task: str
+    title: str
+    paper: str
+
+
 def names() -> list[str]:
     """The names of all networks: the files of `mrnets/nets`. Does not import torch."""
     return sorted(path.stem for path in _NETS.glob("*.py") if not path.stem.startswith("_"))
@@ -64,6 +75,16 @@ def names() -> list[str]:
 def shipped() -> list[str]:
     """The names of the weights that come with the package."""
     return sorted(path.stem for path in _WEIGHTS.glob("*.safetensors"))
+
+
+def describe(name: str) -> Description:
+    """The task, title and paper of the network `name`. Does not import torch."""
+    if name not in names():
+        raise unknown("network", name, names())
+    docstring = ast.get_docstring(ast.parse((_NETS / f"{name}.py").read_text(encoding="utf-8"))) or ""
+    match = re.fullmatch(r"(\w+): (.+) \((.+)\)(.*)\.", docstring.partition("\n")[0])
+    assert match, f"the first line of mrnets/nets/{name}.py is not 'Task: title (paper).'"
+    return Description(match[1].lower(), match[2] + match[4], match[3])
 
 
 def bind(name: str, **options: Any) -> dict[str, Any]:
@@ -144,8 +165,9 @@ def header(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(entry, dict) or not isinstance(entry.get("mrnets"), str):
         raise InputError(f"{path} is a safetensors file, but not a weights file of this program (no header of ours)")
     metadata = _parsed(entry["mrnets"], path)
-    if metadata.get("version") != VERSION:
-        raise InputError(f"{path} has version {metadata.get('version')!r}, and this program reads version {VERSION}")
+    version = metadata.get("version")
+    if type(version) is not int or version != VERSION:
+        raise InputError(f"{path} has version {version!r}, and this program reads version {VERSION}")
     for field, kind in _FIELDS.items():
         if not isinstance(metadata.get(field), kind):
             raise InputError(f"the header of {path} is damaged: {field} is not {kind.__name__}")
@@ -180,8 +202,8 @@ def _constructor(name: str) -> type[nn.Module]:
     if name not in names():
         raise unknown("network", str(name), names())
     module = importlib.import_module(f"mrnets.nets.{name}")
-    (only,) = module.__all__
-    return typing.cast("type[nn.Module]", getattr(module, only))
+    (only,) = (member for member in map(vars(module).get, module.__all__) if isinstance(member, type))
+    return typing.cast("type[nn.Module]", only)
 
 
 def _fits(value: object, hint: Any) -> bool:
@@ -213,12 +235,11 @@ def _check_weights(tensors: Mapping[str, torch.Tensor], network: nn.Module, fail
     import torch
 
     expected = network.state_dict()
-    for key in expected:
-        if key not in tensors:
-            raise InputError(f"{failure}: it lacks the tensor {key!r}")
+    if missing := sorted(expected.keys() - tensors.keys()):
+        raise InputError(f"{failure}: it lacks the tensor {missing[0]!r}")
+    if extra := sorted(tensors.keys() - expected.keys()):
+        raise InputError(f"{failure}: it has a tensor {extra[0]!r} that the network does not have")
     for key, tensor in tensors.items():
-        if key not in expected:
-            raise InputError(f"{failure}: it has a tensor {key!r} that the network does not have")
         want = expected[key]
         if tensor.shape != want.shape or tensor.dtype != want.dtype:
             raise InputError(

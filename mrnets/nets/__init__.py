@@ -1,1 +1,1 @@
-"""One file per network; the file's name is the network's name and its `__all__` names the one class. No registry."""
+"""One file per network; the file's name is the network's name and the one class in its `__all__`. No registry."""

@@ -1,0 +1,96 @@
+"""What there is to know about networks and weights, for people.
+
+python -m mrnets list             the table of networks
+python -m mrnets show WEIGHTS     what a weights file (or a shipped one, by name) says of itself
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from typing import Any
+
+from mrnets import store
+from mrnets.errors import InputError
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0, or 1 after one sentence on the error stream."""
+    parser = argparse.ArgumentParser(prog="python -m mrnets", description=(__doc__ or "").partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    listing = commands.add_parser("list", help="print the table of networks")
+    listing.add_argument("--time", action="store_true", help="also run each one: multiply-adds and CPU seconds a slice")
+    showing = commands.add_parser("show", help="print the header of a weights file")
+    showing.add_argument("weights", metavar="WEIGHTS", help="path of a .safetensors file, or the name of a shipped one")
+    chosen = parser.parse_args(arguments)
+    try:
+        print(_listed(chosen.time) if chosen.command == "list" else _shown(chosen.weights))
+    except InputError as error:
+        print(f"python -m mrnets: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stderr.close()
+        return 1
+    return 0
+
+
+def _listed(timed: bool) -> str:
+    from mrnets import measure
+
+    header = ["name", "task", "parameters", *(["multiply-adds", "seconds"] if timed else []), "what (paper)"]
+    rows = [header]
+    for name in store.names():
+        description = store.describe(name)
+        cost = measure.cost(name) if timed else None
+        rows.append(
+            [
+                name,
+                description.task,
+                f"{measure.parameters(name):,}",
+                *([f"{cost.multiply_adds / 1e9:,.1f} G", f"{cost.seconds:.2f}"] if cost else []),
+                f"{description.title} ({description.paper})",
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    numeric = range(2, len(header) - 1)
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i in numeric else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _shown(weights: str) -> str:
+    metadata = store.header(weights)
+    tensors = metadata.pop("tensors")
+    lines = [
+        f"network      {metadata['network']}",
+        f"parameters   {sum(math.prod(shape) for shape in tensors.values()):,} in {len(tensors)} tensors",
+        f"version      {metadata['version']}",
+    ]
+    for field in ("options", "preparation", "units", "labels", "provenance"):
+        lines += ["", field, *_indented(metadata[field])]
+    return "\n".join(lines)
+
+
+def _indented(values: dict[str, Any] | list[Any]) -> list[str]:
+    if not values:
+        return ["  none"]
+    pairs = enumerate(values) if isinstance(values, list) else values.items()
+    return [f"  {key!s:<20} {_plain(value)}" for key, value in pairs]
+
+
+def _plain(value: Any) -> str:
+    """One line, and no control characters of a foreign file on the terminal."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""What a network costs: parameters, multiply-adds and seconds for one slice."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mrnets import store
+from mrnets.contract import Scan
+
+__all__ = ["Cost", "cost", "example", "parameters"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one slice, forward."""
+
+    multiply_adds: int
+    """Of convolutions and matrix products; Fourier transforms and what is done voxel by voxel are not counted."""
+    seconds: float
+
+
+def parameters(name: str, **options: object) -> int:
+    """The number of parameters of the network `name`. Takes no memory."""
+    with torch.device("meta"):
+        network = store.create(name, **options)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def example(name: str, *, coils: int = 12, size: int = 256, echoes: int = 4) -> Scan:
+    """A scan of noise, of the kind that the network `name` takes: one slice, every fourth line.
+
+    echoes: of a quantitative network; the others get one.
+    """
+    generator = torch.Generator().manual_seed(0)
+    options = store.bind(name)
+    task = store.describe(name).task
+    coils = options.get("coils", coils)
+    shape = (1, echoes if task == "quantitative" else 1, coils, size, size)
+    sens = torch.randn((1, 1, *shape[2:]), dtype=torch.complex64, generator=generator)
+    sens /= torch.linalg.vector_norm(sens, dim=2, keepdim=True)
+    mask = torch.zeros(1, 1, 1, size, size, dtype=torch.bool)
+    mask[..., ::4, :] = True
+    mask[..., size // 2 - 12 : size // 2 + 12, :] = True
+    kspace = torch.randn(shape, dtype=torch.complex64, generator=generator)
+    slices = (3,) if name == "unet3d" else ()
+    return Scan(
+        kspace=mask * kspace,
+        mask=mask,
+        sens=sens,
+        image=torch.rand(1, options.get("contrasts", 1), *slices, size, size, generator=generator),
+        echo_times=0.003 * torch.arange(1, shape[1] + 1),
+        calibration=kspace[:, :1, :, size // 2 - 12 : size // 2 + 12, size // 2 - 12 : size // 2 + 12],
+    )
+
+
+def cost(name: str) -> Cost:
+    """Multiply-adds, and seconds on the CPU (the second run), of the network `name` at its published size."""
+    network, scan = store.create(name).eval(), example(name)
+    with torch.inference_mode():
+        with FlopCounterMode(display=False) as counter:
+            network(scan)
+        start = time.perf_counter()
+        network(scan)
+        return Cost(counter.get_total_flops() // 2, time.perf_counter() - start)

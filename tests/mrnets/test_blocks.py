@@ -1,0 +1,130 @@
+"""The parts of networks against plain formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from mrnets.blocks.complex import to_channels, to_complex
+from mrnets.blocks.consistency import data_gradient, initial_image, normal, replace, weighted
+from mrnets.blocks.sensitivity import SensitivityNet
+from mrnets.blocks.unet import NormUnet, Unet, normalised
+from mrnets.errors import InputError
+from mrnets.physics import coils
+from mrnets.physics.fourier import fftc, ifftc
+from tests.mrnets.examples import create, scan
+
+
+def complex_randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.complex64) -> torch.Tensor:
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def test_channels_are_all_real_parts_then_all_imaginary_parts() -> None:
+    x = complex_randn(2, 3, 4, 5)
+    channels = to_channels(x)
+    assert torch.equal(channels[:, :3], x.real)
+    assert torch.equal(channels[:, 3:], x.imag)
+    assert torch.equal(to_complex(channels), x)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_normalised_is_instance_normalisation_and_leaky_relu_in_value_and_gradient(layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 7, 5, dtype=torch.float64, generator=generator).contiguous(memory_format=layout)
+    x.requires_grad_()
+    upstream = torch.randn(2, 3, 7, 5, dtype=torch.float64, generator=generator)
+    ours = normalised(2 * x + 1)
+    plain = functional.leaky_relu(functional.instance_norm(2 * x + 1), 0.2)
+    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close(torch.autograd.grad(ours, x, upstream), torch.autograd.grad(plain, x, upstream))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_normunet_scales_with_its_input(scale: float) -> None:
+    torch.manual_seed(0)
+    network = NormUnet(channels=4, pooling_layers=2)
+    x = complex_randn(2, 1, 13, 9)
+    torch.testing.assert_close(network(scale * x) / scale, network(x), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("padding", [None, 15, 11])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 40), (33, 18), (64, 48)])
+def test_normunet_takes_any_size_with_any_padding(shape: tuple[int, int], padding: int | None) -> None:
+    network = NormUnet(2, 1, channels=2, pooling_layers=4, padding=padding)
+    out = network(complex_randn(1, 2, *shape))
+    assert out.shape == (1, 1, *shape)
+    assert bool(torch.isfinite(torch.view_as_real(out)).all())
+
+
+def test_unet_on_volumes_pools_in_the_plane_only() -> None:
+    network = Unet(4, 3, channels=2, pooling_layers=3, dimensions=3)
+    assert network(torch.randn(1, 4, 3, 16, 24)).shape == (1, 3, 3, 16, 24)
+
+
+def test_unet_refuses_widths_and_depths_that_no_file_should_ask_for() -> None:
+    with pytest.raises(InputError, match="pooling_layers must be a whole number from 0 to 8, not 40"):
+        Unet(2, 2, channels=4, pooling_layers=40)
+
+
+@pytest.mark.parametrize("shape", [(12, 10), (11, 10), (7, 9)])
+def test_normal_operator_is_that_of_the_physics(shape: tuple[int, int]) -> None:
+    example = scan(shape, batch=2, echoes=2)
+    image = complex_randn(2, 2, *shape)
+    torch.testing.assert_close(
+        normal(image, example.sens, example.mask), coils.normal(image, example.sens, example.mask), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("trained_maps", [False, True])
+def test_data_gradient_is_the_gradient_of_half_the_squared_residual(trained_maps: bool) -> None:
+    example = scan((9, 8), fraction=0.4)
+    sens = example.sens.clone().requires_grad_(trained_maps)
+    image = complex_randn(1, 1, 9, 8).requires_grad_()
+    residual = coils.forward(image, sens, example.mask) - example.kspace
+    wanted = torch.autograd.grad(0.5 * (residual.abs() ** 2).sum(), image)[0]
+    start = initial_image(example.kspace, example.mask, sens)
+    ours = data_gradient(image, start, sens, example.mask)
+    torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5)
+    # ... and it can itself be differentiated, as unrolled networks must, in the image and in the maps.
+    inputs = (image, sens) if trained_maps else (image,)
+    upstream = complex_randn(1, 1, 9, 8, seed=3)
+    plain = coils.adjoint(coils.forward(image, sens, example.mask) - example.kspace, sens, example.mask)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, inputs, upstream), torch.autograd.grad(plain, inputs, upstream), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_consistency_in_k_space_touches_measured_samples_only() -> None:
+    example = scan()
+    kspace = complex_randn(*example.kspace.shape)
+    hard = replace(kspace, example.kspace, example.mask)
+    sampled = example.mask.expand_as(kspace)
+    assert torch.equal(hard[sampled], example.kspace[sampled])
+    assert torch.equal(hard[~sampled], kspace[~sampled])
+    torch.testing.assert_close(weighted(kspace, example.kspace, example.mask, 1.0), hard)
+    half = weighted(kspace, example.kspace, example.mask, 0.5)
+    torch.testing.assert_close(half, (kspace + hard) / 2)
+
+
+def test_estimated_sensitivities_have_unit_norm_everywhere() -> None:
+    torch.manual_seed(0)
+    net = SensitivityNet(channels=2, pooling_layers=2)
+    example = scan(batch=2, coils=4)
+    maps = net(example.calibration, (24, 20))
+    assert maps.shape == (2, 1, 4, 24, 20)
+    torch.testing.assert_close((maps.abs() ** 2).sum(2), torch.ones(2, 1, 24, 20))
+
+
+@pytest.mark.parametrize("shape", [(24, 20), (15, 17)])
+def test_varnet_is_its_paper_s_update_of_the_coils_k_space(shape: tuple[int, int]) -> None:
+    network = create("varnet", num_cascades=3)
+    with torch.no_grad():
+        network.dc_weight.copy_(torch.tensor([0.3, 0.7, 1.2]))
+    example = scan(shape, batch=2, coils=4)
+    kspace = example.kspace
+    for unet, weight in zip(network.unets, network.dc_weight, strict=True):
+        image = coils.reduce(ifftc(kspace), example.sens)
+        correction = fftc(coils.expand(unet(image), example.sens))
+        kspace = weighted(kspace, example.kspace, example.mask, weight) - correction
+    torch.testing.assert_close(network(example).image, coils.reduce(ifftc(kspace), example.sens), rtol=1e-4, atol=1e-5)

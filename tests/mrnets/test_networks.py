@@ -1,0 +1,158 @@
+"""What every network must do; a new file in mrnets/nets is tested here without a change."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from mrnets import store
+from mrnets.errors import InputError
+from mrnets.physics.coils import reduce
+from mrnets.physics.fourier import ifftc
+from tests.mrnets.examples import SMALL, create, energy, pick, scan, scan_for, tensors
+
+NAMES = store.names()
+RECONSTRUCTION = [name for name in NAMES if store.describe(name).task == "reconstruction"]
+WITH_SENS_NET = [name for name in NAMES if "sens_net" in store.bind(name)]
+PARAMETERS = {"cgsense": 0, "unet": 31_024_386, "varnet": 19_634_712, "zerofilled": 0}
+ECHOES_SHARE = {"jointicnet"}
+"""Networks that estimate one set of sensitivities from all echoes together."""
+EXACT_WHEN_FULLY_SAMPLED = ["cgsense", "zerofilled"]
+
+
+@pytest.mark.parametrize("shape", [(24, 20), (17, 23), (3, 1)])
+@pytest.mark.parametrize("name", NAMES)
+def test_gives_finite_results_of_the_scan_s_shape(name: str, shape: tuple[int, int]) -> None:
+    with torch.inference_mode():
+        estimate = create(name).eval()(scan_for(name, shape, batch=2, coils=2))
+    fields = list(tensors(estimate))
+    assert fields
+    assert all(field.shape[0] == 2 and field.shape[-2:] == shape for field in fields)
+    assert all(bool(torch.isfinite(field).all()) for field in fields)
+
+
+@pytest.mark.parametrize("coils", [1, 5])
+@pytest.mark.parametrize("name", RECONSTRUCTION)
+def test_reconstructs_every_echo_for_any_number_of_coils(name: str, coils: int) -> None:
+    network = create(name).eval()
+    example = scan(batch=2, echoes=3, coils=coils)
+    image = network(example).image
+    assert image.shape == (2, 3, 24, 20)
+    assert image.dtype == torch.complex64
+    if name in ECHOES_SHARE:
+        return
+    alone = network(dataclasses.replace(example, kspace=example.kspace[:, 1:2])).image
+    torch.testing.assert_close(alone, image[:, 1:2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_reaches_every_parameter(name: str) -> None:
+    network = create(name).train()
+    energy(network(scan_for(name, batch=2))).backward() if list(network.parameters()) else None
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+        assert bool(torch.isfinite(parameter.grad).all()), key
+        assert bool((parameter.grad != 0).any()), key
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_and_a_constant_image_are_finite_in_both_directions(name: str, value: float) -> None:
+    network = create(name)
+    example = scan_for(name, (16, 16))
+    kspace = torch.zeros_like(example.kspace)
+    kspace[..., 8, 8] = 16 * value
+    sens = torch.full_like(example.sens, 3**-0.5)
+    flat = torch.full_like(example.image, value)
+    estimate = network(dataclasses.replace(example, kspace=kspace, sens=sens, image=flat))
+    assert all(bool(torch.isfinite(field).all()) for field in tensors(estimate))
+    if list(network.parameters()):
+        energy(estimate).backward()
+    assert all(bool(torch.isfinite(p.grad).all()) for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_of_two_is_two_batches_of_one(name: str) -> None:
+    network = create(name).eval()
+    both = scan_for(name, batch=2)
+    with torch.inference_mode():
+        together = list(tensors(network(both)))
+        alone = [list(tensors(network(pick(both, index)))) for index in (0, 1)]
+    for field, first, second in zip(together, *alone, strict=True):
+        torch.testing.assert_close(field, torch.cat((first, second)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_comes_back_from_its_file_exactly(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "trained.safetensors"
+    network = create(name).eval()
+    store.save(path, network, name=name, options=SMALL.get(name, {}), preparation={})
+    trained = store.load(path)
+    assert not trained.network.training
+    assert trained.options == store.bind(name, **SMALL.get(name, {}))
+    example = scan_for(name)
+    with torch.inference_mode():
+        for field, again in zip(tensors(network(example)), tensors(trained.network(example)), strict=True):
+            assert torch.equal(field, again)
+
+
+@pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
+def test_has_the_published_number_of_parameters(name: str, count: int) -> None:
+    with torch.device("meta"):
+        network = store.create(name)
+    assert sum(parameter.numel() for parameter in network.parameters()) == count
+
+
+@pytest.mark.parametrize("name", ECHOES_SHARE = {"jointicnet"}
+"""Networks that estimate one set of sensitivities from all echoes together."""
+EXACT_WHEN_FULLY_SAMPLED)
+def test_a_fully_sampled_scan_comes_back_exactly(name: str) -> None:
+    example = scan((17, 22), fraction=2.0)
+    truth = reduce(ifftc(example.kspace), example.sens)
+    options = {"regularisation": 0.0} if name == "cgsense" else {}
+    torch.testing.assert_close(create(name, **options)(example).image, truth, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_options_are_refused_by_name(name: str) -> None:
+    for option, default in store.bind(name).items():
+        with pytest.raises(InputError, match=option):
+            store.create(name, **{option: object()})
+        if isinstance(default, int) and not isinstance(default, bool):
+            with pytest.raises(InputError, match=option.removeprefix("sens_")):
+                store.create(name, **{"sens_net": True} if "sens_" in option else {}, **{option: -1})
+
+
+@pytest.mark.parametrize("name", RECONSTRUCTION)
+def test_a_scan_without_k_space_is_refused_by_the_network_s_name(name: str) -> None:
+    with pytest.raises(InputError, match=name):
+        create(name)(dataclasses.replace(scan(), kspace=None))
+
+
+@pytest.mark.parametrize("name", sorted({*WITH_SENS_NET, "cgsense"} - {"unet"}))
+def test_a_scan_without_sensitivities_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} needs coil sensitivities"):
+        create(name)(dataclasses.replace(scan(), sens=None))
+
+
+@pytest.mark.parametrize("name", WITH_SENS_NET)
+def test_can_estimate_its_own_sensitivities(name: str) -> None:
+    network = create(name, sens_net=True, sens_channels=2, sens_pooling_layers=2)
+    example = dataclasses.replace(scan(batch=2), sens=None)
+    energy(network(example)).backward()
+    assert all(bool((p.grad != 0).any()) for key, p in network.named_parameters() if key.startswith("sens_net"))
+    with pytest.raises(InputError, match="calibration"):
+        network(dataclasses.replace(example, calibration=None))
+
+
+@pytest.mark.parametrize("name", ["unet", "zerofilled"])
+def test_without_sensitivities_coils_are_combined_by_root_of_sum_of_squares(name: str) -> None:
+    example = dataclasses.replace(scan(echoes=2), sens=None)
+    image = create("zerofilled")(example).image
+    coil_images = ifftc(example.kspace)
+    torch.testing.assert_close(image.real, torch.sqrt((coil_images.abs() ** 2).sum(2)))
+    assert not image.imag.any()
+    assert bool(torch.isfinite(create(name)(example).image).all())
