@@ -106,9 +106,7 @@ def test_has_the_published_number_of_parameters(name: str, count: int) -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == count
 
 
-@pytest.mark.parametrize("name", ECHOES_SHARE = {"jointicnet"}
-"""Networks that estimate one set of sensitivities from all echoes together."""
-EXACT_WHEN_FULLY_SAMPLED)
+@pytest.mark.parametrize("name", EXACT_WHEN_FULLY_SAMPLED)
 def test_a_fully_sampled_scan_comes_back_exactly(name: str) -> None:
     example = scan((17, 22), fraction=2.0)
     truth = reduce(ifftc(example.kspace), example.sens)
