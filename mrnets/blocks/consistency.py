@@ -16,7 +16,7 @@ from mrnets.errors import InputError
 from mrnets.physics.coils import adjoint, expand, reduce, rss
 from mrnets.physics.fourier import ifftc
 
-__all__ = ["data_gradient", "initial_image", "measured", "normal", "replace", "weighted"]
+__all__ = ["combined", "data_gradient", "initial_image", "measured", "normal", "replace", "weighted"]
 
 
 def measured(scan: Scan, name: str) -> tuple[Tensor, Tensor]:
@@ -78,6 +78,15 @@ class _Normal(torch.autograd.Function):
 def data_gradient(image: Tensor, start: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
     """Gradient of half ||E x - k||^2 with respect to conj(x): E^H E x - E^H k, with `start` = E^H k."""
     return normal(image, sens, mask) - start
+
+
+def combined(image: Tensor, start: Tensor, sens: Tensor, mask: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """The image expanded to all coils, drawn to the data where sampled (`weighted`; hard at weight 1), and combined.
+
+    The coils' k-space is never formed: S^H S x - weight * (E^H E x - start), with `start` = E^H k.
+    """
+    power = torch.sum(sens.real**2 + sens.imag**2, dim=-3)
+    return power * image - weight * data_gradient(image, start, sens, mask)
 
 
 def weighted(kspace: Tensor, data: Tensor, mask: Tensor, weight: Tensor | float) -> Tensor:

@@ -1,0 +1,74 @@
+"""Reconstruction: convolutional recurrent network over iterations (Qin et al., IEEE TMI 2019)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mrnets.blocks.checks import whole
+from mrnets.blocks.complex import to_channels, to_complex
+from mrnets.blocks.consistency import combined, initial_image, measured
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.contract import Estimate, Scan
+
+__all__ = ["CRNN"]
+
+
+class _RecurrentConv(nn.Module):
+    """h <- ReLU(W x + U h + b): the paper's CRNN-i unit, its hidden state h carried from iteration to iteration."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.input = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.hidden = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor, hidden: Tensor | None) -> Tensor:
+        x = self.input(x)
+        return torch.relu(x if hidden is None else x + self.hidden(hidden))
+
+
+class CRNN(nn.Module):
+    """Iterations of x <- DC(x + CRNN(x)) with the same weights, whose recurrent units remember the iterations before.
+
+    One unit, `n_convs` more, and a linear convolution to the image. (The paper's first unit also recurs over the frames
+    of a cine; with one frame it is like the others. Echoes are frames of their own here.) The paper's data consistency
+    has a weight that is 1 for data without noise; here it is learned and starts at 1.
+
+    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
+    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_iterations: int = 10,
+        hidden_channels: int = 64,
+        n_convs: int = 3,
+        sens_net: bool = False,
+        sens_channels: int = 8,
+        sens_pooling_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        self.num_iterations = whole("num_iterations", num_iterations, 1, 64)
+        whole("hidden_channels", hidden_channels, 1, 1024)
+        whole("n_convs", n_convs, 0, 64)
+        self.units = nn.ModuleList(
+            _RecurrentConv(hidden_channels if i else 2, hidden_channels) for i in range(n_convs + 1)
+        )
+        self.last = nn.Conv2d(hidden_channels, 2, 3, padding=1)
+        self.dc_weight = nn.Parameter(torch.ones(()))
+        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, echo, y, x) complex64."""
+        kspace, mask = measured(scan, "crnn")
+        sens = sensitivities(scan, self.sens_net, "crnn")
+        x = start = initial_image(kspace, mask, sens)
+        states: list[Tensor | None] = [None] * len(self.units)
+        for _ in range(self.num_iterations):
+            features = to_channels(x.reshape(-1, 1, *x.shape[-2:]))
+            for i, unit in enumerate(self.units):
+                features = states[i] = unit(features, states[i])
+            x = x + to_complex(self.last(features)).reshape(x.shape)
+            x = combined(x, start, sens, mask, self.dc_weight)
+        return Estimate(image=x)
