@@ -1,0 +1,95 @@
+"""Reconstruction: joint image and coil sensitivity network (Jun et al., CVPR 2021)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mrnets.blocks.checks import whole
+from mrnets.blocks.consistency import initial_image, measured
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.unet import NormUnet
+from mrnets.contract import Estimate, Scan
+from mrnets.physics.coils import expand, reduce
+from mrnets.physics.fourier import fftc, ifftc
+
+__all__ = ["JointICNet", "image_gradient", "sens_gradient"]
+
+
+class JointICNet(nn.Module):
+    """Unrolled gradient descent on half the sum of four terms, for the image x and the sensitivities S in turn:
+
+    |M F S x - y|^2 + image_weight |x - D_I(x)|^2 + kspace_weight |F x - D_F(F x)|^2 + sens_weight |S - D_S(S0)|^2,
+
+    with U-Nets D_I on the image, D_F on its k-space and D_S on each of the given maps S0, where the descent starts.
+    Steps and weights are learned for every iteration. k-space is scaled to an image maximum of 1 inside, so that a step
+    means the same for every scan. Each echo is a problem of its own, with its own S.
+
+    With `sens_net` S0 comes from the calibration lines by a small U-Net, trained jointly.
+    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_iter: int = 2,
+        channels: int = 16,
+        pooling_layers: int = 2,
+        sens_net: bool = False,
+        sens_channels: int = 8,
+        sens_pooling_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        whole("num_iter", num_iter, 1, 64)
+        self.image_net, self.kspace_net, self.map_net = (
+            NormUnet(channels=channels, pooling_layers=pooling_layers) for _ in range(3)
+        )
+        self.image_step, self.sens_step, self.image_weight, self.kspace_weight, self.sens_weight = (
+            nn.Parameter(torch.full((num_iter,), 0.5)) for _ in range(5)
+        )
+        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, echo, y, x) complex64."""
+        kspace, mask = measured(scan, "jointicnet")
+        sens = sensitivities(scan, self.sens_net, "jointicnet")
+        x = initial_image(kspace, mask, sens)
+        scale = x.detach().abs().amax(dim=(-3, -2, -1), keepdim=True)
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        x, kspace = x / scale, kspace / scale[..., None, :, :]
+        prior = _applied(self.map_net, sens)
+        steps = zip(
+            self.image_step, self.sens_step, self.image_weight, self.kspace_weight, self.sens_weight, strict=True
+        )
+        for image_step, sens_step, image_weight, kspace_weight, sens_weight in steps:
+            sens = sens - sens_step * (sens_gradient(x, sens, kspace, mask) + sens_weight * (sens - prior))
+            from_kspace = ifftc(_applied(self.kspace_net, fftc(x)))
+            x = x - image_step * (
+                image_gradient(x, sens, kspace, mask)
+                + image_weight * (x - _applied(self.image_net, x))
+                + kspace_weight * (x - from_kspace)
+            )
+        return Estimate(image=x * scale)
+
+
+def image_gradient(image: Tensor, sens: Tensor, kspace: Tensor, mask: Tensor) -> Tensor:
+    """Gradient of half |M F S x - y|^2 with respect to conj(x): (batch, echo, y, x)."""
+    gradient: Tensor = reduce(_residual(image, sens, kspace, mask), sens)
+    return gradient
+
+
+def sens_gradient(image: Tensor, sens: Tensor, kspace: Tensor, mask: Tensor) -> Tensor:
+    """Gradient of half |M F S x - y|^2 with respect to conj(S), for the S of each echo: (batch, echo, coil, y, x)."""
+    return image.conj()[..., None, :, :] * _residual(image, sens, kspace, mask)
+
+
+def _residual(image: Tensor, sens: Tensor, kspace: Tensor, mask: Tensor) -> Tensor:
+    """M (F S x - y), as coil images."""
+    residual: Tensor = ifftc(mask * (fftc(expand(image, sens)) - kspace))
+    return residual
+
+
+def _applied(net: nn.Module, x: Tensor) -> Tensor:
+    """The network on every plane of its own."""
+    out: Tensor = net(x.reshape(-1, 1, *x.shape[-2:]))
+    return out.reshape(x.shape)

@@ -1,0 +1,58 @@
+"""Reconstruction: KIKI-net, alternating between k-space and image (Eo et al., MRM 2018)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mrnets.blocks.checks import whole
+from mrnets.blocks.consistency import measured, replace
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.unet import NormUnet
+from mrnets.contract import Estimate, Scan
+from mrnets.physics.coils import expand, reduce
+from mrnets.physics.fourier import fftc, ifftc
+
+__all__ = ["KIKINet"]
+
+
+class KIKINet(nn.Module):
+    """Iterations of a k-space network (each coil on its own), data consistency, an image network (combined image) and
+    data consistency; every network has its own weights and gives a correction of its input.
+
+    The measured samples replace those of every network, as in the paper. With `sens_net` the coil sensitivities come
+    from the calibration lines by a small U-Net, trained jointly.
+    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_iter: int = 2,
+        channels: int = 16,
+        pooling_layers: int = 2,
+        sens_net: bool = False,
+        sens_channels: int = 8,
+        sens_pooling_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        whole("num_iter", num_iter, 1, 64)
+        shape = {"channels": channels, "pooling_layers": pooling_layers}
+        self.kspace_nets = nn.ModuleList(NormUnet(**shape) for _ in range(num_iter))
+        self.image_nets = nn.ModuleList(NormUnet(**shape) for _ in range(num_iter))
+        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, echo, y, x) complex64."""
+        data, mask = measured(scan, "kikinet")
+        sens = sensitivities(scan, self.sens_net, "kikinet")
+        kspace = data * mask
+        for kspace_net, image_net in zip(self.kspace_nets, self.image_nets, strict=True):
+            kspace = replace(_corrected(kspace, kspace_net), data, mask)
+            image = _corrected(reduce(ifftc(kspace), sens), image_net)
+            kspace = replace(fftc(expand(image, sens)), data, mask)
+        return Estimate(image=reduce(ifftc(kspace), sens))
+
+
+def _corrected(x: Tensor, net: nn.Module) -> Tensor:
+    correction: Tensor = net(x.reshape(-1, 1, *x.shape[-2:]))
+    return x + correction.reshape(x.shape)

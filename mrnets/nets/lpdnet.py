@@ -1,0 +1,65 @@
+"""Reconstruction: learned primal-dual network (Adler and Öktem, IEEE TMI 2018)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mrnets.blocks.checks import whole
+from mrnets.blocks.consistency import initial_image, measured
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.unet import NormUnet
+from mrnets.contract import Estimate, Scan
+from mrnets.physics.coils import adjoint, forward
+
+__all__ = ["LPDNet"]
+
+
+class LPDNet(nn.Module):
+    """Iterations of h <- h + dual(h, E f2, y) in the k-space of each coil and f <- f + primal(f, E^H h1) in the image.
+
+    f is a memory of `num_primal` images and h of `num_dual` k-spaces; every iteration has a primal and a dual network
+    of its own (the paper's algorithm 3). h starts at zero, each f at E^H y; f1 is the image. f2 is the second
+    image of the memory, or its only one.
+
+    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
+    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_primal: int = 5,
+        num_dual: int = 5,
+        num_iter: int = 5,
+        channels: int = 16,
+        pooling_layers: int = 2,
+        sens_net: bool = False,
+        sens_channels: int = 8,
+        sens_pooling_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        self.num_primal = whole("num_primal", num_primal, 1, 64)
+        self.num_dual = whole("num_dual", num_dual, 1, 64)
+        whole("num_iter", num_iter, 1, 64)
+        shape = {"channels": channels, "pooling_layers": pooling_layers}
+        self.dual_nets = nn.ModuleList(NormUnet(num_dual + 2, num_dual, **shape) for _ in range(num_iter))
+        self.primal_nets = nn.ModuleList(NormUnet(num_primal + 1, num_primal, **shape) for _ in range(num_iter))
+        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, echo, y, x) complex64."""
+        kspace, mask = measured(scan, "lpdnet")
+        sens = sensitivities(scan, self.sens_net, "lpdnet")
+        start = initial_image(kspace, mask, sens)
+        plane = (-1, 1, *start.shape[-2:])
+        data = (kspace * mask).reshape(plane)
+        f = start.reshape(plane).repeat(1, self.num_primal, 1, 1)
+        h = torch.zeros_like(data).repeat(1, self.num_dual, 1, 1)
+        second = min(1, self.num_primal - 1)
+        for dual, primal in zip(self.dual_nets, self.primal_nets, strict=True):
+            encoded = forward(f[:, second].reshape(start.shape), sens, mask).reshape(plane)
+            h = h + dual(torch.cat((h, encoded, data), dim=1))
+            decoded = adjoint(h[:, 0].reshape(kspace.shape), sens, mask).reshape(plane)
+            f = f + primal(torch.cat((f, decoded), dim=1))
+        return Estimate(image=f[:, 0].reshape(start.shape))
