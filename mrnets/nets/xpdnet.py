@@ -1,0 +1,59 @@
+"""Reconstruction: XPDNet, primal network with a wavelet CNN (Ramzi et al., ISMRM 2021)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mrnets.blocks.checks import whole
+from mrnets.blocks.complex import to_channels, to_complex
+from mrnets.blocks.consistency import data_gradient, initial_image, measured
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.wavelet import MWCNN
+from mrnets.contract import Estimate, Scan
+
+__all__ = ["XPDNet"]
+
+
+class XPDNet(nn.Module):
+    """Iterations of f <- f + MWCNN(f, E^H (E f1 - y)) on a memory f of `num_primal` images, of which f1 is the image.
+
+    Primal only, as published: the k-space step is the residual of the data and has no network (nor a dual memory other
+    than that residual). Every iteration has an MWCNN of its own, of `num_scales` wavelet scales; see `MWCNN`.
+
+    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
+    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_primal: int = 5,
+        num_iter: int = 10,
+        channels: int = 16,
+        num_scales: int = 3,
+        num_convs: int = 2,
+        sens_net: bool = False,
+        sens_channels: int = 8,
+        sens_pooling_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        self.num_primal = whole("num_primal", num_primal, 1, 64)
+        whole("num_iter", num_iter, 1, 64)
+        self.image_nets = nn.ModuleList(
+            MWCNN(2 * (num_primal + 1), 2 * num_primal, channels=channels, num_scales=num_scales, num_convs=num_convs)
+            for _ in range(num_iter)
+        )
+        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, echo, y, x) complex64."""
+        kspace, mask = measured(scan, "xpdnet")
+        sens = sensitivities(scan, self.sens_net, "xpdnet")
+        start = initial_image(kspace, mask, sens)
+        plane = (-1, 1, *start.shape[-2:])
+        f = start.reshape(plane).repeat(1, self.num_primal, 1, 1)
+        for net in self.image_nets:
+            gradient = data_gradient(f[:, 0].reshape(start.shape), start, sens, mask).reshape(plane)
+            f = f + to_complex(net(to_channels(torch.cat((f, gradient), dim=1))))
+        return Estimate(image=f[:, 0].reshape(start.shape))
