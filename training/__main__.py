@@ -18,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluate.add_argument("weights", help="a .safetensors file, or the name of weights that ship")
     for command in (fit, evaluate):
         command.add_argument("recipe", help="a YAML file, for example training/recipes/demo.yaml")
-        command.add_argument("overrides", nargs="*", metavar="key=value", help="data=FOLDER steps=100 loss.ssim=0.5 ...")
+        command.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="data=FOLDER steps=100 loss.ssim=0.5 ..."
+        )
     args = parser.parse_args(arguments)
     try:
         from training.options import read

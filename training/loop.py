@@ -58,7 +58,7 @@ def fit(options: Options, *, stop_at: int | None = None) -> Path:
     (folder / "options.json").write_text(json.dumps(dataclasses.asdict(options), indent=1), encoding="utf-8")
 
     network = store.create(options.network.name, **options.network.options).to(device)
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(options.optimiser.ema))
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(options.optimiser.ema))  # type: ignore[no-untyped-call]
     settings = options.optimiser
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     start = _resume(folder, options, network, average, optimiser)
@@ -68,7 +68,9 @@ def fit(options: Options, *, stop_at: int | None = None) -> Path:
 
     for step, batch in zip(
         range(start, options.steps),
-        _loaded(Examples(training, options, stream=0, batch=options.batch), range(start, options.steps), options.workers),
+        _loaded(
+            Examples(training, options, stream=0, batch=options.batch), range(start, options.steps), options.workers
+        ),
         strict=True,
     ):
         if step == stop_at:
@@ -83,10 +85,10 @@ def fit(options: Options, *, stop_at: int | None = None) -> Path:
         if not bool(torch.isfinite(value)):
             raise InputError(
                 f"the loss of step {step} is {value.item()}: batch {step} of seed {options.seed} "
-                f"(k-space {tuple(batch.scan.kspace.shape)}); the checkpoint before it is kept in {folder}"
+                f"(target {tuple(batch.target.shape)}); the checkpoint before it is kept in {folder}"
             )
         optimiser.zero_grad(set_to_none=True)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
         if bool(torch.isfinite(norm)):
             optimiser.step()
@@ -97,7 +99,8 @@ def fit(options: Options, *, stop_at: int | None = None) -> Path:
         if done % 20 == 0:
             rate = (time.monotonic() - began) / (done - start)
             left = rate * (options.steps - done) / 60
-            text = f"step {done}/{options.steps}  loss {np.mean(losses[-100:]):.4f}  {rate:.2f} s/step  {left:.0f} min left"
+            mean = np.mean(losses[-100:])
+            text = f"step {done}/{options.steps}  loss {mean:.4f}  {rate:.2f} s/step  {left:.0f} min left"
             print(text, end="\r" if sys.stdout.isatty() else "\n", flush=True)
         if done % options.validation.every == 0 or done == options.steps:
             scores = validate(average.module, checked, folder / f"step{done:06d}.png")
@@ -136,7 +139,7 @@ def validate(network: nn.Module, examples: Sequence[Example], picture: Path | No
                 scores.setdefault(prefix + name, []).append(float(metric(image, target).mean()))
         rows.append(tuple(x[0, 0].cpu() for x in (images["zf_"], images[""], target)))
     if picture is not None:
-        panel.write(picture, rows[:8])  # type: ignore[arg-type]
+        panel.write(picture, rows[:8])
     return {name: float(np.mean(values)) for name, values in scores.items()}
 
 
@@ -148,7 +151,7 @@ def _loaded(examples: Examples, order: range, workers: int) -> Iterator[Example]
         sampler=order,
         num_workers=workers,
         prefetch_factor=8 if workers else None,
-        collate_fn=_as_it_is,
+        collate_fn=_as_it_is,  # type: ignore[arg-type]
     )
     return iter(loader)
 
@@ -198,7 +201,8 @@ def _resume(
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["trains"] != _trains(options):
         raise InputError(
-            f"{path} was made with another network, preparation or data; go on with its options.json, or choose another folder"
+            f"{path} was made with other options (network, preparation, simulated, seed or batch); "
+            f"they are in {folder / 'options.json'}; to start anew, choose another folder"
         )
     network.load_state_dict(state["network"])
     average.load_state_dict(state["average"])
@@ -210,7 +214,7 @@ def _resume(
 def _trains(options: Options) -> str:
     """A digest of the options that may not change within a run; length, threads and folders may."""
     fixed = (options.network, options.preparation, options.simulated, options.seed, options.batch)
-    text = json.dumps([dataclasses.asdict(x) if dataclasses.is_dataclass(x) else x for x in fixed])  # type: ignore[arg-type]
+    text = json.dumps([dataclasses.asdict(x) if dataclasses.is_dataclass(x) else x for x in fixed])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -223,9 +227,7 @@ def _log(path: Path, row: dict[str, Any]) -> None:
         writer.writerow(row)
 
 
-def _write_weights(
-    options: Options, network: nn.Module, scores: dict[str, float], training: Sequence[Volume]
-) -> Path:
+def _write_weights(options: Options, network: nn.Module, scores: dict[str, float], training: Sequence[Volume]) -> Path:
     """The weights file: averaged weights, how to prepare their input, and where they come from."""
     path = Path(options.weights)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ __all__ = ["loss"]
 
 
 def loss(image: Tensor, target: Tensor, weights: Loss) -> Tensor:
-    """Weighted mean of 1 - SSIM and L1 of magnitudes, and of L1 of complex images; L1 relative to the target's maximum."""
+    """Weighted mean of 1 - SSIM and L1 of magnitudes, and L1 of complex images; L1 relative to the target's maximum."""
     terms = []
     peak = target.abs().amax(dim=(-2, -1), keepdim=True)
     # abs has no gradient at 0, where sensitivities vanish

@@ -27,7 +27,7 @@ def ssim(image: Tensor, target: Tensor, *, width: int = 7) -> Tensor:
     centre = y.mean(dim=(-2, -1), keepdim=True)
     u, v = x - centre, y - centre
     means = functional.avg_pool2d(torch.cat((u, v, u * u, v * v, u * v), dim=1), width, stride=1)
-    mean_u, mean_v, mean_uu, mean_vv, mean_uv = means.split(1, dim=1)
+    mean_u, mean_v, mean_uu, mean_vv, mean_uv = (means[:, i : i + 1] for i in range(5))
     sample = width**2 / (width**2 - 1)
     var_x, var_y = sample * (mean_uu - mean_u**2), sample * (mean_vv - mean_v**2)
     covariance = sample * (mean_uv - mean_u * mean_v)
@@ -39,10 +39,11 @@ def ssim(image: Tensor, target: Tensor, *, width: int = 7) -> Tensor:
 
 def psnr(image: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio, dB: 10 log10(max(target)^2 / mean squared error)."""
-    error = ((image - target) ** 2).mean(dim=(-2, -1))
-    return 10 * torch.log10(target.amax(dim=(-2, -1)) ** 2 / error)
+    peak, error = target.amax(dim=(-2, -1)), ((image - target) ** 2).mean(dim=(-2, -1))
+    return 10 * torch.log10(peak**2 / error)
 
 
 def nmse(image: Tensor, target: Tensor) -> Tensor:
     """Squared error over the target's energy."""
-    return ((image - target) ** 2).sum(dim=(-2, -1)) / (target**2).sum(dim=(-2, -1))
+    error, energy = ((image - target) ** 2).sum(dim=(-2, -1)), (target**2).sum(dim=(-2, -1))
+    return error / energy

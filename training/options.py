@@ -120,7 +120,9 @@ def read(recipe: str | Path, overrides: Sequence[str] = ()) -> Options:
     try:
         values = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
         pairs = [(text, *text.partition("=")) for text in overrides]
-        settings = [(text, key, yaml.safe_load(value) if equals else None, equals) for text, key, equals, value in pairs]
+        settings = [
+            (text, key, yaml.safe_load(value) if equals else None, equals) for text, key, equals, value in pairs
+        ]
     except OSError as error:
         raise InputError(f"cannot read the recipe {recipe}: {error.strerror or error}") from None
     except yaml.YAMLError as error:

@@ -1,4 +1,4 @@
-"""A scan that never took place: phantom, receive coils, phase, noise. Every random draw comes from an explicit generator.
+"""A scan that never took place: phantom, receive coils, phase, noise. All draws come from an explicit generator.
 
 Axes: image (..., y, x); coil images, sens and k-space (..., coil, y, x). Lengths are in half fields of view: the plane
 spans [-1, 1) along y and x, pixel n // 2 at 0, and z goes through it. Draws are NumPy's, so that a seed gives the same
@@ -57,7 +57,7 @@ def phantom(
     supersampling: int = 4,
     like: Array | None = None,
 ) -> Array:
-    """Sum of ellipses (y, x) float32, row 0 at the front; each pixel is the mean of supersampling^2 points inside it."""
+    """Sum of ellipses (y, x) float32, row 0 at the front; a pixel is the mean of supersampling^2 points inside it."""
     fine = (np.arange(supersampling) + 0.5) / supersampling - 0.5
     y, x = ((_positions(n)[:, None] + fine * 2 / n).ravel() for n in shape)
     image = np.zeros((y.size, x.size), dtype=np.float32)
@@ -141,7 +141,7 @@ def random_phase(
 def random_covariance(
     rng: np.random.Generator, coils: int, *, coupling: float = 0.3, spread: float = 0.2, like: Array | None = None
 ) -> Array:
-    """Noise covariance (coil, coil) complex64 of coupled coils with different gains; positive definite, mean variance 1.
+    """Noise covariance (coil, coil) complex64 of coupled coils of different gains: positive definite, mean variance 1.
 
     coupling: how much of each neighbour's noise a coil receives, less with distance; spread: of the gains' logarithm.
     """

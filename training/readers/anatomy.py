@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,15 +54,16 @@ def load_folder(data: str | None) -> list[Volume]:
 
 
 def load_volume(path: Path, name: str) -> Volume:
-    """One file. NIfTI axes are kept as stored, reversed to (z, y, x). Raises InputError for NaN and for other shapes."""
+    """One file. NIfTI axes are kept as stored, reversed to (z, y, x). Raises InputError for NaN and other shapes."""
     if path.suffix == ".cfl":
         data, spacing = _cfl(path), (1.0, 1.0, 1.0)
     else:
         import nibabel
 
-        nifti = nibabel.load(path)
+        nifti: Any = nibabel.load(path)
         data = np.asarray(nifti.dataobj, dtype=np.float32).T
-        spacing = tuple(float(s) for s in nifti.header.get_zooms()[2::-1])
+        x, y, z = (float(s) for s in nifti.header.get_zooms()[:3])
+        spacing = (z, y, x)
     if data.ndim != 3 or not np.isfinite(data).all():
         raise InputError(f"{path}: expected three axes and finite values, got shape {data.shape[::-1]}")
     data = np.maximum(data, 0)
@@ -73,12 +75,12 @@ def _cfl(path: Path) -> Image:
     """Magnitude of a BART file, (z, y, x)."""
     header = path.with_suffix(".hdr").read_text(encoding="ascii").splitlines()
     shape = tuple(int(n) for n in header[1].split() if int(n) > 1)
-    image = np.abs(np.fromfile(path, dtype=np.complex64).reshape(shape, order="F")).T
+    image: Image = np.abs(np.fromfile(path, dtype=np.complex64).reshape(shape, order="F")).T
     return image[None] if image.ndim == 2 else image
 
 
 def draw_image(volume: Volume, rng: np.random.Generator, shape: tuple[int, int]) -> torch.Tensor:
-    """A random slice in a random orientation, position, size and contrast on a grid of `shape`; (y, x) float32, 0 to 1."""
+    """A random slice in random orientation, place, size and contrast on a grid of `shape`: (y, x), bright tissue 1."""
     plane, spacing = _draw_slice(volume, rng)
     return _contrast(_place(plane, spacing, rng, shape), rng)
 

@@ -64,6 +64,7 @@ def prepared(raw: Raw, coil_images: Array, preparation: Preparation) -> tuple[Ex
     both = dataclasses.replace(raw, kspace=torch.cat((raw.kspace, fftc(coil_images)), dim=1))
     scan = prepare(both, dataclasses.replace(preparation, normalisation="none")).scan
     echoes = raw.kspace.shape[1]
+    assert scan.kspace is not None
     mixed = dataclasses.replace(
         raw,
         kspace=scan.kspace[:, :echoes],
@@ -81,9 +82,7 @@ def prepared(raw: Raw, coil_images: Array, preparation: Preparation) -> tuple[Ex
     return Example(ready.scan, target / ready.scale[:, None, None, None], ready.scale), float(explained.min())
 
 
-def draw(
-    volumes: list[Volume], settings: Simulated, batch: int, rng: np.random.Generator
-) -> tuple[Raw, Array]:
+def draw(volumes: list[Volume], settings: Simulated, batch: int, rng: np.random.Generator) -> tuple[Raw, Array]:
     """A random scan, and its noise-free, fully sampled coil images (batch, 1, coil, y, x)."""
     shape = (int(rng.choice(settings.matrix)), int(rng.choice(settings.matrix)))
     coils = round(float(np.exp(rng.uniform(*np.log(settings.coils)))))
@@ -116,11 +115,11 @@ def draw(
 def _sensitivities(rng: np.random.Generator, coils: int, shape: tuple[int, int]) -> Any:
     """Coils around a slice in any orientation to the main field and at any height, with root sum of squares of 1.
 
-    Scanners correct the intensity of surface coils, and anatomy here is of corrected images; some of the fall-off is kept.
+    Scanners correct the intensity of surface coils, and the anatomy is of such images; some of the fall-off is kept.
     """
     loops = simulate.random_loops(rng, coils, distance=rng.uniform(1.15, 1.7))
     field = rng.standard_normal(3) if rng.random() < 0.5 else np.array([0.0, 0.0, 1.0])
-    sens = simulate.sensitivities(loops, shape, z=rng.uniform(-0.4, 0.4), field=field, like=LIKE)
+    sens = simulate.sensitivities(loops, shape, z=rng.uniform(-0.4, 0.4), field=tuple(field), like=LIKE)
     power = torch.sum(sens.abs() ** 2, dim=0)
     return sens * power ** (-0.5 * rng.uniform(0.3, 1.0))
 
