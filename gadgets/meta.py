@@ -49,7 +49,7 @@ def meta_of(
         "ImageComments": "; ".join(comments),
     }
     if echo_time is not None:
-        meta["GADGETRON_TE"] = repr(float(echo_time) * 1e3)
+        meta["GADGETRON_TE"] = format(echo_time * 1e3, ".6g")
     identity = None if header.measurementInformation is None else header.measurementInformation.measurementID
     if identity:
         meta["measurementID"] = identity

@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+
+import ismrmrd
+import numpy as np
+import pytest
+from ismrmrd import xsd
+
+from gadgets.frame import Frame, Space
+from gadgets.images import images
+from gadgets.network import network
+from gadgets.sort import sort
+from mrnets.contract import Estimate
+from mrnets.errors import InputError
+from mrnets.physics.fourier import fftc, ifftc, resize
+from tests.gadgets import synthetic
+
+NY, NX = 12, 16
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def sorted_frames(rng, header, *, slices=1, repetitions=1, matrix=(NX, NY, 1), contrasts=1):
+    x, y, z = matrix
+    stream = []
+    for repetition in range(repetitions):
+        for n in range(slices):
+            for contrast in range(contrasts):
+                kspace = synthetic.to_kspace(synthetic.coil_images(rng, 2, y, x, z))
+                stream.append(
+                    synthetic.lines(kspace, slice=n, repetition=repetition, contrast=contrast, set=3, phase=2)
+                )
+    return list(sort(stream, header))
+
+
+def estimated(frame, image=None, **fields):
+    if image is None and not fields:
+        image = frame.raw.kspace[:, :, 0]
+    return replace(frame, estimate=Estimate(image=image, **fields), history=("prewhitened", "varnet"))
+
+
+def plain(matrix=(NX, NY, 1), **options):
+    te = options.pop("te", ())
+    return synthetic.header(synthetic.encoding(matrix, **options), te=te)
+
+
+def one(rng, header=None, **fields):
+    header = header or plain()
+    (frame,) = sorted_frames(rng, header)
+    return list(images([estimated(frame, **fields)], header))
+
+
+class TestOnePicture:
+    def test_pixels_are_neither_flipped_nor_turned(self, rng):
+        """As Gadgetron's own chain has it: rows are encode step 1, the readout runs fastest, both from low to high."""
+        truth = synthetic.coil_images(rng, 1, NY, NX)
+        frames = sort([synthetic.lines(synthetic.to_kspace(truth))], plain())
+        (image,) = images(network(frames, plain(), network="zerofilled"), plain())
+        assert image.data.shape == (1, 1, NY, NX)
+        assert image.data.dtype == np.float32
+        np.testing.assert_allclose(image.data[0], np.abs(truth[0]), rtol=1e-4, atol=1e-5)
+
+    def test_geometry_counters_and_times_are_those_of_the_central_line(self, rng):
+        (frame,) = sorted_frames(rng, plain())
+        (image,) = images([estimated(frame)], plain())
+        head = image.getHead()
+        assert list(head.position) == [1, 2, 3]
+        assert list(head.read_dir) == [1, 0, 0]
+        assert list(head.phase_dir) == [0, 1, 0]
+        assert list(head.slice_dir) == [0, 0, 1]
+        assert list(head.patient_table_position) == [0, 0, -5]
+        assert list(head.field_of_view) == [32, 24, 2]
+        assert list(head.matrix_size) == [NX, NY, 1]
+        assert (head.set, head.phase, head.slice, head.repetition) == (3, 2, 0, 0)
+        assert head.acquisition_time_stamp == 1000 + NY // 2
+        assert list(head.physiology_time_stamp) == [7, 7, 7]
+        assert (head.version, head.image_type, head.image_index, head.image_series_index) == (1, 1, 1, 1)
+
+    @pytest.mark.parametrize(
+        ("output", "part", "image_type", "dtype"),
+        [
+            ("magnitude", np.abs, ismrmrd.IMTYPE_MAGNITUDE, np.float32),
+            ("phase", np.angle, ismrmrd.IMTYPE_PHASE, np.float32),
+            ("real", np.real, ismrmrd.IMTYPE_REAL, np.float32),
+            ("imaginary", np.imag, ismrmrd.IMTYPE_IMAG, np.float32),
+            ("complex", np.asarray, ismrmrd.IMTYPE_COMPLEX, np.complex64),
+        ],
+    )
+    def test_outputs(self, rng, output, part, image_type, dtype):
+        (frame,) = sorted_frames(rng, plain())
+        (image,) = images([estimated(frame)], plain(), output=output)
+        assert image.data.dtype == dtype
+        assert image.image_type == image_type
+        np.testing.assert_allclose(image.data[0, 0], part(frame.raw.kspace[0, 0, 0]), rtol=1e-6)
+
+    def test_serialises(self, rng):
+        (image,) = one(rng)
+        again = ismrmrd.Image.from_bytes(image.to_bytes())
+        np.testing.assert_array_equal(again.data, image.data)
+        assert again.meta == image.meta
+
+    def test_no_estimate(self, rng):
+        with pytest.raises(InputError, match="without an estimate"):
+            list(images(sorted_frames(rng, plain()), plain()))
+
+    def test_other_items_pass(self):
+        assert list(images(["text"], plain())) == ["text"]
+
+
+class TestGrid:
+    """Encoded and wanted grid differ: the true object is known, band-limited, at any resolution."""
+
+    def smooth(self, rng, shape):
+        """A random object whose k-space is non-zero within 6 lines of the centre only."""
+        return resize(synthetic.coil_images(rng, 1, 6, 6)[0, 0], shape)
+
+    def made(self, pixels, encoded, recon):
+        header = plain()
+        (frame,) = sorted_frames(np.random.default_rng(1), header)
+        frame = replace(frame, encoded=encoded, recon=recon)
+        (image,) = images([estimated(frame, image=pixels[None, None])], header, output="complex")
+        return image
+
+    def test_phase_oversampling_is_cropped(self, rng):
+        pixels = synthetic.coil_images(rng, 1, 20, 16)[0, 0]
+        image = self.made(pixels, Space((16, 20, 1), (32, 40, 5)), Space((16, 12, 1), (32, 24, 5)))
+        np.testing.assert_allclose(image.data[0, 0], pixels[4:16], atol=1e-6)
+        assert list(image.field_of_view) == [32, 24, 5]
+
+    def test_interpolation_is_zero_filling_with_intensities_kept(self, rng):
+        kspace = self.smooth(rng, (12, 16))
+        image = self.made(ifftc(kspace), Space((16, 12, 1), (32, 24, 5)), Space((32, 24, 1), (32, 24, 5)))
+        expected = ifftc(resize(kspace, (24, 32))) * 2
+        np.testing.assert_allclose(image.data[0, 0], expected, atol=1e-5)
+        np.testing.assert_allclose(image.data[0, 0, ::2, ::2], ifftc(kspace), atol=1e-5)
+
+    def test_both_at_once_and_odd(self, rng):
+        kspace = self.smooth(rng, (15, 16))
+        image = self.made(ifftc(kspace), Space((16, 15, 1), (32, 30, 5)), Space((16, 22, 1), (32, 22, 5)))
+        expected = ifftc(resize(kspace, (30, 16)))[4:26] * math.sqrt(2)
+        np.testing.assert_allclose(image.data[0, 0], expected, atol=1e-5)
+
+    def test_fewer_pixels(self, rng):
+        kspace = self.smooth(rng, (12, 16))
+        image = self.made(ifftc(kspace), Space((16, 12, 1), (32, 24, 5)), Space((8, 12, 1), (32, 24, 5)))
+        np.testing.assert_allclose(image.data[0, 0], ifftc(kspace)[:, ::2], atol=1e-5)
+
+    def test_field_of_view_unknown(self, rng):
+        pixels = synthetic.coil_images(rng, 1, 12, 16)[0, 0]
+        image = self.made(pixels, Space((16, 12, 1), (0, 0, 0)), Space((16, 12, 1), (0, 0, 0)))
+        np.testing.assert_allclose(image.data[0, 0], pixels, atol=1e-6)
+
+    def test_maps_and_labels_are_not_smoothed(self, rng):
+        header = plain(recon=(2 * NX, 2 * NY, 1))
+        (frame,) = sorted_frames(rng, header)
+        r2 = rng.random((1, NY, NX)).astype(np.float32)
+        logits = rng.random((1, 3, NY, NX)).astype(np.float32)
+        out = list(images([estimated(frame, maps={"R2*": r2}, logits=logits)], header))
+        assert [image.data.shape[-2:] for image in out] == [(2 * NY, 2 * NX)] * 2
+        np.testing.assert_array_equal(out[0].data[0, 0, ::2, ::2], r2[0])
+        assert set(np.unique(out[0].data)) <= set(np.unique(r2))
+        np.testing.assert_array_equal(out[1].data[0, 0, ::2, ::2], logits[0].argmax(axis=0))
+
+
+class TestVolume:
+    def test_one_image_with_axes_in_order(self, rng):
+        truth = synthetic.coil_images(rng, 1, 12, 16, 6)
+        header = plain((16, 12, 6))
+        (frame,) = sort([synthetic.lines(synthetic.to_kspace(truth))], header)
+        estimate = Estimate(image=ifftc(frame.raw.kspace)[:, :, 0])
+        (image,) = images([replace(frame, estimate=estimate)], header)
+        assert list(image.getHead().matrix_size) == [16, 12, 6]
+        np.testing.assert_allclose(image.data[0], np.abs(truth[0]), atol=1e-5)
+
+    def test_slice_oversampling_and_interpolation(self, rng):
+        kspace = resize(synthetic.coil_images(rng, 1, 6, 8, 4), (8, 12, 16), axes=(-3, -2, -1))
+        header = plain((16, 12, 8), fov=(32, 24, 16), recon=(16, 24, 6), recon_fov=(32, 24, 12))
+        (frame,) = sort([synthetic.lines(kspace)], header)
+        estimate = Estimate(image=ifftc(frame.raw.kspace)[:, :, 0])
+        (image,) = images([replace(frame, estimate=estimate)], header, output="complex")
+        zero_filled = resize(kspace, (24,), axes=(-2,))
+        expected = ifftc(zero_filled, axes=(-3, -2, -1))[0, 1:7] * math.sqrt(2)
+        np.testing.assert_allclose(image.data[0], expected, atol=1e-5)
+
+    def test_labels_of_a_volume_by_slices_and_by_a_3d_network(self, rng):
+        header = plain((16, 12, 6))
+        (frame,) = sorted_frames(rng, header, matrix=(16, 12, 6))
+        labels = rng.integers(0, 4, (6, 12, 16))
+        logits = np.eye(4, dtype=np.float32)[labels]  # (z, y, x, class)
+        by_slices = logits.transpose(2, 3, 0, 1)  # (x, class, z, y)
+        whole = logits.transpose(3, 0, 1, 2)[None]
+        for given in (by_slices, whole):
+            (image,) = images([estimated(frame, logits=given)], header)
+            assert image.data.dtype == np.uint16
+            np.testing.assert_array_equal(image.data[0], labels)
+
+
+class TestSeries:
+    def test_one_for_each_field_with_numbers_of_their_own(self, rng):
+        header = plain(te=[3.0])
+        frames = sorted_frames(rng, header, slices=2)
+        maps = {"R2*": np.full((1, NY, NX), 20.0), "B0": np.full((1, NY, NX), -30.0)}
+        logits = np.zeros((1, 3, NY, NX), np.float32)
+        logits[:, 1] = 1
+        full = [estimated(frame, image=frame.raw.kspace[:, :, 0], maps=maps, logits=logits) for frame in frames]
+        out = list(images(full, header, series=10))
+        assert len(out) == 8
+        roles = {image.meta["GADGETRON_DataRole"]: image.image_series_index for image in out}
+        assert roles == {"Image": 10, "B0": 11, "R2*": 12, "Segmentation": 13}
+        numbers = [(image.image_series_index, image.image_index) for image in out]
+        assert sorted(numbers) == [(series, index) for series in (10, 11, 12, 13) for index in (1, 2)]
+        types = {image.meta["GADGETRON_DataRole"]: image.image_type for image in out}
+        assert types["B0"] == ismrmrd.IMTYPE_REAL
+        assert types["R2*"] == ismrmrd.IMTYPE_MAGNITUDE
+        segmentation = next(image for image in out if image.image_series_index == 13)
+        assert segmentation.data.dtype == np.uint16
+        assert (segmentation.data == 1).all()
+
+    def test_slices_repetitions_and_echoes(self, rng):
+        header = plain(te=[3.0, 7.5], limits={"contrast": (0, 1, 0)})
+        frames = sorted_frames(rng, header, slices=3, repetitions=2, contrasts=2)
+        out = list(images([estimated(frame) for frame in frames], header))
+        found = [(image.repetition, image.slice, image.contrast, image.image_index) for image in out]
+        expected = [(r, s, c) for r in range(2) for s in range(3) for c in range(2)]
+        assert found == [(*counters, n + 1) for n, counters in enumerate(expected)]
+        assert [image.meta["GADGETRON_TE"] for image in out[:2]] == ["3.000000026077032", "7.499999832361937"]
+        assert [image.position[2] for image in out[:6:2]] == [3, 4, 5]
+
+
+class TestMeta:
+    def test_what_gadgetron_chains_need(self, rng):
+        header = plain(recon=(NX, 2 * NY, 1))
+        header.measurementInformation = xsd.measurementInformationType(
+            measurementID="a_1", patientPosition=xsd.patientPositionType.HFS, protocolName="t2"
+        )
+        (image,) = one(rng, header)
+        meta = image.meta
+        assert meta["encoding"] == "0"
+        assert meta["encoding_FOV"] == meta["recon_FOV"] == ["32", "24", "2"]
+        assert meta["encoded_matrix"] == meta["recon_matrix"] == ["16", "24", "1"]
+        assert meta["sampling_limits_E1"] == ["0", "6", "11"]
+        assert meta["PatientPosition"] == ["1", "2", "3"]
+        assert meta["read_dir"] == ["1", "0", "0"]
+        assert meta["GADGETRON_DataRole"] == "Image"
+        assert meta["GADGETRON_ImageProcessingHistory"] == ["prewhitened", "varnet"]
+        assert meta["SequenceDescription"] == "t2_varnet"
+        assert meta["measurementID"] == "a_1"
+        assert "FALLBACK" not in str(meta)
+
+    def test_notes_and_fallback_reach_every_image(self, rng):
+        header = plain()
+        frames = [
+            replace(estimated(frame), fallback=True, notes=("FALLBACK to cgsense: it failed",), history=("cgsense",))
+            for frame in sorted_frames(rng, header, slices=2)
+        ]
+        for image in images(frames, header):
+            assert "FALLBACK to cgsense: it failed" in image.meta["GADGETRON_ImageComment"]
+            assert image.meta["SequenceDescription"] == "cgsense_FALLBACK"
+
+    def test_header_without_measurement_information(self, rng):
+        header = plain()
+        header.measurementInformation = None
+        assert one(rng, header)[0].meta["SequenceDescription"] == "varnet"
+
+
+class TestShort:
+    def frames(self, brightness):
+        header = plain()
+        found = sorted_frames(np.random.default_rng(1), header, slices=len(brightness))
+        ramp = np.linspace(0, 1, NX * NY, dtype=np.float32).reshape(NY, NX)
+        return [
+            estimated(f, image=(b * ramp)[None, None].astype(np.complex64))
+            for f, b in zip(found, brightness, strict=True)
+        ]
+
+    def maxima(self, brightness, **options):
+        out = list(images(self.frames(brightness), plain(), format="short", **options))
+        assert all(image.data.dtype == np.uint16 for image in out)
+        ratios = {image.meta["GADGETRON_ImageScaleRatio"] for image in out}
+        assert len(ratios) == 1
+        return [int(image.data.max()) for image in out]
+
+    def test_one_scale_for_the_series(self):
+        assert self.maxima([1, 4, 2]) == [1024, 4095, 2048]
+
+    def test_from_the_first_image(self, caplog):
+        with caplog.at_level(logging.WARNING):
+            assert self.maxima([1, 4, 20], scaling="first") == [4095, 16380, 65535]
+        assert "clipped" in caplog.text
+
+    def test_given(self):
+        assert self.maxima([1, 4], scale=100.0) == [100, 400]
+
+    def test_empty_images(self):
+        assert self.maxima([0, 0]) == [0, 0]
+        assert list(images([], plain(), format="short")) == []
+
+    def test_images_that_can_come_at_once_do(self):
+        for options, early in (({"scaling": "first"}, True), ({"scale": 2.0}, True), ({}, False)):
+
+            def stream():
+                yield self.frames([1])[0]
+                yield "end"
+
+            out = list(images(stream(), plain(), format="short", **options))
+            assert isinstance(out[0], str) is not early
+
+    def test_phase(self):
+        (frame,) = self.frames([1])
+        angles = np.linspace(-np.pi, np.pi, NX * NY, dtype=np.float32).reshape(1, 1, NY, NX)
+        frame = estimated(frame, image=np.exp(1j * angles).astype(np.complex64))
+        (image,) = images([frame], plain(), format="short", output="phase")
+        expected = np.rint((angles[0, 0] + np.pi) * 4095 / (2 * np.pi))
+        inner = np.s_[1:-1]
+        np.testing.assert_allclose(image.data[0, 0].astype(int)[inner], expected[inner], atol=1)
+
+    def test_maps_stay_in_their_units(self):
+        (frame,) = self.frames([1])
+        frame = estimated(frame, maps={"T2": np.full((1, NY, NX), 0.05)})
+        (image,) = images([frame], plain(), format="short")
+        assert image.data.dtype == np.float32
+        assert image.data[0, 0, 0, 0] == np.float32(0.05)
+
+    @pytest.mark.parametrize("output", ["real", "imaginary", "complex"])
+    def test_signs(self, output):
+        with pytest.raises(InputError, match="format short is for magnitude and phase"):
+            list(images([], plain(), format="short", output=output))
+
+    @pytest.mark.parametrize("scale", [0.0, -1.0])
+    def test_absurd_scale(self, scale):
+        with pytest.raises(InputError, match="scale must be positive"):
+            list(images([], plain(), format="short", scale=scale))
+
+
+def test_phase_oversampling_from_lines_to_image(rng):
+    truth = synthetic.coil_images(rng, 1, 20, 32)
+    header = plain((32, 20, 1), fov=(64, 40, 5), recon=(16, 16, 1), recon_fov=(32, 32, 5))
+    frames = list(sort([synthetic.lines(fftc(truth))], header))
+    assert isinstance(frames[0], Frame)
+    (image,) = images(network(frames, header, network="zerofilled"), header)
+    np.testing.assert_allclose(image.data[0, 0], np.abs(truth[0, 0, 2:18, 8:24]), atol=1e-5)

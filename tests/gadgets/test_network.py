@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import gadgets.network as module
+from gadgets.coils import coils
+from gadgets.compress import compress
+from gadgets.images import images
+from gadgets.network import network
+from mrnets import store
+from mrnets.contract import Estimate
+from mrnets.errors import InputError
+from mrnets.physics.coils import rss
+from mrnets.physics.fourier import ifftc
+from mrnets.prepare import Preparation
+from tests.gadgets.frames import SIZE, disc, frames, header, volume
+
+SMALL = {"num_cascades": 1, "channels": 2, "pooling_layers": 1}
+
+
+@pytest.fixture(autouse=True)
+def no_networks_of_other_tests(monkeypatch):
+    monkeypatch.setattr(module, "_models", {})
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return save(tmp_path / "small.safetensors")
+
+
+def save(path, seed=0, **preparation):
+    torch.manual_seed(seed)
+    store.save(
+        path,
+        store.create("varnet", **SMALL),
+        name="varnet",
+        options=SMALL,
+        preparation=Preparation(**preparation).to_json(),
+    )
+    return str(path)
+
+
+def failing(error=None, output=None):
+    """A network that raises, or gives what `output` makes of its scan."""
+
+    class Failing(torch.nn.Module):
+        def forward(self, scan):
+            if error is not None:
+                raise error
+            return output(scan)
+
+    return Failing()
+
+
+@pytest.fixture
+def broken(monkeypatch, weights):
+    """Weights whose network is the given one."""
+
+    def install(fake):
+        trained = store.load(weights)
+        monkeypatch.setattr(store, "load", lambda *_: replace(trained, network=fake))
+        return weights
+
+    return install
+
+
+def test_cgsense_gives_the_object_in_scanner_units():
+    (frame,) = network(frames(), header(), network="cgsense", options="iterations=50, regularisation=1e-4")
+    image = frame.estimate.image[0, 0].numpy()
+    difference = np.abs(image) - np.abs(disc())
+    assert np.linalg.norm(difference) < 0.06 * np.linalg.norm(disc())
+    assert frame.history == ("cgsense",)
+    assert not frame.fallback
+
+
+def test_zerofilled_without_calibration_is_rss():
+    (before,) = frames(calibration=0)
+    (frame,) = network([before], header(), network="zerofilled")
+    expected = rss(ifftc(before.raw.kspace))
+    np.testing.assert_allclose(frame.estimate.image.numpy().real, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["rss", "unitary"])
+def test_networks_without_weights_take_the_maps_of_the_chain(method):
+    given = list(coils(frames(), header(), method=method))
+    (frame,) = network(given, header(), network="zerofilled")
+    expected = np.sum(np.conj(given[0].raw.sens) * ifftc(given[0].raw.kspace), axis=-3)
+    np.testing.assert_allclose(frame.estimate.image.numpy(), expected, atol=1e-5)
+
+
+def test_weights_complete_the_preparation_and_batches_do_not_matter(weights):
+    scan = [volume()]
+    whole, parts = (next(network(scan, header(), weights=weights, batch=n)) for n in (16, 3))
+    assert whole.estimate.image.shape == (16, 1, SIZE, SIZE)
+    np.testing.assert_allclose(whole.estimate.image.numpy(), parts.estimate.image.numpy(), atol=1e-5)
+    assert whole.history[-1] == "small"
+
+
+def test_units_of_the_scanner(weights):
+    (frame,) = frames()
+    bright = replace(
+        frame, raw=replace(frame.raw, kspace=1000 * frame.raw.kspace, calibration=1000 * frame.raw.calibration)
+    )
+    one, thousand = (next(network([f], header(), weights=weights)).estimate.image for f in (frame, bright))
+    np.testing.assert_allclose(thousand.numpy(), 1000 * one.numpy(), rtol=1e-3, atol=1e-2)
+
+
+def test_unwhitened_data_are_noted(weights):
+    (frame,) = network(frames(), header(), weights=weights)
+    assert "no noise measurement" in frame.notes[0]
+    (frame,) = frames()
+    (frame,) = network([replace(frame, raw=replace(frame.raw, whitened=True))], header(), weights=weights)
+    assert frame.notes == ()
+
+
+def test_half_precision(weights):
+    (frame,) = network(frames(), header(), weights=weights, precision="bfloat16")
+    (exact,) = network(frames(), header(), weights=weights)
+    assert frame.estimate.image.dtype == torch.complex64
+    difference = frame.estimate.image - exact.estimate.image
+    assert torch.linalg.vector_norm(difference) < 0.05 * torch.linalg.vector_norm(exact.estimate.image)
+
+
+def test_other_items_pass():
+    assert list(network(["text"], header(), network="zerofilled")) == ["text"]
+
+
+class TestFallback:
+    def check(self, path, caplog, reason, fallback):
+        with caplog.at_level(logging.WARNING):
+            (frame,) = network(frames(), header(), weights=path, fallback=fallback)
+        (expected,) = network(frames(), header(), network=fallback)
+        np.testing.assert_array_equal(frame.estimate.image.numpy(), expected.estimate.image.numpy())
+        assert frame.fallback
+        assert frame.history[-1] == fallback
+        assert any("FALLBACK" in note and reason in note for note in frame.notes)
+        assert "FALLBACK" in caplog.text
+        (image,) = images([frame], header())
+        assert "FALLBACK" in image.meta["GADGETRON_SeqDescription"]
+        assert any(reason in comment for comment in image.meta["GADGETRON_ImageComment"])
+
+    @pytest.mark.parametrize("fallback", ["cgsense", "zerofilled"])
+    def test_out_of_memory(self, broken, caplog, fallback):
+        self.check(broken(failing(torch.OutOfMemoryError("out of memory"))), caplog, "out of memory", fallback)
+
+    @pytest.mark.parametrize("field", ["image", "maps", "logits"])
+    def test_values_that_are_not_finite(self, broken, caplog, field):
+        def output(scan):
+            bad = torch.full((1, 1, SIZE, SIZE), torch.nan)
+            values = {"maps": {"R2*": bad[:, 0]}, "image": bad + 0j, "logits": bad}
+            return replace(Estimate(image=torch.zeros(1, 1, SIZE, SIZE) + 0j), **{field: values[field]})
+
+        self.check(broken(failing(output=output)), caplog, "not finite", "cgsense")
+
+    def test_none(self, broken):
+        with pytest.raises(RuntimeError, match="broke"):
+            list(network(frames(), header(), weights=broken(failing(RuntimeError("broke"))), fallback="none"))
+
+    def test_one_bad_frame_does_not_spoil_the_others(self, broken):
+        def output(scan):
+            if float(scan.kspace.abs().sum()) == 0:
+                raise RuntimeError("empty")
+            return Estimate(image=torch.ones(1, 1, SIZE, SIZE) + 0j)
+
+        scan = frames(3)
+        scan[1] = replace(scan[1], raw=replace(scan[1].raw, kspace=0 * scan[1].raw.kspace))
+        out = list(network(scan, header(), weights=broken(failing(output=output))))
+        assert [frame.fallback for frame in out] == [False, True, False]
+
+    def test_contradictions_are_no_case_for_it(self, tmp_path):
+        path = save(tmp_path / "coils.safetensors", coils=4)
+        with pytest.raises(InputError, match="takes 4 coils"):
+            list(network(compress(frames(), header(), coils=3), header(), weights=path))
+        path = save(tmp_path / "sens.safetensors", sens="rss")
+        with pytest.raises(InputError, match="trained with rss sensitivities"):
+            list(network(coils(frames(), header()), header(), weights=path))
+        with pytest.raises(InputError, match="no calibration lines"):
+            list(network(frames(calibration=0), header(), weights=path))
+
+
+class TestErrorsBeforeTheFirstFrame:
+    @pytest.mark.parametrize(
+        ("options", "match"),
+        [
+            ({}, "either weights .* or network"),
+            ({"weights": "a", "network": "cgsense"}, "either weights .* or network"),
+            ({"weights": "nonesuch"}, "no weights 'nonesuch'"),
+            ({"weights": "/nowhere/a.safetensors"}, "/nowhere/a.safetensors"),
+            ({"weights": "/nowhere/a.safetensors", "options": "a=1"}, "options go with network"),
+            ({"network": "cgsens"}, "cgsense"),
+            ({"network": "varnet"}, "has to be trained"),
+            ({"network": "cgsense", "options": "iteration=3"}, "iterations"),
+            ({"network": "cgsense", "options": "iterations=many"}, "iterations"),
+            ({"network": "cgsense", "options": "iterations"}, "options must be like"),
+            ({"network": "cgsense", "device": "abacus"}, "no such device"),
+            ({"network": "cgsense", "device": "cuda:77"}, "torch finds"),
+            ({"network": "cgsense", "batch": 0}, "batch"),
+        ],
+    )
+    def test_what_cannot_be_had(self, options, match):
+        def never():
+            pytest.fail("the stream was read")
+            yield
+
+        with pytest.raises(InputError, match=match):
+            list(network(never(), header(), **options))
+
+
+class TestOnceForEachProcess:
+    def test_loaded_once(self, weights, monkeypatch):
+        loads = []
+        load = store.load
+        monkeypatch.setattr(store, "load", lambda *given: loads.append(given) or load(*given))
+        for _ in range(3):
+            list(network([], header(), weights=weights))
+        assert len(loads) == 1
+
+    def test_a_replaced_file_is_loaded_again(self, weights, tmp_path):
+        one = next(network(frames(), header(), weights=weights)).estimate.image
+        save(tmp_path / "other.safetensors", seed=1)
+        (tmp_path / "other.safetensors").rename(weights)
+        other = next(network(frames(), header(), weights=weights)).estimate.image
+        assert not torch.equal(one, other)
+
+    def test_threads_share_one_and_get_the_same(self, weights, monkeypatch):
+        loads, results = [], []
+        load = store.load
+        monkeypatch.setattr(store, "load", lambda *given: loads.append(given) or load(*given))
+
+        def work():
+            results.append(next(network(frames(), header(), weights=weights)).estimate.image)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(loads) == 1
+        assert len(results) == 4
+        for result in results[1:]:
+            assert torch.equal(result, results[0])
+
+
+@pytest.mark.gpu
+def test_the_device_gives_the_same(weights):
+    pytest.importorskip("cupy")
+    (here,) = network(frames(), header(), weights=weights, device="cpu")
+    (there,) = network(frames(), header(), weights=weights, device="cuda")
+    assert there.estimate.image.is_cuda
+    np.testing.assert_allclose(there.estimate.image.cpu().numpy(), here.estimate.image.numpy(), atol=1e-3)
