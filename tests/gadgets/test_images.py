@@ -103,7 +103,7 @@ class TestOnePicture:
         (image,) = one(rng)
         again = ismrmrd.Image.from_bytes(image.to_bytes())
         np.testing.assert_array_equal(again.data, image.data)
-        assert again.meta == image.meta
+        assert again.meta.serialize() == image.meta.serialize()
 
     def test_no_estimate(self, rng):
         with pytest.raises(InputError, match="without an estimate"):
@@ -229,7 +229,7 @@ class TestSeries:
         found = [(image.repetition, image.slice, image.contrast, image.image_index) for image in out]
         expected = [(r, s, c) for r in range(2) for s in range(3) for c in range(2)]
         assert found == [(*counters, n + 1) for n, counters in enumerate(expected)]
-        assert [image.meta["GADGETRON_TE"] for image in out[:2]] == ["3.000000026077032", "7.499999832361937"]
+        assert [image.meta["GADGETRON_TE"] for image in out[:2]] == ["3", "7.5"]
         assert [image.position[2] for image in out[:6:2]] == [3, 4, 5]
 
 
