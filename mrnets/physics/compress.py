@@ -129,9 +129,26 @@ def _principal(gram: Array, coils: int) -> Array:
     return _adjoint(xp.flip(vectors[..., -coils:], axis=-1))
 
 
+def _principal_of_many(gram: Array, coils: int) -> Array:
+    """As `_principal`, for many large matrices (..., position, coil, coil) of which a few eigenvectors are wanted.
+
+    Subspace iteration with four guard vectors from the principal vectors of all positions together (Halko 2011), then
+    the small eigenproblem within: what is lost is less than the noise beside the signal. LAPACK's eigh of hundreds of
+    matrices takes twice the time, and ten times that on a busy host, where its threads wait for each other.
+    """
+    if gram.shape[-1] < 2 * (coils + 4):
+        return _principal(gram, coils)
+    xp = array_namespace(gram)
+    basis = _adjoint(_principal(xp.sum(gram, axis=-3, keepdims=True), coils + 4))
+    for _ in range(4):
+        basis, _triangle = xp.linalg.qr(xp.matmul(gram, basis))
+    within = xp.matmul(_adjoint(basis), xp.matmul(gram, basis))
+    return xp.matmul(_principal(within, coils), _adjoint(basis))
+
+
 def _geometric(gram: Array, coils: int, window: int, align: bool) -> Array:
     """Gram matrices (..., position, coil, coil) to matrices (..., position, coils, coil)."""
-    matrices = _principal(_windowed(gram, window), coils)
+    matrices = _principal_of_many(_windowed(gram, window), coils)
     return _aligned(matrices, gram) if align else matrices
 
 

@@ -124,6 +124,19 @@ def test_gdcc_matrices_have_orthonormal_rows_even_without_signal(xp, rng, align)
     assert_orthonormal_rows(compress.gdcc_matrices(xp.zeros((5, 8, 17), dtype=xp.complex64), 3, size=17, align=align))
 
 
+def test_many_coils_keep_as_much_signal_as_with_all_eigenvectors(xp, rng):
+    # 32 coils take subspace iteration; the reference is the full eigendecomposition of every position.
+    signal = fftc(coil_images(32, (48, 64)))
+    calibration = (signal + 0.02 * random_complex(np, rng, signal.shape))[:, 12:36].astype(np.complex64)
+    hybrid = np.moveaxis(ifftc(calibration, axes=(-1,)), -1, 0)
+    exact = np.linalg.svd(hybrid)[0][:, :, :8].conj().swapaxes(-1, -2)
+    ours = compress.gdcc_matrices(xp.asarray(calibration), 8, size=64, window=1)
+    assert_orthonormal_rows(ours)
+    kept = energy_kept(compress.compress(xp.asarray(signal), ours), signal)
+    assert kept > 0.99
+    assert kept == pytest.approx(energy_kept(compress.compress(signal, exact), signal), abs=1e-3)
+
+
 def test_white_noise_stays_white(xp, rng):
     matrices = compress.gdcc_matrices(xp.asarray(fftc(coil_images(8, (32, 64)))), 3, size=64)
     noise = to_numpy(compress.compress(random_complex(xp, rng, (8, 200, 64)), matrices)).reshape(3, -1)
