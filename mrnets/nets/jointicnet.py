@@ -23,7 +23,7 @@ class JointICNet(nn.Module):
 
     with U-Nets D_I on the image, D_F on its k-space and D_S on each of the given maps S0, where the descent starts.
     Steps and weights are learned for every iteration. k-space is scaled to an image maximum of 1 inside, so that a step
-    means the same for every scan. Each echo is a problem of its own, with its own S.
+    means the same for every scan. Echoes share S, whose data term is their mean.
 
     With `sens_net` S0 comes from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
@@ -79,8 +79,9 @@ def image_gradient(image: Tensor, sens: Tensor, kspace: Tensor, mask: Tensor) ->
 
 
 def sens_gradient(image: Tensor, sens: Tensor, kspace: Tensor, mask: Tensor) -> Tensor:
-    """Gradient of half |M F S x - y|^2 with respect to conj(S), for the S of each echo: (batch, echo, coil, y, x)."""
-    return image.conj()[..., None, :, :] * _residual(image, sens, kspace, mask)
+    """Gradient of half |M F S x - y|^2, its mean over echoes, with respect to conj(S): (batch, 1, coil, y, x)."""
+    products = image.conj()[..., None, :, :] * _residual(image, sens, kspace, mask)
+    return products.mean(dim=1, keepdim=True)
 
 
 def _residual(image: Tensor, sens: Tensor, kspace: Tensor, mask: Tensor) -> Tensor:

@@ -13,12 +13,15 @@ from mrnets.contract import Estimate, Scan
 from mrnets.physics.fourier import fftc, resize
 
 SMALL: dict[str, dict[str, Any]] = {
+    "ccnn": {"num_cascades": 2, "hidden_channels": 4, "n_convs": 3},
     "cgsense": {"iterations": 5},
     "unet": {"channels": 4, "pooling_layers": 2},
     "varnet": {"num_cascades": 2, "channels": 4, "pooling_layers": 2},
     "crnn": {"num_iterations": 3, "hidden_channels": 4, "n_convs": 1},
     "jointicnet": {"channels": 4},
     "kikinet": {"channels": 4},
+    "qcirim": {"conv_filters": (4, 4), "recurrent_filters": (4, 4), "time_steps": 2, "num_cascades": 2},
+    "qvarnet": {"num_cascades": 2, "channels": 4, "pooling_layers": 2},
     "lpdnet": {"num_primal": 2, "num_dual": 2, "num_iter": 2, "channels": 4},
     "vsnet": {"num_cascades": 2, "hidden_channels": 4, "n_convs": 2},
     "xpdnet": {"num_primal": 2, "num_iter": 2, "channels": 2, "num_scales": 2, "num_convs": 1},

@@ -17,7 +17,7 @@ from tests.mrnets.examples import SMALL, create, energy, pick, scan, scan_for, t
 NAMES = store.names()
 RECONSTRUCTION = [name for name in NAMES if store.describe(name).task == "reconstruction"]
 WITH_SENS_NET = [name for name in NAMES if "sens_net" in store.bind(name)]
-PARAMETERS = {"cgsense": 0, "unet": 31_024_386, "varnet": 19_634_712, "zerofilled": 0}
+PARAMETERS = {"ccnn": 1_131_551, "cgsense": 0, "unet": 31_024_386, "varnet": 19_634_712, "zerofilled": 0}
 ECHOES_SHARE = {"jointicnet"}
 """Networks that estimate one set of sensitivities from all echoes together."""
 EXACT_WHEN_FULLY_SAMPLED = ["cgsense", "zerofilled"]
@@ -139,7 +139,7 @@ def test_a_scan_without_sensitivities_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_SENS_NET)
 def test_can_estimate_its_own_sensitivities(name: str) -> None:
     network = create(name, sens_net=True, sens_channels=2, sens_pooling_layers=2)
-    example = dataclasses.replace(scan(batch=2), sens=None)
+    example = dataclasses.replace(scan_for(name, batch=2), sens=None)
     energy(network(example)).backward()
     assert all(bool((p.grad != 0).any()) for key, p in network.named_parameters() if key.startswith("sens_net"))
     with pytest.raises(InputError, match="calibration"):

@@ -1,0 +1,108 @@
+"""Relaxation maps as unknowns of a reconstruction: their start, the gradient of their data term, and their units.
+
+Axes: maps (batch, 4, y, x), real, in the order of `MAPS`; images (batch, echo, y, x);
+kspace (batch, echo, coil, y, x); sens (batch, 1, coil, y, x).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mrnets.blocks.consistency import data_gradient, initial_image, measured
+from mrnets.contract import Estimate, Scan
+from mrnets.errors import InputError
+from mrnets.physics.coils import cg_sense
+from mrnets.physics.relaxation import MAPS, check_echo_times, differential_adjoint, fit, signal
+
+__all__ = ["Initial", "Relaxometry", "relaxometry"]
+
+Initial = Literal["cgsense", "image"]
+_LARGEST_DECAY = 5.0
+"""Of the start, in its unit; beyond any tissue's."""
+_BACKGROUND = 1e-4
+"""Of the start: where the energy is this fraction of the largest, R2* and B0 are halved. Without signal a fit gives
+values at random, and larger ones than in tissue; a network that standardises its input would see little else."""
+
+
+@dataclass(frozen=True)
+class Relaxometry:
+    """The problem min over maps of the mean over echoes of half |M F S s(maps) - y|^2.
+
+    Networks work on maps in units of their own, in which a change by 1 of any map changes the signal by about S0:
+    R2* in 1/T and B0 in 1/(2 pi T), where T is the root mean square of the echo times; S0 in the largest magnitude of
+    the first images; the phase in rad. `units` (batch, 4, 1, 1) is their size in SI units and the scale of k-space.
+    """
+
+    start: Tensor
+    """E^H y, (batch, echo, y, x)."""
+    sens: Tensor
+    mask: Tensor
+    echo_times: Tensor
+    units: Tensor
+
+    def gradient(self, maps: Tensor) -> Tensor:
+        """Gradient of the data term, over the square of the unit of S0, with respect to `maps` in these units."""
+        physical = maps * self.units
+        residual = data_gradient(signal(physical, self.echo_times), self.start, self.sens, self.mask)
+        gradient: Tensor = differential_adjoint(physical, self.echo_times, residual)
+        return gradient * self.units / (self.units[:, 1:2] ** 2 * self.start.shape[1])
+
+    def estimate(self, maps: Tensor, steps: tuple[Estimate, ...] = ()) -> Estimate:
+        """The maps by their names, in SI units and the scale of k-space."""
+        return Estimate(maps=dict(zip(MAPS, (maps * self.units).unbind(1), strict=True)), steps=steps)
+
+
+def relaxometry(
+    scan: Scan, sens: Tensor, name: str, *, initial: Initial, iterations: int
+) -> tuple[Relaxometry, Tensor]:
+    """The problem of `scan`, and maps (in the network's units) to start from: the fit to a first reconstruction.
+
+    initial: "image" takes the complex images (batch, echo, y, x) that another network has left in `scan.image`;
+    "cgsense" makes them by that many iterations of CG-SENSE.
+    Raises InputError where echo times, echoes or images do not fit, with the name of the network.
+    """
+    kspace, mask = measured(scan, name)
+    echoes = kspace.shape[1]
+    times = check_echo_times(scan.echo_times, echoes, name)
+    images = _first_images(scan, sens, name, initial, iterations)
+    largest = images.abs().amax(dim=(-3, -2, -1))
+    largest = torch.where(largest > 0, largest, torch.ones_like(largest))
+    typical = math.sqrt(sum(t * t for t in times) / echoes)
+    units = torch.ones((len(kspace), 4, 1, 1), dtype=largest.dtype, device=largest.device)
+    units = units / units.new_tensor([typical, 1.0, 2 * math.pi * typical, 1.0])[:, None, None]
+    units[:, 1] = largest[:, None, None]
+    problem = Relaxometry(
+        start=initial_image(kspace, mask, sens),
+        sens=sens,
+        mask=mask,
+        echo_times=units.new_tensor(times),
+        units=units,
+    )
+    with torch.no_grad():
+        maps = fit(images, times) / units
+        maps[:, 0] = maps[:, 0].clamp(max=_LARGEST_DECAY)
+        energy = (images.abs() ** 2).mean(dim=1, keepdim=True) / units[:, 1:2] ** 2
+        maps[:, 0::2] *= energy / (energy + _BACKGROUND)
+    return problem, maps
+
+
+def _first_images(scan: Scan, sens: Tensor, name: str, initial: Initial, iterations: int) -> Tensor:
+    kspace, mask = scan.kspace, scan.mask
+    if initial == "image":
+        image = scan.image
+        want = (*kspace.shape[:2], *kspace.shape[-2:])  # type: ignore[union-attr]
+        if image is None or tuple(image.shape) != want or not image.is_complex():
+            came = "no image" if image is None else f"{image.dtype} {tuple(image.shape)}"
+            raise InputError(
+                f"{name} with initial='image' needs complex images of shape {want}, and the scan has {came}"
+            )
+        given: Tensor = image.detach()
+        return given
+    with torch.no_grad():
+        images: Tensor = cg_sense(kspace, sens, mask, iterations=iterations, regularisation=1e-3)
+    return images

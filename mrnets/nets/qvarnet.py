@@ -1,0 +1,72 @@
+"""Quantitative: variational network for relaxation maps (Zhang et al., NeuroImage 2022), with Sriram et al.'s cascades.
+
+The signal model of `mrnets.physics.relaxation`, in physical maps, takes the place of the image.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mrnets.blocks.checks import one_of, whole
+from mrnets.blocks.consistency import measured
+from mrnets.blocks.padding import padded
+from mrnets.blocks.relaxometry import Initial, relaxometry
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.unet import Unet, standardised
+from mrnets.contract import Estimate, Scan
+
+__all__ = ["QVarNet"]
+
+
+class QVarNet(nn.Module):
+    """Cascades of maps <- maps - w * gradient of the data term + U(maps), R2* kept from becoming negative.
+
+    Each cascade has a U-Net of its own and a step length w for each map. The maps start from a fit to a first
+    reconstruction; see `relaxometry` for `initial`, and for the units in which the network works. Any number of echoes
+    from two on.
+
+    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
+    Raises InputError where the scan lacks k-space, mask, echo times or what the sensitivities need.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_cascades: int = 8,
+        channels: int = 18,
+        pooling_layers: int = 4,
+        initial: Initial = "cgsense",
+        initial_iterations: int = 10,
+        sens_net: bool = False,
+        sens_channels: int = 8,
+        sens_pooling_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        whole("num_cascades", num_cascades, 1, 64)
+        one_of("initial", initial, ("cgsense", "image"))
+        self.initial = initial
+        self.initial_iterations = whole("initial_iterations", initial_iterations, 1, 100)
+        self.unets = nn.ModuleList(
+            Unet(4, 4, channels=channels, pooling_layers=pooling_layers) for _ in range(num_cascades)
+        )
+        self.levels = pooling_layers
+        self.step = nn.Parameter(torch.full((num_cascades, 4), 0.5))
+        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
+
+    def forward(self, scan: Scan) -> Estimate:
+        """maps "R2*" in 1/s, "S0" in the scale of k-space, "B0" in Hz, "phase" in rad, each (batch, y, x) float32."""
+        measured(scan, "qvarnet")
+        sens = sensitivities(scan, self.sens_net, "qvarnet")
+        problem, maps = relaxometry(scan, sens, "qvarnet", initial=self.initial, iterations=self.initial_iterations)
+        for unet, step in zip(self.unets, self.step, strict=True):
+            maps = maps - step[:, None, None] * problem.gradient(maps) + self._corrected(unet, maps)
+            maps = torch.cat((maps[:, :1].clamp(min=0), maps[:, 1:]), dim=1)
+        return problem.estimate(maps)
+
+    def _corrected(self, unet: nn.Module, maps: Tensor) -> Tensor:
+        """A correction in the scale of each map; its mean is free."""
+        real, _, scale = standardised(maps, 4)
+        real, plane = padded(real, self.levels)
+        correction: Tensor = unet(real)[plane]
+        return correction * scale[:, :, 0]
