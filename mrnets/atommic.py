@@ -45,6 +45,13 @@ def _attention_unet(theirs: str, ours: str) -> Rules:
     )
 
 
+def _ccnn() -> Rules:
+    """Convolutions have even numbers there; the odd ones are the parametric ReLU, one for the whole network."""
+    cascade = r"reconstruction_module\.(?P<c>\d+)\."
+    convs = ((rf"{cascade}model\.conv\.{2 * i}\.(?P<what>\w+)", rf"stacks.\g<c>.convs.{i}.\g<what>") for i in range(64))
+    return ((rf"{cascade}dc_weight", r"dc_weight[\g<c>]"), *convs, (rf"{cascade}model\.conv\.\d+\.weight", "slope"))
+
+
 _SEGMENTATION: dict[str, Rules] = {
     "segunet": _unet(r"segmentation_module\.", "unet."),
     "attentionunet": _attention_unet(r"segmentation_module\.", "unet."),
@@ -71,6 +78,7 @@ _JOINT: dict[str, Rules] = {
 }
 
 _RULES: dict[str, Rules] = {
+    "ccnn": _ccnn(),
     "unet": _unet(r"reconstruction_module\.unet\.", "unet.unet."),
     "varnet": (
         (r"cascades\.(?P<c>\d+)\.dc_weight", r"dc_weight[\g<c>]"),
@@ -92,6 +100,8 @@ def state_dict(name: str, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     parts: dict[str, dict[int, Tensor]] = {}
     for key, tensor in theirs.items():
         target = _renamed(key, name)
+        if target in ours and not torch.equal(ours[target], tensor):
+            raise InputError(f"{key!r} is one of several names of one weight of ATOMMIC's {name}, but differs from it")
         if part := re.fullmatch(r"(.*)\[(\d+)\]", target):
             parts.setdefault(part[1], {})[int(part[2])] = tensor
         else:

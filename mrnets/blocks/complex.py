@@ -12,8 +12,11 @@ __all__ = ["to_channels", "to_complex"]
 
 
 def to_channels(x: Tensor, axis: int = -3) -> Tensor:
-    """Complex (..., channel, y, x) to real (..., 2 * channel, y, x)."""
-    return torch.cat((x.real, x.imag), dim=axis)
+    """Complex (..., channel, y, x) to real (..., 2 * channel, y, x), in the memory order that suits convolutions."""
+    channels = torch.cat((x.real, x.imag), dim=axis)
+    if channels.ndim == 4 and channels.device.type == "cpu":  # twice as fast there for few channels
+        channels = channels.contiguous(memory_format=torch.channels_last)
+    return channels
 
 
 def to_complex(x: Tensor, axis: int = -3) -> Tensor:

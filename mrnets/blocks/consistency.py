@@ -6,6 +6,7 @@ mask (batch or 1, 1, 1, y, x).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from mrnets.errors import InputError
 from mrnets.physics.coils import adjoint, expand, reduce, rss
 from mrnets.physics.fourier import ifftc
 
-__all__ = ["combined", "data_gradient", "initial_image", "measured", "normal", "replace", "weighted"]
+__all__ = ["cascaded", "combined", "data_gradient", "initial_image", "measured", "normal", "replace", "weighted"]
 
 
 def measured(scan: Scan, name: str) -> tuple[Tensor, Tensor]:
@@ -87,6 +88,26 @@ def combined(image: Tensor, start: Tensor, sens: Tensor, mask: Tensor, weight: T
     """
     power = torch.sum(sens.real**2 + sens.imag**2, dim=-3)
     return power * image - weight * data_gradient(image, start, sens, mask)
+
+
+def cascaded(
+    start: Tensor, sens: Tensor, mask: Tensor, denoisers: Iterable[Callable[[Tensor], Tensor]], weights: Tensor
+) -> Tensor:
+    """Image after the cascades k <- k - w M (k - y) - E D(E^H k), from k = y; `start` = E^H y, one weight w for each D.
+
+    D takes and gives complex (batch * echo, 1, y, x). The k-space of all coils is never formed: it is
+    k = y - M F S held - (1 - M) F S free with two images, whose updates are held <- (1 - w) held + D(x),
+    free <- free + D(x), and x = E^H k = start - S^H S free - E^H E (held - free).
+    """
+    power = torch.sum(sens.real**2 + sens.imag**2, dim=-3)
+    x = start
+    free = held = torch.zeros_like(start)
+    for denoiser, weight in zip(denoisers, weights, strict=True):
+        correction = denoiser(x.reshape(-1, 1, *x.shape[-2:])).reshape(x.shape)
+        free = free + correction
+        held = (1 - weight) * held + correction
+        x = start - power * free - normal(held - free, sens, mask)
+    return x
 
 
 def weighted(kspace: Tensor, data: Tensor, mask: Tensor, weight: Tensor | float) -> Tensor:

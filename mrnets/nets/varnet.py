@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mrnets.blocks.checks import whole
-from mrnets.blocks.consistency import initial_image, measured, normal
+from mrnets.blocks.consistency import cascaded, initial_image, measured
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Estimate, Scan
@@ -42,22 +42,8 @@ class VarNet(nn.Module):
         self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
-        """image (batch, echo, y, x) complex64.
-
-        The k-space of all coils is never formed. With k = y - M F S b - (1 - M) F S a, the cascade's update is
-        a <- a + D(x), b <- (1 - w) b + D(x), and x = E^H k = E^H y - S^H S a - E^H E (b - a): two images instead of
-        the coils' k-space, in exact arithmetic the same.
-        """
+        """image (batch, echo, y, x) complex64."""
         kspace, mask = measured(scan, "varnet")
         sens = sensitivities(scan, self.sens_net, "varnet")
         start = initial_image(kspace, mask, sens)
-        power = torch.sum(sens.real**2 + sens.imag**2, dim=-3)
-        plane = (-1, 1, *start.shape[-2:])
-        x = start
-        free = held = torch.zeros_like(start)
-        for unet, weight in zip(self.unets, self.dc_weight, strict=True):
-            correction = unet(x.reshape(plane)).reshape(start.shape)
-            free = free + correction
-            held = (1 - weight) * held + correction
-            x = start - power * free - normal(held - free, sens, mask)
-        return Estimate(image=x)
+        return Estimate(image=cascaded(start, sens, mask, self.unets, self.dc_weight))

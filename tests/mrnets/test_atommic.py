@@ -13,7 +13,7 @@ from mrnets.errors import InputError
 from tests.mrnets.vectors import relative_error, vector
 
 
-@pytest.mark.parametrize("name", ["unet", "varnet"])
+@pytest.mark.parametrize("name", ["ccnn", "unet", "varnet"])
 def test_imported_weights_give_the_same_image_also_through_a_file(name: str, tmp_path: Path) -> None:
     reference = vector(name)
     network = store.create(name, **reference.options)
@@ -34,3 +34,10 @@ def test_a_key_that_is_not_the_network_s_is_refused() -> None:
 def test_a_network_that_cannot_be_imported_is_refused() -> None:
     with pytest.raises(InputError, match="'kikinet' cannot be imported"):
         atommic.state_dict("kikinet", {})
+
+
+def test_a_shared_weight_that_is_not_shared_is_refused() -> None:
+    weights = vector("ccnn").weights
+    weights["reconstruction_module.1.model.conv.3.weight"] = torch.zeros(1)
+    with pytest.raises(InputError, match="one of several names of one weight"):
+        atommic.state_dict("ccnn", weights)

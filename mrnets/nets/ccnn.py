@@ -1,0 +1,68 @@
+"""Reconstruction: deep cascade of convolutional networks (Schlemper et al., IEEE TMI 2018)."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mrnets.blocks.checks import whole
+from mrnets.blocks.complex import to_channels, to_complex
+from mrnets.blocks.consistency import cascaded, initial_image, measured
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.contract import Estimate, Scan
+
+__all__ = ["CCNN"]
+
+
+class CCNN(nn.Module):
+    """Cascades of k <- k - w M (k - y) - E CNN(E^H k), with k = y at the start, a scalar w and a CNN for each.
+
+    The CNN has `n_convs` convolutions 3x3 with parametric ReLU between; one slope serves the whole network.
+    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
+    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_cascades: int = 10,
+        hidden_channels: int = 64,
+        n_convs: int = 5,
+        sens_net: bool = False,
+        sens_channels: int = 8,
+        sens_pooling_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        whole("num_cascades", num_cascades, 1, 64)
+        whole("hidden_channels", hidden_channels, 1, 1024)
+        whole("n_convs", n_convs, 2, 64)
+        widths = [2, *[hidden_channels] * (n_convs - 1), 2]
+        self.stacks = nn.ModuleList(_Stack(widths) for _ in range(num_cascades))
+        self.slope = nn.Parameter(torch.full((1,), 0.25))
+        self.dc_weight = nn.Parameter(torch.ones(num_cascades))
+        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, echo, y, x) complex64."""
+        kspace, mask = measured(scan, "ccnn")
+        sens = sensitivities(scan, self.sens_net, "ccnn")
+        start = initial_image(kspace, mask, sens)
+        denoisers = [partial(stack, slope=self.slope) for stack in self.stacks]
+        return Estimate(image=cascaded(start, sens, mask, denoisers, self.dc_weight))
+
+
+class _Stack(nn.Module):
+    def __init__(self, widths: list[int]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(widths))
+
+    def forward(self, x: Tensor, slope: Tensor) -> Tensor:
+        *hidden, last = self.convs
+        features = to_channels(x)
+        for conv in hidden:
+            features = functional.prelu(conv(features), slope)
+        return to_complex(last(features))
