@@ -1,0 +1,107 @@
+import socket
+import struct
+import threading
+
+import pytest
+
+from gadgets.connection import Peer, PeerLostError, report, sentence
+from gadgets.messages import Close, Error
+from gadgets.stream import GadgetError
+from mrnets.errors import InputError
+from tests.gadgets import toys
+
+
+@pytest.fixture
+def ends():
+    """Our peer, and the other end's socket."""
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(20)
+    peer = Peer.on(ours)
+    with ours, theirs:
+        yield peer, theirs
+        peer.close()
+
+
+def test_items_come_and_go(ends):
+    peer, other = ends
+    stream = toys.scan()
+    other.sendall(toys.blob([*stream, Close()]))
+    items = list(peer.items())
+    assert toys.blob(items) == toys.blob(stream)
+    assert peer.closed
+    peer.send(items[0])
+    assert other.recv(1 << 16) == toys.blob(stream[:1])
+
+
+def test_a_peer_that_vanishes_within_a_message_is_an_error_not_a_loop(ends):
+    peer, other = ends
+    other.sendall(toys.blob(toys.scan())[:-5])
+    other.close()
+    items = peer.items()
+    with pytest.raises(InputError, match="in the middle of an acquisition's samples"):
+        list(items)
+
+
+def test_a_reset_connection_is_a_lost_peer():
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as ours:
+        theirs, _ = listener.accept()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer = Peer.on(ours)
+        theirs.close()  # with a reset
+        with pytest.raises(PeerLostError, match="vanished while it was sending"):
+            peer.read()
+        with pytest.raises(PeerLostError, match="vanished while it was sent to"):
+            for _ in range(3):
+                peer.send("anybody there?")
+        peer.close()
+
+
+def test_what_no_message_carries_is_refused_before_a_byte_is_sent(ends):
+    peer, other = ends
+    with pytest.raises(InputError, match="last gadget gives what cannot be sent: no message carries a dict"):
+        peer.send({})
+    peer.send("x")
+    assert other.recv(100) == toys.blob(["x"])
+
+
+def test_a_failure_is_reported_after_the_stream_was_drained(ends):
+    """The peer sends more than any buffer holds and reads only then: it would never finish if nobody drained."""
+    peer, other = ends
+    big = toys.lines(200, coils=16, samples=512)
+    seen = []
+
+    def send_then_read():
+        other.sendall(toys.blob([*[big] * 3, Close()]))
+        theirs = Peer.on(other)
+        seen.append(theirs.read())
+        theirs.close()
+
+    thread = threading.Thread(target=send_then_read)
+    thread.start()
+    next(peer.items())
+    report(peer, InputError("no."), Error)
+    thread.join(20)
+    assert seen == [Error("no.")]
+
+
+def test_a_stream_that_cannot_be_understood_is_drained_until_it_falls_silent(ends, monkeypatch):
+    monkeypatch.setattr("gadgets.connection.IDLE", 0.05)
+    peer, other = ends
+    other.sendall(b"\xff\xff" + bytes(50_000))
+    with pytest.raises(InputError, match="unknown id 65535") as caught:
+        peer.read()
+    report(peer, caught.value, Error)
+    assert other.recv(1 << 16) == toys.blob([Error(str(caught.value))])
+
+
+def test_nobody_is_told_when_nobody_is_there(ends):
+    peer, other = ends
+    other.close()
+    report(peer, PeerLostError("gone."), Error)
+
+
+def test_sentences_are_one_line():
+    assert sentence(InputError("a\n b")) == "a b"
+    assert sentence(GadgetError("a")) == "a"
+    assert sentence(KeyError("a")) == "KeyError: 'a'"
+    assert sentence(ValueError()) == "ValueError: no message"
