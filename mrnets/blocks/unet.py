@@ -110,6 +110,8 @@ class UnetEncoder(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        if x.device.type == "cpu":  # twice as fast there at the widths of the upper levels
+            x = x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
         features = []
         for block in self.blocks:
             x = block(x)
@@ -174,8 +176,6 @@ class Unet(nn.Module):
         self.decoder = UnetDecoder(out_channels, dropout=dropout, **shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu":  # twice as fast there at the widths of the upper levels
-            x = x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
         out: Tensor = self.decoder(self.encoder(x))
         return out
 
