@@ -109,7 +109,7 @@ def _estimate(raw: Raw, model: _Model, batch: int, precision: Precision) -> Esti
         for start in range(0, raw.kspace.shape[0], batch):
             with torch.autocast(model.device.type, getattr(torch, precision), enabled=precision != "float32"):
                 parts.append(model.module(_slices(prepared.scan, start, start + batch)))
-        estimate = restore(_joined(parts), prepared.scale)
+        estimate = restore(_joined(parts), prepared)
     for array in (estimate.image, estimate.logits, *estimate.maps.values()):
         if array is not None and not bool(torch.isfinite(array).all()):
             raise ArithmeticError("its output is not finite")

@@ -96,6 +96,10 @@ class Prepared:
     scan: Scan
     scale: Array
     """(batch,) float32: what `scan` was divided by."""
+    phase: Array
+    """(batch, y, x) complex64 of magnitude 1: what the image of `scan` lacks. Sensitivities estimated from the data
+    contain the phase of the low-resolution image; a network sees an image that is nearly real, and its estimate gets
+    back the phase that a fixed combination of the coils (the strongest virtual coil of the calibration lines) sees."""
 
 
 def prepare(raw: Raw, preparation: Preparation, *, device: torch.device | str | None = None) -> Prepared:
@@ -117,16 +121,21 @@ def prepare(raw: Raw, preparation: Preparation, *, device: torch.device | str | 
         echo_times=raw.echo_times,
         calibration=None if raw.calibration is None else raw.calibration * factor,
     )
-    return Prepared(scan, scale)
+    return Prepared(scan, scale, _phase(raw))
 
 
-def restore(estimate: Estimate, scale: Array) -> Estimate:
-    """`estimate` in the units of the scanner: the image and the map "S0" times `scale` (batch,). Drops `steps`."""
-    factor = scale[:, None, None]
+def restore(estimate: Estimate, prepared: Prepared) -> Estimate:
+    """`estimate` of `prepared.scan` in the units of the scanner: the image and the map "S0" by the scale, the image and
+    the map "phase" by the phase. Drops `steps`."""
+    scale = prepared.scale[:, None, None]
+    back = {
+        "S0": lambda m: m * scale,
+        "phase": lambda m: torch.angle(torch.polar(torch.ones_like(m), m) * prepared.phase),
+    }
     return dataclasses.replace(
         estimate,
-        image=None if estimate.image is None else estimate.image * factor[:, None],
-        maps={name: m * factor if name == "S0" else m for name, m in estimate.maps.items()},
+        image=None if estimate.image is None else estimate.image * (scale * prepared.phase)[:, None],
+        maps={name: back[name](m) if name in back else m for name, m in estimate.maps.items()},
         steps=(),
     )
 
@@ -282,3 +291,18 @@ def _scale(raw: Raw, preparation: Preparation) -> torch.Tensor:
     combined = rss(coil_images) if raw.sens is None else torch.abs(reduce(coil_images, raw.sens))
     largest = combined.reshape(batch, -1).amax(dim=-1)
     return torch.where(largest > 0, largest, torch.ones_like(largest))
+
+
+def _phase(raw: Raw) -> torch.Tensor:
+    """`Prepared.phase`: 1 where there are no sensitivities, or none that were estimated from calibration lines."""
+    batch, (height, width) = raw.kspace.shape[0], raw.kspace.shape[-2:]
+    if raw.sens is None or raw.calibration is None or raw.sens_method == "given":
+        return torch.ones(batch, height, width, dtype=raw.kspace.dtype, device=raw.kspace.device)
+    lines = raw.calibration[:, 0].flatten(-2)
+    gram = lines @ lines.mH
+    if raw.readout == "batch":  # a volume has one virtual coil, not one for each readout position
+        gram = gram.sum(0, keepdim=True)
+    coil = torch.linalg.eigh(gram)[1][..., -1]
+    largest = coil.gather(-1, coil.abs().argmax(-1, keepdim=True))
+    seen = reduce(raw.sens[:, 0], (coil * largest.conj()).unsqueeze(-1).unsqueeze(-1))
+    return torch.polar(torch.ones_like(seen.real), torch.angle(seen))

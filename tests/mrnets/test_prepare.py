@@ -60,10 +60,37 @@ def test_the_scale_of_the_data_leaves_the_network_alone_and_comes_back(raw: Raw)
     unwhitened = dataclasses.replace(raw, noise=None)
     estimate = Estimate(image=torch.ones(2, 1, Y, X), maps={"S0": torch.ones(2, Y, X), "R2*": torch.ones(2, Y, X)})
     prepared = prepare(unwhitened, Preparation())
-    back = restore(estimate, prepared.scale)
-    torch.testing.assert_close(back.image[:, 0, 0, 0], prepared.scale)
+    back = restore(estimate, prepared)
+    torch.testing.assert_close(back.image[:, 0, 0, 0].abs(), prepared.scale)
     torch.testing.assert_close(back.maps["S0"][:, 0, 0], prepared.scale)
     torch.testing.assert_close(back.maps["R2*"], torch.ones(2, Y, X))
+
+
+def test_phase_differences_between_scans_survive_the_sensitivities_of_each(raw: Raw) -> None:
+    """Velocity, temperature, field: the phase by which two scans differ, each with its own calibration lines."""
+    y, x = np.meshgrid(np.linspace(-1, 1, Y), np.linspace(-1, 1, X), indexing="ij")
+    turned = np.exp(1j * (0.8 * x - 0.5 * y)).astype(np.complex64)
+    full = dataclasses.replace(raw, mask=np.ones_like(raw.mask), noise=None)
+    images = _images(torch.from_numpy(raw.calibration))  # low resolution: what both scans resolve
+    estimates = []
+    for factor in (np.ones_like(turned), turned):
+        coarse = torch.nn.functional.interpolate(images[:, 0].abs(), (Y, X)) * torch.from_numpy(factor)
+        coarse = coarse * torch.exp(1j * torch.arange(COILS))[:, None, None]
+        kspace = torch.fft.fftshift(
+            torch.fft.fft2(torch.fft.ifftshift(coarse, dim=(-2, -1)), norm="ortho"), dim=(-2, -1)
+        )
+        scan = dataclasses.replace(
+            to_torch(full), kspace=kspace[:, None], calibration=kspace[:, None, :, Y // 2 - 8 : Y // 2 + 8]
+        )
+        prepared = prepare(scan, Preparation(sens="rss"))
+        combined = (prepared.scan.sens.conj() * _images(prepared.scan.kspace)).sum(-3)
+        assert torch.angle(combined[combined.abs() > 0.5]).abs().max() < 0.5  # the network sees nearly real images
+        estimates.append(restore(Estimate(image=combined), prepared).image)
+    difference = torch.angle(estimates[1] * estimates[0].conj())
+    inside = estimates[0].abs() > 0.5 * estimates[0].abs().max()
+    wanted = torch.from_numpy(np.angle(turned)).expand_as(difference)
+    drift = (difference - wanted)[inside]
+    assert (drift - drift.median()).abs().max() < 0.2
 
 
 def test_what_a_stage_has_done_is_not_done_again(raw: Raw) -> None:
