@@ -52,6 +52,17 @@ def _ccnn() -> Rules:
     return ((rf"{cascade}dc_weight", r"dc_weight[\g<c>]"), *convs, (rf"{cascade}model\.conv\.\d+\.weight", "slope"))
 
 
+def _rim(theirs: str, ours: str) -> Rules:
+    """The rules of one inference machine, whose recurrent units may be GRU or IndRNN."""
+    layer = rf"{theirs}layers\.(?P<layer>\d+)\."
+    return (
+        (rf"{layer}convs\.conv_layer\.(?P<what>\w+)", rf"{ours}convs.\g<layer>.\g<what>"),
+        (rf"{layer}rnn\.ih\.(?P<what>\w+)", rf"{ours}units.\g<layer>.input.\g<what>"),
+        (rf"{layer}rnn\.hh(?P<what>\.weight|)", rf"{ours}units.\g<layer>.hidden\g<what>"),
+        (rf"{theirs}final_layer\.0\.conv_layer\.weight", rf"{ours}last.weight"),
+    )
+
+
 _SEGMENTATION: dict[str, Rules] = {
     "segunet": _unet(r"segmentation_module\.", "unet."),
     "attentionunet": _attention_unet(r"segmentation_module\.", "unet."),
@@ -79,6 +90,8 @@ _JOINT: dict[str, Rules] = {
 
 _RULES: dict[str, Rules] = {
     "ccnn": _ccnn(),
+    "cirim": _rim(r"reconstruction_module\.(?P<c>\d+)\.", r"machines.\g<c>."),
+    "rim": _rim(r"reconstruction_module\.0\.", "machine."),
     "unet": _unet(r"reconstruction_module\.unet\.", "unet.unet."),
     "varnet": (
         (r"cascades\.(?P<c>\d+)\.dc_weight", r"dc_weight[\g<c>]"),

@@ -14,6 +14,13 @@ from mrnets.physics.fourier import fftc, resize
 
 SMALL: dict[str, dict[str, Any]] = {
     "ccnn": {"num_cascades": 2, "hidden_channels": 4, "n_convs": 3},
+    "cirim": {
+        "conv_filters": (4, 4, 2),
+        "recurrent_filters": (4, 4),
+        "time_steps": 2,
+        "num_cascades": 2,
+    },
+    "rim": {"conv_filters": (4, 4, 2), "recurrent_filters": (4, 4), "time_steps": 3},
     "cgsense": {"iterations": 5},
     "unet": {"channels": 4, "pooling_layers": 2},
     "varnet": {"num_cascades": 2, "channels": 4, "pooling_layers": 2},

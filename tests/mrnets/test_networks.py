@@ -17,7 +17,15 @@ from tests.mrnets.examples import SMALL, create, energy, pick, scan, scan_for, t
 NAMES = store.names()
 RECONSTRUCTION = [name for name in NAMES if store.describe(name).task == "reconstruction"]
 WITH_SENS_NET = [name for name in NAMES if "sens_net" in store.bind(name)]
-PARAMETERS = {"ccnn": 1_131_551, "cgsense": 0, "unet": 31_024_386, "varnet": 19_634_712, "zerofilled": 0}
+PARAMETERS = {
+    "ccnn": 1_131_551,
+    "cgsense": 0,
+    "cirim": 980_480,
+    "rim": 94_080,
+    "unet": 31_024_386,
+    "varnet": 19_634_712,
+    "zerofilled": 0,
+}
 ECHOES_SHARE = {"jointicnet"}
 """Networks that estimate one set of sensitivities from all echoes together."""
 EXACT_WHEN_FULLY_SAMPLED = ["cgsense", "zerofilled"]

@@ -1,0 +1,63 @@
+"""Reconstruction: cascades of independently recurrent inference machines (Karkalousos et al., PMB 2022)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from mrnets.blocks.checks import whole
+from mrnets.blocks.consistency import initial_image, measured
+from mrnets.blocks.recurrent import Rim, inferred
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.contract import Estimate, Scan
+from mrnets.errors import InputError
+
+__all__ = ["CIRIM"]
+
+
+class CIRIM(nn.Module):
+    """`num_cascades` inference machines one after the other, each of `time_steps` steps; see `mrnets.blocks.recurrent`.
+
+    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
+    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    """
+
+    def __init__(
+        self,
+        *,
+        recurrent_layer: Literal["IndRNN", "GRU"] = "IndRNN",
+        conv_filters: tuple[int, ...] = (128, 128, 2),
+        conv_kernels: tuple[int, ...] = (5, 3, 3),
+        conv_dilations: tuple[int, ...] = (1, 2, 1),
+        recurrent_filters: tuple[int, ...] = (128, 128),
+        time_steps: int = 8,
+        num_cascades: int = 5,
+        sens_net: bool = False,
+        sens_channels: int = 8,
+        sens_pooling_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        self.time_steps = whole("time_steps", time_steps, 1, 128)
+        if conv_filters[-1:] != (2,):
+            raise InputError(f"conv_filters must end with 2, the channels of one complex image, not {conv_filters}")
+        self.machines = nn.ModuleList(
+            Rim(
+                4,
+                unit=recurrent_layer,
+                filters=conv_filters,
+                kernels=conv_kernels,
+                dilations=conv_dilations,
+                recurrent_filters=recurrent_filters,
+            )
+            for _ in range(whole("num_cascades", num_cascades, 1, 64))
+        )
+        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, echo, y, x) complex64; in training, steps: the image after every step but the last."""
+        kspace, mask = measured(scan, "cirim")
+        sens = sensitivities(scan, self.sens_net, "cirim")
+        start = initial_image(kspace, mask, sens)
+        *earlier, image = inferred(self.machines, self.time_steps, start, sens, mask)
+        return Estimate(image=image, steps=tuple(Estimate(image=x) for x in earlier) if self.training else ())
