@@ -15,7 +15,7 @@ from training.readers.anatomy import load_folder
 
 __all__ = ["evaluate"]
 
-REGULARISATIONS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
+REGULARISATIONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Of CG-SENSE; it is given the best for each image, which no scanner could choose."""
 
 

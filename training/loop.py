@@ -58,6 +58,9 @@ def fit(options: Options, *, stop_at: int | None = None) -> Path:
     (folder / "options.json").write_text(json.dumps(dataclasses.asdict(options), indent=1), encoding="utf-8")
 
     network = store.create(options.network.name, **options.network.options).to(device)
+    for name, parameter in network.named_parameters():
+        if name.endswith(options.network.zero):
+            nn.init.zeros_(parameter)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(options.optimiser.ema))  # type: ignore[no-untyped-call]
     settings = options.optimiser
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)

@@ -29,6 +29,8 @@ class Network:
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
+    zero: tuple[str, ...] = ()
+    """Parameters whose names end so start at zero: an unrolled network whose last layers do starts at its input."""
 
 
 @dataclass(frozen=True, kw_only=True)

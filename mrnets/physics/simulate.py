@@ -112,7 +112,7 @@ def sensitivities(
     nodes: int = 32,
     like: Array | None = None,
 ) -> Array:
-    """Receive sensitivities (coil, y, x) complex64 by the law of Biot and Savart; mean root sum of squares 1.
+    """Receive sensitivities (coil, y, x) complex64 by the law of Biot and Savart; root sum of squares of 1 on average.
 
     By reciprocity a coil receives with B1 = B . (e1 - i e2) of its own unit current, e1 and e2 orthogonal to the main
     field, whose direction is `field` (x, y, z). The plane lies at height `z`. Loops are polygons of `segments` sides.
@@ -120,7 +120,9 @@ def sensitivities(
     """
     points = np.cos(np.pi * (np.arange(nodes) + 0.5) / nodes)
     receive = _biot_savart(loops, points, z, np.asarray(field, dtype=float), segments)
-    receive = receive / np.sqrt(np.mean(np.sum(np.abs(receive) ** 2, axis=0)))
+    area = np.sqrt(1 - points**2)  # of the plane that belongs to each point
+    power = np.sum(np.abs(receive) ** 2, axis=0)
+    receive = receive / np.sqrt(area @ power @ area / area.sum() ** 2)
     sens = _as(receive.astype(np.complex64), like)
     return along(_chebyshev(shape[1], nodes), along(_chebyshev(shape[0], nodes), sens, 1), 2)
 

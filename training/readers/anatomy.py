@@ -21,6 +21,9 @@ __all__ = ["Volume", "draw_image", "icbm152", "load_folder", "load_volume"]
 
 Image = NDArray[np.float32]
 
+LABELS = 16
+"""A file with no more values than this holds labels, not an image."""
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -47,10 +50,11 @@ def load_folder(data: str | None) -> list[Volume]:
         return [load_volume(icbm152(), "icbm152")]
     folder = Path(data)
     files = sorted(p for p in folder.rglob("*") if p.name.endswith((".nii", ".nii.gz", ".cfl")))
-    if not files:
-        raise InputError(f"no anatomy (.nii, .nii.gz, .cfl) below {folder}")
     volumes = (load_volume(file, file.relative_to(folder).as_posix()) for file in files)
-    return [v for v in volumes if len(np.unique(v.data[:: max(len(v.data) // 8, 1)])) > 16]
+    anatomy = [v for v in volumes if len(np.unique(v.data[:: max(len(v.data) // 8, 1)])) > LABELS]
+    if not anatomy:
+        raise InputError(f"no anatomy (.nii, .nii.gz, .cfl with more than {LABELS} grey values) below {folder}")
+    return anatomy
 
 
 def load_volume(path: Path, name: str) -> Volume:

@@ -1,0 +1,68 @@
+"""Recipes: every mistake is one sentence that names the place."""
+
+from pathlib import Path
+
+import pytest
+
+from mrnets.errors import InputError
+from training.options import read
+
+RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
+LEAST = "network: {name: zerofilled}\nweights: w.safetensors\nfolder: f\n"
+
+
+def recipe(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_recipes_that_ship_are_valid(path: Path) -> None:
+    options = read(path)
+    assert options.data is None  # no place of one machine in a recipe
+    assert not Path(options.folder).is_absolute()
+
+
+def test_command_line_goes_over_recipe_goes_over_defaults(tmp_path: Path) -> None:
+    path = recipe(tmp_path, LEAST + "steps: 5\noptimiser: {learning_rate: 1e-4, clip: 2}\n")
+    options = read(path, ["optimiser.learning_rate=3e-4", "simulated.matrix=[32, 48]", "data=there", "loss.ssim=1"])
+    assert (options.steps, options.batch) == (5, 1)
+    assert (options.optimiser.learning_rate, options.optimiser.clip, options.optimiser.ema) == (3e-4, 2.0, 0.999)
+    assert options.simulated.matrix == (32, 48)
+    assert options.data == "there"
+    assert isinstance(options.loss.ssim, float)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("step=3", "unknown option: 'step'; did you mean 'steps'"),
+        ("optimiser.learningrate=1", "unknown option of optimiser: 'learningrate'; did you mean 'learning_rate'"),
+        ("preparation.treshold=0.1", "did you mean 'threshold'"),
+        ("preparation.sens=espirt", "preparation.sens must be"),
+        ("network.name=varnett", "did you mean 'varnet'"),
+        ("network.options.channels=3", "unknown option of network zerofilled"),
+        ("steps=many", "option steps must be int, got 'many'"),
+        ("steps=true", "option steps must be int"),
+        ("simulated.coils=[4]", "option simulated.coils must be"),
+        ("steps.x=1", "steps has no parts"),
+        ("steps", "expected key=value"),
+        ("precision=float16", "option precision must be"),
+        ("steps=[", "not YAML"),
+    ],
+)
+def test_mistakes(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message.replace("[", r"\[")):
+        read(recipe(tmp_path, LEAST + "steps: 3\n"), [override])
+
+
+def test_what_is_missing_or_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="option weights is missing"):
+        read(recipe(tmp_path, "network: {name: zerofilled}\nfolder: f\n"))
+    with pytest.raises(InputError, match=r"option network\.name is missing"):
+        read(recipe(tmp_path, "network: {}\nfolder: f\nweights: w\n"))
+    with pytest.raises(InputError, match="expected keys and values"):
+        read(recipe(tmp_path, "- 1\n"))
+    with pytest.raises(InputError, match="cannot read the recipe"):
+        read(tmp_path / "absent.yaml")
