@@ -6,12 +6,16 @@ noise stays white. One set of matrices, from the calibration, is for everything 
 
 from __future__ import annotations
 
+import math
+
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, array_namespace
 from mrnets.physics.coils import mix
 from mrnets.physics.fourier import ifftc, resize
 
 __all__ = ["compress", "compress_images", "gdcc_hybrid_matrices", "gdcc_matrices", "svd_matrix"]
+
+_BLOCK = 1 << 20  # samples that go through hybrid space at a time: few enough for the caches, enough for a GPU
 
 
 def svd_matrix(calibration: Array, coils: int) -> Array:
@@ -64,12 +68,23 @@ def compress(kspace: Array, matrices: Array) -> Array:
     if matrices.ndim == 2:
         return mix(matrices, kspace)
     xp = array_namespace(kspace, matrices)
+    unshifted = xp.fft.ifftshift(matrices, axes=(-3,))
+    height = kspace.shape[-2]
+    rows = max(1, _BLOCK * height // max(math.prod(kspace.shape), 1))
+    blocks = [_compress_unshifted(kspace[..., y : y + rows, :], unshifted) for y in range(0, height, rows)]
+    return blocks[0] if len(blocks) == 1 else xp.concat(blocks, axis=-2)
+
+
+def _compress_unshifted(kspace: Array, matrices: Array) -> Array:
+    """`compress` with matrices in the order of an FFT without shifts.
+
+    The data need no shifts: moving k-space multiplies the hybrid positions by phases, which commute with matrices that
+    act position by position, and moving it back undoes them.
+    """
+    xp = array_namespace(kspace)
     size, width = matrices.shape[-3], kspace.shape[-1]
-    # No shifts of the data: moving k-space multiplies the hybrid positions by phases, which commute with matrices that
-    # act position by position, and moving it back undoes them. Only the matrices have to be in the order of the FFT.
     hybrid = xp.fft.ifft(resize(kspace, (size,), axes=(-1,)), axis=-1)
-    mixed = compress_images(hybrid, xp.fft.ifftshift(matrices, axes=(-3,)))
-    return resize(xp.fft.fft(mixed, axis=-1), (width,), axes=(-1,))
+    return resize(xp.fft.fft(compress_images(hybrid, matrices), axis=-1), (width,), axes=(-1,))
 
 
 def compress_images(images: Array, matrices: Array) -> Array:

@@ -166,6 +166,14 @@ def test_compress_works_in_hybrid_space_of_the_centred_transform(xp, rng, size):
     assert_close(compress.compress(kspace, matrices), fftc(hybrid, axes=(-1,)))
 
 
+def test_blocks_of_rows_are_the_same_as_all_at_once(rng, monkeypatch):
+    matrices = compress.gdcc_matrices(random_complex(np, rng, (6, 8, 16)), 3, size=16)
+    kspace = random_complex(np, rng, (2, 6, 11, 16))
+    whole = compress.compress(kspace, matrices)
+    monkeypatch.setattr(compress, "_BLOCK", 2 * 6 * 16 * 3)  # three rows: 3 + 3 + 3 + 2
+    assert_close(compress.compress(kspace, matrices), whole, 1e-6)
+
+
 @pytest.mark.parametrize("method", ["svd", "gdcc"])
 def test_data_and_maps_are_compressed_alike(xp, method):
     # Peers who take other matrices for the maps than for the data are off by 0.164.
