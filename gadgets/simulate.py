@@ -168,7 +168,7 @@ def _mask(settings: Settings) -> NDArray[np.bool_]:
     """(z, y) bool of a 3-D scan, (1, y) of slices: the phase encodings that are imaged."""
     ny, nz = settings.matrix, settings.slices if settings.three_d else 1
     rng = np.random.default_rng([settings.seed, 1])
-    centre = 0 if settings.separate else settings.calibration
+    centre = 1 if settings.separate else settings.calibration  # an image always has its k-space centre
     make = getattr(masks, settings.mask)
     if settings.mask.endswith("1d"):
         lines = make((ny, 1), settings.acceleration, rng, centre=centre)[:, 0]
