@@ -27,7 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "crnn": {"num_iterations": 3, "hidden_channels": 4, "n_convs": 1},
     "jointicnet": {"channels": 4},
     "kikinet": {"channels": 4},
-    "qcirim": {"conv_filters": (4, 4), "recurrent_filters": (4, 4), "time_steps": 2, "num_cascades": 2},
+    "qcirim": {"conv_filters": (4, 4, 4), "recurrent_filters": (4, 4), "time_steps": 2, "num_cascades": 2},
     "qvarnet": {"num_cascades": 2, "channels": 4, "pooling_layers": 2},
     "lpdnet": {"num_primal": 2, "num_dual": 2, "num_iter": 2, "channels": 4},
     "vsnet": {"num_cascades": 2, "hidden_channels": 4, "n_convs": 2},

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mrnets import store
 from mrnets.blocks.relaxometry import relaxometry
 from mrnets.contract import Scan
 from mrnets.errors import InputError
@@ -17,7 +18,8 @@ from mrnets.physics.relaxation import MAPS, fit, signal
 from tests.mrnets.examples import create, scan
 
 EVEN = (0.003, 0.0115, 0.020, 0.0285)
-NAMES = ["qvarnet"]
+NAMES = ["qcirim", "qvarnet"]
+PARAMETERS = {"qcirim": 302_720, "qvarnet": 19_637_632}
 
 
 def truth(shape: tuple[int, int] = (32, 28), scale: float = 1.0) -> Tensor:
@@ -51,6 +53,13 @@ def without_network(name: str, **options: int) -> torch.nn.Module:
             if last in key:
                 parameter.zero_()
     return network
+
+
+@pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
+def test_number_of_parameters_at_the_published_options(name: str, count: int) -> None:
+    with torch.device("meta"):
+        network = store.create(name)
+    assert sum(parameter.numel() for parameter in network.parameters()) == count
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -160,3 +169,27 @@ def test_the_start_has_no_large_values_where_there_is_no_signal() -> None:
     inside = truth()[0, 1] > 0
     for index in (0, 2):
         assert maps[0, index][~inside].abs().max() < maps[0, index][inside].abs().max()
+
+
+def test_qcirim_gives_every_step_in_training_and_remembers() -> None:
+    example = quantitative_scan(truth(), fraction=0.6)
+    network = create("qcirim", time_steps=3, num_cascades=2).train()
+    with torch.no_grad():
+        estimate = network(example)
+        assert len(estimate.steps) == 2 * 3 - 1
+        assert all(tuple(step.maps) == MAPS for step in estimate.steps)
+        assert all(step.maps["R2*"].min() >= 0 for step in estimate.steps)
+        assert not torch.equal(estimate.steps[-1].maps["B0"], estimate.maps["B0"])
+        for machine in network.machines:
+            for unit in machine.units:
+                unit.hidden.zero_()
+        forgetful = network.eval()(example)
+    assert forgetful.steps == ()
+    assert not torch.allclose(forgetful.maps["S0"], estimate.maps["S0"])
+
+
+def test_qcirim_s_machine_sees_maps_and_gradient() -> None:
+    network = create("qcirim", num_cascades=1, time_steps=1)
+    maps = network(quantitative_scan(truth(), fraction=0.5)).maps
+    sum((maps[key] ** 2).mean() for key in MAPS).backward()
+    assert bool((network.machines[0].convs[0].weight.grad.abs().amax(dim=(0, 2, 3)) > 0).all())

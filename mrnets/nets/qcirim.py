@@ -1,0 +1,88 @@
+"""Quantitative: cascades of recurrent inference machines for relaxation maps (Zhang et al., NeuroImage 2022).
+
+The signal model of `mrnets.physics.relaxation`, in physical maps, takes the place of the image.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from mrnets.blocks.checks import one_of, whole
+from mrnets.blocks.consistency import measured
+from mrnets.blocks.recurrent import Rim, State
+from mrnets.blocks.relaxometry import Initial, relaxometry
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.contract import Estimate, Scan
+from mrnets.errors import InputError
+
+__all__ = ["QCIRIM"]
+
+
+class QCIRIM(nn.Module):
+    """`num_cascades` inference machines one after the other, each of `time_steps` steps: maps <- maps + Rim(maps, g),
+    g the gradient of the data term with respect to the maps, R2* kept from becoming negative. Maps and state go on
+    from machine to machine.
+
+    The maps start from a fit to a first reconstruction; see `relaxometry` for `initial`, and for the units in which the
+    network works. Any number of echoes from two on.
+
+    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
+    Raises InputError where the scan lacks k-space, mask, echo times or what the sensitivities need.
+    """
+
+    def __init__(
+        self,
+        *,
+        recurrent_layer: Literal["IndRNN", "GRU"] = "IndRNN",
+        conv_filters: tuple[int, ...] = (64, 64, 4),
+        conv_kernels: tuple[int, ...] = (5, 3, 3),
+        conv_dilations: tuple[int, ...] = (1, 2, 1),
+        recurrent_filters: tuple[int, ...] = (64, 64),
+        time_steps: int = 8,
+        num_cascades: int = 5,
+        initial: Initial = "cgsense",
+        initial_iterations: int = 10,
+        sens_net: bool = False,
+        sens_channels: int = 8,
+        sens_pooling_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        self.time_steps = whole("time_steps", time_steps, 1, 128)
+        one_of("initial", initial, ("cgsense", "image"))
+        self.initial = initial
+        self.initial_iterations = whole("initial_iterations", initial_iterations, 1, 100)
+        if conv_filters[-1:] != (4,):
+            raise InputError(f"conv_filters must end with 4, the number of maps, not {conv_filters}")
+        self.machines = nn.ModuleList(
+            Rim(
+                8,
+                unit=recurrent_layer,
+                filters=conv_filters,
+                kernels=conv_kernels,
+                dilations=conv_dilations,
+                recurrent_filters=recurrent_filters,
+            )
+            for _ in range(whole("num_cascades", num_cascades, 1, 64))
+        )
+        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
+
+    def forward(self, scan: Scan) -> Estimate:
+        """maps "R2*" in 1/s, "S0" in the scale of k-space, "B0" in Hz, "phase" in rad, each (batch, y, x) float32.
+
+        In training, steps: the maps after every step but the last.
+        """
+        measured(scan, "qcirim")
+        sens = sensitivities(scan, self.sens_net, "qcirim")
+        problem, maps = relaxometry(scan, sens, "qcirim", initial=self.initial, iterations=self.initial_iterations)
+        state: State | None = None
+        steps = []
+        for machine in self.machines:
+            for _ in range(self.time_steps):
+                change, state = machine(torch.cat((problem.gradient(maps), maps), dim=1), state)
+                maps = maps + change
+                maps = torch.cat((maps[:, :1].clamp(min=0), maps[:, 1:]), dim=1)
+                steps.append(problem.estimate(maps))
+        return problem.estimate(maps, tuple(steps[:-1]) if self.training else ())
