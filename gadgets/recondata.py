@@ -24,7 +24,7 @@ def is_recon_data(item: Item) -> bool:
     return type(item).__name__ == "ReconData" and hasattr(item, "bits")
 
 
-def lines_of(item: Item, embedded: Callable[[int], bool], *, whitened: bool) -> Iterator[Lines]:
+def lines_of(item: Item, embedded: Callable[[int], bool]) -> Iterator[Lines]:
     """All lines of a ReconData, calibration lines first; `embedded`: whether those of a space are image lines, too.
 
     Raises InputError for parts that do not fit together."""
@@ -36,11 +36,11 @@ def lines_of(item: Item, embedded: Callable[[int], bool], *, whitened: bool) -> 
                 headers, samples = headers[only], samples[only]
             headers["flags"] |= _bit(_CALIBRATION)
             headers["flags"] &= ~_bit(_BOTH)
-            yield from _lines(headers, samples, index, whitened)
+            yield from _lines(headers, samples, index)
     for index, bit in enumerate(item.bits):
         headers, samples = _filled(bit.data, f"bit {index}")
         headers["flags"] &= ~_bit(_CALIBRATION)
-        yield from _lines(headers, samples, index, whitened)
+        yield from _lines(headers, samples, index)
 
 
 _CALIBRATION = Flag.IS_PARALLEL_CALIBRATION
@@ -66,10 +66,10 @@ def _filled(buffer: Any, name: str) -> tuple[NDArray[np.void], NDArray[Any]]:
     return headers[filled], np.moveaxis(data, 3, -2)[filled]
 
 
-def _lines(headers: NDArray[np.void], samples: NDArray[Any], index: int, whitened: bool) -> Iterator[Lines]:
+def _lines(headers: NDArray[np.void], samples: NDArray[Any], index: int) -> Iterator[Lines]:
     if len(headers):
         placed = _placed(headers, samples.shape, index)
-        yield Lines(placed, np.ascontiguousarray(samples, np.complex64), whitened=whitened)
+        yield Lines(placed, np.ascontiguousarray(samples, np.complex64))
 
 
 def _placed(headers: NDArray[np.void], shape: tuple[int, ...], index: int) -> NDArray[np.void]:

@@ -33,7 +33,7 @@ __all__ = ["sort"]
 Trigger = Literal["auto", "repetition", "measurement"]
 Mask = NDArray[np.bool_]
 
-KEPT_CALIBRATION = 64
+KEPT_CALIBRATION = 32
 """Lines of a calibration block that are kept for later repetitions without calibration lines of their own."""
 CENTRE = 8
 """Lines on either side of the k-space centre of which at least one must have come."""
@@ -63,12 +63,12 @@ def sort(
     sorted_before = False
     for item in stream:
         if isinstance(item, Lines):
-            lines = replace(item, whitened=True) if whitened else item
+            lines = _whitened(item) if whitened else item
             seen = scan.add(lines)
             yield from scan.close(_complete(scan, lines, seen, trigger))
         elif is_recon_data(item):
-            for lines in lines_of(item, lambda n: scan.encoding(n, gridded=True).embedded, whitened=whitened):
-                scan.add(lines, gridded=True)
+            for lines in lines_of(item, lambda n: scan.encoding(n, gridded=True).embedded):
+                scan.add(_whitened(lines) if whitened else lines, gridded=True)
             yield from scan.close(list(scan.images))
         else:
             sorted_before |= not isinstance(item, (str, ismrmrd.Waveform))
@@ -159,7 +159,8 @@ class _Scan:
         return not separate or any(reference.slice == key.slice for reference in self.references)
 
     def _check(self, lines: Lines) -> None:
-        require_finite(lines, "sort")
+        if not lines.whitened:  # otherwise the noise gadget has looked
+            require_finite(lines, "sort")
         coils = lines.data.shape[1]
         if self.coils not in (None, coils):
             raise InputError(f"sort: acquisition {_counter(lines)} has {coils} coils, those before it {self.coils}")
@@ -336,6 +337,11 @@ def _require_centre(mask: Mask, key: _Key, encoding: Encoding) -> None:
 def _distance(a: _Key, b: _Key) -> tuple[Any, ...]:
     """How little one image has to do with another."""
     return (a.encoding != b.encoding, *(abs(m - n) for m, n in zip(a[:3], b[:3], strict=True)))
+
+
+def _whitened(lines: Lines) -> Lines:
+    require_finite(lines, "sort")
+    return replace(lines, whitened=True)
 
 
 def _copy(x: Array) -> Array:
