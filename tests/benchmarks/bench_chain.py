@@ -1,0 +1,84 @@
+"""Chain overhead: seconds per slice of a whole replay over seconds per slice of the bare network. Aim: under 1.15.
+
+The replay reads a file, whitens, sorts, estimates sensitivities, prepares, runs the network and writes images. The
+network alone gets the same slices, prepared before the clock starts. Both in one process, imports done, in turn.
+    python tests/benchmarks/bench_chain.py [--slices 6]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from gadgets.files import open_scan, write_scan
+from gadgets.frame import Frame
+from gadgets.hosts.library import load
+from gadgets.hosts.replay import replay
+from gadgets.simulate import Settings, make_scan
+from gadgets.xml import parse_header
+from mrnets import store
+from mrnets.contract import Scan
+from mrnets.prepare import Preparation, prepare
+
+NETWORKS = {
+    "varnet as published (8 cascades, 18 channels)": {},
+    "varnet of the demo (6 cascades, 12 channels)": {"num_cascades": 6, "channels": 12, "pooling_layers": 3},
+}
+
+
+def main() -> None:
+    """Print both times and their ratio for each network."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--slices", type=int, default=6)
+    parser.add_argument("--coils", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        scan = Path(folder) / "scan.h5"
+        header, lines, _ = make_scan(Settings(slices=args.slices, coils=args.coils))
+        write_scan(scan, header, lines)
+        print(f"{args.slices} slices of 256 x 256, {args.coils} coils, {torch.get_num_threads()} threads")
+        for name, options in NETWORKS.items():
+            weights = Path(folder) / "weights.safetensors"
+            torch.manual_seed(0)
+            network = store.create("varnet", **options)
+            store.save(weights, network, name="varnet", options=options, preparation=Preparation().to_json())
+            chain = [f"network.weights={weights}"]
+            scans = prepared(scan, chain)
+            alone, whole = [], []
+            for _ in range(args.rounds):
+                alone.append(timed(lambda: [bare(network.eval(), one) for one in scans]))  # noqa: B023
+                whole.append(timed(lambda: replay(scan, Path(folder) / "images.h5", "varnet", settings=chain)))  # noqa: B023
+            bare_s, chain_s = (statistics.median(times) / args.slices for times in (alone, whole))
+            print(f"{name}: network {bare_s:.3f} s/slice, replay {chain_s:.3f} s/slice, ratio {chain_s / bare_s:.2f}")
+
+
+def prepared(path: Path, settings: list[str]) -> list[Scan]:
+    """What the network gets of each slice: the frames that the chain gives it, prepared."""
+    chain = load("varnet", settings)
+    before = chain.of(tuple(stage for stage in chain.stages if stage.name not in ("network", "images")))
+    with open_scan(path) as source:
+        frames = [f for f in before.run(source.items, parse_header(source.header)) if isinstance(f, Frame)]
+    return [prepare(frame.raw, Preparation()).scan for frame in frames]
+
+
+@torch.inference_mode()
+def bare(network: torch.nn.Module, scan: Scan) -> None:
+    """One forward pass."""
+    network(scan)
+
+
+def timed(work: object) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    work()  # type: ignore[operator]
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
