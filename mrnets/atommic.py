@@ -13,7 +13,8 @@ from mrnets.errors import InputError
 __all__ = ["state_dict"]
 
 Rules = tuple[tuple[str, str], ...]
-"""(regular expression that matches a whole key of theirs, our key); ours with [i] at its end is joined from parts."""
+"""(regular expression that matches a whole key of theirs, our key); ours with [i] at its end is joined from parts,
+and an empty one means that their network does not use the weight."""
 
 
 def _unet(theirs: str, ours: str) -> Rules:
@@ -80,6 +81,11 @@ _JOINT: dict[str, Rules] = {
         *_unet(r"segmentation_module\.", "segmentation."),
         (r"dc\.dc_weight", "consistency.weight"),
     ),
+    "mtlrs": (
+        *_rim(r"rs_module\.(?P<c>\d+)\.reconstruction_module\.0\.", r"machines.\g<c>."),
+        *_attention_unet(r"rs_module\.(?P<c>\d+)\.segmentation_module\.", r"segmentations.\g<c>."),
+        (r"rs_module\.\d+\.dc_weight", ""),
+    ),
     "segnet": (
         *_unet(r"reconstruction_(?:encoder|decoder)\.(?P<c>\d+)\.", r"cascades.\g<c>."),
         *_unet(r"segmentation_decoder\.(?P<c>\d+)\.", r"cascades.\g<c>.segmentation_"),
@@ -91,6 +97,15 @@ _JOINT: dict[str, Rules] = {
 _RULES: dict[str, Rules] = {
     "ccnn": _ccnn(),
     "cirim": _rim(r"reconstruction_module\.(?P<c>\d+)\.", r"machines.\g<c>."),
+    "modl": (
+        (r"reconstruction_module\.conv1\.weight", "denoiser.first.weight"),
+        (
+            r"reconstruction_module\.layers(?P<half>[12])\.(?P<block>\d+)\.weight",
+            r"denoiser.conv\g<half>.\g<block>.weight",
+        ),
+        (r"reconstruction_module\.last_layer\.weight", "denoiser.middle.weight"),
+        (r"reconstruction_module\.final_layer\.weight", "denoiser.last.weight"),
+    ),
     "rim": _rim(r"reconstruction_module\.0\.", "machine."),
     "unet": _unet(r"reconstruction_module\.unet\.", "unet.unet."),
     "varnet": (
@@ -113,6 +128,8 @@ def state_dict(name: str, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     parts: dict[str, dict[int, Tensor]] = {}
     for key, tensor in theirs.items():
         target = _renamed(key, name)
+        if not target:
+            continue
         if target in ours and not torch.equal(ours[target], tensor):
             raise InputError(f"{key!r} is one of several names of one weight of ATOMMIC's {name}, but differs from it")
         if part := re.fullmatch(r"(.*)\[(\d+)\]", target):

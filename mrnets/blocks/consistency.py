@@ -15,9 +15,20 @@ from torch import Tensor
 from mrnets.contract import Scan
 from mrnets.errors import InputError
 from mrnets.physics.coils import adjoint, expand, reduce, rss
+from mrnets.physics.conjugate import conjugate_gradients
 from mrnets.physics.fourier import ifftc
 
-__all__ = ["cascaded", "combined", "data_gradient", "initial_image", "measured", "normal", "replace", "weighted"]
+__all__ = [
+    "cascaded",
+    "combined",
+    "data_gradient",
+    "initial_image",
+    "measured",
+    "normal",
+    "replace",
+    "solved",
+    "weighted",
+]
 
 
 def measured(scan: Scan, name: str) -> tuple[Tensor, Tensor]:
@@ -108,6 +119,30 @@ def cascaded(
         held = (1 - weight) * held + correction
         x = start - power * free - normal(held - free, sens, mask)
     return x
+
+
+def solved(
+    rhs: Tensor, sens: Tensor, mask: Tensor, weight: Tensor | float, *, iterations: int, tolerance: float = 1e-5
+) -> Tensor:
+    """Solution x of (E^H E + weight) x = rhs, both (batch, echo, y, x), by conjugate gradients.
+
+    Differentiable in `rhs`, `sens` and `weight` by the implicit function theorem: the backward pass solves the same
+    equation for the gradient (Aggarwal 2019, section III), and no iteration is kept in memory.
+    """
+
+    def solution(b: Tensor) -> Tensor:
+        with torch.no_grad():
+            x: Tensor = conjugate_gradients(
+                lambda v: normal(v, sens, mask) + weight * v, b, iterations=iterations, tolerance=tolerance
+            )
+        return x
+
+    x = solution(rhs)
+    residual = rhs - normal(x, sens, mask) - weight * x
+    if not residual.requires_grad:
+        return x
+    residual.register_hook(solution)  # type: ignore[no-untyped-call]
+    return x + (residual - residual.detach())
 
 
 def weighted(kspace: Tensor, data: Tensor, mask: Tensor, weight: Tensor | float) -> Tensor:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from mrnets.blocks.checks import number, whole
-from mrnets.blocks.consistency import measured
+from mrnets.blocks.consistency import initial_image, measured, solved
 from mrnets.blocks.sensitivity import sensitivities
 from mrnets.contract import Estimate, Scan
-from mrnets.physics.coils import cg_sense
 
 __all__ = ["CGSense"]
 
@@ -26,12 +25,6 @@ class CGSense(nn.Module):
         """image (batch, echo, y, x) complex64."""
         kspace, mask = measured(scan, "cgsense")
         sens = sensitivities(scan, None, "cgsense")
-        image = cg_sense(
-            kspace,
-            sens,
-            mask,
-            regularisation=self.regularisation,
-            iterations=self.iterations,
-            tolerance=self.tolerance,
-        )
+        start = initial_image(kspace, mask, sens)
+        image = solved(start, sens, mask, self.regularisation, iterations=self.iterations, tolerance=self.tolerance)
         return Estimate(image=image)

@@ -20,6 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "time_steps": 2,
         "num_cascades": 2,
     },
+    "modl": {"unrolled_iterations": 2, "residual_blocks": 2, "channels": 4},
     "rim": {"conv_filters": (4, 4, 2), "recurrent_filters": (4, 4), "time_steps": 3},
     "cgsense": {"iterations": 5},
     "unet": {"channels": 4, "pooling_layers": 2},

@@ -7,9 +7,10 @@ import torch
 from torch.nn import functional
 
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import data_gradient, initial_image, normal, replace, weighted
+from mrnets.blocks.consistency import data_gradient, initial_image, normal, replace, solved, weighted
 from mrnets.blocks.sensitivity import SensitivityNet
 from mrnets.blocks.unet import NormUnet, Unet, normalised
+from mrnets.contract import Scan
 from mrnets.errors import InputError
 from mrnets.physics import coils
 from mrnets.physics.fourier import fftc, ifftc
@@ -128,3 +129,37 @@ def test_varnet_is_its_paper_s_update_of_the_coils_k_space(shape: tuple[int, int
         correction = fftc(coils.expand(unet(image), example.sens))
         kspace = weighted(kspace, example.kspace, example.mask, weight) - correction
     torch.testing.assert_close(network(example).image, coils.reduce(ifftc(kspace), example.sens), rtol=1e-4, atol=1e-5)
+
+
+def dense(example: Scan, weight: torch.Tensor, sens: torch.Tensor) -> torch.Tensor:
+    """(E^H E + weight) of one image as a matrix, column by column."""
+    plane = example.kspace.shape[-2:]
+    columns = torch.eye(plane.numel(), dtype=sens.dtype).reshape(-1, 1, 1, *plane)
+    encoded = coils.normal(columns, sens, example.mask) + weight * columns
+    return encoded.reshape(plane.numel(), -1).mT
+
+
+def test_solved_is_the_solution_and_its_gradient_is_the_solution_s() -> None:
+    example = scan((5, 4), fraction=0.4)
+    rhs = complex_randn(1, 1, 5, 4, dtype=torch.complex128).requires_grad_()
+    sens = example.sens.to(torch.complex128).requires_grad_()
+    weight = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    ours = solved(rhs, sens, example.mask, weight, iterations=40, tolerance=1e-10)
+    exact = torch.linalg.solve(dense(example, weight, sens), rhs.reshape(-1)).reshape(rhs.shape)
+    torch.testing.assert_close(ours, exact)
+    upstream = complex_randn(1, 1, 5, 4, seed=5, dtype=torch.complex128)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, (rhs, sens, weight), upstream),
+        torch.autograd.grad(exact, (rhs, sens, weight), upstream),
+    )
+
+
+def test_modl_with_an_identity_denoiser_solves_the_regularised_least_squares() -> None:
+    example = scan((6, 5), coils=2, fraction=0.4)
+    network = create("modl", unrolled_iterations=1, conjugate_gradient_iterations=60, penalization_weight=0.2)
+    network.denoiser = torch.nn.Module()
+    network.denoiser.forward = torch.zeros_like  # z = x + 0
+    start = initial_image(example.kspace, example.mask, example.sens)
+    rhs = (start + 0.2 * start).reshape(-1)
+    exact = torch.linalg.solve(dense(example, torch.tensor(0.2), example.sens), rhs)
+    assert torch.linalg.vector_norm(network(example).image.reshape(-1) - exact) < 1e-4 * torch.linalg.vector_norm(exact)

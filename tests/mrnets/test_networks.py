@@ -21,6 +21,7 @@ PARAMETERS = {
     "ccnn": 1_131_551,
     "cgsense": 0,
     "cirim": 980_480,
+    "modl": 407_809,  # the published 407,808 and the weight of the data consistency
     "rim": 94_080,
     "unet": 31_024_386,
     "varnet": 19_634_712,

@@ -1,0 +1,94 @@
+"""Reconstruction: model-based deep learning (Aggarwal et al., IEEE TMI 2019)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mrnets.blocks.checks import number, whole
+from mrnets.blocks.complex import to_channels, to_complex
+from mrnets.blocks.consistency import initial_image, measured, solved
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.contract import Estimate, Scan
+
+__all__ = ["MoDL"]
+
+
+class MoDL(nn.Module):
+    """Iterations of z = x + D(x), x <- argmin ||E x - k||^2 + weight ||x - z||^2, all with the same D and weight.
+
+    The minimum is found by conjugate gradients with the sampling mask in E; the weight is learned and stays positive.
+    conjugate_gradient False: x <- D(x) and no data consistency at all, which no paper proposes, for imported weights.
+
+    regularization_factor: what a residual block's change is multiplied by.
+    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
+    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    """
+
+    def __init__(
+        self,
+        *,
+        unrolled_iterations: int = 5,
+        residual_blocks: int = 5,
+        channels: int = 64,
+        regularization_factor: float = 0.1,
+        conjugate_gradient: bool = True,
+        conjugate_gradient_iterations: int = 10,
+        penalization_weight: float = 0.05,
+        sens_net: bool = False,
+        sens_channels: int = 8,
+        sens_pooling_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        self.unrolled_iterations = whole("unrolled_iterations", unrolled_iterations, 1, 64)
+        self.conjugate_gradient_iterations = whole(
+            "conjugate_gradient_iterations", conjugate_gradient_iterations, 1, 1000
+        )
+        number("penalization_weight", penalization_weight, 1e-6, 1e6)
+        self.denoiser = _ResNet(
+            whole("residual_blocks", residual_blocks, 0, 64),
+            whole("channels", channels, 1, 1024),
+            number("regularization_factor", regularization_factor),
+        )
+        self.log_weight = nn.Parameter(torch.tensor(penalization_weight).log()) if conjugate_gradient else None
+        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, echo, y, x) complex64."""
+        kspace, mask = measured(scan, "modl")
+        sens = sensitivities(scan, self.sens_net, "modl")
+        x = start = initial_image(kspace, mask, sens)
+        for _ in range(self.unrolled_iterations):
+            denoised = self.denoiser(x.reshape(-1, 1, *x.shape[-2:])).reshape(x.shape)
+            if self.log_weight is None:
+                x = denoised
+                continue
+            weight = self.log_weight.exp()
+            rhs = start + weight * (x + denoised)
+            x = solved(rhs, sens, mask, weight, iterations=self.conjugate_gradient_iterations)
+        return Estimate(image=x)
+
+
+class _ResNet(nn.Module):
+    """Residual network without normalisation (Lim et al. 2017) on complex (batch, 1, y, x)."""
+
+    def __init__(self, blocks: int, channels: int, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+        self.first = _conv(2, channels)
+        self.conv1 = nn.ModuleList(_conv(channels, channels) for _ in range(blocks))
+        self.conv2 = nn.ModuleList(_conv(channels, channels) for _ in range(blocks))
+        self.middle = _conv(channels, channels)
+        self.last = _conv(channels, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = first = self.first(to_channels(x))
+        for conv1, conv2 in zip(self.conv1, self.conv2, strict=True):
+            features = features + self.factor * conv2(torch.relu(conv1(features)))
+        return to_complex(self.last(self.middle(features) + first))
+
+
+def _conv(i: int, o: int) -> nn.Conv2d:
+    conv = nn.Conv2d(i, o, 3, padding=1, bias=False)
+    nn.init.xavier_normal_(conv.weight)
+    return conv
