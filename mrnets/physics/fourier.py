@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mrnets.physics.arrays import Array, array_namespace
+from mrnets.physics.arrays import Array, array_namespace, device
 
 __all__ = ["fftc", "ifftc", "resize"]
 
@@ -44,6 +44,6 @@ def resize(x: Array, shape: Sequence[int], axes: Sequence[int] = (-2, -1)) -> Ar
     cropped = x[tuple(keep)]
     if cropped.shape == tuple(out):
         return cropped
-    filled = xp.zeros(tuple(out), dtype=x.dtype, device=x.device)
+    filled = xp.zeros(tuple(out), dtype=x.dtype, device=device(x))
     filled[tuple(put)] = cropped
     return filled

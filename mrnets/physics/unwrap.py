@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from mrnets.physics.arrays import Array, array_namespace, asarray_like
+from mrnets.physics.arrays import Array, array_namespace, asarray_like, device
 
 __all__ = ["unwrap"]
 
@@ -57,7 +57,7 @@ def _step_adjoint(steps: Array, axis: int) -> Array:
     xp = array_namespace(steps)
     shape = list(steps.shape)
     shape[axis] = 1
-    zero = xp.zeros(tuple(shape), dtype=steps.dtype, device=steps.device)
+    zero = xp.zeros(tuple(shape), dtype=steps.dtype, device=device(steps))
     return -_step(xp.concat((zero, steps, zero), axis=axis), axis)
 
 
