@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from mrnets.errors import InputError
-from mrnets.physics.arrays import Array, array_namespace, asarray_like
+from mrnets.physics.arrays import Array, array_namespace, asarray_like, device
 from mrnets.physics.fourier import ifftc, resize
 from mrnets.physics.interpolation import along, cubic, trigonometric
 
@@ -34,7 +34,7 @@ SAMPLES_PER_KERNEL = 8
 """Coarse grid points per kernel width; the projection error is then within 3 % of that of the full grid."""
 ENTRIES_AT_ONCE = 2**21
 """Entries of H(x) in memory at once: they should stay in the cache."""
-DAMPED, CHEBYSHEV_STEPS = 0.65, 14
+DAMPED, CHEBYSHEV_STEPS = 0.65, 18
 """Eigenvalues that an eigenvector search damps, and its steps: converged at signal-to-noise ratios of 20 and more."""
 
 
@@ -56,9 +56,9 @@ def espirit(
     kernel: width of the patches; taken smaller, to less than half the block, along axes with few calibration lines.
     threshold: singular values of the calibration matrix that count half, relative to the largest (module docstring).
     crop: pixels whose eigenvalue is less get zeros; 0 keeps all. Uecker's usual 0.8 to 0.95 mean the same here.
-    Where kept, sum over coils of |S|^2 = 1. S is known up to a phase at each pixel. It is chosen such that S^H x is real
-    and positive for the low-resolution coil images x: S contains the phase of the image, as it does in `rss_maps`. (The
-    phase of a fixed virtual coil, the usual choice, is singular where that coil's sensitivity vanishes: with local coils
+    Where kept, sum over coils of |S|^2 = 1. S is known up to a phase at each pixel, chosen such that S^H x is real and
+    positive for low-resolution coil images x: S contains the phase of the image, as it does in `rss_maps`. (The phase
+    of a fixed virtual coil, the usual choice, is singular where the sensitivity of that coil vanishes: with local coils
     that happens inside the object, and the combined image gets a phase vortex there.)
     maps=2: a second set, (..., 2, coil, *shape), for objects larger than the field of view: where the object is folded,
     two eigenvectors are kept. Orthogonal to the first at each pixel.
@@ -122,7 +122,7 @@ def unitary_maps(calibration: Array, shape: Sequence[int]) -> Array:
     xp = array_namespace(calibration)
     shape = tuple(shape)
     lead = calibration.shape[: -len(shape)]
-    ones = xp.ones((*lead, *shape), dtype=calibration.dtype, device=calibration.device)
+    ones = xp.ones((*lead, *shape), dtype=calibration.dtype, device=device(calibration))
     return ones / lead[-1] ** 0.5
 
 
@@ -188,7 +188,7 @@ def _filters(block: Array, kernels: tuple[int, ...], threshold: float) -> tuple[
     gram = xp.matmul(adjoint, patches) if count > length else xp.matmul(patches, adjoint)
     level = threshold**2 * _largest_eigenvalue(gram)
     level = xp.where(level > 0, level, xp.ones_like(level))
-    identity = xp.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    identity = xp.eye(gram.shape[-1], dtype=gram.dtype, device=device(gram))
     triangle = xp.linalg.cholesky(gram + level * identity)
     # A^H (A A^H + t^2)^-1 A = 1 - t^2 (A^H A + t^2)^-1
     if count > length:
@@ -204,10 +204,10 @@ def _solve_triangular(triangle: Array, right: Array) -> Array:
     return xp.linalg.solve(triangle, right)
 
 
-def _largest_eigenvalue(gram: Array, iterations: int = 6) -> Array:
-    """(batch, 1, 1) real, by power iteration; from this start it is exact to 1 %, more than a threshold needs."""
+def _largest_eigenvalue(gram: Array, iterations: int = 20) -> Array:
+    """(batch, 1, 1) real, by power iteration; exact to 1 %, which is enough for a threshold."""
     xp = array_namespace(gram)
-    vector = xp.sum(gram * xp.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device), axis=-1, keepdims=True)
+    vector = xp.sum(gram * xp.eye(gram.shape[-1], dtype=gram.dtype, device=device(gram)), axis=-1, keepdims=True)
     for _ in range(iterations):
         norm = xp.sqrt(xp.sum(xp.abs(vector) ** 2, axis=-2, keepdims=True))
         vector = xp.matmul(gram, vector / xp.where(norm > 0, norm, xp.ones_like(norm)))
@@ -227,7 +227,7 @@ def _sampled_matrices(filters: Array, nullspace: bool, coils: int, kernels: tupl
     spectra = xp.reshape(spectra, (batch, samples.shape[0], coils, count))
     matrices = xp.matmul(spectra, xp.conj(xp.matrix_transpose(spectra))) / ball.shape[0]
     if nullspace:
-        matrices = xp.eye(coils, dtype=filters.dtype, device=filters.device) - matrices
+        matrices = xp.eye(coils, dtype=filters.dtype, device=device(filters)) - matrices
     return xp.reshape(matrices, (batch, *terms, coils, coils))
 
 
