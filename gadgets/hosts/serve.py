@@ -68,10 +68,12 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises InputError if the address cannot be had."""
+    if not 0 <= port <= 65535:
+        raise InputError(f"Cannot listen on port {port}: ports go from 0 to 65535.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise InputError(f"Cannot listen on {host} port {port}: {error}.") from error
 
 

@@ -11,6 +11,11 @@ from mrnets.errors import InputError
 from tests.gadgets import toys
 
 
+def send_thrice(peer):
+    for _ in range(3):
+        peer.send("anybody there?")
+
+
 @pytest.fixture
 def ends():
     """Our peer, and the other end's socket."""
@@ -51,8 +56,7 @@ def test_a_reset_connection_is_a_lost_peer():
         with pytest.raises(PeerLostError, match="vanished while it was sending"):
             peer.read()
         with pytest.raises(PeerLostError, match="vanished while it was sent to"):
-            for _ in range(3):
-                peer.send("anybody there?")
+            send_thrice(peer)
         peer.close()
 
 

@@ -99,7 +99,9 @@ def test_samples_that_are_not_as_many_as_announced_name_the_acquisition(path):
         record = file["dataset/data"][4]
         record["head"]["number_of_samples"] = 99
         file["dataset/data"][4] = record
-    with pytest.raises(InputError, match="acquisition 4 has 32 samples and 0 trajectory values; its header announces 198"):
+    with pytest.raises(
+        InputError, match="acquisition 4 has 32 samples and 0 trajectory values; its header announces 198"
+    ):
         read(path)
 
 
@@ -113,7 +115,9 @@ def test_a_file_cut_anywhere_is_refused(path, tmp_path):
 
 def test_a_header_of_another_layout_is_refused(path):
     with h5py.File(path, "a") as file:
-        old = np.dtype([("head", [("version", "<u2"), ("flags", "<u8")]), ("data", h5py.special_dtype(vlen=np.float32))])
+        old = np.dtype(
+            [("head", [("version", "<u2"), ("flags", "<u8")]), ("data", h5py.special_dtype(vlen=np.float32))]
+        )
         file.create_dataset("old/data", (1,), old)
         file["old/xml"] = [b"<x/>"]
     with pytest.raises(InputError, match="do not have the fields of ISMRMRD"):

@@ -80,7 +80,9 @@ def test_a_source_that_fails_loses_no_error_and_gives_no_short_run():
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from([1, 2]), st.sampled_from([0, 7, 8, 14, 19, 25])), max_size=6))
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.sampled_from([1, 2]), st.sampled_from([0, 7, 8, 14, 19, 25])), max_size=6)
+)
 def test_runs_hold_every_acquisition_once_and_in_order(parts):
     acquisitions = [
         a

@@ -1,5 +1,6 @@
 """A toy gadget and toy scans, for tests of what carries gadgets. Importing this makes `toy` nameable in chains."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
@@ -54,12 +55,19 @@ def toy(
     scale: float = 1.0,
     fail: Literal["no", "input", "bug"] = "no",
     after: int = 0,
+    loud: bool = False,
+    most: int = 100,
 ) -> Iterator[Item]:
     """An image of each run of imaging lines: their magnitudes, scaled. Fails, if asked to, after so many images."""
     made = 0
+    if loud:
+        print("print: toy", flush=True)
+        os.system("echo system: toy")
     for item in stream:
         if not isinstance(item, Lines):
             yield item
+            continue
+        if made == most:
             continue
         if made == after and fail == "input":
             raise InputError("toy: acquisition 7 is not to its taste.")
@@ -75,7 +83,9 @@ def toy(
 sys.modules["gadgets.toy"] = sys.modules[__name__]
 
 
-def acquisitions(lines: int, coils: int = 2, samples: int = 16, flags: tuple[int, ...] = (), seed: int = 0, **fields: Any):
+def acquisitions(
+    lines: int, coils: int = 2, samples: int = 16, flags: tuple[int, ...] = (), seed: int = 0, **fields: Any
+):
     """Acquisitions of random samples; the last of them has the flags."""
     rng = np.random.default_rng(seed)
     for n in range(lines):
