@@ -18,6 +18,7 @@ from mrnets.errors import InputError
 __all__ = ["Encoding", "encoding_of"]
 
 MOST_ALONG_AN_AXIS = 16384
+MOST_PIXELS = 1 << 30
 
 _logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def encoding_of(header: ismrmrdHeader, index: int, *, gridded: bool = False) -> 
     if trajectory not in (None, "cartesian") and not gridded:
         raise InputError(f"sort: {name} has a {trajectory} trajectory; only cartesian k-space can be sorted")
     encoded, recon = _space(encoding.encodedSpace, name), _space(encoding.reconSpace, name)
+    _require_sane_images(encoded, recon, name)
     limits = encoding.encodingLimits
     step_1, step_2 = (getattr(limits, f"kspace_encoding_step_{n}", None) for n in (1, 2))
     one_partition = step_2 is not None and step_2.maximum <= step_2.minimum and step_2.maximum == 0
@@ -103,6 +105,17 @@ def _space(space: Any, name: str) -> Space:
     fov = (space.fieldOfView_mm.x, space.fieldOfView_mm.y, space.fieldOfView_mm.z)
     x, y, z = (float(mm) if mm is not None and math.isfinite(mm) and mm > 0 else 0.0 for mm in fov)
     return Space(matrix, (x, y, z))
+
+
+def _require_sane_images(encoded: Space, recon: Space, name: str) -> None:
+    """Raises InputError if images, over the whole encoded field of view, would be absurdly large."""
+    ratios = [a / b if a and b else 1.0 for a, b in zip(encoded.fov, recon.fov, strict=True)]
+    sides = [size * max(ratio, 1.0) for size, ratio in zip(recon.matrix, ratios, strict=True)]
+    if max(sides) > MOST_ALONG_AN_AXIS or math.prod(sides) > MOST_PIXELS:
+        raise InputError(
+            f"sort: {name} asks for images of {' x '.join(map(str, recon.matrix))} pixels over {recon.fov} mm out of "
+            f"{encoded.fov} mm; that is absurdly large"
+        )
 
 
 def _centred(limit: Any, size: int, name: str) -> tuple[int, Limit]:

@@ -157,13 +157,15 @@ def _images(frame: Frame, picture: _Picture, header: ismrmrdHeader, series: int)
     times = None if frame.raw.echo_times is None else to_numpy(frame.raw.echo_times)
     for n in range(slices):
         for echo in range(echoes):
-            acquisition = ismrmrd.AcquisitionHeader.from_buffer_copy(frame.headers[n, echo].tobytes())
+            acquisition = ismrmrd.AcquisitionHeader.from_buffer_copy(
+                frame.headers[n, min(echo, frame.headers.shape[1] - 1)].tobytes()
+            )
             head = ismrmrd.ImageHeader.from_acquisition(acquisition)
             head.version = 1
             head.image_type = picture.image_type
             head.image_series_index = series
             head.field_of_view = _field_of_view(frame.recon, frame.encoded)
-            time = None if times is None or picture.series else float(times[echo])
+            time = float(times[echo]) if times is not None and echoes == len(times) and not picture.series else None
             meta = meta_of(frame, acquisition, header, picture.role, time)
             yield ismrmrd.Image(head=head, data=picture.pixels[n, echo][None], meta=meta)
 

@@ -195,6 +195,11 @@ def _on_grid(lines: Lines, encoding: Encoding) -> tuple[Array, int, int]:
         size = reduced  # an earlier gadget has removed the oversampling
     shift = size // 2 - centre
     start, stop = max(shift + pre, 0), min(shift + n - post, size)
+    if n - pre - post - (stop - start) > size // 16 + 1:
+        raise InputError(
+            f"sort: acquisition {int(header['scan_counter'])} has {n} samples with centre {centre}, which reach beyond "
+            f"the readout of {size} that the header announces"
+        )
     if not start <= size // 2 < stop:
         raise InputError(
             f"sort: acquisition {int(header['scan_counter'])} has {n} samples with centre {centre} and {pre} + {post} "

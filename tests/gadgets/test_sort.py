@@ -515,7 +515,7 @@ class TestErrors:
 
     def test_memory(self, rng):
         block = synthetic.lines(synthetic.to_kspace(images(rng)))
-        header = synthetic.header(synthetic.encoding((16, 16384, 16384)))
+        header = synthetic.header(synthetic.encoding((16, 16384, 16384), fov=(9, 9, 9), recon=(16, 16, 16)))
         self.fails([block], header, "sort.memory allows 32 GiB")
         stream = [replace(block, headers=block.headers.copy()) for _ in range(4)]
         for n, lines in enumerate(stream):
@@ -526,6 +526,21 @@ class TestErrors:
         block = synthetic.lines(synthetic.to_kspace(images(rng)))
         block.headers["discard_pre"] = 12
         self.fails([block], plain(), "acquisition 0 has 16 samples .* misses the k-space centre")
+
+    def test_readout_longer_than_the_header_says(self, rng):
+        block = synthetic.lines(synthetic.to_kspace(images(rng, x=2 * NX)), first_counter=3)
+        self.fails([block], plain(), "acquisition 3 has 32 samples .* beyond the readout of 16")
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"recon": (16384, 16384, 16)},
+            {"fov": (1e9, 24, 1), "recon_fov": (1e-9, 24, 1)},
+        ],
+    )
+    def test_images_of_absurd_size(self, rng, options):
+        block = synthetic.lines(synthetic.to_kspace(images(rng)))
+        self.fails([block], plain(**options), "absurdly large")
 
     def test_a_slice_without_its_centre(self, rng):
         header = synthetic.header(synthetic.encoding((NX, 64, 1)))
