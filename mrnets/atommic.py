@@ -107,6 +107,19 @@ _RULES: dict[str, Rules] = {
         (r"reconstruction_module\.final_layer\.weight", "denoiser.last.weight"),
     ),
     "rim": _rim(r"reconstruction_module\.0\.", "machine."),
+    "rvn": (
+        (r"block_list\.(?P<step>\d+)\.learning_rate", r"learning_rate[\g<step>]"),
+        (
+            r"block_list\.(?P<step>\d+)\.regularizer\.(?P<gate>reset|update|out)_gates\.(?P<layer>\d+)\.0\.(?P<what>\w+)",
+            r"blocks.\g<step>.\g<gate>.\g<layer>.\g<what>",
+        ),
+        (
+            r"block_list\.(?P<step>\d+)\.regularizer\.conv_blocks\.(?P<layer>\d+)\.1\.(?P<what>\w+)",
+            r"blocks.\g<step>.convs.\g<layer>.\g<what>",
+        ),
+        (r"initializer\.conv_blocks\.(?P<layer>\d+)\.1\.(?P<what>\w+)", r"initializer.convs.\g<layer>.\g<what>"),
+        (r"initializer\.out_blocks\.(?P<layer>\d+)\.0\.(?P<what>\w+)", r"initializer.heads.\g<layer>.\g<what>"),
+    ),
     "unet": _unet(r"reconstruction_module\.unet\.", "unet.unet."),
     "varnet": (
         (r"cascades\.(?P<c>\d+)\.dc_weight", r"dc_weight[\g<c>]"),

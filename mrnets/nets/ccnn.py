@@ -52,7 +52,7 @@ class CCNN(nn.Module):
         sens = sensitivities(scan, self.sens_net, "ccnn")
         start = initial_image(kspace, mask, sens)
         denoisers = [partial(stack, slope=self.slope) for stack in self.stacks]
-        return Estimate(image=cascaded(start, sens, mask, denoisers, self.dc_weight))
+        return Estimate(image=cascaded(start, sens, mask, denoisers, self.dc_weight)[-1])
 
 
 class _Stack(nn.Module):

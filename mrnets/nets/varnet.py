@@ -46,4 +46,4 @@ class VarNet(nn.Module):
         kspace, mask = measured(scan, "varnet")
         sens = sensitivities(scan, self.sens_net, "varnet")
         start = initial_image(kspace, mask, sens)
-        return Estimate(image=cascaded(start, sens, mask, self.unets, self.dc_weight))
+        return Estimate(image=cascaded(start, sens, mask, self.unets, self.dc_weight)[-1])

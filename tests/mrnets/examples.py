@@ -21,6 +21,12 @@ SMALL: dict[str, dict[str, Any]] = {
         "num_cascades": 2,
     },
     "modl": {"unrolled_iterations": 2, "residual_blocks": 2, "channels": 4},
+    "rvn": {
+        "recurrent_hidden_channels": 4,
+        "num_steps": 2,
+        "initializer_channels": (2, 4),
+        "initializer_dilations": (1, 2),
+    },
     "rim": {"conv_filters": (4, 4, 2), "recurrent_filters": (4, 4), "time_steps": 3},
     "cgsense": {"iterations": 5},
     "unet": {"channels": 4, "pooling_layers": 2},
@@ -41,6 +47,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "idslr": {"coils": 3, "channels": 4, "num_iters": 2},
     "idslrunet": {"coils": 3, "channels": 4, "num_iters": 2},
     "segnet": {"coils": 3, "channels": 4, "num_cascades": 2},
+    "mtlrs": {
+        "conv_filters": (4, 4, 2),
+        "recurrent_filters": (4, 4),
+        "time_steps": 2,
+        "num_cascades": 2,
+        "channels": 2,
+        "pooling_layers": 2,
+    },
 }
 """Options that make a network quick; one that is not listed runs at its published size."""
 

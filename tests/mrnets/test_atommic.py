@@ -13,7 +13,7 @@ from mrnets.errors import InputError
 from tests.mrnets.vectors import relative_error, vector
 
 
-@pytest.mark.parametrize("name", ["ccnn", "cirim", "modl", "rim", "unet", "varnet"])
+@pytest.mark.parametrize("name", ["ccnn", "cirim", "modl", "rim", "rvn", "unet", "varnet"])
 def test_imported_weights_give_the_same_image_also_through_a_file(name: str, tmp_path: Path) -> None:
     reference = vector(name)
     network = store.create(name, **reference.options)

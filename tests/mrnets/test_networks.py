@@ -23,6 +23,7 @@ PARAMETERS = {
     "cirim": 980_480,
     "modl": 407_809,  # the published 407,808 and the weight of the data consistency
     "rim": 94_080,
+    "rvn": 1_796_120,
     "unet": 31_024_386,
     "varnet": 19_634_712,
     "zerofilled": 0,

@@ -1,0 +1,129 @@
+"""Reconstruction: recurrent variational network (Yiasemis et al., CVPR 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mrnets.blocks.checks import whole
+from mrnets.blocks.complex import to_channels, to_complex
+from mrnets.blocks.consistency import cascaded, initial_image, measured
+from mrnets.blocks.recurrent import State, replicating_conv
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.contract import Estimate, Scan
+from mrnets.errors import InputError
+from mrnets.physics.fourier import fftc
+
+__all__ = ["RVN"]
+
+
+class RVN(nn.Module):
+    """Steps k <- k - rate M (k - y) + E G(E^H k) with a recurrent network G for each step, whose state goes on.
+
+    `learned_initializer`: the first state comes from the k-space of the combined zero-filled image by dilated
+    convolutions, rather than being zero.
+    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
+    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_steps: int = 8,
+        recurrent_hidden_channels: int = 64,
+        recurrent_num_layers: int = 4,
+        learned_initializer: bool = True,
+        initializer_channels: tuple[int, ...] = (32, 32, 64, 64),
+        initializer_dilations: tuple[int, ...] = (1, 1, 2, 4),
+        sens_net: bool = False,
+        sens_channels: int = 8,
+        sens_pooling_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        whole("num_steps", num_steps, 1, 128)
+        hidden = whole("recurrent_hidden_channels", recurrent_hidden_channels, 1, 1024)
+        layers = whole("recurrent_num_layers", recurrent_num_layers, 1, 32)
+        self.initializer = (
+            _Initializer(initializer_channels, initializer_dilations, hidden, layers) if learned_initializer else None
+        )
+        self.blocks = nn.ModuleList(_ConvGRU(hidden, layers) for _ in range(num_steps))
+        self.learning_rate = nn.Parameter(torch.ones(num_steps))
+        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, echo, y, x) complex64; in training, steps: the image after every step but the last."""
+        kspace, mask = measured(scan, "rvn")
+        sens = sensitivities(scan, self.sens_net, "rvn")
+        start = initial_image(kspace, mask, sens)
+        state: State | None = None
+        if self.initializer is not None:
+            state = self.initializer(to_channels(fftc(start).reshape(-1, 1, *start.shape[-2:])))
+
+        def step(block: nn.Module) -> Callable[[Tensor], Tensor]:
+            def change(x: Tensor) -> Tensor:
+                nonlocal state
+                out, state = block(to_channels(x), state)
+                return -to_complex(out)
+
+            return change
+
+        *earlier, image = cascaded(start, sens, mask, map(step, self.blocks), self.learning_rate)
+        return Estimate(image=image, steps=tuple(Estimate(image=x) for x in earlier) if self.training else ())
+
+
+class _ConvGRU(nn.Module):
+    """Convolutions 5x5 and 3x3 (the second one dilated), each but the last followed by ReLU, a gated unit and ReLU."""
+
+    def __init__(self, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            replicating_conv(hidden if n else 2, hidden if n < layers else 2, 3 if n else 5, 2 if n == 1 else 1)
+            for n in range(layers + 1)
+        )
+        self.reset = nn.ModuleList(_gate(hidden, bias=-1.0) for _ in range(layers))
+        self.update = nn.ModuleList(_gate(hidden) for _ in range(layers))
+        self.out = nn.ModuleList(_gate(hidden) for _ in range(layers))
+
+    def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        new: State = []
+        *convs, last = self.convs
+        for n, (conv, reset, update, out) in enumerate(zip(convs, self.reset, self.update, self.out, strict=True)):
+            x = torch.relu(conv(x))
+            before = torch.zeros_like(x) if state is None else state[n]
+            both = torch.cat((x, before), dim=1)
+            candidate = torch.tanh(out(torch.cat((x, before * torch.sigmoid(reset(both))), dim=1)))
+            new.append(torch.lerp(before, candidate, torch.sigmoid(update(both))))
+            x = torch.relu(new[-1])
+        return last(x), new
+
+
+def _gate(hidden: int, bias: float = 0.0) -> nn.Conv2d:
+    gate = nn.Conv2d(2 * hidden, hidden, 1)
+    nn.init.orthogonal_(gate.weight)
+    nn.init.constant_(gate.bias, bias)  # type: ignore[arg-type]
+    return gate
+
+
+class _Initializer(nn.Module):
+    def __init__(self, channels: Sequence[int], dilations: Sequence[int], hidden: int, layers: int) -> None:
+        super().__init__()
+        if not 1 <= len(channels) == len(dilations) <= 32:
+            raise InputError(
+                "initializer_channels and initializer_dilations must have one length from 1 to 32, "
+                f"not {len(channels)} and {len(dilations)}"
+            )
+        for width, dilation in zip(channels, dilations, strict=True):
+            whole("initializer_channels", width, 1, 1024)
+            whole("initializer_dilations", dilation, 1, 64)
+        inputs = (2, *channels[:-1])
+        self.convs = nn.ModuleList(
+            replicating_conv(i, o, 3, d) for i, o, d in zip(inputs, channels, dilations, strict=True)
+        )
+        self.heads = nn.ModuleList(nn.Conv2d(channels[-1], hidden, 1) for _ in range(layers))
+
+    def forward(self, x: Tensor) -> State:
+        for conv in self.convs:
+            x = torch.relu(conv(x))
+        return [torch.relu(head(x)) for head in self.heads]
