@@ -78,7 +78,7 @@ def espirit(
     coarse = tuple(min(n, max(points, 2 * kernel - 1)) for n in shape)
     kernels = tuple(min(kernel, max(3, (n - 1) // 2)) for n in block.shape[2:])
 
-    at_once = max(1, ENTRIES_AT_ONCE // (coils**2 * math.prod(coarse[1:])))
+    at_once = max(1, ENTRIES_AT_ONCE // (coils**2 * math.prod(coarse)))
     sens = []
     for first in range(0, block.shape[0], at_once):
         part = block[first : first + at_once]
@@ -90,16 +90,17 @@ def espirit(
     return xp.reshape(joined if maps > 1 else joined[:, 0], (*lead, *([maps] if maps > 1 else []), coils, *shape))
 
 
-def rss_maps(calibration: Array, shape: Sequence[int]) -> Array:
+def rss_maps(calibration: Array, shape: Sequence[int], *, width: int = 24) -> Array:
     """Low-resolution coil images over their root sum of squares: (..., coil, *block) to (..., coil, *shape).
 
-    A Hann window over the block keeps truncation ripples out of the maps. |S|^2 sums to 1 everywhere but where there is
+    Of `calibration` the centre is used, up to `width` samples along each axis. A Hann window over the block keeps truncation ripples out of the maps. |S|^2 sums to 1 everywhere but where there is
     no signal at all. S contains the phase of the image, at that resolution.
     """
     shape = tuple(shape)
     xp = array_namespace(calibration)
     axes = tuple(range(-len(shape), 0))
-    images = _low_resolution(calibration, shape)
+    block = resize(calibration, [min(n, width) for n in calibration.shape[-len(shape) :]], axes)
+    images = _low_resolution(block, shape)
     norm = xp.sqrt(xp.sum(xp.abs(images) ** 2, axis=axes[0] - 1, keepdims=True))
     return images / xp.where(norm > 0, norm, xp.ones_like(norm))
 
