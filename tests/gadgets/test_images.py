@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 from ismrmrd import xsd
 
+from gadgets.coils import coils
+from gadgets.compress import compress
 from gadgets.frame import Frame, Space
 from gadgets.images import images
 from gadgets.network import network
+from gadgets.noise import noise
 from gadgets.sort import sort
 from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from mrnets.physics.fourier import fftc, ifftc, resize
+from tests.gadgets import frames as scans
 from tests.gadgets import synthetic
 
 NY, NX = 12, 16
@@ -345,3 +349,51 @@ def test_phase_oversampling_from_lines_to_image(rng):
     assert isinstance(frames[0], Frame)
     (image,) = images(network(frames, header, network="zerofilled"), header)
     np.testing.assert_allclose(image.data[0, 0], np.abs(truth[0, 0, 2:18, 8:24]), atol=1e-5)
+
+
+class TestAllGadgets:
+    """From lines with correlated noise to images of the object: unfolded, and of even brightness."""
+
+    def chain(self, stream, header, **options):
+        lines = noise(stream, header)
+        maps = coils(compress(sort(lines, header), header, coils=5), header)
+        return list(images(network(maps, header, network="cgsense", **options), header))
+
+    def compare(self, image, truth):
+        """Up to the brightness, which whitening and combination change: smoothly, for smooth coils."""
+        inside = np.abs(truth) > 0.5
+        ratio = image[inside] / np.abs(truth)[inside]
+        assert np.std(ratio) < 0.12 * np.mean(ratio)
+        assert np.mean(np.abs(image[~inside])) < 0.1 * np.mean(image[inside])
+
+    def test_slices(self):
+        rng = np.random.default_rng(0)
+        mixing = np.eye(scans.COILS) + 0.2 * rng.standard_normal((scans.COILS, scans.COILS))
+        sigma = 0.02
+        samples = sigma * mixing @ synthetic.coil_images(rng, scans.COILS, 40, 200)[:, 0].swapaxes(0, 1)
+        header = scans.header()
+        stream = [synthetic.noise_lines(samples, dwell=5.0)]
+        ys = sorted({*range(0, scans.SIZE, 2), *range(9, 23)})
+        for n in range(2):
+            line = synthetic.lines(scans.kspace((n + 1) * scans.disc()), ys, slice=n)
+            scatter = synthetic.coil_images(rng, scans.COILS, len(ys), scans.SIZE)[:, 0].swapaxes(0, 1)
+            stream.append(replace(line, data=(line.data + sigma * mixing @ scatter).astype(np.complex64)))
+        out = self.chain(stream, header)
+        assert [image.slice for image in out] == [0, 1]
+        for image in out:
+            self.compare(image.data[0, 0], scans.disc())
+        ratio = out[1].data.mean() / out[0].data.mean()
+        assert ratio == pytest.approx(2, rel=0.05)
+        history = out[0].meta["GADGETRON_ImageProcessingHistory"]
+        assert history == ["prewhitened", "5 virtual coils (gdcc)", "espirit sensitivities", "cgsense"]
+
+    def test_volume(self):
+        frame = scans.volume()
+        header = scans.header()
+        maps = coils(compress([frame], header, coils=5), header)
+        (image,) = images(network(maps, header, network="cgsense", batch=4), header)
+        assert image.data.shape == (1, scans.SIZE, scans.SIZE, 16)
+        for x in (0, 7, 15):
+            self.compare(image.data[0, :, :, x], scans.disc())
+        profile = image.data[0].sum(axis=(0, 1))
+        np.testing.assert_allclose(profile / profile[0], 1 + np.arange(16) / 16, rtol=0.05)

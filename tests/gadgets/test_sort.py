@@ -7,6 +7,7 @@ from dataclasses import replace
 import ismrmrd
 import numpy as np
 import pytest
+from gadgetron.types.recon_data import ReconBit, ReconBuffer, ReconData
 
 from gadgets.frame import Frame
 from gadgets.lines import Flag, Lines
@@ -577,18 +578,6 @@ def test_noise_lines_that_no_gadget_took_give_the_covariance(rng):
     assert frame.raw.noise is None
 
 
-class ReconData:
-    """As gadgetron.types.ReconData."""
-
-    def __init__(self, *bits):
-        self.bits = list(bits)
-
-
-class Part:
-    def __init__(self, **fields):
-        self.__dict__.update(fields)
-
-
 def buffer(kspaces, ys, x=NX, flags=0, **counters):
     """A buffer of slices (LOC) of k-space (coil, 1, y, x), as BucketToBuffer lays it out."""
     data = np.zeros((x, NY, 1, COILS, 1, 1, len(kspaces)), np.complex64, order="F")
@@ -603,16 +592,17 @@ def buffer(kspaces, ys, x=NX, flags=0, **counters):
             head.idx.kspace_encode_step_1, head.idx.slice, head.flags = y, loc, flags
             for name, value in counters.items():
                 setattr(head.idx, name, value)
-    return Part(data=data, headers=headers, trajectory=None, density=None, sampling=None)
+    data.flags.writeable = False  # as gadgetron-python reads them
+    return ReconBuffer(data, None, None, headers, None)
 
 
 class TestReconData:
     def test_slices_mask_and_separate_reference(self, rng):
         truths, others = [images(rng) for _ in range(2)], [images(rng) for _ in range(2)]
         spaces, references = ([synthetic.to_kspace(t) for t in group] for group in (truths, others))
-        bit = Part(data=buffer(spaces, range(0, NY, 2)), ref=buffer(references, range(3, 9)))
+        bit = ReconBit(buffer(spaces, range(0, NY, 2)), buffer(references, range(3, 9)))
         header = oversampled(mode="separate")
-        out = frames([ReconData(bit)], header, whitened=True)
+        out = frames([ReconData([bit])], header, whitened=True)
         assert len(out) == 2
         for n, frame in enumerate(out):
             assert frame.raw.whitened
@@ -628,17 +618,17 @@ class TestReconData:
         for y in (4, 6, 8):
             for part in (data, reference):
                 part.headers[y, 0, 0, 0, 0].flags = 1 << (BOTH - 1)
-        (frame,) = frames([ReconData(Part(data=data, ref=reference))], plain(mode="embedded"))
+        (frame,) = frames([ReconData([ReconBit(data, reference)])], plain(mode="embedded"))
         sampled = [y % 2 == 0 or y in (5, 7) for y in range(NY)]
         np.testing.assert_array_equal(frame.raw.mask[0, 0, 0, :, 0], sampled)
         np.testing.assert_array_equal(frame.raw.calibration[0, 0], kspace[:, 0, 4:9])
 
     def test_messages_one_after_the_other_with_an_empty_bit(self, rng):
         truths = [images(rng) for _ in range(2)]
-        empty = Part(data=Part(data=np.zeros(0, np.complex64), headers=np.empty(0, object)), ref=None)
+        empty = ReconBit(ReconBuffer(np.zeros(0, np.complex64), None, None, np.empty(0, object), None))
         header = synthetic.header(synthetic.encoding((NX, NY, 1)), synthetic.encoding((NX, NY, 1), trajectory="epi"))
         stream = [
-            ReconData(empty, Part(data=buffer([synthetic.to_kspace(t)], range(NY), repetition=n), ref=None))
+            ReconData([empty, ReconBit(buffer([synthetic.to_kspace(t)], range(NY), repetition=n))])
             for n, t in enumerate(truths)
         ]
         out = frames(stream, header)
@@ -650,7 +640,7 @@ class TestReconData:
         data = buffer([synthetic.to_kspace(images(rng))], range(NY))
         data.headers = data.headers[:5]
         with pytest.raises(InputError, match="do not fit together"):
-            list(sort([ReconData(Part(data=data, ref=None))], plain()))
+            list(sort([ReconData([ReconBit(data)])], plain()))
 
 
 def test_lines_survive_unchanged(rng):
