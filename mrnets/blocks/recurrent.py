@@ -16,7 +16,7 @@ from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.consistency import data_gradient
 from mrnets.errors import InputError
 
-__all__ = ["ConvGRU", "IndRNN", "Rim", "State", "inferred", "replicating_conv"]
+__all__ = ["ConvGRU", "IndRNN", "Rim", "State", "infer", "inferred", "replicating_conv"]
 
 State = list[Tensor]
 
@@ -122,19 +122,25 @@ class Rim(nn.Module):
         return self.last(x), new
 
 
-def inferred(machines: Iterable[nn.Module], time_steps: int, start: Tensor, sens: Tensor, mask: Tensor) -> list[Tensor]:
-    """The images of all steps of a cascade of machines: x <- x + Rim(x, E^H (E x - k)), from `start` = E^H k.
-
-    State and image go on from machine to machine.
-    """
-    x = start
-    state: State | None = None
+def infer(
+    machine: nn.Module, time_steps: int, x: Tensor, start: Tensor, sens: Tensor, mask: Tensor, state: State | None
+) -> tuple[list[Tensor], State]:
+    """The images of all steps of one machine, x <- x + Rim(x, E^H (E x - k)), `start` = E^H k; and the last state."""
     images = []
+    for _ in range(time_steps):
+        gradient = data_gradient(x, start, sens, mask)
+        pair = [to_channels(part.reshape(-1, 1, *x.shape[-2:])) for part in (x, gradient)]
+        change, state = machine(torch.cat(pair, dim=1), state)
+        x = x + to_complex(change).reshape(x.shape)
+        images.append(x)
+    return images, state or []
+
+
+def inferred(machines: Iterable[nn.Module], time_steps: int, start: Tensor, sens: Tensor, mask: Tensor) -> list[Tensor]:
+    """The images of all steps of a cascade of machines, from `start`; state and image go on from machine to machine."""
+    images = [start]
+    state: State | None = None
     for machine in machines:
-        for _ in range(time_steps):
-            gradient = data_gradient(x, start, sens, mask)
-            pair = [to_channels(part.reshape(-1, 1, *x.shape[-2:])) for part in (x, gradient)]
-            change, state = machine(torch.cat(pair, dim=1), state)
-            x = x + to_complex(change).reshape(x.shape)
-            images.append(x)
-    return images
+        more, state = infer(machine, time_steps, images[-1], start, sens, mask, state)
+        images += more
+    return images[1:]

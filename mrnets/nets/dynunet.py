@@ -23,9 +23,10 @@ _WIDEST = 512
 class DynUNet(nn.Module):
     """Logits of `classes` classes from magnitude images of `contrasts` contrasts.
 
-    Each of `pooling_layers` levels halves the resolution by a strided convolution. The `deep_supervision` levels below
-    the finest have heads of their own: their logits, coarsest first, each voxel repeated to full size, are the
-    estimate's `steps`. padding: see `mrnets.blocks.padding.padded`. Raises InputError where the scan has no such image.
+    Each of `pooling_layers` levels halves the resolution by a strided convolution. In training the `deep_supervision`
+    levels below the finest give logits too, by heads of their own: the estimate's `steps`, coarsest first, each voxel
+    repeated to full size. padding: see `mrnets.blocks.padding.padded`. Raises InputError where the scan has no such
+    image.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class DynUNet(nn.Module):
         self.apply(_initialise)
 
     def forward(self, scan: Scan) -> Estimate:
-        """logits (batch, class, y, x) float32, and steps of the same shape."""
+        """logits (batch, class, y, x) float32; in training, steps likewise."""
         image = contrast_images(scan, "dynunet", self.contrasts)
         x, plane = padded(image, self.levels, self.padding)
         full = x.shape[-2:]
@@ -65,7 +66,8 @@ class DynUNet(nn.Module):
         for up in self.ups:
             x = up(x, skips.pop())
             levels.append(x)
-        supervised = zip(self.heads, levels[-len(self.heads) :], strict=True)
+        heads = self.heads if self.training else self.heads[-1:]
+        supervised = zip(heads, levels[-len(heads) :], strict=True)
         *steps, logits = (functional.interpolate(head(level), size=full)[plane] for head, level in supervised)
         return Estimate(logits=logits, steps=tuple(Estimate(logits=step) for step in steps))
 

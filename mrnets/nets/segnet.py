@@ -25,10 +25,10 @@ __all__ = ["SegNet"]
 class SegNet(nn.Module):
     """Cascades of x <- DC(D(E(x))) on the images of all coils from x = F^H k, each with weights of its own.
 
-    In every cascade a second decoder turns the features of E into logits: these are the `steps`. A convolution 3x3 and
-    a ReLU merge them into the final logits, which therefore are never negative. The number of coils is fixed: let the
-    network's Preparation compress to `coils` virtual coils (geometric-decomposition coil compression); another number
-    is refused with an InputError, and so are several echoes. Sensitivities serve only to combine the coils in the end.
+    In every cascade a second decoder turns the features of E into logits. A convolution 3x3 and a ReLU merge them into
+    the final logits, which therefore are never negative. The number of coils is fixed: let the network's Preparation
+    compress to `coils` virtual coils (geometric-decomposition coil compression); another number is refused with an
+    InputError, and so are several echoes. Sensitivities serve only to combine the coils in the end.
 
     padding: see `mrnets.blocks.padding.padded`.
     """
@@ -62,7 +62,10 @@ class SegNet(nn.Module):
         self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
-        """image (batch, 1, y, x) complex64, logits (batch, class, y, x) float32; steps: logits likewise."""
+        """image (batch, 1, y, x) complex64, logits (batch, class, y, x) float32.
+
+        In training, steps: the logits of every cascade.
+        """
         kspace, mask = coil_data(scan, "segnet", self.coils)
         sens = sensitivities(scan, self.sens_net, "segnet")
         x = start = ifftc(kspace)
@@ -73,7 +76,8 @@ class SegNet(nn.Module):
             steps.append(logits)
         logits = functional.relu(self.merge(torch.cat(steps, dim=1)))
         image = reduce(x[:, None], sens)
-        return Estimate(image=image, logits=logits, steps=tuple(Estimate(logits=step) for step in steps))
+        supervised = tuple(Estimate(logits=step) for step in steps) if self.training else ()
+        return Estimate(image=image, logits=logits, steps=supervised)
 
 
 class _Cascade(nn.Module):

@@ -82,7 +82,7 @@ def _samples(logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def test_dynunet_gives_the_logits_of_monai_at_every_supervised_level() -> None:
-    network = _with_weights_of_a_formula(store.create("dynunet", channels=4, pooling_layers=3))
+    network = _with_weights_of_a_formula(store.create("dynunet", channels=4, pooling_layers=3)).train()
     estimate = network(Scan(image=_image_of_a_formula(2, 4, 24, 40)))
     monai = [  # DynUNet(strides=[1, 2, 2, 2], deep_supr_num=2) in training, with our weights: coarsest level first
         [-0.35159, 0.00507, 0.07617, 0.31164],
@@ -115,14 +115,18 @@ def test_dynunet_halves_the_resolution_at_each_level() -> None:
 
 @torch.no_grad()
 def test_steps_of_dynunet_are_of_coarser_levels() -> None:
-    network = store.create("dynunet", channels=2, pooling_layers=3).eval()
-    estimate = network(Scan(image=_image("dynunet", 1, 32, 48)))
+    network = store.create("dynunet", channels=2, pooling_layers=3).train()
+    scan = Scan(image=_image("dynunet", 1, 32, 48))
+    estimate = network(scan)
     coarsest, coarse = (step.logits for step in estimate.steps)
     for logits, voxel in ((coarsest, 4), (coarse, 2)):
         assert logits.shape == estimate.logits.shape
         repeated = logits[..., ::voxel, ::voxel].repeat_interleave(voxel, -1).repeat_interleave(voxel, -2)
         assert torch.equal(logits, repeated)
     assert not torch.equal(coarse, estimate.logits)
+    alone = network.eval()(scan)
+    assert alone.steps == ()
+    assert torch.equal(alone.logits, estimate.logits)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""Joint: multi-task learning for MRI reconstruction and segmentation (Karkalousos et al., 2024)."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mrnets.blocks.attention import AttentionUnet
+from mrnets.blocks.checks import whole
+from mrnets.blocks.coilwise import coil_data
+from mrnets.blocks.consistency import initial_image
+from mrnets.blocks.padding import check_padding, padded
+from mrnets.blocks.recurrent import Rim, State, infer
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.contract import Estimate, Scan
+from mrnets.errors import InputError
+
+__all__ = ["MTLRS"]
+
+
+class MTLRS(nn.Module):
+    """Cascades of an inference machine and an attention U-Net, which turns the magnitude image into logits.
+
+    Image and state go on from cascade to cascade, and the segmentation is fed back: the magnitude image weighted by the
+    logits, brought to the range from 0 to 1 in every slice, is added to the state. Several echoes are refused with an
+    InputError. See `mrnets.blocks.recurrent` for the machine, `mrnets.blocks.padding.padded` for padding.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: int = 4,
+        recurrent_layer: Literal["IndRNN", "GRU"] = "IndRNN",
+        conv_filters: tuple[int, ...] = (64, 64, 2),
+        conv_kernels: tuple[int, ...] = (5, 3, 3),
+        conv_dilations: tuple[int, ...] = (1, 2, 1),
+        recurrent_filters: tuple[int, ...] = (64, 64),
+        time_steps: int = 8,
+        num_cascades: int = 5,
+        channels: int = 32,
+        pooling_layers: int = 5,
+        dropout: float = 0.0,
+        padding: int | None = None,
+        sens_net: bool = False,
+        sens_channels: int = 8,
+        sens_pooling_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        whole("classes", classes, 1, 256)
+        whole("num_cascades", num_cascades, 1, 64)
+        self.time_steps = whole("time_steps", time_steps, 1, 128)
+        self.levels = pooling_layers
+        self.padding = check_padding(padding)
+        if conv_filters[-1:] != (2,):
+            raise InputError(f"conv_filters must end with 2, the channels of one complex image, not {conv_filters}")
+        self.machines = nn.ModuleList(
+            Rim(
+                4,
+                unit=recurrent_layer,
+                filters=conv_filters,
+                kernels=conv_kernels,
+                dilations=conv_dilations,
+                recurrent_filters=recurrent_filters,
+            )
+            for _ in range(num_cascades)
+        )
+        self.segmentations = nn.ModuleList(
+            AttentionUnet(1, classes, channels=channels, pooling_layers=pooling_layers, dropout=dropout)
+            for _ in range(num_cascades)
+        )
+        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, 1, y, x) complex64, logits (batch, class, y, x) float32.
+
+        In training, steps: the image after every time step but the last, with logits where a cascade ends.
+        """
+        kspace, mask = coil_data(scan, "mtlrs")
+        kspace, mask = kspace[:, None], mask[:, None]
+        sens = sensitivities(scan, self.sens_net, "mtlrs")
+        x = start = initial_image(kspace, mask, sens)
+        state: State | None = None
+        steps: list[Estimate] = []
+        for machine, segmentation in zip(self.machines, self.segmentations, strict=True):
+            images, state = infer(machine, self.time_steps, x, start, sens, mask, state)
+            x = images[-1]
+            magnitude, plane = padded(x.abs(), self.levels, self.padding)
+            logits = segmentation(magnitude)[plane]
+            state = [hidden + _tiled(x.abs() * _in_range(logits), hidden.shape[1]) for hidden in state]
+            steps += [*(Estimate(image=image) for image in images[:-1]), Estimate(image=x, logits=logits)]
+        return Estimate(image=x, logits=logits, steps=tuple(steps[:-1]) if self.training else ())
+
+
+def _in_range(logits: Tensor) -> Tensor:
+    low, high = logits.amin((1, 2, 3), keepdim=True), logits.amax((1, 2, 3), keepdim=True)
+    return (logits - low) / torch.clamp(high - low, min=1e-6)
+
+
+def _tiled(features: Tensor, channels: int) -> Tensor:
+    return features.repeat(1, math.ceil(channels / features.shape[1]), 1, 1)[:, :channels]
