@@ -37,6 +37,8 @@ class Encoding:
     """What is added to the counters kspace_encode_step_1 and _2 to get positions on the grid."""
     limits: tuple[Limit, Limit]
     """Of y and z, on the grid."""
+    announced: bool
+    """The limits of y are the header's; else they are those of the grid."""
     volume: bool
     """3-D: encode step 2 is in use."""
     last: dict[str, int | None]
@@ -84,6 +86,7 @@ def encoding_of(header: ismrmrdHeader, index: int, *, gridded: bool = False) -> 
         reduced=_without_oversampling(encoded, recon),
         offsets=(y_offset, z_offset),
         limits=(y_limit, z_limit),
+        announced=step_1 is not None,
         volume=encoded.matrix[2] > 1,
         last={counter: _last(limits, counter) for counter in ("contrast", "average", "segment")},
         calibration=None if parallel is None else _text(parallel.calibrationMode),

@@ -28,6 +28,7 @@ __all__ = [
     "add_lines",
     "centre_block",
     "distinct",
+    "has_centre_block",
     "kspace_and_mask",
     "on_spacing_of",
     "take",
@@ -107,12 +108,14 @@ def kspace_and_mask(echo: Echo, encoding: Encoding) -> tuple[Array, NDArray[np.b
     return xp.permute_dims(kspace, (0, 2, 1, 3))[:, None], mask[0]
 
 
+def has_centre_block(mask: NDArray[np.bool_]) -> bool:
+    """Whether there is a fully sampled block around the centre that is worth the name."""
+    return min(calibration_region(mask)) >= LEAST_CALIBRATION
+
+
 def centre_block(kspace: Array, mask: NDArray[np.bool_]) -> Array | None:
     """The largest fully sampled block around the centre, (batch, 1, coil, y', x'); None if it is too small."""
-    height, width = calibration_region(mask)
-    if min(height, width) < LEAST_CALIBRATION:
-        return None
-    return resize(kspace[:, :1], (height, width))
+    return resize(kspace[:, :1], calibration_region(mask)) if has_centre_block(mask) else None
 
 
 def on_spacing_of(block: Array, source: Encoding, target: Encoding) -> Array:

@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 
 from gadgets.encoding import Encoding, encoding_of
 from gadgets.frame import LEFT_OUT, Frame
-from gadgets.kspace import Echo, acquired_twice, add_lines, centre_block, distinct, kspace_and_mask, on_spacing_of, take
+from gadgets.kspace import (
+    Echo,
+    acquired_twice,
+    add_lines,
+    centre_block,
+    distinct,
+    has_centre_block,
+    kspace_and_mask,
+    on_spacing_of,
+    take,
+)
 from gadgets.lines import Flag, Item, Lines, has_flag
 from gadgets.noise import NoiseScan, bandwidth, require_finite
 from gadgets.recondata import is_recon_data, lines_of
@@ -116,6 +126,8 @@ class _Scan:
         self._kept: dict[tuple[int, int], Array] = {}
         """(slice, encoding): the newest embedded calibration block."""
         self._blocks: dict[tuple[_Key, int], Array | None] = {}
+        self._sampled: dict[tuple[tuple[int, ...], bool], int] = {}
+        """(set, phase, slice, encoding) and whether there were embedded calibration lines: samples of the first."""
         self._noise = NoiseScan()
         self._warned: set[str] = set()
 
@@ -218,16 +230,42 @@ class _Scan:
         kspace, mask = next(iter(parts.values()))
         _require_centre(mask, key, encoding)
         calibration = self._calibration(key, encoding, kspace, mask)
+        notes = self._shortfalls(key, encoding, list(parts), mask)
         if all(np.array_equal(mask, other) for _, other in parts.values()):
-            yield self._frame(key, group, parts, calibration)
+            yield self._frame(key, group, parts, calibration, notes)
             return
-        self._warn(f"sort: the echoes of {key} are sampled differently; each is reconstructed by itself")
+        notes = (*notes, "the echoes are sampled differently; each is reconstructed by itself")
         for contrast, part in parts.items():
-            yield self._frame(key, group, {contrast: part}, calibration)
+            yield self._frame(key, group, {contrast: part}, calibration, notes)
+
+    def _shortfalls(self, key: _Key, encoding: Encoding, contrasts: list[int], mask: Mask) -> tuple[str, ...]:
+        """Signs that the scan was cut short; for the comment of the images, since no rule tells it for certain."""
+        notes = []
+        last = encoding.last["contrast"]
+        if last is not None and len(contrasts) <= last:
+            notes.append(f"{len(contrasts)} of {last + 1} contrasts came")
+        lines = np.flatnonzero(mask.any(axis=0 if encoding.volume else 1))
+        limit, reach = encoding.limits[0], encoding.encoded.matrix[1] // 8 + CENTRE
+        if encoding.announced and (lines[0] > limit.minimum + reach or lines[-1] < limit.maximum - reach):
+            notes.append(
+                f"lines {lines[0]} to {lines[-1]} came where {limit.minimum} to {limit.maximum} were announced"
+            )
+        sampled = int(mask.sum())
+        first = self._sampled.setdefault((key[1:], has_centre_block(mask)), sampled)
+        if sampled < first:
+            notes.append(f"{sampled} samples came, and {first} for an earlier image of the slice")
+        return tuple(f"cut short? {note}" for note in notes)
 
     def _frame(
-        self, key: _Key, group: _Group, parts: dict[int, tuple[Array, Mask]], calibration: Array | None
+        self,
+        key: _Key,
+        group: _Group,
+        parts: dict[int, tuple[Array, Mask]],
+        calibration: Array | None,
+        notes: tuple[str, ...],
     ) -> Frame:
+        for note in notes:
+            self._warn(f"sort: {key}: {note}")
         encoding = self.encoding(key.encoding)
         kspaces = [kspace for kspace, _ in parts.values()]
         mask = next(iter(parts.values()))[1]
@@ -252,6 +290,7 @@ class _Scan:
             recon=encoding.recon,
             limits=(echoes[0].readout_limit(), *encoding.limits),
             history=("prewhitened",) if group.whitened else (),
+            notes=notes,
         )
 
     def _echo_times(self, contrasts: list[int], like: Array) -> Array | None:

@@ -434,6 +434,35 @@ class TestTrigger:
             list(sort([late, late], plain()))
 
 
+class TestCutShort:
+    def test_nothing_is_said_of_whole_scans(self, rng):
+        kspace = synthetic.to_kspace(images(rng))
+        stream = [
+            synthetic.lines(kspace, [0, 2, 4, 5, 6, 7, 8, 10], repetition=0),
+            synthetic.lines(kspace, range(0, NY, 2), repetition=1),
+            synthetic.lines(kspace, range(1, NY, 2), repetition=2),
+        ]
+        assert [frame.notes for frame in frames(stream, plain(mode="embedded"))] == [(), (), ()]
+
+    def test_a_repetition_of_fewer_lines(self, rng, caplog):
+        kspace = synthetic.to_kspace(images(rng))
+        stream = [synthetic.lines(kspace, repetition=0), synthetic.lines(kspace, range(9), repetition=1)]
+        out = frames(stream, plain())
+        assert out[0].notes == ()
+        assert out[1].notes == ("cut short? 144 samples came, and 192 for an earlier image of the slice",)
+        assert "repetition 1" in caplog.text
+
+    def test_lines_that_the_header_announces(self, rng):
+        kspace = synthetic.to_kspace(images(rng, y=64))
+        header = synthetic.header(synthetic.encoding((NX, 64, 1)))
+        (frame,) = frames([synthetic.lines(kspace, range(40))], header)
+        assert frame.notes == ("cut short? lines 0 to 39 came where 0 to 63 were announced",)
+
+    def test_contrasts(self, rng):
+        (frame,) = frames([synthetic.lines(synthetic.to_kspace(images(rng)))], counted(contrast=2))
+        assert frame.notes == ("cut short? 1 of 3 contrasts came",)
+
+
 class TestMissingFromTheHeader:
     def test_all_limits(self, rng):
         truth = images(rng)
