@@ -42,7 +42,7 @@ _SLOPE = 0.2
 
 def normalised(x: Tensor) -> Tensor:
     """Instance normalisation and leaky ReLU 0.2 of a convolution's output, which is overwritten."""
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
         return functional.leaky_relu_(functional.instance_norm(x), _SLOPE)
     if torch.is_grad_enabled() and x.requires_grad:
         out: Tensor = _Normalised.apply(x)  # type: ignore[no-untyped-call]
