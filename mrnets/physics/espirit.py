@@ -93,8 +93,9 @@ def espirit(
 def rss_maps(calibration: Array, shape: Sequence[int], *, width: int = 24) -> Array:
     """Low-resolution coil images over their root sum of squares: (..., coil, *block) to (..., coil, *shape).
 
-    Of `calibration` the centre is used, up to `width` samples along each axis. A Hann window over the block keeps truncation ripples out of the maps. |S|^2 sums to 1 everywhere but where there is
-    no signal at all. S contains the phase of the image, at that resolution.
+    Of `calibration` the centre is used, up to `width` samples along each axis. A Hann window over it keeps truncation
+    ripples out of the maps. |S|^2 sums to 1 everywhere but where there is no signal at all. S contains the phase of the
+    image, at that resolution.
     """
     shape = tuple(shape)
     xp = array_namespace(calibration)
