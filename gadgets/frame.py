@@ -6,7 +6,8 @@ y = encode step 1, z = encode step 2, as in ISMRMRD headers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from gadgets.lines import Flag
 from mrnets.contract import Estimate, Raw
@@ -64,6 +65,10 @@ class Frame:
     """Of readout, encode step 1 and encode step 2, on the grid `encoded`."""
     estimate: Estimate | None = None
     """What the network made of `raw`, in the units of `raw`."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """Of the estimate's maps, by their names."""
+    labels: tuple[str, ...] = ()
+    """The names of the estimate's classes, in order."""
     history: tuple[str, ...] = ()
     """What was done, in order, in a word or two each; the last is what made the estimate."""
     fallback: bool = False

@@ -50,6 +50,10 @@ def meta_of(
     }
     if echo_time is not None:
         meta["GADGETRON_TE"] = format(echo_time * 1e3, ".6g")
+    if role in frame.units:
+        meta["Unit"] = frame.units[role]
+    if role == "Segmentation" and frame.labels:
+        meta["Labels"] = [f"{n} {label}" for n, label in enumerate(frame.labels)]
     identity = None if header.measurementInformation is None else header.measurementInformation.measurementID
     if identity:
         meta["measurementID"] = identity

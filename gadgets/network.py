@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,6 +70,8 @@ class _Model:
     preparation: Preparation | None
     """None for a network without weights: it takes what there is."""
     device: torch.device
+    units: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
 
 
 def _reconstructed(frame: Frame, model: _Model, batch: int, precision: Precision, fallback: Fallback) -> Frame:
@@ -87,7 +89,9 @@ def _reconstructed(frame: Frame, model: _Model, batch: int, precision: Precision
         estimate = _estimate(frame.raw, simple, 1, "float32")
         history = (*frame.history, fallback)
         return replace(frame, estimate=estimate, history=history, fallback=True, notes=(*frame.notes, note))
-    return replace(frame, estimate=estimate, history=(*frame.history, model.name), notes=_notes(frame, model))
+    history = (*frame.history, model.name)
+    notes = _notes(frame, model)
+    return replace(frame, estimate=estimate, history=history, notes=notes, units=model.units, labels=model.labels)
 
 
 def _notes(frame: Frame, model: _Model) -> tuple[str, ...]:
@@ -182,7 +186,14 @@ def _loaded(weights: str, device: torch.device) -> _Model:
     from mrnets.prepare import Preparation
 
     trained = store.load(weights, device)
-    return _Model(Path(weights).stem, trained.network, Preparation.from_json(trained.preparation), device)
+    return _Model(
+        name=Path(weights).stem,
+        module=trained.network,
+        preparation=Preparation.from_json(trained.preparation),
+        device=device,
+        units={str(name): str(unit) for name, unit in trained.metadata["units"].items()},
+        labels=tuple(str(label) for label in trained.metadata["labels"]),
+    )
 
 
 def _made(name: str, options: str, device: torch.device) -> _Model:

@@ -212,7 +212,14 @@ class TestSeries:
         maps = {"R2*": np.full((1, NY, NX), 20.0), "B0": np.full((1, NY, NX), -30.0)}
         logits = np.zeros((1, 3, NY, NX), np.float32)
         logits[:, 1] = 1
-        full = [estimated(frame, image=frame.raw.kspace[:, :, 0], maps=maps, logits=logits) for frame in frames]
+        full = [
+            replace(
+                estimated(frame, image=frame.raw.kspace[:, :, 0], maps=maps, logits=logits),
+                units={"R2*": "1/s"},
+                labels=("background", "lesion", "oedema"),
+            )
+            for frame in frames
+        ]
         out = list(images(full, header, series=10))
         assert len(out) == 8
         roles = {image.meta["GADGETRON_DataRole"]: image.image_series_index for image in out}
@@ -222,7 +229,9 @@ class TestSeries:
         types = {image.meta["GADGETRON_DataRole"]: image.image_type for image in out}
         assert types["B0"] == ismrmrd.IMTYPE_REAL
         assert types["R2*"] == ismrmrd.IMTYPE_MAGNITUDE
+        assert {image.meta.get("Unit") for image in out if image.image_series_index == 12} == {"1/s"}
         segmentation = next(image for image in out if image.image_series_index == 13)
+        assert segmentation.meta["Labels"] == ["0 background", "1 lesion", "2 oedema"]
         assert segmentation.data.dtype == np.uint16
         assert (segmentation.data == 1).all()
 
