@@ -126,6 +126,7 @@ class _Scan:
         self._kept: dict[tuple[int, int], Array] = {}
         """(slice, encoding): the newest embedded calibration block."""
         self._blocks: dict[tuple[_Key, int], Array | None] = {}
+        """Of `references`, for an encoding; until more of them come."""
         self._sampled: dict[tuple[tuple[int, ...], bool], int] = {}
         """(set, phase, slice, encoding) and whether there were embedded calibration lines: samples of the first."""
         self._noise = NoiseScan()
@@ -154,7 +155,8 @@ class _Scan:
         both = has_flag(lines.headers, Flag.IS_PARALLEL_CALIBRATION_AND_IMAGING)
         if encoding.embedded:
             return self._scatter(self.images, lines, encoding)
-        self._scatter(self.references, take(lines, np.flatnonzero(calibration | both)), encoding)
+        if self._scatter(self.references, take(lines, np.flatnonzero(calibration | both)), encoding):
+            self._blocks.clear()
         return self._scatter(self.images, take(lines, np.flatnonzero(both | ~calibration)), encoding)
 
     def close(self, keys: Iterable[_Key]) -> Iterator[Frame]:

@@ -259,6 +259,14 @@ def test_separate_calibration_lines_fill_their_own_block(rng):
     np.testing.assert_array_equal(frame.raw.mask[0, 0, 0, :, 0], np.arange(NY) % 2 == 0)
 
 
+def test_calibration_lines_between_images_count_from_then_on(rng):
+    kspace, other = (synthetic.to_kspace(images(rng)) for _ in range(2))
+    imaging = [synthetic.lines(kspace, range(0, NY, 2), last=[Flag.LAST_IN_SLICE], repetition=n) for n in range(2)]
+    first, more = (synthetic.lines(other, ys, flags=[ONLY]) for ys in (range(4, 9), (3,)))
+    out = frames([first, imaging[0], more, imaging[1]], plain(mode="separate"))
+    assert [frame.raw.calibration.shape[-2] for frame in out] == [5, 6]
+
+
 def test_calibration_after_the_slice_is_waited_for(rng):
     kspace, other = (synthetic.to_kspace(images(rng)) for _ in range(2))
     imaging = synthetic.lines(kspace, range(0, NY, 2), last=[Flag.LAST_IN_SLICE])
