@@ -222,7 +222,7 @@ def sense_raw(
     if method == "espirit":
         sens = espirit.espirit(lines, shape, width=calibration, kernel=kernel, threshold=threshold, crop=crop)
     elif method == "rss":
-        sens = espirit.rss_maps(lines, shape)
+        sens = espirit.rss_maps(lines, shape, width=calibration)
     elif method == "unitary":
         sens = espirit.unitary_maps(lines, shape)
     else:
