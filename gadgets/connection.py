@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 import gadgetron.external
 
-from gadgets.lines import Item
+from gadgets.lines import Item, Line, coalesce
 from gadgets.messages import Message
 from gadgets.serialise import encode
 from gadgets.stream import GadgetError
-from gadgets.wire import Source, discard, read_items, read_message
+from gadgets.wire import Source, discard, read_message, read_messages
 from mrnets.errors import InputError
 
 __all__ = ["Peer", "PeerLostError", "Sink", "report", "sentence"]
@@ -77,8 +77,11 @@ class Peer:
 
     def items(self) -> Iterator[Item]:
         """The items up to CLOSE, acquisitions as Lines. Raises InputError if the stream ends before."""
-        yield from read_items(self)
-        self.closed = True
+        return coalesce(self._messages())
+
+    def _messages(self) -> Iterator[Line | Item]:
+        yield from read_messages(self)
+        self.closed = True  # before the last run of lines is given out: there is nothing left to drain
 
     def send(self, message: Message) -> None:
         """Send a message or an item. Raises PeerLostError, and InputError for what no message carries."""

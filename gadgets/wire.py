@@ -40,7 +40,7 @@ from gadgets.xml import parse_xml
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array
 
-__all__ = ["Source", "discard", "read_into", "read_items", "read_message"]
+__all__ = ["Source", "discard", "read_into", "read_items", "read_message", "read_messages"]
 
 MOST_TEXT = 64 << 20
 MOST_DATA = 16 << 30
@@ -56,7 +56,7 @@ class Source(Protocol):
 
 def read_items(source: Source) -> Iterator[Item]:
     """The items of a stream up to its CLOSE, acquisitions as Lines. Raises InputError if it ends before CLOSE."""
-    return coalesce(_until_close(source))
+    return coalesce(read_messages(source))
 
 
 def discard(source: Source) -> None:
@@ -66,7 +66,8 @@ def discard(source: Source) -> None:
             return
 
 
-def _until_close(source: Source) -> Iterator[Line | Item]:
+def read_messages(source: Source) -> Iterator[Line | Item]:
+    """What `read_items` makes runs of: its end is CLOSE, its items come as soon as they are read."""
     while not isinstance(message := read_message(source), Close):
         if message is None:
             raise InputError("The stream ended without a CLOSE message; what came may be incomplete.")

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 
-from gadgets.connection import Peer, report, sentence
+from gadgets.connection import Peer, PeerLostError, report, sentence
 from gadgets.hosts.library import folder, shipped
 from gadgets.messages import Close, ConfigFile, ConfigText, Error, Header, Message, Query, Response
 from gadgets.stream import Chain, is_whole
@@ -25,6 +25,9 @@ from gadgets.xml import parse_header
 from mrnets.errors import InputError
 
 __all__ = ["add_arguments", "answer", "handle", "listen", "run", "serve"]
+
+PATIENCE = 60.0
+"""Seconds without a byte after which a connection that has not sent its header yet is given up."""
 
 _logger = logging.getLogger(__name__)
 
@@ -106,6 +109,7 @@ def serve(listener: socket.socket, place: Path, most: int, open_now: set[threadi
 def handle(connected: socket.socket, place: Path, name: str = "connection") -> None:
     """Serve one connection to its end. Whatever happens is logged and told to the peer; nothing is raised."""
     with connected:
+        connected.settimeout(PATIENCE)
         peer = Peer.on(connected)
         try:
             _logger.info("%s: %s", name, _converse(peer, place))
@@ -127,6 +131,8 @@ def _converse(peer: Peer, place: Path) -> str:
             tell = Error
         chain = _chain(configuration, place)
         header = _expect(peer, Header)
+        if peer.connected is not None:
+            peer.connected.settimeout(None)  # a scanner may take its time between lines
         stream = chain.run(peer.items(), parse_header(header.text)) if header else iter(())
         for item in stream:
             if isinstance(item, Query):
@@ -136,6 +142,8 @@ def _converse(peer: Peer, place: Path) -> str:
                 continue
             peer.send(item)
             count += 1
+    except PeerLostError:
+        raise
     except Exception as error:
         report(peer, error, tell)
         peer.send(Close())

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_stream.py [--mebibytes 1024] [--coils 32] [--folder FOLDER]
 
-A 2-D multi-slice scan is made on the fly. "read": records of the file to Lines, in one copy; "sort": to k-space too, also
+A 2-D multi-slice scan is made on the fly. "read": records of the file to Lines, in one copy; "sort": k-space too, also
 where readout oversampling is to be removed, which takes two Fourier transforms; "wire": the same scan as a stream of
 messages in memory. Each figure is the best of the repetitions, in one run.
 """

@@ -193,6 +193,15 @@ def test_gadgetron_is_told_what_failed(stages, sentence):
     assert status == [1]
 
 
+def test_a_failure_at_the_very_last_lines_is_told_too():
+    """They are given out when CLOSE has been read: there is nothing left to wait for."""
+    with attached() as (status, server):
+        broken = configuration(stage("toy", fail="input"))
+        server.send(ConfigText(broken.encode()), Header(toys.HEADER), toys.lines(3), Close())
+        assert server.receive() == [Error("toy: acquisition 7 is not to its taste.")]
+    assert status == [1]
+
+
 def test_a_process_that_failed_told_gadgetron_and_exits_with_1():
     code = WITH_TOYS + "from gadgetron.__main__ import main; main(sys.argv[1:])"
     with started("-c", code) as (process, server):
@@ -304,6 +313,14 @@ def test_a_connection_without_a_stream_is_closed(tmp_path):
     with served(tmp_path) as client:
         client.send(ConfigText(chain(stage("toy")).encode()), Close())
         assert client.receive() == []
+
+
+def test_a_connection_that_stays_silent_is_given_up(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(serve, "PATIENCE", 0.05)
+    with served(tmp_path) as client:
+        client.send(ConfigText(chain(stage("toy")).encode()))
+        assert client.socket.recv(100) == b""
+    assert "vanished while it was sending (timed out)" in caplog.text
 
 
 def test_texts_reach_an_ordinary_client_but_not_gadgetron(tmp_path):
