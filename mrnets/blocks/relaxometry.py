@@ -57,6 +57,7 @@ class Relaxometry:
         return Estimate(maps=dict(zip(MAPS, (maps * self.units).unbind(1), strict=True)), steps=steps)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def relaxometry(
     scan: Scan, sens: Tensor, name: str, *, initial: Initial, iterations: int
 ) -> tuple[Relaxometry, Tensor]:
@@ -65,6 +66,9 @@ def relaxometry(
     initial: "image" takes the complex images (batch, echo, y, x) that another network has left in `scan.image`;
     "cgsense" makes them by that many iterations of CG-SENSE.
     Raises InputError where echo times, echoes or images do not fit, with the name of the network.
+
+    `torch.compile` goes around it, and fullgraph=True refuses it: conjugate gradients stop, and phases are unwrapped,
+    by what the data are.
     """
     kspace, mask = measured(scan, name)
     echoes = kspace.shape[1]

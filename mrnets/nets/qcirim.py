@@ -85,4 +85,5 @@ class QCIRIM(nn.Module):
                 maps = maps + change
                 maps = torch.cat((maps[:, :1].clamp(min=0), maps[:, 1:]), dim=1)
                 steps.append(problem.estimate(maps))
-        return problem.estimate(maps, tuple(steps[:-1]) if self.training else ())
+        estimate: Estimate = problem.estimate(maps, tuple(steps[:-1]) if self.training else ())
+        return estimate

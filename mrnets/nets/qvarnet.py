@@ -62,7 +62,8 @@ class QVarNet(nn.Module):
         for unet, step in zip(self.unets, self.step, strict=True):
             maps = maps - step[:, None, None] * problem.gradient(maps) + self._corrected(unet, maps)
             maps = torch.cat((maps[:, :1].clamp(min=0), maps[:, 1:]), dim=1)
-        return problem.estimate(maps)
+        estimate: Estimate = problem.estimate(maps)
+        return estimate
 
     def _corrected(self, unet: nn.Module, maps: Tensor) -> Tensor:
         """A correction in the scale of each map; its mean is free."""
