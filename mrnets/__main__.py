@@ -2,6 +2,7 @@
 
 python -m mrnets list             the table of networks
 python -m mrnets show WEIGHTS     what a weights file (or a shipped one, by name) says of itself
+python -m mrnets import-atommic CHECKPOINT -o WEIGHTS     a network trained with ATOMMIC as a weights file
 """
 
 from __future__ import annotations
@@ -26,9 +27,22 @@ def main(arguments: list[str] | None = None) -> int:
     listing.add_argument("--time", action="store_true", help="also run each one: multiply-adds and CPU seconds a slice")
     showing = commands.add_parser("show", help="print the header of a weights file")
     showing.add_argument("weights", metavar="WEIGHTS", help="path of a .safetensors file, or the name of a shipped one")
+    importing = commands.add_parser(
+        "import-atommic", help="make a weights file of a network trained with ATOMMIC 1.0.1"
+    )
+    importing.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="its .atommic archive, or a state dict with --config"
+    )
+    importing.add_argument("-o", "--output", metavar="WEIGHTS", required=True, help="the .safetensors file to write")
+    importing.add_argument("--config", metavar="YAML", help="the settings, where CHECKPOINT is a state dict")
     chosen = parser.parse_args(arguments)
     try:
-        print(_listed(chosen.time) if chosen.command == "list" else _shown(chosen.weights))
+        if chosen.command == "list":
+            print(_listed(chosen.time))
+        elif chosen.command == "show":
+            print(_shown(chosen.weights))
+        else:
+            print(_imported(chosen.checkpoint, chosen.output, chosen.config))
     except InputError as error:
         print(f"python -m mrnets: {error}", file=sys.stderr)
         return 1
@@ -64,6 +78,13 @@ def _listed(timed: bool) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+def _imported(checkpoint: str, output: str, config: str | None) -> str:
+    from mrnets.atommic_checkpoint import import_atommic
+
+    imported = import_atommic(checkpoint, output, config)
+    return f"wrote {output}: {imported.name}, {sum(p.numel() for p in imported.network.parameters()):,} parameters"
 
 
 def _shown(weights: str) -> str:

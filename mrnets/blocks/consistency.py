@@ -140,6 +140,8 @@ def solved(
         return x
 
     x = solution(rhs)
+    if not torch.is_grad_enabled():
+        return x
     residual = rhs - normal(x, sens, mask) - weight * x
     if not residual.requires_grad:
         return x

@@ -1,0 +1,248 @@
+"""Import of ATOMMIC's archives: settings and weights to a file of ours that gives ATOMMIC's image, or one sentence."""
+
+from __future__ import annotations
+
+import collections
+import io
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mrnets import store
+from mrnets.__main__ import main
+from mrnets.atommic_checkpoint import import_atommic
+from mrnets.contract import Scan
+from mrnets.errors import InputError
+from mrnets.prepare import Preparation
+from tests.mrnets.vectors import Vector, relative_error, vector
+
+yaml = pytest.importorskip("yaml")
+
+_RIM = {
+    "conv_filters": [16, 16, 2],
+    "conv_kernels": [5, 3, 3],
+    "conv_dilations": [1, 2, 1],
+    "conv_bias": [True, True, False],
+    "recurrent_filters": [16, 16, 0],
+    "recurrent_kernels": [1, 1, 0],
+    "recurrent_bias": [True, True, False],
+    "time_steps": 5,
+    "no_dc": True,
+    "keep_prediction": True,
+}
+_COILS = {
+    "segmentation_module_output_channels": 4,
+    "input_channels": 8,
+    "channels": 8,
+    "num_pools": 2,
+    "drop_prob": 0.0,
+    "padding_size": 11,
+}
+_SEGMENTATION = {
+    "segmentation_module_input_channels": 4,
+    "segmentation_module_output_channels": 4,
+    "segmentation_module_channels": 4,
+    "segmentation_module_pooling_layers": 5,
+    "segmentation_module_dropout": 0.0,
+    "segmentation_module_normalize": False,
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ccnn": {"target": "CascadeNet", "num_cascades": 3, "hidden_channels": 16, "n_convs": 5, "batchnorm": False},
+    "cirim": {"target": "CIRIM", "recurrent_layer": "IndRNN", "num_cascades": 2, **_RIM},
+    "rim": {"target": "CIRIM", "recurrent_layer": "GRU", "num_cascades": 1, **_RIM},
+    "modl": {
+        "target": "MoDL",
+        "unrolled_iterations": 2,
+        "residual_blocks": 3,
+        "channels": 16,
+        "regularization_factor": 0.1,
+        "conjugate_gradient_dc": False,
+    },
+    "rvn": {
+        "target": "RecurrentVarNet",
+        "num_steps": 8,
+        "recurrent_hidden_channels": 16,
+        "recurrent_num_layers": 4,
+        "learned_initializer": True,
+        "initializer_channels": [8, 8, 16, 16],
+        "initializer_dilations": [1, 1, 2, 4],
+    },
+    "unet": {"target": "UNet", "channels": 8, "pooling_layers": 4, "padding_size": 11, "dropout": 0.0},
+    "varnet": {"target": "VarNet", "num_cascades": 2, "channels": 6, "pooling_layers": 4, "padding_size": 11},
+    "idslr": {"target": "IDSLR", "num_iters": 2, **_COILS},
+    "idslrunet": {"target": "IDSLRUNET", "num_iters": 2, **_COILS},
+    "segnet": {"target": "SegNet", "num_cascades": 2, **_COILS},
+    "mtlrs": {
+        "target": "MTLRS",
+        "joint_reconstruction_segmentation_module_cascades": 2,
+        "reconstruction_module_recurrent_layer": "IndRNN",
+        **{f"reconstruction_module_{key}": value for key, value in _RIM.items()},
+        **_SEGMENTATION,
+        "segmentation_module_pooling_layers": 2,
+    },
+    "segunet": {"target": "SegmentationUNet", **_SEGMENTATION},
+    "attentionunet": {"target": "SegmentationAttentionUNet", **_SEGMENTATION},
+    "unet3d": {"target": "Segmentation3DUNet", **_SEGMENTATION},
+}
+
+
+def settings(name: str, **changes: Any) -> dict[str, Any]:
+    target = f"atommic.collections.nn.{SETTINGS[name]['target']}"
+    common = {"atommic_version": "1.0.1", "coil_combination_method": "SENSE", "normalization_type": "max"}
+    return {**common, **SETTINGS[name], "target": target, **changes}
+
+
+def archive(path: Path, members: dict[str, bytes], mode: str = "w:gz") -> Path:
+    with tarfile.open(path, mode) as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def saved(value: Any) -> bytes:
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    return stream.getvalue()
+
+
+def members(name: str, **changes: Any) -> dict[str, bytes]:
+    return {
+        "./model_config.yaml": yaml.safe_dump(settings(name, **changes)).encode(),
+        "./model_weights.ckpt": saved(collections.OrderedDict(vector(name).weights)),
+    }
+
+
+def scan(reference: Vector, *, segmentation: bool) -> Scan:
+    if segmentation:
+        return Scan(image=reference.tensors["image"])
+    kspace, sens = (torch.view_as_complex(reference.tensors[key]) for key in ("kspace", "sens"))
+    return Scan(kspace=kspace, mask=reference.tensors["mask"], sens=sens)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_an_archive_becomes_a_file_that_gives_its_image(tmp_path: Path, mode: str) -> None:
+    reference = vector("varnet")
+    path = archive(tmp_path / "varnet.atommic", members("varnet", train_ds={"apply_prewhitening": True}), mode)
+    out = tmp_path / "varnet.safetensors"
+    assert main(["import-atommic", str(path), "-o", str(out)]) == 0
+    trained = store.load(out)
+    with torch.inference_mode():
+        image = trained.network(scan(reference, segmentation=False)).image
+    assert relative_error(image, torch.view_as_complex(reference.tensors["image"])) < 1e-4
+    preparation = Preparation.from_json(trained.preparation)
+    assert (preparation.whiten, preparation.sens, preparation.coils) == ("periphery", "espirit", None)
+    assert "1.0.1" in trained.metadata["provenance"]["imported"]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_network_that_is_the_same_is_imported(name: str, tmp_path: Path) -> None:
+    reference = vector(name)
+    imported = import_atommic(archive(tmp_path / "a.atommic", members(name)), tmp_path / "a.safetensors")
+    assert imported.name == name
+    assert {**imported.options, **store.bind(name, **reference.options)} == imported.options
+    preparation = Preparation.from_json(imported.preparation)
+    task = store.describe(name).task
+    assert preparation.coils == imported.options.get("coils")
+    assert (preparation.sens == "none") == (task == "segmentation")
+    # The weights are in their places: the loaded network runs and gives what one with mapped weights gives elsewhere.
+    with torch.inference_mode():
+        estimate = store.load(tmp_path / "a.safetensors").network(scan(reference, segmentation=task == "segmentation"))
+    if task == "reconstruction":
+        assert relative_error(estimate.image, torch.view_as_complex(reference.tensors["image"])) < 1e-4
+    assert estimate.image is not None or estimate.logits is not None
+
+
+def test_a_state_dict_is_imported_with_its_settings(tmp_path: Path) -> None:
+    (tmp_path / "unet.ckpt").write_bytes(saved({"state_dict": vector("unet").weights, "epoch": 3}))
+    (tmp_path / "unet.yaml").write_text(
+        yaml.safe_dump({"model": settings("unet"), "target": settings("unet")["target"]}), encoding="utf-8"
+    )
+    imported = import_atommic(tmp_path / "unet.ckpt", tmp_path / "unet.safetensors", tmp_path / "unet.yaml")
+    assert imported.options["padding"] == 11
+
+
+@pytest.mark.parametrize(
+    "kind",
+    "CRNNNet JointICNet KIKINet LPDNet VSNet XPDNet qCIRIM qVarNet SegmentationDYNUNet SegmentationVNet".split(),
+)
+def test_a_defective_network_is_refused_with_the_reason(kind: str, tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.atommic", members("varnet", target=f"atommic.{kind}"))
+    with pytest.raises(InputError, match=f"ATOMMIC's {kind} is not imported: .+; train ours"):
+        import_atommic(path, tmp_path / "a.safetensors")
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"no_dc": True}, "no_dc is True, and our varnet is that with False"),
+        (
+            {"coil_combination_method": "RSS"},
+            "combined by RSS, which ATOMMIC takes of real and imaginary parts separately",
+        ),
+        ({"estimate_coil_sensitivity_maps_with_nn": True}, "estimate_coil_sensitivity_maps_with_nn is True"),
+        ({"channels": 7}, r"should be \(56, 112, 3, 3\) by the settings, and is \(48, 96, 3, 3\)"),
+        ({"num_cascades": 3}, "should be .* by the settings, and is "),
+        ({"channels": "many"}, "option channels of network varnet must be int, not 'many'"),
+        ({"target": "atommic.Transformer"}, "ATOMMIC's Transformer is not imported; those that are"),
+        ({"target": None}, "do not name a network"),
+    ],
+)
+def test_settings_that_would_be_computed_differently_are_refused(
+    changes: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    path = archive(tmp_path / "a.atommic", members("varnet", **changes))
+    with pytest.raises(InputError, match=sentence):
+        import_atommic(path, tmp_path / "a.safetensors")
+
+
+def test_a_missing_setting_is_refused(tmp_path: Path) -> None:
+    lacking = {key: value for key, value in settings("varnet").items() if key != "channels"}
+    content = {**members("varnet"), "./model_config.yaml": yaml.safe_dump(lacking).encode()}
+    with pytest.raises(InputError, match="the settings lack channels"):
+        import_atommic(archive(tmp_path / "a.atommic", content), tmp_path / "a.safetensors")
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("pickle-was-run"),))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("./model_weights.ckpt", pickle.dumps(_Evil()), "cannot be read as tensors alone"),
+        ("./model_weights.ckpt", saved([1, 2]), "are not a state dict"),
+        ("./model_weights.ckpt", b"", "cannot be read as tensors alone"),
+        ("./model_config.yaml", b"a: [", "are not YAML"),
+        ("./model_config.yaml", b"\xff\xfe\xff", "are not YAML"),
+        ("./model_config.yaml", b"!!python/object/apply:os.getcwd []", "are not YAML"),
+        ("./model_config.yaml", b"[" * 1000, "are not YAML"),
+        ("./model_config.yaml", b"a: 1\n" + b"#" * 2**20, "more than any network needs"),
+    ],
+)
+def test_hostile_members_are_refused(
+    name: str, content: bytes, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = archive(tmp_path / "a.atommic", {**members("unet"), name: content})
+    with pytest.raises(InputError, match=sentence):
+        import_atommic(path, tmp_path / "a.safetensors")
+    assert not (tmp_path / "pickle-was-run").exists()
+
+
+def test_what_is_no_archive_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.ckpt").write_bytes(saved({}))
+    assert main(["import-atommic", str(tmp_path / "a.ckpt"), "-o", str(tmp_path / "a.safetensors")]) == 1
+    assert "is not an archive of ATOMMIC, and no settings were given" in capsys.readouterr().err
+    assert main(["import-atommic", str(tmp_path / "none"), "-o", str(tmp_path / "a.safetensors")]) == 1
+    assert "cannot read" in capsys.readouterr().err
+    empty = archive(tmp_path / "empty.atommic", {})
+    with pytest.raises(InputError, match="it has no model_config"):
+        import_atommic(empty, tmp_path / "a.safetensors")
