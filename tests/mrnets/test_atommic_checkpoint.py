@@ -169,7 +169,10 @@ def test_a_state_dict_is_imported_with_its_settings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    "CRNNNet JointICNet KIKINet LPDNet VSNet XPDNet qCIRIM qVarNet SegmentationDYNUNet SegmentationVNet".split(),
+    [
+        *("CRNNNet", "JointICNet", "KIKINet", "LPDNet", "VSNet", "XPDNet"),
+        *("qCIRIM", "qVarNet", "SegmentationDYNUNet", "SegmentationVNet"),
+    ],
 )
 def test_a_defective_network_is_refused_with_the_reason(kind: str, tmp_path: Path) -> None:
     path = archive(tmp_path / "a.atommic", members("varnet", target=f"atommic.{kind}"))
