@@ -5,7 +5,9 @@ message for the end, and lets an exception look like a normal end. Here each of 
 from __future__ import annotations
 
 import logging
+import queue
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,7 +21,7 @@ from gadgets.stream import GadgetError
 from gadgets.wire import Source, discard, read_message, read_messages
 from mrnets.errors import InputError
 
-__all__ = ["Peer", "PeerLostError", "Sink", "report", "sentence"]
+__all__ = ["Outbox", "Peer", "PeerLostError", "Sink", "report", "sentence"]
 
 IDLE = 2.0
 """Seconds without a byte after which a peer whose stream cannot be understood is taken to have sent all of it."""
@@ -41,6 +43,53 @@ class Sink(Protocol):
         """Send what was taken."""
 
 
+class Outbox:
+    """A socket's sending end with a thread of its own: a peer that sends a whole scan before it reads an image must not
+    stop us from reading, else both sides would wait for ever. A failure to send is raised by what is called next."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._connected = connected
+        self._parts: queue.Queue[bytes | None] = queue.Queue()
+        self._failure: OSError | None = None
+        self._thread = threading.Thread(target=self._send, name="outbox", daemon=True)
+
+    def write(self, part: bytes, /) -> None:
+        """Take `part`, to be sent when the peer takes it. Raises OSError."""
+        self._check()
+        if self._thread.ident is None:
+            self._thread.start()
+        self._parts.put(part)
+
+    def flush(self) -> None:
+        """Nothing: the thread sends all the time; see `settle`."""
+
+    def settle(self) -> None:
+        """Wait until all is sent. Raises OSError if it cannot be."""
+        self._parts.join()
+        self._check()
+
+    def close(self) -> None:
+        """Settle, and end the thread."""
+        if self._thread.ident is not None:
+            self._parts.put(None)
+            self._thread.join()
+        self._check()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _send(self) -> None:
+        while (part := self._parts.get()) is not None:
+            try:
+                if self._failure is None:
+                    self._connected.sendall(part)
+            except OSError as error:
+                self._failure = error
+            finally:
+                self._parts.task_done()
+
+
 @dataclass
 class Peer:
     """Both directions of a stream: a socket's, or a pipe's two ends."""
@@ -57,7 +106,7 @@ class Peer:
         if connected.family in (socket.AF_INET, socket.AF_INET6):
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return cls(connected.makefile("rb"), connected.makefile("wb"), connected)
+        return cls(connected.makefile("rb"), Outbox(connected), connected)
 
     @classmethod
     def of(cls, connection: gadgetron.external.Connection) -> Peer:
@@ -86,15 +135,22 @@ class Peer:
     def send(self, message: Message) -> None:
         """Send a message or an item. Raises PeerLostError, and InputError for what no message carries."""
         try:
-            parts = list(encode(message))  # whole before any of it is sent
+            whole = b"".join(encode(message))  # a copy: memory of lines is used again while this waits to be sent
         except TypeError as error:
             raise InputError(f"The chain's last gadget gives what cannot be sent: {error}.") from error
         try:
-            for part in parts:
-                self.sink.write(part)
+            self.sink.write(whole)
             self.sink.flush()
         except OSError as error:
             raise PeerLostError(f"The peer vanished while it was sent to ({error}).") from error
+
+    def settle(self) -> None:
+        """Wait until all that was sent has left. Raises PeerLostError if it cannot."""
+        if isinstance(self.sink, Outbox):
+            try:
+                self.sink.settle()
+            except OSError as error:
+                raise PeerLostError(f"The peer vanished while it was sent to ({error}).") from error
 
     def drain(self) -> None:
         """Read all that the peer still sends, to CLOSE. What is not understood is read until nothing comes any more:

@@ -36,6 +36,7 @@ def run(connection: gadgetron.external.Connection, name: str | None) -> None:
                 _logger.info("%s", item)
             else:
                 peer.send(item)
+        peer.settle()
     except Exception as error:
         _logger.error("%s", sentence(error), exc_info=_logger.isEnabledFor(logging.DEBUG))
         report(peer, error, Error)

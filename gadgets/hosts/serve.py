@@ -149,6 +149,7 @@ def _converse(peer: Peer, place: Path) -> str:
         peer.send(Close())
         raise
     peer.send(Close())
+    peer.settle()
     return f"{chain.source}, {count} items sent"
 
 

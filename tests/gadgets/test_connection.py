@@ -14,6 +14,7 @@ from tests.gadgets import toys
 def send_thrice(peer):
     for _ in range(3):
         peer.send("anybody there?")
+        peer.settle()
 
 
 @pytest.fixture
@@ -36,6 +37,22 @@ def test_items_come_and_go(ends):
     assert peer.closed
     peer.send(items[0])
     assert other.recv(1 << 16) == toys.blob(stream[:1])
+
+
+def test_a_peer_that_sends_all_before_it_reads_anything_is_served(ends):
+    """Far more than socket buffers hold goes out while nobody reads, and still we read on."""
+    peer, other = ends
+    peer.connected.settimeout(20)  # a send that waits for the peer fails here, instead of hanging
+    stream = toys.scan()
+    for _ in range(64):
+        peer.send("x" * (1 << 20))
+    other.sendall(toys.blob([*stream, Close()]))
+    assert toys.blob(list(peer.items())) == toys.blob(stream)
+    total = 64 * ((1 << 20) + 6)
+    received = 0
+    while received < total:
+        received += len(other.recv(1 << 20))
+    peer.settle()
 
 
 def test_a_peer_that_vanishes_within_a_message_is_an_error_not_a_loop(ends):
