@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mrnets.blocks.checks import whole
+from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.consistency import measured, replace
+from mrnets.blocks.correction import CorrectionUnet
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
-from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Estimate, Scan
 from mrnets.physics.coils import expand, reduce
 from mrnets.physics.fourier import fftc, ifftc
@@ -37,8 +38,8 @@ class KIKINet(nn.Module):
         super().__init__()
         whole("num_iter", num_iter, 1, 64)
         shape = {"channels": channels, "pooling_layers": pooling_layers}
-        self.kspace_nets = nn.ModuleList(NormUnet(**shape) for _ in range(num_iter))
-        self.image_nets = nn.ModuleList(NormUnet(**shape) for _ in range(num_iter))
+        self.kspace_nets = nn.ModuleList(CorrectionUnet(2, 2, **shape) for _ in range(num_iter))
+        self.image_nets = nn.ModuleList(CorrectionUnet(2, 2, **shape) for _ in range(num_iter))
         self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
@@ -54,5 +55,4 @@ class KIKINet(nn.Module):
 
 
 def _corrected(x: Tensor, net: nn.Module) -> Tensor:
-    correction: Tensor = net(x.reshape(-1, 1, *x.shape[-2:]))
-    return x + correction.reshape(x.shape)
+    return x + to_complex(net(to_channels(x.reshape(-1, 1, *x.shape[-2:])))).reshape(x.shape)

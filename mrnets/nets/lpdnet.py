@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from mrnets.blocks.checks import whole
+from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.consistency import initial_image, measured
+from mrnets.blocks.correction import CorrectionUnet
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
-from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Estimate, Scan
 from mrnets.physics.coils import adjoint, forward
 
@@ -43,8 +44,12 @@ class LPDNet(nn.Module):
         self.num_dual = whole("num_dual", num_dual, 1, 64)
         whole("num_iter", num_iter, 1, 64)
         shape = {"channels": channels, "pooling_layers": pooling_layers}
-        self.dual_nets = nn.ModuleList(NormUnet(num_dual + 2, num_dual, **shape) for _ in range(num_iter))
-        self.primal_nets = nn.ModuleList(NormUnet(num_primal + 1, num_primal, **shape) for _ in range(num_iter))
+        self.dual_nets = nn.ModuleList(
+            CorrectionUnet(2 * (num_dual + 2), 2 * num_dual, **shape) for _ in range(num_iter)
+        )
+        self.primal_nets = nn.ModuleList(
+            CorrectionUnet(2 * (num_primal + 1), 2 * num_primal, **shape) for _ in range(num_iter)
+        )
         self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
@@ -59,7 +64,7 @@ class LPDNet(nn.Module):
         second = min(1, self.num_primal - 1)
         for dual, primal in zip(self.dual_nets, self.primal_nets, strict=True):
             encoded = forward(f[:, second].reshape(start.shape), sens, mask).reshape(plane)
-            h = h + dual(torch.cat((h, encoded, data), dim=1))
+            h = h + to_complex(dual(to_channels(torch.cat((h, encoded, data), dim=1))))
             decoded = adjoint(h[:, 0].reshape(kspace.shape), sens, mask).reshape(plane)
-            f = f + primal(torch.cat((f, decoded), dim=1))
+            f = f + to_complex(primal(to_channels(torch.cat((f, decoded), dim=1))))
         return Estimate(image=f[:, 0].reshape(start.shape))

@@ -6,14 +6,13 @@ The signal model of `mrnets.physics.relaxation`, in physical maps, takes the pla
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mrnets.blocks.checks import one_of, whole
 from mrnets.blocks.consistency import measured
-from mrnets.blocks.padding import padded
+from mrnets.blocks.correction import CorrectionUnet
 from mrnets.blocks.relaxometry import Initial, relaxometry
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
-from mrnets.blocks.unet import Unet, standardised
 from mrnets.contract import Estimate, Scan
 
 __all__ = ["QVarNet"]
@@ -48,9 +47,9 @@ class QVarNet(nn.Module):
         self.initial = initial
         self.initial_iterations = whole("initial_iterations", initial_iterations, 1, 100)
         self.unets = nn.ModuleList(
-            Unet(4, 4, channels=channels, pooling_layers=pooling_layers) for _ in range(num_cascades)
+            CorrectionUnet(4, 4, channels=channels, pooling_layers=pooling_layers, groups=4)
+            for _ in range(num_cascades)
         )
-        self.levels = pooling_layers
         self.step = nn.Parameter(torch.full((num_cascades, 4), 0.5))
         self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
@@ -60,14 +59,7 @@ class QVarNet(nn.Module):
         sens = sensitivities(scan, self.sens_net, "qvarnet")
         problem, maps = relaxometry(scan, sens, "qvarnet", initial=self.initial, iterations=self.initial_iterations)
         for unet, step in zip(self.unets, self.step, strict=True):
-            maps = maps - step[:, None, None] * problem.gradient(maps) + self._corrected(unet, maps)
+            maps = maps - step[:, None, None] * problem.gradient(maps) + unet(maps)
             maps = torch.cat((maps[:, :1].clamp(min=0), maps[:, 1:]), dim=1)
         estimate: Estimate = problem.estimate(maps)
         return estimate
-
-    def _corrected(self, unet: nn.Module, maps: Tensor) -> Tensor:
-        """A correction in the scale of each map; its mean is free."""
-        real, _, scale = standardised(maps, 4)
-        real, plane = padded(real, self.levels)
-        correction: Tensor = unet(real)[plane]
-        return correction * scale[:, :, 0]

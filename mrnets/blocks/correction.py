@@ -1,0 +1,36 @@
+"""A U-Net whose result is added to its input. Axes: (batch, channel, y, x), real."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mrnets.blocks.padding import padded
+from mrnets.blocks.unet import Unet, standardised
+from mrnets.errors import InputError
+
+__all__ = ["CorrectionUnet"]
+
+
+class CorrectionUnet(nn.Module):
+    """U-Net on images of any scale and size that gives a change of them, in their scale.
+
+    As `NormUnet`, each of `groups` groups of channels is standardised before, and its standard deviation is put back
+    after; but its mean is not, since what is added to the input would then double the mean with every iteration.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, channels: int, pooling_layers: int, groups: int = 2
+    ) -> None:
+        super().__init__()
+        if in_channels % groups or out_channels % groups:
+            raise InputError(f"groups {groups} must divide the channels {in_channels} and {out_channels}")
+        self.unet = Unet(in_channels, out_channels, channels=channels, pooling_layers=pooling_layers)
+        self.groups = groups
+        self.levels = pooling_layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, in_channels, y, x) to (batch, out_channels, y, x)."""
+        real, _, scale = standardised(x, self.groups)
+        real, plane = padded(real, self.levels)
+        change: Tensor = self.unet(real)[plane]
+        return (change.reshape(len(x), self.groups, -1, *change.shape[-2:]) * scale).reshape(change.shape)
