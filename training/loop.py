@@ -26,7 +26,7 @@ from mrnets.errors import InputError
 from training import panel
 from training.losses import loss
 from training.metrics import nmse, psnr, ssim
-from training.options import Options
+from training.options import Network, Options
 from training.readers.anatomy import Volume, load_folder
 from training.readers.simulated import Example, example
 
@@ -61,6 +61,8 @@ def fit(options: Options, *, stop_at: int | None = None) -> Path:
     for name, parameter in network.named_parameters():
         if name.endswith(options.network.zero):
             nn.init.zeros_(parameter)
+    if options.network.start is not None:
+        network.load_state_dict(_started(options).state_dict())
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(options.optimiser.ema))  # type: ignore[no-untyped-call]
     settings = options.optimiser
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -194,6 +196,15 @@ def _save(
     os.replace(partial, folder / "checkpoint.pt")
 
 
+def _started(options: Options) -> nn.Module:
+    path = str(options.network.start)
+    trained = store.load(path)
+    ours = store.bind(options.network.name, **options.network.options)
+    if (trained.name, trained.options) != (options.network.name, ours):
+        raise InputError(f"cannot start from {path}: it holds {trained.name} with options {trained.options}")
+    return trained.network
+
+
 def _resume(
     folder: Path, options: Options, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
 ) -> int:
@@ -221,6 +232,11 @@ def _trains(options: Options) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _named(network: Network) -> Network:
+    """`network` without the place on this machine where its start lies."""
+    return dataclasses.replace(network, start=None if network.start is None else Path(network.start).name)
+
+
 def _log(path: Path, row: dict[str, Any]) -> None:
     new = not path.exists()
     with open(path, "a", newline="", encoding="utf-8") as file:
@@ -238,7 +254,9 @@ def _write_weights(options: Options, network: nn.Module, scores: dict[str, float
         "data": sorted(v.name for v in training),
         "licence": options.licence,
         "command": "python -m training fit, with the options below",
-        "options": dataclasses.asdict(dataclasses.replace(options, data=None, folder="", weights=path.name)),
+        "options": dataclasses.asdict(
+            dataclasses.replace(options, data=None, folder="", weights=path.name, network=_named(options.network))
+        ),
         "scores": {name: round(value, 4) for name, value in scores.items()},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }

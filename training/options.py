@@ -31,6 +31,8 @@ class Network:
     options: dict[str, Any] = field(default_factory=dict)
     zero: tuple[str, ...] = ()
     """Parameters whose names end so start at zero: an unrolled network whose last layers do starts at its input."""
+    start: str | None = None
+    """A weights file of the same network to start from; None: from scratch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,8 @@ class Simulated:
     acceleration: Range = (2.0, 10.0)
     calibration: tuple[int, int] = (12, 32)
     """Width of the fully sampled centre, in samples; narrower where the acceleration leaves no room."""
+    blur: float = 1.5
+    """Half of the slices are blurred by up to this much (standard deviation, pixels), as interpolated scans are."""
     partial_fourier: float = 0.15
     """Share of scans with partial Fourier."""
     snr: Range = (10.0, 200.0)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from mrnets.errors import InputError
 
-__all__ = ["Volume", "draw_image", "icbm152", "load_folder", "load_volume"]
+__all__ = ["Volume", "blurred", "draw_image", "icbm152", "load_folder", "load_volume"]
 
 Image = NDArray[np.float32]
 
@@ -87,6 +87,15 @@ def draw_image(volume: Volume, rng: np.random.Generator, shape: tuple[int, int])
     """A random slice in random orientation, place, size and contrast on a grid of `shape`: (y, x), bright tissue 1."""
     plane, spacing = _draw_slice(volume, rng)
     return _contrast(_place(plane, spacing, rng, shape), rng)
+
+
+def blurred(images: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Images (n, y, x) convolved with a Gaussian of standard deviation `sigma` pixels."""
+    reach = int(3 * sigma) + 1
+    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / max(sigma, 1e-3)) ** 2)
+    line = (weights / weights.sum())[None, None, :, None]
+    along_y = functional.conv2d(images[:, None], line, padding=(reach, 0))
+    return functional.conv2d(along_y, line.mT, padding=(0, reach))[:, 0]
 
 
 def _draw_slice(volume: Volume, rng: np.random.Generator) -> tuple[torch.Tensor, tuple[float, float]]:

@@ -21,7 +21,7 @@ from mrnets.physics.coils import sense_combine
 from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.prepare import Preparation, prepare
 from training.options import Simulated
-from training.readers.anatomy import Volume, draw_image
+from training.readers.anatomy import Volume, blurred, draw_image
 
 __all__ = ["Example", "draw", "example", "prepared"]
 
@@ -91,6 +91,8 @@ def draw(volumes: list[Volume], settings: Simulated, batch: int, rng: np.random.
     weights = np.sqrt([min(len(v.data), 64) for v in volumes])
     chosen = rng.choice(len(volumes), size=batch, p=weights / weights.sum())
     images = torch.stack([draw_image(volumes[i], rng, fine) for i in chosen])
+    if settings.blur and rng.random() < 0.5:
+        images = blurred(images, detail * rng.uniform(0, settings.blur))
     phases = [simulate.random_phase(rng, fine, strength=rng.uniform(0, 2), like=LIKE) for _ in chosen]
     sens = _sensitivities(rng, coils, fine)
     kspace = simulate.encode(images * torch.stack(phases), sens, shape)
