@@ -63,7 +63,7 @@ def fit(options: Options, *, stop_at: int | None = None) -> Path:
             nn.init.zeros_(parameter)
     if options.network.start is not None:
         network.load_state_dict(_started(options).state_dict())
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(options.optimiser.ema))  # type: ignore[no-untyped-call]
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(options.optimiser.ema))
     settings = options.optimiser
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     start = _resume(folder, options, network, average, optimiser)
@@ -93,7 +93,7 @@ def fit(options: Options, *, stop_at: int | None = None) -> Path:
                 f"(target {tuple(batch.target.shape)}); the checkpoint before it is kept in {folder}"
             )
         optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
         if bool(torch.isfinite(norm)):
             optimiser.step()

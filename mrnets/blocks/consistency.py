@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mrnets.contract import Scan
 from mrnets.errors import InputError
-from mrnets.physics.coils import adjoint, expand, reduce, rss
+from mrnets.physics import coils
+from mrnets.physics.coils import adjoint, rss
 from mrnets.physics.conjugate import conjugate_gradients
 from mrnets.physics.fourier import ifftc
 
@@ -57,34 +58,25 @@ def initial_image(kspace: Tensor, mask: Tensor, sens: Tensor | None) -> Tensor:
 
 
 def normal(image: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
-    """E^H E as in `mrnets.physics.coils.normal`, for loops: no shifts, and no coil images kept for the backward pass.
-
-    E^H E is S^H C S, where C is a circular convolution, which commutes with the shifts of the centred transform:
-    only the mask need be brought into the order of the plain FFT. It is its own adjoint, so its gradient is itself.
-    """
-    plain = torch.fft.ifftshift(mask, dim=(-2, -1))
+    """`mrnets.physics.coils.normal`, its own adjoint and so its own gradient: no coil images are kept for the backward
+    pass."""
     if sens.requires_grad or not torch.is_grad_enabled() or not image.requires_grad:
-        return _normal(image, sens, plain)
-    out: Tensor = _Normal.apply(image, sens, plain)  # type: ignore[no-untyped-call]
-    return out
-
-
-def _normal(image: Tensor, sens: Tensor, plain: Tensor) -> Tensor:
-    encoded = torch.fft.fft2(expand(image, sens))
-    out: Tensor = reduce(torch.fft.ifft2(encoded * plain), sens)
+        return coils.normal(image, sens, mask)
+    out: Tensor = _Normal.apply(image, sens, mask)
     return out
 
 
 class _Normal(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, image: Tensor, sens: Tensor, plain: Tensor) -> Tensor:
-        ctx.save_for_backward(sens, plain)
-        return _normal(image, sens, plain)
+    def forward(ctx: Any, image: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(sens, mask)
+        out: Tensor = coils.normal(image, sens, mask)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        sens, plain = ctx.saved_tensors
-        return _Normal.apply(gradients[0], sens, plain), None, None  # type: ignore[no-untyped-call]
+        sens, mask = ctx.saved_tensors
+        return _Normal.apply(gradients[0], sens, mask), None, None
 
 
 def data_gradient(image: Tensor, start: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
@@ -145,7 +137,7 @@ def solved(
     residual = rhs - normal(x, sens, mask) - weight * x
     if not residual.requires_grad:
         return x
-    residual.register_hook(solution)  # type: ignore[no-untyped-call]
+    residual.register_hook(solution)
     return x + (residual - residual.detach())
 
 

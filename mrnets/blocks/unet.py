@@ -45,7 +45,7 @@ def normalised(x: Tensor) -> Tensor:
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return functional.leaky_relu_(functional.instance_norm(x), _SLOPE)
     if torch.is_grad_enabled() and x.requires_grad:
-        out: Tensor = _Normalised.apply(x)  # type: ignore[no-untyped-call]
+        out: Tensor = _Normalised.apply(x)
         return out
     return _normalise_in_place(x)[0]
 

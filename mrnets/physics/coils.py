@@ -6,6 +6,7 @@ Axes: image (..., y, x); coil images, k-space and sens (..., coil, y, x); mask b
 from __future__ import annotations
 
 from mrnets.physics.arrays import Array, array_namespace
+from mrnets.physics.conjugate import conjugate_gradients
 from mrnets.physics.fourier import fftc, ifftc
 
 __all__ = ["adjoint", "cg_sense", "expand", "forward", "mix", "normal", "reduce", "rss", "sense_combine"]
@@ -55,8 +56,12 @@ def adjoint(kspace: Array, sens: Array, mask: Array) -> Array:
 
 
 def normal(image: Array, sens: Array, mask: Array) -> Array:
-    """E^H E."""
-    return adjoint(fftc(expand(image, sens)), sens, mask)
+    """E^H E, without shifts: it is S^H C S with a circular convolution C, and convolutions commute with the shifts of
+    the centred transform, so only the mask need be brought into the order of the plain FFT."""
+    xp = array_namespace(image, sens)
+    plain = xp.fft.ifftshift(mask, axes=(-2, -1))
+    encoded = xp.fft.fftn(expand(image, sens), axes=(-2, -1))
+    return reduce(xp.fft.ifftn(encoded * plain, axes=(-2, -1)), sens)
 
 
 def cg_sense(
@@ -73,36 +78,15 @@ def cg_sense(
 
     kspace, sens (..., coil, y, x); mask broadcastable to kspace; returns (..., y, x). With maps of unit norm the
     eigenvalues of E^H E lie in [0, 1], so `regularisation` is relative to 1 whatever the scale of the data.
-    Every leading index is a problem of its own, with its own step lengths; one that has reached `tolerance` (residual
-    relative to the right-hand side) stands still while the others go on. `start` (None: zeros) is the prior image.
+    `iterations`, `tolerance`: as in `conjugate_gradients`. `start` (None: zeros) is the prior image.
     """
-    xp = array_namespace(kspace, sens)
-
-    def dot(a: Array, b: Array) -> Array:
-        return xp.sum(xp.real(xp.conj(a) * b), axis=(-2, -1), keepdims=True)
-
-    def ratio(numerator: Array, denominator: Array) -> Array:
-        safe = xp.where(denominator > 0, denominator, xp.ones_like(denominator))
-        return xp.where(denominator > 0, numerator / safe, xp.zeros_like(numerator))
-
-    image = adjoint(kspace, sens, mask)
-    scale = dot(image, image)
-    if start is None:
-        residual = image
-        image = xp.zeros_like(residual)
-    else:
-        residual = image - normal(start, sens, mask)
-        image = start
-    direction = residual
-    energy = dot(residual, residual)
-    for _ in range(iterations):
-        active = energy > tolerance**2 * scale
-        if not bool(xp.any(active)):
-            break
-        encoded = normal(direction, sens, mask) + regularisation * direction
-        step = xp.where(active, ratio(energy, dot(direction, encoded)), xp.zeros_like(energy))
-        image = image + step * direction
-        residual = residual - step * encoded
-        previous, energy = energy, dot(residual, residual)
-        direction = residual + ratio(energy, previous) * direction
-    return image
+    rhs = adjoint(kspace, sens, mask)
+    if start is not None:
+        rhs = rhs + regularisation * start
+    return conjugate_gradients(
+        lambda image: normal(image, sens, mask) + regularisation * image,
+        rhs,
+        iterations=iterations,
+        tolerance=tolerance,
+        start=start,
+    )
