@@ -27,14 +27,22 @@ def unwrap(phase: Array, weights: Array, *, passes: int = 4, iterations: int = 5
     xp = array_namespace(phase)
     largest = xp.max(weights, axis=(-2, -1), keepdims=True)
     relative = weights / xp.where(largest > 0, largest, 1.0)
-    quality = xp.where(relative > _SIGNAL, relative, 1e-3)
+    quality = xp.where(relative > _SIGNAL, relative, 0.01)
     edges = tuple(xp.minimum(_head(quality, axis), _tail(quality, axis)) for axis in (-2, -1))
+    before = None
     for _ in range(passes):
         jumps = tuple(-xp.round(_step(phase, axis) / _TAU) for axis in (-2, -1))
-        if not any(bool(xp.any((n != 0) & (e > _SIGNAL))) for n, e in zip(jumps, edges, strict=True)):
+        left = sum(
+            xp.sum(xp.where(e > _SIGNAL, xp.abs(n), 0.0), axis=(-2, -1), keepdims=True)
+            for n, e in zip(jumps, edges, strict=True)
+        )
+        # Where the phase is noise, jumps remain whatever is done: each slice goes on while it gains.
+        active = left > 0 if before is None else (left > 0) & (left < 0.5 * before)
+        if not bool(xp.any(active)):
             break
         turns = _potential(jumps, edges, iterations)
-        phase = phase + _TAU * xp.round(turns - _fraction(turns, quality))
+        phase = xp.where(active, phase + _TAU * xp.round(turns - _fraction(turns, quality)), phase)
+        before = left
     mean = xp.sum(relative * phase, axis=(-2, -1), keepdims=True)
     total = xp.sum(relative, axis=(-2, -1), keepdims=True)
     return phase - _TAU * xp.round(mean / (_TAU * xp.where(total > 0, total, 1.0)))
@@ -86,7 +94,7 @@ def _potential(steps: tuple[Array, Array], edges: tuple[Array, Array], iteration
     inverse = _inverse_laplacian(residual)
     direction = _solved(residual, inverse)
     energy = dot(residual, direction)
-    enough = 1e-8 * energy
+    enough = 1e-4 * energy
     for _ in range(iterations):
         active = energy > enough
         if not bool(xp.any(active)):
