@@ -15,7 +15,7 @@ __all__ = ["CGSense"]
 class CGSense(nn.Module):
     """Image that minimises ||E x - k||^2 + regularisation ||x||^2; `regularisation` is relative to unit-norm maps."""
 
-    def __init__(self, *, iterations: int = 30, regularisation: float = 0.001, tolerance: float = 1e-5) -> None:
+    def __init__(self, *, iterations: int = 30, regularisation: float = 0.01, tolerance: float = 1e-5) -> None:
         super().__init__()
         self.iterations = whole("iterations", iterations, 1, 1000)
         self.regularisation = number("regularisation", regularisation, 0.0, 1e6)
