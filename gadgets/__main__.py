@@ -20,7 +20,7 @@ COMMANDS = {
 EXAMPLES = """\
 examples:
   python -m gadgets replay scan.h5 -c varnet -o images.h5 --png pictures
-  python -m gadgets replay scan.h5 -c cgsense --set images.type=short
+  python -m gadgets replay scan.h5 -c cgsense --set images.format=short
   python -m gadgets serve --port 9002
   ismrmrd_hdf5_to_stream -i scan.h5 --use-stdout | python -m gadgets pipe -c varnet > images.stream
 """
