@@ -1,0 +1,146 @@
+"""Every network can learn: a narrow one learns four slices by heart. Slow: minutes in all on two cores."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mrnets import store
+from mrnets.blocks.relaxometry import relaxometry
+from mrnets.contract import Estimate, Scan
+from mrnets.physics.coils import forward
+from mrnets.physics.relaxation import MAPS, signal
+from training.metrics import ssim
+
+SIZE = 40
+TIMES = (0.003, 0.0115, 0.020, 0.0285)
+NARROW: dict[str, dict[str, Any]] = {
+    "ccnn": {"num_cascades": 5, "hidden_channels": 32},
+    "cirim": {"num_cascades": 2, "conv_filters": (32, 32, 2), "recurrent_filters": (32, 32), "time_steps": 4},
+    "crnn": {"num_iterations": 5, "hidden_channels": 32},
+    "jointicnet": {},
+    "kikinet": {},
+    "lpdnet": {"num_iter": 3},
+    "modl": {"channels": 32, "residual_blocks": 3},
+    "qcirim": {"num_cascades": 1, "conv_filters": (32, 32, 4), "recurrent_filters": (32, 32)},
+    "qvarnet": {"num_cascades": 3, "channels": 8, "pooling_layers": 2},
+    "rim": {"conv_filters": (32, 32, 2), "recurrent_filters": (32, 32)},
+    "rvn": {"num_steps": 4, "recurrent_hidden_channels": 32, "initializer_channels": (16, 16, 32, 32)},
+    "unet": {"channels": 32, "pooling_layers": 3},
+    "varnet": {"num_cascades": 4, "channels": 8, "pooling_layers": 3},
+    "vsnet": {"num_cascades": 5, "hidden_channels": 32},
+    "xpdnet": {"num_iter": 4, "channels": 8},
+}
+"""Options for this test; a network that is not listed runs as published."""
+TASKS = {name: store.describe(name).task for name in store.names()}
+LEARNED = [name for name in TASKS if name not in ("cgsense", "zerofilled")]
+
+
+def grid() -> tuple[Tensor, Tensor]:
+    line = torch.linspace(-1, 1, SIZE)
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return y, x
+
+
+def discs(generator: torch.Generator, slices: int, number: int) -> Tensor:
+    """(slice, number, y, x): ones in ellipses at random places."""
+    y, x = grid()
+    centres = torch.rand((slices, number, 2, 1, 1), generator=generator) - 0.5
+    radii = 0.08 + 0.25 * torch.rand((slices, number, 2, 1, 1), generator=generator)
+    away = torch.stack((y, x)) - centres
+    return ((away / radii).square().sum(dim=2) < 1).float()
+
+
+def coils(number: int) -> Tensor:
+    """(1, 1, number, y, x) of unit norm."""
+    y, x = grid()
+    angles = (2 * math.pi / number * torch.arange(number))[:, None, None]
+    distance = (y - 1.2 * angles.sin()) ** 2 + (x - 1.2 * angles.cos()) ** 2
+    sens = torch.polar(torch.exp(-distance / 1.5), angles * (1 + x))
+    return (sens / torch.linalg.vector_norm(sens, dim=0))[None, None]
+
+
+def sampled(
+    echoes: Tensor, generator: torch.Generator, fraction: float, *, sigma: float = 0.002, **fields: Tensor
+) -> Scan:
+    """The scan of `echoes` (slice, echo, y, x) under six coils: a fraction of the lines, and the six in the middle."""
+    mask = torch.rand((1, 1, 1, SIZE, 1), generator=generator) < fraction
+    mask[..., SIZE // 2 - 3 : SIZE // 2 + 3, :] = True
+    mask = mask.expand(1, 1, 1, SIZE, SIZE).clone()
+    sens = coils(6).expand(len(echoes), -1, -1, -1, -1)
+    kspace = forward(echoes, sens, mask)
+    noise = sigma * torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)
+    return Scan(kspace=kspace + mask * noise, mask=mask, sens=sens, **fields)
+
+
+def train(network: torch.nn.Module, scan: Scan, loss: Any, good: Any, steps: int = 500) -> bool:
+    """Whether `good` of the estimate comes true within that many steps of Adam on `loss` of estimate and steps."""
+    optimiser = torch.optim.Adam(network.parameters(), 2e-3)
+    for _ in range(steps):
+        estimate: Estimate = network(scan)
+        everything = (*estimate.steps, estimate)
+        weights = torch.logspace(-1, 0, len(everything))
+        optimiser.zero_grad()
+        sum(w * loss(one) for w, one in zip(weights, everything, strict=True)).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        if good(estimate):
+            return True
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in LEARNED if TASKS[name] == "reconstruction"])
+def test_learns_four_slices(name: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    y, x = grid()
+    amounts = 0.6 * torch.rand((4, 10, 1, 1), generator=generator) - 0.2
+    magnitude = (0.5 + (amounts * discs(generator, 4, 10)).sum(dim=1)) * (x**2 + 1.2 * y**2 < 0.8)
+    image = torch.polar(magnitude.clamp(min=0), 0.8 * x + y**2)[:, None]
+    image = image / image.abs().amax()
+    scan = sampled(image, generator, 0.15)
+
+    def loss(estimate: Estimate) -> Tensor:
+        error = estimate.image - image
+        magnitude = (estimate.image.abs() ** 2 + 1e-12).sqrt()
+        return (error.abs() ** 2 + 1e-12).sqrt().mean() + 0.2 * (1 - ssim(magnitude, image.abs()).mean())
+
+    def good(estimate: Estimate) -> bool:
+        return bool((ssim(estimate.image.abs(), image.abs()) > 0.98).all())
+
+    assert not good(store.create("zerofilled")(scan))
+    torch.manual_seed(0)
+    assert train(store.create(name, **NARROW.get(name, {})), scan, loss, good)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in LEARNED if TASKS[name] == "quantitative"])
+def test_learns_the_maps_of_four_slices(name: str) -> None:
+    generator = torch.Generator().manual_seed(2)
+    y, x = grid()
+    inside = (x**2 + 1.2 * y**2 < 0.8).float()
+    spots = discs(generator, 4, 6)
+    decay = 25 + (20 * torch.rand((4, 6, 1, 1), generator=generator) * spots).sum(dim=1)
+    density = 0.8 + (0.3 * (torch.rand((4, 6, 1, 1), generator=generator) - 0.5) * spots).sum(dim=1)
+    smooth = torch.stack((40 * x - 25 * y**2, 1.2 * y + 0.3)).expand(4, -1, -1, -1)
+    maps = inside * torch.cat((decay[:, None], density[:, None], smooth), dim=1)
+    scan = sampled(signal(maps, TIMES), generator, 0.1, sigma=0.01, echo_times=torch.tensor(TIMES))
+    size = (maps**2).mean(dim=(0, 2, 3), keepdim=True)
+
+    def errors(estimate: Estimate) -> Tensor:
+        return inside * (torch.stack([estimate.maps[key] for key in MAPS], dim=1) - maps)
+
+    def loss(estimate: Estimate) -> Tensor:
+        return (errors(estimate) / size.sqrt()).abs().mean()
+
+    def good(estimate: Estimate) -> bool:
+        return bool(((errors(estimate) ** 2).mean(dim=(0, 2, 3)) < 0.02 * size.flatten()).all())
+
+    problem, start = relaxometry(scan, scan.sens, name, initial="cgsense", iterations=10)
+    assert not good(problem.estimate(start))
+    torch.manual_seed(0)
+    assert train(store.create(name, **NARROW.get(name, {})), scan, loss, good)
