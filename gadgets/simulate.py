@@ -34,7 +34,7 @@ __all__ = ["Settings", "add_arguments", "make_scan", "run"]
 Complex = NDArray[np.complex64]
 Real = NDArray[np.float32]
 
-MASKS = ("equispaced1d", "random1d", "gaussian1d", "equispaced2d", "gaussian2d", "poisson2d")
+MASKS = ("equispaced1d", "regular1d", "random1d", "gaussian1d", "equispaced2d", "gaussian2d", "poisson2d")
 ORIENTATIONS = {  # read, phase, slice direction
     "axial": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
     "coronal": ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0)),
@@ -96,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("thickness", "of a slice, mm"),
         ("offset", "of the middle slice from the volume's centre, mm"),
         ("snr", "of bright tissue in the fully sampled image"),
-        ("acceleration", "of the whole mask, its fully sampled centre included"),
+        ("acceleration", "of the whole mask, its centre included; of regular1d the distance between lines"),
         ("calibration", "fully sampled width at the centre of k-space"),
         ("noise_lines", "lines of the noise measurement; 0: none"),
         ("oversampling", "of the readout"),

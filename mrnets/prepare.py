@@ -7,6 +7,7 @@ data on which a stage did something else than the network was trained with. Axes
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -18,15 +19,21 @@ from torch.utils.dlpack import from_dlpack
 from mrnets.contract import Estimate, Raw, Scan
 from mrnets.errors import InputError, unknown
 from mrnets.physics import compress, espirit, whiten
-from mrnets.physics.arrays import Array
+from mrnets.physics.arrays import Array, array_namespace
 from mrnets.physics.coils import mix, reduce, rss
-from mrnets.physics.fourier import ifftc
+from mrnets.physics.fourier import ifftc, resize
 
 __all__ = ["Preparation", "Prepared", "compress_raw", "prepare", "restore", "sense_raw", "to_torch", "whiten_raw"]
 
 Compression = Literal["auto", "gdcc", "svd"]
 Sensitivities = Literal["espirit", "rss", "unitary", "none"]
 Normalisation = Literal["max", "none"]
+
+
+MOST_CROPPED = 0.3
+"""Share of a slice's energy that ESPIRiT's crop may take."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,13 +221,27 @@ def sense_raw(
     threshold: float = 0.01,
     crop: float = 0.9,
 ) -> Raw:
-    """`raw` with sensitivities from its calibration lines. Options as in `Preparation`. InputError without lines."""
+    """`raw` with sensitivities from its calibration lines. Options as in `Preparation`. InputError without lines.
+
+    Slices from which ESPIRiT's crop would take much of the object (few calibration lines for many coils) keep all of
+    their maps, with a warning: a noisy background is better than a missing head.
+    """
     if raw.calibration is None:
         raise InputError("coil sensitivities: the scan has no calibration lines (no fully sampled centre of k-space)")
     lines = raw.calibration[:, 0]
     shape = raw.kspace.shape[-2:]
     if method == "espirit":
-        sens = espirit.espirit(lines, shape, width=calibration, kernel=kernel, threshold=threshold, crop=crop)
+        options: dict[str, Any] = {"width": calibration, "kernel": kernel, "threshold": threshold}
+        sens = espirit.espirit(lines, shape, crop=crop, **options)
+        xp = array_namespace(sens)
+        empty = _cropped(lines, sens) > MOST_CROPPED
+        if bool(xp.any(empty)):
+            _logger.warning(
+                "coil sensitivities: %s calibration lines do not carry the maps of %d coils; the background is kept",
+                "x".join(map(str, lines.shape[-2:])),
+                lines.shape[-3],
+            )
+            sens = xp.where(empty[:, None, None, None], espirit.espirit(lines, shape, crop=0.0, **options), sens)
     elif method == "rss":
         sens = espirit.rss_maps(lines, shape, width=calibration)
     elif method == "unitary":
@@ -228,6 +249,20 @@ def sense_raw(
     else:
         raise unknown("method for coil sensitivities", method, ("espirit", "rss", "unitary"))
     return dataclasses.replace(raw, sens=sens[:, None], sens_method=method)
+
+
+def _cropped(calibration: Array, sens: Array) -> Array:
+    """(batch,): the share of the calibration lines' energy, seen on every fourth pixel, where the maps are zero."""
+    xp = array_namespace(calibration)
+    offsets = [n // 2 % 4 for n in sens.shape[-2:]]  # the pixel at n // 2 is one of them
+    kept = xp.any(sens[..., offsets[0] :: 4, offsets[1] :: 4] != 0, axis=1)
+    # From this grid's centre to where n // 2 has come, which is not its own m // 2 where n is not a multiple of 4.
+    images = ifftc(resize(calibration, kept.shape[-2:]))
+    shift = [n // 2 // 4 - m // 2 for n, m in zip(sens.shape[-2:], kept.shape[-2:], strict=True)]
+    energy = xp.roll(xp.sum(xp.abs(images) ** 2, axis=1), shift, axis=(-2, -1))
+    total = xp.sum(energy, axis=(-2, -1))
+    zero = xp.zeros_like(energy)
+    return xp.sum(xp.where(kept, zero, energy), axis=(-2, -1)) / xp.where(total > 0, total, xp.ones_like(total))
 
 
 def _mixed(kspace: Array, matrices: Array) -> Array:

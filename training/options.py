@@ -45,8 +45,19 @@ class Simulated:
     """Sizes of y and of x, drawn independently."""
     coils: tuple[int, int] = (4, 32)
     """Log-uniform."""
-    masks: tuple[str, ...] = ("equispaced1d", "random1d", "gaussian1d", "equispaced2d", "gaussian2d", "poisson2d")
-    acceleration: Range = (2.0, 10.0)
+    masks: tuple[str, ...] = (
+        "equispaced1d",
+        "regular1d",
+        "random1d",
+        "gaussian1d",
+        "equispaced2d",
+        "gaussian2d",
+        "poisson2d",
+    )
+    acceleration: Range = (1.5, 10.0)
+    """Log-uniform; of regular1d rounded to the distance between lines, 6 at most."""
+    phantoms: float = 0.15
+    """Share of examples that show random ellipses, not anatomy: sharp edges and bright rims, which fold visibly."""
     calibration: tuple[int, int] = (12, 32)
     """Width of the fully sampled centre, in samples; narrower where the acceleration leaves no room."""
     blur: float = 1.5

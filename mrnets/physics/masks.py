@@ -2,7 +2,8 @@
 
 Axes: y = phase encoding, x = readout (1-D masks) or second phase encoding (2-D masks); the k-space centre is at n // 2.
 Every mask takes (shape, acceleration, rng, *, centre, ...) and returns a NumPy array (y, x) of bool with
-round(samples / acceleration) True values, the fully sampled centre included; 1-D masks count in whole lines.
+round(samples / acceleration) True values, the fully sampled centre included; 1-D masks count in whole lines. Only
+`regular1d` counts as scanners do.
 `centre` is the fully sampled width of each axis: a number of samples if int, a fraction of the axis if float.
 The same generator state gives the same mask. What cannot be had raises InputError.
 """
@@ -27,6 +28,7 @@ __all__ = [
     "partial_fourier",
     "poisson2d",
     "random1d",
+    "regular1d",
 ]
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -41,6 +43,18 @@ def equispaced1d(shape: Shape, acceleration: float, rng: np.random.Generator, *,
     lines, outside, missing = _plan1d("equispaced1d", shape, acceleration, centre)
     if missing:
         lines[outside[_equispaced(outside.size, missing, rng.random())]] = True
+    return _readouts(lines, shape)
+
+
+def regular1d(shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: int | float = 0.08) -> Mask:
+    """Every n-th line, from a random first one, and the centre block: what scanners call n-fold with integrated
+    calibration lines. Unlike in the other masks `acceleration` is that distance, a whole number; the centre is on top.
+    """
+    step = int(acceleration)
+    if step != acceleration or step < 1:
+        raise InputError(f"Mask regular1d: the distance between lines must be a whole number, got {acceleration:g}.")
+    lines = _block((shape[0], 1), _width("regular1d", centre, shape[0]), 1)[:, 0]
+    lines[int(rng.integers(step)) :: step] = True
     return _readouts(lines, shape)
 
 

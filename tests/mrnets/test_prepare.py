@@ -1,6 +1,7 @@
 """Preparation: what earlier stages did is completed, or refused; and the way back to scanner units."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from mrnets.contract import Estimate, Raw
 from mrnets.errors import InputError
+from mrnets.physics import simulate
 from mrnets.prepare import Preparation, compress_raw, prepare, restore, sense_raw, to_torch, whiten_raw
 
 COILS, Y, X = 6, 48, 40
@@ -171,6 +173,25 @@ def test_a_preparation_survives_json_and_refuses_what_it_does_not_know() -> None
         Preparation.from_json({"coils": "8"})
     with pytest.raises(InputError, match="did you mean 'espirit'"):
         Preparation(sens="esprit")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("array", [np.asarray, torch.from_numpy])
+def test_a_crop_that_would_take_the_object_is_not_applied(array: Any, caplog: Any) -> None:
+    """Eleven calibration lines of 26 coils in much noise, and the same without noise."""
+    rng = np.random.default_rng(17)
+    image = simulate.phantom((96, 96)) * simulate.random_phase(rng, (96, 96), strength=2)
+    kspace = simulate.encode(image, simulate.sensitivities(simulate.random_loops(rng, 26), (96, 96)), (64, 62))
+    noise = simulate.noise(rng, np.eye(26, dtype=np.complex64) / 4**2, kspace.shape)
+    both = np.stack([kspace + noise, kspace])[:, None]
+    raw = Raw(
+        kspace=array(both), mask=array(np.ones((1, 1, 1, 64, 62), bool)), calibration=array(both[..., 27:38, 26:37])
+    )
+    head = np.abs(simulate.phantom((64, 62))) > 0.1
+    power = (np.abs(np.asarray(sense_raw(raw).sens)) ** 2).sum(-3)[:, 0]
+    assert "the background is kept" in caplog.text
+    assert (power[0] > 0.99).all()
+    assert (power[1][head] > 0.99).mean() > 0.95
+    assert (power[1] == 0).any()
 
 
 def test_read_only_arrays_are_taken(raw: Raw) -> None:

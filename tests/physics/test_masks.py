@@ -225,3 +225,20 @@ def test_calibration_region_of_partial_fourier_and_of_several_slices(xp):
     two[1, ..., 35:, :] = False  # centre + 3 and on
     assert masks.calibration_region(xp.asarray(two)) == (6, 48)
     assert masks.calibration_region(xp.asarray(np.zeros((5, 5), dtype=bool))) == (0, 0)
+
+
+@pytest.mark.parametrize(("lines", "step", "centre"), [(256, 2, 32), (144, 3, 48), (65, 4, 0)])
+def test_regular_is_every_nth_line_and_the_centre(rng, lines, step, centre):
+    mask = masks.regular1d((lines, 8), step, rng, centre=centre)
+    assert (mask == mask[:, :1]).all()
+    block = slice(lines // 2 - centre // 2, lines // 2 - centre // 2 + centre)
+    assert mask[block].all()
+    outside = np.delete(np.arange(lines), np.r_[block])
+    acquired = outside[mask[outside, 0]]
+    assert len(np.unique(acquired % step)) == 1
+    assert abs(len(acquired) - len(outside) / step) <= 1
+
+
+def test_regular_takes_whole_distances(rng):
+    with pytest.raises(InputError, match=r"whole number, got 2\.5"):
+        masks.regular1d((64, 8), 2.5, rng)

@@ -90,7 +90,10 @@ def draw(volumes: list[Volume], settings: Simulated, batch: int, rng: np.random.
     fine = (int(detail * shape[0]), int(detail * shape[1]))
     weights = np.sqrt([min(len(v.data), 64) for v in volumes])
     chosen = rng.choice(len(volumes), size=batch, p=weights / weights.sum())
-    images = torch.stack([draw_image(volumes[i], rng, fine) for i in chosen])
+    if rng.random() < settings.phantoms:
+        images = torch.stack([_ellipses(rng, fine) for _ in chosen])
+    else:
+        images = torch.stack([draw_image(volumes[i], rng, fine) for i in chosen])
     if settings.blur and rng.random() < 0.5:
         images = blurred(images, detail * rng.uniform(0, settings.blur))
     phases = [simulate.random_phase(rng, fine, strength=rng.uniform(0, 2), like=LIKE) for _ in chosen]
@@ -114,6 +117,19 @@ def draw(volumes: list[Volume], settings: Simulated, batch: int, rng: np.random.
     return raw, gain * ifftc(kspace)[:, None]
 
 
+def _ellipses(rng: np.random.Generator, shape: tuple[int, int]) -> torch.Tensor:
+    """A body with a bright rim and ellipses of any contrast in it; (y, x) float32, 0 to 1."""
+    x, y = rng.uniform(0.45, 0.9, 2)
+    rim, inside = rng.uniform(0.01, 0.08), rng.uniform(0.1, 0.6)
+    turn = rng.uniform(0, 360)
+    body = [(1.0, x, y, 0.0, 0.0, turn), (inside - 1.0, x - rim, y - rim, 0.0, 0.0, turn)]
+    parts = [
+        (rng.uniform(-inside, 1 - inside), *rng.uniform(0.02, 0.35, 2), *rng.uniform(-0.5, 0.5, 2), rng.uniform(0, 360))
+        for _ in range(rng.integers(2, 10))
+    ]
+    return simulate.phantom(shape, [*body, *parts], supersampling=2, like=LIKE).clamp(0, 1)
+
+
 def _sensitivities(rng: np.random.Generator, coils: int, shape: tuple[int, int]) -> Any:
     """Coils around a slice in any orientation to the main field and at any height, with root sum of squares of 1.
 
@@ -132,13 +148,15 @@ def _mask(
     """Masks (batch, y, x), the block of k-space that all of them sample fully, and the fully sampled axis."""
     name = str(rng.choice(settings.masks))
     plane = name.endswith("2d")
-    acceleration = rng.uniform(*settings.acceleration)
+    acceleration = float(np.exp(rng.uniform(*np.log(settings.acceleration))))
     room = 0.6 * shape[0] / acceleration
     if plane:
         room = min((0.5 * shape[0] * shape[1] / acceleration) ** 0.5, *shape)
     least, largest = settings.calibration
     centre = int(rng.integers(least, max(min(largest, int(room)), least), endpoint=True))
-    if not plane:
+    if name == "regular1d":
+        acceleration = float(np.clip(round(acceleration), 2, 6))
+    elif not plane:
         acceleration = min(acceleration, shape[0] / (1.3 * centre))
     make = getattr(masks, name)
     drawn = np.stack([make(shape, acceleration, rng, centre=centre) for _ in range(batch)])
