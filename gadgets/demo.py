@@ -28,7 +28,7 @@ Images = NDArray[np.float32]
 
 CHAINS = {"zerofilled": "Zero-filled", "cgsense": "CG-SENSE", "varnet": "VarNet"}
 SCAN = Settings(
-    volume="icbm152", coils=12, matrix=256, slices=5, fov=224.0, thickness=8.0, offset=-4.0, snr=30.0, seed=2026
+    volume="icbm152", coils=12, matrix=256, slices=5, fov=224.0, thickness=8.0, offset=-4.0, snr=60.0, seed=2026
 )
 
 
