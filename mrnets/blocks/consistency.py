@@ -94,18 +94,27 @@ def combined(image: Tensor, start: Tensor, sens: Tensor, mask: Tensor, weight: T
 
 
 def cascaded(
-    start: Tensor, sens: Tensor, mask: Tensor, denoisers: Iterable[Callable[[Tensor], Tensor]], weights: Tensor
+    start: Tensor,
+    sens: Tensor,
+    mask: Tensor,
+    denoisers: Iterable[Callable[[Tensor], Tensor]],
+    weights: Tensor,
+    guess: Tensor | None = None,
 ) -> list[Tensor]:
     """Images after each cascade k <- k - w M (k - y) - E D(E^H k), from k = y; `start` = E^H y; each D has its w.
 
     D takes and gives complex (batch * echo, 1, y, x). The k-space of all coils is never formed: it is
     k = y - M F S held - (1 - M) F S free with two images, whose updates are held <- (1 - w) held + D(x),
     free <- free + D(x), and x = E^H k = start - S^H S free - E^H E (held - free).
+    `guess`: an image whose k-space stands where nothing was measured, at the start; None: zeros.
     """
     power = torch.sum(sens.real**2 + sens.imag**2, dim=-3)
-    x = start
     images = []
     free = held = torch.zeros_like(start)
+    x = start
+    if guess is not None:
+        free = -guess
+        x = start - power * free - normal(held - free, sens, mask)
     for denoiser, weight in zip(denoisers, weights, strict=True):
         correction = denoiser(x.reshape(-1, 1, *x.shape[-2:])).reshape(x.shape)
         free = free + correction

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mrnets.blocks.checks import whole
-from mrnets.blocks.consistency import cascaded, initial_image, measured
+from mrnets.blocks.checks import number, whole
+from mrnets.blocks.consistency import cascaded, initial_image, measured, solved
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Estimate, Scan
@@ -19,6 +19,10 @@ class VarNet(nn.Module):
 
     With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
 
+    start_iterations: of conjugate-gradient SENSE (with `start_regularisation`), whose k-space stands where nothing was
+    measured at the start; 0, as published: zeros. A few cascades cannot unfold what gradient steps unfold slowly, as
+    regular undersampling with few coils.
+
     padding: see `NormUnet`. Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
 
@@ -29,12 +33,16 @@ class VarNet(nn.Module):
         channels: int = 18,
         pooling_layers: int = 4,
         padding: int | None = None,
+        start_iterations: int = 0,
+        start_regularisation: float = 0.01,
         sens_net: bool = False,
         sens_channels: int = 8,
         sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         whole("num_cascades", num_cascades, 1, 64)
+        self.start_iterations = whole("start_iterations", start_iterations, 0, 1000)
+        self.start_regularisation = number("start_regularisation", start_regularisation, 0.0, 1e6)
         self.unets = nn.ModuleList(
             NormUnet(channels=channels, pooling_layers=pooling_layers, padding=padding) for _ in range(num_cascades)
         )
@@ -46,4 +54,7 @@ class VarNet(nn.Module):
         kspace, mask = measured(scan, "varnet")
         sens = sensitivities(scan, self.sens_net, "varnet")
         start = initial_image(kspace, mask, sens)
-        return Estimate(image=cascaded(start, sens, mask, self.unets, self.dc_weight)[-1])
+        guess = None
+        if self.start_iterations:
+            guess = solved(start, sens, mask, self.start_regularisation, iterations=self.start_iterations)
+        return Estimate(image=cascaded(start, sens, mask, self.unets, self.dc_weight, guess)[-1])

@@ -118,12 +118,16 @@ def test_estimated_sensitivities_have_unit_norm_everywhere() -> None:
 
 
 @pytest.mark.parametrize("shape", [(24, 20), (15, 17)])
-def test_varnet_is_its_paper_s_update_of_the_coils_k_space(shape: tuple[int, int]) -> None:
-    network = create("varnet", num_cascades=3)
+@pytest.mark.parametrize("start_iterations", [0, 5])
+def test_varnet_is_its_paper_s_update_of_the_coils_k_space(shape: tuple[int, int], start_iterations: int) -> None:
+    network = create("varnet", num_cascades=3, start_iterations=start_iterations)
     with torch.no_grad():
         network.dc_weight.copy_(torch.tensor([0.3, 0.7, 1.2]))
     example = scan(shape, batch=2, coils=4)
     kspace = example.kspace
+    if start_iterations:
+        unfolded = coils.cg_sense(kspace, example.sens, example.mask, regularisation=0.01, iterations=start_iterations)
+        kspace = replace(fftc(coils.expand(unfolded, example.sens)), kspace, example.mask)
     for unet, weight in zip(network.unets, network.dc_weight, strict=True):
         image = coils.reduce(ifftc(kspace), example.sens)
         correction = fftc(coils.expand(unet(image), example.sens))
