@@ -95,7 +95,7 @@ def serve(listener: socket.socket, place: Path, most: int, open_now: set[threadi
     while True:
         places.acquire()
         try:
-            connected, address = listener.accept()
+            connected, address = _accepted(listener)
         except BaseException:
             places.release()
             raise
@@ -104,6 +104,16 @@ def serve(listener: socket.socket, place: Path, most: int, open_now: set[threadi
         thread = threading.Thread(target=work, args=(connected, name), name=name, daemon=True)
         open_now.add(thread)
         thread.start()
+
+
+def _accepted(listener: socket.socket) -> tuple[socket.socket, tuple[str, int]]:
+    """The next connection. Looks up now and then: a signal may come in on another thread, which wakes no accept."""
+    listener.settimeout(0.25)
+    while True:
+        try:
+            return listener.accept()
+        except TimeoutError:
+            continue
 
 
 def handle(connected: socket.socket, place: Path, name: str = "connection") -> None:
