@@ -6,20 +6,33 @@ A key that does not exist, or a value of another type, is an error that names th
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from mrnets import store
 from mrnets.errors import InputError, unknown
 from mrnets.prepare import Preparation
+from training import data as sets
+from training.data import Split
+from training.typed import build
 
-__all__ = ["Loss", "Network", "Optimiser", "Options", "Simulated", "Validation", "read"]
+__all__ = [
+    "Augmentation",
+    "Early",
+    "Loss",
+    "Masks",
+    "Network",
+    "Optimiser",
+    "Options",
+    "Reader",
+    "Simulated",
+    "Stage",
+    "Validation",
+    "read",
+]
 
-T = TypeVar("T")
 Range = tuple[float, float]
 
 
@@ -33,6 +46,64 @@ class Network:
     """Parameters whose names end so start at zero: an unrolled network whose last layers do starts at its input."""
     start: str | None = None
     """A weights file of the same network to start from; None: from scratch."""
+    first: str | None = None
+    """A weights file of a reconstruction network whose images this network starts from (`Scan.image`): the first of
+    the two stages of quantitative networks with `initial: image`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """How the data are read: a file of `training/readers`."""
+
+    name: str = "simulated"
+    options: dict[str, Any] = field(default_factory=dict)
+    split: Split = field(default_factory=Split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """How fully sampled data are undersampled. Simulated scans draw their masks as `simulated` says."""
+
+    source: str = "drawn"
+    """"drawn"; "data": the mask that comes with each slice, or what was sampled prospectively; or the path of a .npy or
+    HDF5 file, see `training.undersample`."""
+    key: str = ""
+    """Of an HDF5 file of masks, the data set."""
+    names: tuple[str, ...] = ("equispaced1d",)
+    """Functions of `mrnets.physics.masks`, drawn from with equal chances."""
+    accelerations: tuple[float, ...] = (4.0,)
+    """Counted over the whole matrix, the calibration region included; drawn from with equal chances."""
+    centres: tuple[float, ...] = (0.08,)
+    """Width of the fully sampled centre as a fraction of each axis, or, above 1, in samples; one for each acceleration,
+    or one for all."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """More arguments of the mask's function, such as fwhm."""
+    partial_fourier: float = 0.0
+    """Fraction of outer k-space left out."""
+    kspace_crop: tuple[int, int] | None = None
+    """(y, x): fully sampled k-space is cropped to this before it is masked."""
+    image_crop: tuple[int, int] | None = None
+    """(y, x): fully sampled images are cropped to at most this before they are masked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What training slices go through before they are masked; ranges are (least, largest), and all is off by default."""
+
+    flips: bool = False
+    """Along y, along x, with equal chances."""
+    rotations: bool = False
+    """By multiples of 90 degrees."""
+    crop: float = 1.0
+    """Least share of each axis of the field of view that is kept."""
+    intensity: Range = (1.0, 1.0)
+    """Exponent of the magnitude, relative to its maximum."""
+    phase: float = 0.0
+    """Largest strength of a smooth random phase; see `mrnets.physics.simulate.random_phase`."""
+    noise: Range = (0.0, 0.0)
+    """Standard deviation of added complex noise, relative to the largest magnitude of the combined image."""
+    coils: float = 1.0
+    """Least share of the coils that is kept, as a random subset."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +112,8 @@ class Simulated:
 
     validation_volumes: tuple[str, ...] = ()
     """Volumes whose path contains one of these are for validation, and never trained on."""
+    examples: int = 1000
+    """In an epoch."""
     matrix: tuple[int, ...] = (96, 112, 128, 144, 160, 176, 192)
     """Sizes of y and of x, drawn independently."""
     coils: tuple[int, int] = (4, 32)
@@ -72,24 +145,57 @@ class Simulated:
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """Weights of the terms; their sum is made 1."""
+    """Weights of the terms, as `training.losses` defines them; the sum of those that apply is made 1."""
 
-    ssim: float = 0.9
-    l1: float = 0.1
+    ssim: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
     complex_l1: float = 0.0
+    wasserstein: float = 0.0
+    dice: float = 0.0
+    cross_entropy: float = 0.0
+    steps: bool = True
+    """Deep supervision: earlier estimates count too, with weights from 0.1 to 1, evenly spaced in their logarithm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of the run with a loss of its own, for tasks that are learnt one after the other."""
+
+    until: int
+    """The first step that is not of this stage."""
+    loss: Loss
+    trains: tuple[str, ...] = ()
+    """Only parameters whose names start so; empty: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimiser:
-    """AdamW, with a warm-up and a cosine down to zero over the steps of the run."""
+    """The optimiser and its learning rate."""
 
+    name: Literal["adam", "adamw"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    schedule: Literal["cosine", "inverse_sqrt", "constant"] = "cosine"
+    """After the warm-up: half a cosine down to zero over the steps of the run; or with the inverse square root of the
+    step, from the learning rate at the end of the warm-up."""
     warm_up: int = 200
     clip: float = 1.0
     """Largest norm of the gradient."""
     ema: float = 0.999
     """Decay of the average of the weights, which is what the weights file gets."""
+    accumulate: int = 1
+    """Batches whose mean gradient makes one step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Early:
+    """Early stopping: the run ends when `metric` has not improved for `patience` validations. 0: never.
+
+    The weights file then gets the weights of the best validation."""
+
+    metric: str = "loss"
+    patience: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,23 +216,39 @@ class Options:
     folder: str
     """Checkpoint, log and pictures of the run; a run whose folder has a checkpoint goes on from there."""
     data: str | None = None
-    """Folder of anatomy (.nii, .nii.gz, .cfl); None: the ICBM152 volume that comes with nilearn."""
+    """Folder of the data set. Simulated scans take anatomy (.nii, .nii.gz, .cfl) from it; without one, the ICBM152
+    volume that comes with nilearn."""
     licence: str = "not stated"
     """Of the data, for the weights file's provenance."""
+    reader: Reader = field(default_factory=Reader)
+    masks: Masks = field(default_factory=Masks)
+    augmentation: Augmentation = field(default_factory=Augmentation)
     preparation: Preparation = field(default_factory=Preparation)
     simulated: Simulated = field(default_factory=Simulated)
-    loss: Loss = field(default_factory=Loss)
+    loss: Loss = field(default_factory=lambda: Loss(ssim=0.9, l1=0.1))
+    stages: tuple[Stage, ...] = ()
+    """Until the last stage ends; then `loss` holds, for all parameters."""
     optimiser: Optimiser = field(default_factory=Optimiser)
     validation: Validation = field(default_factory=Validation)
+    early: Early = field(default_factory=Early)
     steps: int = 10000
+    """Of the optimiser; `epochs`, where given, says it instead."""
+    epochs: float | None = None
+    """Passes over the training data."""
     batch: int = 1
+    """On each device."""
     seed: int = 0
     save_every: int = 250
     workers: int = 1
-    """Processes that prepare examples while the network learns; 0: none."""
+    """Processes that read examples (and, for a CPU, prepare them) while the network learns; 0: none."""
     threads: int = 0
     """Of torch, for the network; 0: torch decides."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of convolutions; Fourier transforms and data consistency are always float32."""
+    compile: bool = False
+    """torch.compile, where the network can."""
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Beside log.csv."""
     device: str = "cpu"
 
 
@@ -142,6 +264,8 @@ def read(recipe: str | Path, overrides: Sequence[str] = ()) -> Options:
         ]
     except OSError as error:
         raise InputError(f"cannot read the recipe {recipe}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"recipe {recipe}: not UTF-8 text") from None
     except yaml.YAMLError as error:
         raise InputError(f"recipe {recipe}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
@@ -150,9 +274,30 @@ def read(recipe: str | Path, overrides: Sequence[str] = ()) -> Options:
         if not equals:
             raise InputError(f"expected key=value on the command line, got {text!r}")
         _set(values, key, value)
-    options = _build(Options, values, "")
-    store.bind(options.network.name, **options.network.options)
+    options = build(Options, values)
+    _check(options)
     return options
+
+
+def _check(options: Options) -> None:
+    """What types do not say."""
+    from mrnets.physics import masks
+
+    store.bind(options.network.name, **options.network.options)
+    sets.bind(options.reader.name, "read", options.reader.options)
+    known = [name for name in masks.__all__ if name.endswith(("1d", "2d"))]
+    for name in (*options.masks.names, *options.simulated.masks):
+        if name not in known:
+            raise unknown("mask", name, known)
+    if len(options.masks.centres) not in (1, len(options.masks.accelerations)):
+        raise InputError("option masks.centres must have one value, or as many as masks.accelerations")
+    for name, number in (("batch", options.batch), ("optimiser.accumulate", options.optimiser.accumulate)):
+        if number < 1:
+            raise InputError(f"option {name} must be at least 1, got {number}")
+    for loss in (options.loss, *(stage.loss for stage in options.stages)):
+        weights = [w for w in dataclasses.asdict(loss).values() if not isinstance(w, bool)]
+        if min(weights) < 0 or not sum(weights):
+            raise InputError("option loss needs weights of at least 0, and one that is not 0")
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
@@ -162,39 +307,3 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(values, dict):
             raise InputError(f"option {key}: {part} has no parts")
     values[last] = value
-
-
-def _build(cls: type[T], values: Mapping[str, Any], place: str) -> T:
-    hints = typing.get_type_hints(cls)
-    for key in values:
-        if key not in hints:
-            raise unknown(f"option{f' of {place[:-1]}' if place else ''}", str(key), hints)
-    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise InputError(f"option {place}{f.name} is missing")
-    return cls(**{key: _value(hints[key], value, f"{place}{key}") for key, value in values.items()})
-
-
-def _value(hint: Any, value: Any, place: str) -> Any:
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return _build(typing.cast("type[Any]", hint), value, f"{place}.")
-    if origin in (typing.Union, types.UnionType):
-        return None if value is None else _value(inner[0], value, place)
-    if origin is tuple and isinstance(value, list | tuple):
-        kinds = [inner[0]] * len(value) if inner[-1] is ... else inner
-        if len(kinds) == len(value):
-            return tuple(_value(kind, element, place) for kind, element in zip(kinds, value, strict=True))
-    if origin is Literal and value in inner:
-        return value
-    if origin is dict and isinstance(value, dict):
-        return value
-    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:  # YAML takes 1e-3 for a string
-            return float(value)
-        except ValueError:
-            pass
-    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    expected = hint.__name__ if isinstance(hint, type) and not inner else str(hint).replace("typing.", "")
-    raise InputError(f"option {place} must be {expected}, got {value!r}")

@@ -1,0 +1,252 @@
+"""What readers give and what the loop takes: samples, data sets as lists of slices, and their split by subject.
+
+A reader is a file in `training/readers` with two functions:
+
+    read(folder, part, split, *, option=default, ...) -> Source
+    check(folder, split, *, option=default, ...) -> Iterator[str]
+
+`read` looks at names and headers only; data are read slice by slice in `Source.take`, in the loader's processes. `check`
+yields one sentence for everything that is missing or malformed, from headers only, so that it takes seconds.
+Keyword-only arguments are the reader's options; a recipe sets them under `reader.options`. Axes: see `mrnets.contract`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import logging
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+
+from mrnets.contract import Raw, Scan
+from mrnets.errors import InputError, unknown
+from mrnets.physics.arrays import Array
+from training.typed import fitted
+
+__all__ = ["Example", "Part", "Place", "Sample", "Slices", "Source", "Split", "bind", "names", "part_of", "stacked"]
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+_READERS = Path(__file__).parent / "readers"
+_ASIDE = ("anatomy", "files")
+"""Modules of that folder that readers stand on."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Slices of a data set as they were measured: before undersampling and preparing. Tensors in CPU memory.
+
+    Reconstruction has `raw`; quantitative maps `raw` with echo times; segmentation `image` and `labels`; joint tasks
+    `raw` and `labels`. A batch axis comes first everywhere; readers give one slice.
+    """
+
+    names: tuple[str, ...]
+    """For people: file and slice, of each element of the batch."""
+    raw: Raw | None = None
+    """Fully sampled (mask all true), or as the scanner sampled it. `readout` as of the fully sampled data."""
+    coil_images: Array | None = None
+    """(batch, echo, coil, y, x) complex64: what the scan is to give, where that is more than `raw` holds (noise-free,
+    or of a scan that is sampled already); None: the coil images of `raw`."""
+    mask: Array | None = None
+    """(batch, 1, 1, y, x) bool: a sampling mask that comes with the data, not yet applied."""
+    image: Array | None = None
+    """(batch, contrast, [z,] y, x) float32, of any scale."""
+    labels: Array | None = None
+    """(batch, class, [z,] y, x) bool, one plane for every name in `Source.labels`."""
+    region: Array | None = None
+    """(batch, y, x) bool: where the result counts (for maps: the brain); None: everywhere."""
+    maps: dict[str, Array] = field(default_factory=dict)
+    """Name to (batch, y, x), SI units, "S0" in the scale of `raw`: known maps; where there are none they are fitted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A batch that is masked, prepared and on the device of the network; targets in the scale of `scan`."""
+
+    scan: Scan
+    names: tuple[str, ...]
+    target: Array | None = None
+    """(batch, echo, y, x) complex64."""
+    maps: dict[str, Array] = field(default_factory=dict)
+    """Name to (batch, y, x), SI units, "S0" in the scale of `scan`."""
+    labels: Array | None = None
+    """(batch, class, [z,] y, x) bool."""
+    region: Array | None = None
+    """(batch, y, x) bool; None: everywhere."""
+    weight: Array
+    """(batch,) float32: 1, or 0 for a slice that teaches nothing."""
+
+
+class Source(Protocol):
+    """A data set, or a part of one."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes; "background" first where each pixel has exactly one class."""
+
+    def __len__(self) -> int:
+        """Samples in an epoch."""
+
+    def take(self, numbers: Sequence[int], rng: np.random.Generator) -> Sample:
+        """Samples of these numbers, from 0 on and below the length, as one batch."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a slice lies."""
+
+    path: str
+    """The file, or the folder of a subject."""
+    index: int
+    subject: str
+
+
+@dataclass(frozen=True)
+class Slices:
+    """A data set whose slices are read one at a time; picklable. A slice with values that are not finite is reported
+    and the next good one taken instead."""
+
+    places: tuple[Place, ...]
+    load: Callable[[Place], Sample]
+    """A function at the top of a module, or a `functools.partial` of one. Raises InputError for malformed files."""
+    labels: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def take(self, numbers: Sequence[int], rng: np.random.Generator) -> Sample:
+        return stacked([self._good(n) for n in numbers])
+
+    def _good(self, number: int) -> Sample:
+        for n in range(number, number + len(self)):
+            place = self.places[n % len(self)]
+            sample = self.load(place)
+            if _finite(sample):
+                return sample
+            _logger.warning("%s, slice %d: values that are not finite; left out", place.path, place.index)
+        raise InputError(f"{self.places[0].path} and all other files: no slice has only finite values")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Which subjects are for what. Names win over counts; what neither says is for training."""
+
+    counts: tuple[int, ...] = ()
+    """(training, validation, test) subjects in the order of their names; with fewer subjects, shares of as much.
+    Empty: the data set's own folders train, val and test where it has them, else 8 : 1 : 1."""
+    validation: tuple[str, ...] = ()
+    """Subjects whose name contains one of these."""
+    test: tuple[str, ...] = ()
+
+
+def part_of(subjects: Sequence[str], part: Part, split: Split) -> list[str]:
+    """The subjects of `part`, sorted by name. A single subject serves for everything."""
+    ordered = sorted(set(subjects))
+    if len(ordered) == 1:
+        return ordered
+    if split.validation or split.test:
+        held = {
+            "validation": [s for s in ordered if any(name in s for name in split.validation)],
+            "test": [s for s in ordered if any(name in s for name in split.test)],
+        }
+        rest = [s for s in ordered if s not in held["validation"] and s not in held["test"]]
+        return rest if part == "train" else held[part]
+    own: dict[str, list[str]] = {p: [s for s in ordered if _own_part(s) == p] for p in PARTS}
+    if not split.counts and own["train"] and own["validation"]:
+        return own[part]
+    counts = split.counts or (8, 1, 1)
+    if len(counts) != 3 or min(counts) < 0 or counts[0] < 1:
+        raise InputError(f"split.counts must be three numbers (training, validation, test), got {list(counts)}")
+    ends = _ends(len(ordered), counts, exact=bool(split.counts))
+    start = {"train": 0, "validation": ends[0], "test": ends[1]}[part]
+    return ordered[start : ends[PARTS.index(part)]]
+
+
+def stacked(samples: Sequence[Sample]) -> Sample:
+    """One batch; InputError where the samples differ in shape."""
+    if len(samples) == 1:
+        return samples[0]
+    first = samples[0]
+    values = {
+        f.name: _joined(f.name, [getattr(s, f.name) for s in samples], samples)
+        for f in dataclasses.fields(Sample)
+        if f.name not in ("names", "raw", "maps")
+    }
+    raw = None
+    if first.raw is not None:
+        raws = [s.raw for s in samples]
+        whole = {f.name: getattr(first.raw, f.name) for f in dataclasses.fields(Raw)}
+        parts = ("kspace", "mask", "calibration", "sens")
+        joined = {name: _joined(name, [getattr(r, name) for r in raws], samples) for name in parts}
+        raw = Raw(**{**whole, **joined})
+    maps = {name: torch.cat([s.maps[name] for s in samples]) for name in first.maps}
+    return Sample(names=sum((s.names for s in samples), ()), raw=raw, maps=maps, **values)
+
+
+def names() -> list[str]:
+    """The names of all readers: the files of `training/readers`."""
+    return sorted(p.stem for p in _READERS.glob("*.py") if not p.stem.startswith("_") and p.stem not in _ASIDE)
+
+
+def bind(name: str, function: Literal["read", "check"], options: Mapping[str, Any]) -> Callable[..., Any]:
+    """The function of a reader with its options given. InputError for an unknown reader or option, or a wrong value."""
+    if name not in names():
+        raise unknown("reader", name, names())
+    made = getattr(importlib.import_module(f"training.readers.{name}"), function)
+    hints = typing.get_type_hints(made)
+    known = [k for k, p in inspect.signature(made).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    given = {}
+    for key, value in options.items():
+        if key not in known:
+            raise unknown(f"option of reader {name}", key, known)
+        given[key] = fitted(hints[key], value, f"{key} of reader {name}")
+
+    def call(*arguments: Any, **more: Any) -> Any:
+        return made(*arguments, **given, **{k: v for k, v in more.items() if k in known and k not in given})
+
+    return call
+
+
+def _own_part(subject: str) -> Part | None:
+    """The part that a data set's folders name: train, val(idation), test."""
+    for folder in Path(subject.lower()).parts[:-1]:
+        for part in PARTS:
+            if folder.startswith(("val", "multicoil_val") if part == "validation" else (part, f"multicoil_{part}")):
+                return part
+    return None
+
+
+def _ends(subjects: int, counts: Sequence[int], *, exact: bool) -> tuple[int, int, int]:
+    """Where each part ends; in proportion where the subjects are not enough, at least one for validation."""
+    total = sum(counts)
+    if exact and subjects >= total:
+        return counts[0], counts[0] + counts[1], total
+    training = min(max(round(subjects * counts[0] / total), 1), subjects - 1)
+    validation = max(round(subjects * counts[1] / total), 1) if counts[1] else 0
+    return training, min(training + validation, subjects), subjects
+
+
+def _joined(name: str, arrays: Sequence[Any], samples: Sequence[Sample]) -> Any:
+    if arrays[0] is None:
+        return None
+    if len({tuple(a.shape) for a in arrays}) > 1:
+        shapes = ", ".join(f"{s.names[0]}: {tuple(a.shape)}" for s, a in zip(samples, arrays, strict=True))
+        raise InputError(
+            f"a batch needs slices of one shape, and {name} differs ({shapes}); use batch=1 and accumulate"
+        )
+    return torch.cat(list(arrays))
+
+
+def _finite(sample: Sample) -> bool:
+    raw = sample.raw
+    arrays = (sample.image, sample.coil_images, *((raw.kspace, raw.sens) if raw is not None else ()))
+    return all(a is None or bool(torch.isfinite(torch.view_as_real(a) if a.is_complex() else a).all()) for a in arrays)
