@@ -5,8 +5,8 @@ A reader is a file in `training/readers` with two functions:
     read(folder, part, split, *, option=default, ...) -> Source
     check(folder, split, *, option=default, ...) -> Iterator[str]
 
-`read` looks at names and headers only; data are read slice by slice in `Source.take`, in the loader's processes. `check`
-yields one sentence for everything that is missing or malformed, from headers only, so that it takes seconds.
+`read` looks at names and headers only; data are read slice by slice in `Source.take`, in the loader's processes.
+`check` yields one sentence for everything that is missing or malformed, from headers only, so that it takes seconds.
 Keyword-only arguments are the reader's options; a recipe sets them under `reader.options`. Axes: see `mrnets.contract`.
 """
 
@@ -51,6 +51,8 @@ class Sample:
 
     names: tuple[str, ...]
     """For people: file and slice, of each element of the batch."""
+    volumes: tuple[str, ...] = ()
+    """The volume of each element; outside training all slices of one get the same mask. `Slices` fills it."""
     raw: Raw | None = None
     """Fully sampled (mask all true), or as the scanner sampled it. `readout` as of the fully sampled data."""
     coil_images: Array | None = None
@@ -131,7 +133,7 @@ class Slices:
             place = self.places[n % len(self)]
             sample = self.load(place)
             if _finite(sample):
-                return sample
+                return dataclasses.replace(sample, volumes=(place.path,))
             _logger.warning("%s, slice %d: values that are not finite; left out", place.path, place.index)
         raise InputError(f"{self.places[0].path} and all other files: no slice has only finite values")
 
@@ -179,7 +181,7 @@ def stacked(samples: Sequence[Sample]) -> Sample:
     values = {
         f.name: _joined(f.name, [getattr(s, f.name) for s in samples], samples)
         for f in dataclasses.fields(Sample)
-        if f.name not in ("names", "raw", "maps")
+        if f.name not in ("names", "volumes", "raw", "maps")
     }
     raw = None
     if first.raw is not None:
@@ -189,7 +191,8 @@ def stacked(samples: Sequence[Sample]) -> Sample:
         joined = {name: _joined(name, [getattr(r, name) for r in raws], samples) for name in parts}
         raw = Raw(**{**whole, **joined})
     maps = {name: torch.cat([s.maps[name] for s in samples]) for name in first.maps}
-    return Sample(names=sum((s.names for s in samples), ()), raw=raw, maps=maps, **values)
+    both = {f: tuple(name for s in samples for name in getattr(s, f)) for f in ("names", "volumes")}
+    return Sample(**both, raw=raw, maps=maps, **values)
 
 
 def names() -> list[str]:

@@ -88,7 +88,7 @@ class Masks:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What training slices go through before they are masked; ranges are (least, largest), and all is off by default."""
+    """What training slices go through before they are masked; ranges are (least, largest). By default all is off."""
 
     flips: bool = False
     """Along y, along x, with equal chances."""
@@ -203,7 +203,9 @@ class Validation:
     """How often and on how many examples, always the same."""
 
     every: int = 500
+    """Steps."""
     examples: int = 16
+    """Evenly spaced through the data; 0: all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
