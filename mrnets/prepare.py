@@ -8,92 +8,45 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from array_api_compat import is_cupy_array, is_numpy_array
 from torch.utils.dlpack import from_dlpack
 
 from mrnets.contract import Estimate, Raw, Scan
-from mrnets.errors import InputError, unknown
-from mrnets.physics import compress, espirit, whiten
-from mrnets.physics.arrays import Array, array_namespace
-from mrnets.physics.coils import mix, reduce, rss
-from mrnets.physics.fourier import ifftc, resize
+from mrnets.errors import InputError
+from mrnets.physics import whiten
+from mrnets.physics.arrays import Array
+from mrnets.physics.coils import reduce, rss
+from mrnets.physics.fourier import fftc, ifftc, resize
+from mrnets.physics.normalise import denormalised, normalised, scale_and_offset
+from mrnets.preparation import Combination, Compression, Preparation, Sensitivities
+from mrnets.stages import complete_axes, compress_raw, crop_raw, sense_raw, whiten_raw
 
-__all__ = ["Preparation", "Prepared", "compress_raw", "prepare", "restore", "sense_raw", "to_torch", "whiten_raw"]
+__all__ = [
+    "Compression",
+    "Preparation",
+    "Prepared",
+    "Sensitivities",
+    "combine",
+    "compress_raw",
+    "crop_raw",
+    "prepare",
+    "prepare_blocks",
+    "prepare_image",
+    "restore",
+    "sense_raw",
+    "to_torch",
+    "whiten_raw",
+]
 
-Compression = Literal["auto", "gdcc", "svd"]
-Sensitivities = Literal["espirit", "rss", "unitary", "none"]
-Normalisation = Literal["max", "none"]
-
-
-MOST_CROPPED = 0.3
-"""Share of a slice's energy that ESPIRiT's crop may take."""
+Plane = tuple[int, int]
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preparation:
-    """What a network expects of its input. Part of every weights file."""
-
-    whiten: Literal["covariance", "periphery", "none"] = "covariance"
-    """"covariance": by the measured noise, left as it is where none was measured; "periphery": where none was measured,
-    by the noise at the periphery of k-space; "none": the network wants unwhitened data."""
-    coils: int | None = None
-    """The number of coils the network takes; None: any number."""
-    compression: Compression = "auto"
-    """How to get to `coils`: geometric-decomposition ("gdcc"), plain ("svd"), or the first where there is a readout."""
-    sens: Sensitivities = "espirit"
-    """Where sensitivities come from; "none": the network takes none, or estimates its own."""
-    kernel: int = 6
-    """ESPIRiT kernel width, in samples."""
-    calibration: int = 24
-    """Width of the calibration block for sensitivities, in samples, where that much was measured."""
-    threshold: float = 0.01
-    """ESPIRiT: singular values of the calibration matrix that count half, relative to the largest."""
-    crop: float = 0.9
-    """ESPIRiT: eigenvalues below this are background, where the maps are zero."""
-    normalisation: Normalisation = "max"
-    """"max": k-space is divided by the largest magnitude of the zero-filled combined image, for each slice."""
-
-    def __post_init__(self) -> None:
-        for field, choices in _CHOICES.items():
-            value = getattr(self, field)
-            if value not in choices:
-                raise unknown(f"value of {field} in a preparation", str(value), choices)
-        if self.coils is not None and self.coils < 1:
-            raise InputError(f"preparation: coils must be at least 1, got {self.coils}")
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields, as JSON values."""
-        return dataclasses.asdict(self)
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> Preparation:
-        """The inverse of `to_json`; InputError for an unknown field or a value of the wrong type."""
-        fields = {f.name: f for f in dataclasses.fields(Preparation)}
-        for name, value in values.items():
-            if name not in fields:
-                raise unknown("field of a preparation", name, fields)
-            default = fields[name].default
-            accepted: tuple[type, ...] = (int, type(None)) if name == "coils" else (type(default),)
-            if float in accepted:
-                accepted = (float, int)
-            if not isinstance(value, accepted) or isinstance(value, bool):
-                raise InputError(f"preparation: {name} must be {accepted[0].__name__}, got {value!r}")
-        return Preparation(**values)
-
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "whiten": ("covariance", "periphery", "none"),
-    "compression": get_args(Compression),
-    "sens": get_args(Sensitivities),
-    "normalisation": get_args(Normalisation),
-}
 
 
 @dataclass(frozen=True)
@@ -102,171 +55,138 @@ class Prepared:
 
     scan: Scan
     scale: Array
-    """(batch,) float32: what `scan` was divided by."""
+    """What `scan` was divided by: (batch,) float32; of `prepare_image` (batch, contrast)."""
     phase: Array
-    """(batch, y, x) complex64 of magnitude 1: what the image of `scan` lacks. Sensitivities estimated from the data
-    contain the phase of the low-resolution image; a network sees an image that is nearly real, and its estimate gets
-    back the phase that a fixed combination of the coils (the strongest virtual coil of the calibration lines) sees."""
+    """(batch, y, x) of magnitude 1, complex64; of `prepare_image` 1, float32: what the image of `scan` lacks.
+    Sensitivities estimated from the data contain the phase of the low-resolution image; a network sees an image that is
+    nearly real, and its estimate gets back the phase that a fixed combination of the coils (the strongest virtual coil
+    of the calibration lines) sees."""
+    offset: Array | None = None
+    """What real images had subtracted before; shape as `scale`. None: nothing."""
+    whole: Plane | None = None
+    """(y, x) before cropping; None: nothing was cropped."""
+    view: Plane | None = None
+    """(y, x) between the crop of the field of view and that of k-space."""
+    notes: tuple[str, ...] = ()
+    """What whoever looks at the images must know."""
 
 
-def prepare(raw: Raw, preparation: Preparation, *, device: torch.device | str | None = None) -> Prepared:
+def prepare(
+    raw: Raw, preparation: Preparation, *, image: Array | None = None, device: torch.device | str | None = None
+) -> Prepared:
     """`raw` (of any array library) as the torch Scan that a network with this `preparation` was trained on.
 
+    `image` (batch, echo, y, x) complex64: an earlier network's estimate from the same `raw`, restored; becomes
+    `scan.image`, in the scale and with the phase of the scan, for networks that start from it.
     Runs on `device`; None: where the data are. CuPy arrays come over without a copy. Raises InputError where an earlier
     stage contradicts `preparation`, or where the data cannot fulfil it (too few coils, no calibration lines).
     """
-    raw = to_torch(raw, device)
-    raw = _whitened(raw, preparation)
-    raw = _compressed(raw, preparation)
-    raw = _sensed(raw, preparation)
-    scale = _scale(raw, preparation)
-    factor = (1 / scale)[:, None, None, None, None]
-    scan = Scan(
-        kspace=raw.kspace * factor,
-        mask=raw.mask,
-        sens=None if preparation.sens == "none" else raw.sens,
-        echo_times=raw.echo_times,
-        calibration=None if raw.calibration is None else raw.calibration * factor,
-    )
-    return Prepared(scan, scale, _phase(raw))
+    (whole,) = prepare_blocks(raw, preparation, image=image, device=device)
+    return whole
+
+
+def prepare_blocks(
+    raw: Raw,
+    preparation: Preparation,
+    *,
+    image: Array | None = None,
+    size: int | None = None,
+    device: torch.device | str | None = None,
+) -> Iterator[Prepared]:
+    """As `prepare`, in blocks of at most `size` along the batch, one at a time: what one has, it has in the whole.
+
+    Sensitivities, normalised k-space and images, which together take several times the memory of `raw`, are there for
+    one block only. Whitening and coil compression, which look at the whole scan, come before.
+    """
+    raw = _mixed(to_torch(raw, device), preparation)
+    coil = _virtual_coil(raw)
+    batch = raw.kspace.shape[0]
+    for start in range(0, batch, size or max(batch, 1)):
+        part = slice(start, start + (size or batch))
+        yield _block(_part(raw, part), None if coil is None else coil[part], _of(image, part, raw), preparation)
+
+
+def prepare_image(image: Array, preparation: Preparation) -> Prepared:
+    """Images (batch, contrast, [z,] y, x), complex or real, of any array library, as the Scan of a network on images.
+
+    z is there where `preparation.slices` is more than 1, and is that number: the neighbouring slices. Each contrast of
+    each sample is normalised by itself, since contrasts have units of their own: magnitudes as real images, with an
+    offset. A crop of k-space is made before the magnitude is taken. Raises InputError for other axes or contrasts.
+    """
+    (x,) = _tensors((image,), None)
+    _check_image(x, preparation)
+    whole = (x.shape[-2], x.shape[-1])
+    view = _at_most(whole, preparation.image_crop)
+    size = _at_most(view, preparation.kspace_crop)
+    x = resize(x, view)
+    if size != view:
+        coarse = ifftc(resize(fftc(x + 0j), size))
+        x = coarse if x.is_complex() else coarse.real
+    if preparation.image == "magnitude" and x.is_complex():
+        x = x.abs()
+    values = x if preparation.normalise == "image" else fftc(x + 0j)
+    scale, offset = scale_and_offset(values.flatten(2), preparation.normalisation)
+    phase = torch.ones((len(x), *size), device=x.device)
+    cropped = None if size == whole else whole
+    scan = Scan(image=normalised(x, scale, offset))
+    return Prepared(scan, scale, phase, offset, cropped, view, _black(whole, view))
 
 
 def restore(estimate: Estimate, prepared: Prepared) -> Estimate:
-    """`estimate` of `prepared.scan` in the units of the scanner: the image and the map "S0" by the scale, the image and
-    the map "phase" by the phase. Drops `steps`."""
-    scale = prepared.scale[:, None, None]
-    back = {
-        "S0": lambda m: m * scale,
-        "phase": lambda m: torch.angle(torch.polar(torch.ones_like(m), m) * prepared.phase),
-    }
-    return dataclasses.replace(
-        estimate,
-        image=None if estimate.image is None else estimate.image * (scale * prepared.phase)[:, None],
-        maps={name: back[name](m) if name in back else m for name, m in estimate.maps.items()},
-        steps=(),
+    """`estimate` of `prepared.scan` in the units and on the grid of what was prepared, without `steps`.
+
+    The image and the map "S0" get back the scale, the image and the map "phase" the phase. Cropped k-space is
+    zero-filled, a cropped field of view too: images and maps are 0 beyond it, logits are 0 (the first class if classes
+    are exclusive, none if they overlap). Maps and logits, which are not band-limited, take the nearest value.
+    """
+    image, maps, logits = estimate.image, dict(estimate.maps), estimate.logits
+    if image is not None:
+        offset = torch.zeros_like(prepared.scale) if prepared.offset is None else prepared.offset
+        image = _filled(denormalised(image, prepared.scale, offset) * prepared.phase[:, None], prepared)
+    if "S0" in maps:
+        maps["S0"] = maps["S0"] * prepared.scale[:, None, None] * _gain(maps["S0"], prepared)
+    if "phase" in maps:
+        unit = torch.ones_like(maps["phase"])
+        maps["phase"] = torch.angle(torch.polar(unit, maps["phase"]) * prepared.phase)
+    return Estimate(
+        image=image,
+        maps={name: _nearest(m, prepared) for name, m in maps.items()},
+        logits=None if logits is None else _nearest(logits, prepared),
     )
+
+
+def combine(coil_images: Array, sens: Array | None, combination: Combination = "sense") -> Any:
+    """Coil images (..., coil, y, x) to one image (..., y, x) of their dtype, as `Preparation.combination` says; without
+    sensitivities by the root of the sum of squares."""
+    if sens is None or combination == "rss":
+        return rss(coil_images).to(coil_images.dtype)
+    return reduce(coil_images, sens)
 
 
 def to_torch(raw: Raw, device: torch.device | str | None = None) -> Raw:
     """`raw` with torch tensors on `device` (None: where they are); no copy where the memory can be shared."""
+    names = [f.name for f in dataclasses.fields(raw)]
+    values = _tensors([getattr(raw, name) for name in names], device)
+    return dataclasses.replace(raw, **dict(zip(names, values, strict=True)))
 
-    def tensor(x: Any) -> Any:
+
+def _tensors(values: Iterable[Any], device: torch.device | str | None) -> Iterator[Any]:
+    """Arrays as tensors; what is no array stays."""
+    for x in values:
         if is_numpy_array(x):
             x = torch.from_numpy(x if x.flags.writeable else x.copy())
         elif is_cupy_array(x):
             x = from_dlpack(x)
-        return x if device is None or not isinstance(x, torch.Tensor) else x.to(device)
-
-    return dataclasses.replace(raw, **{f.name: tensor(getattr(raw, f.name)) for f in dataclasses.fields(raw)})
+        yield x if device is None or not isinstance(x, torch.Tensor) else x.to(device)
 
 
-def whiten_raw(raw: Raw, covariance: Array) -> Raw:
-    """`raw` with coils mixed so that noise of `covariance` (coil, coil) becomes white (Pruessmann 2001, app. A)."""
-    if raw.whitened:
-        raise InputError("prewhitening: these data are whitened already")
-    if raw.sens is not None or raw.compressed:
-        raise InputError("prewhitening must come before coil compression and before coil sensitivities")
-    matrix = whiten.whitener(covariance)
-    return dataclasses.replace(
-        raw,
-        kspace=mix(matrix, raw.kspace),
-        calibration=None if raw.calibration is None else mix(matrix, raw.calibration),
-        noise=None,
-        whitened=True,
-    )
-
-
-def compress_raw(raw: Raw, coils: int, method: Compression = "auto", **options: Any) -> Raw:
-    """`raw` with `coils` virtual coils, k-space and calibration by the same matrices; unchanged if it has that many.
-
-    Matrices come from the calibration lines, or from the sampled k-space where there are none. `options` go to
-    `physics.compress.gdcc_matrices` (window, align). Noise stays white, since every matrix has orthonormal rows.
-    """
-    have = raw.kspace.shape[-3]
-    if coils == have:
+def _mixed(raw: Raw, preparation: Preparation) -> Raw:
+    """With its coils whitened and compressed."""
+    raw = _compressed(_whitened(raw, preparation), preparation)
+    if not raw.whitened or preparation.whiten_scale == 1:
         return raw
-    if coils > have:
-        raise InputError(f"coil compression: {coils} virtual coils asked for, but the data have {have} coils")
-    if raw.compressed:
-        raise InputError(f"coil compression: already compressed to {have} coils, now {coils} are asked for")
-    if raw.sens is not None:
-        raise InputError("coil compression must come before coil sensitivities")
-    if method == "auto":
-        method = "svd" if raw.readout is None else "gdcc"
-    if method == "gdcc" and raw.readout is None:
-        raise InputError("coil compression: gdcc needs a fully sampled readout; use svd")
-    lines = (raw.kspace if raw.calibration is None else raw.calibration)[:, 0]
-    if method == "svd":
-        matrices, apply = compress.svd_matrix(lines, coils), _mixed
-    elif raw.readout == "batch":
-        matrices, apply = compress.gdcc_hybrid_matrices(lines, coils, **options), _mixed
-    else:
-        matrices, apply = compress.gdcc_matrices(lines, coils, size=raw.kspace.shape[-1], **options), compress.compress
-    matrices = matrices[:, None]  # the same for every echo
-    return dataclasses.replace(
-        raw,
-        kspace=apply(raw.kspace, matrices),
-        calibration=None if raw.calibration is None else apply(raw.calibration, matrices),
-        noise=None,
-        compressed=method,
-    )
-
-
-def sense_raw(
-    raw: Raw,
-    method: Sensitivities = "espirit",
-    *,
-    kernel: int = 6,
-    calibration: int = 24,
-    threshold: float = 0.01,
-    crop: float = 0.9,
-) -> Raw:
-    """`raw` with sensitivities from its calibration lines. Options as in `Preparation`. InputError without lines.
-
-    Slices from which ESPIRiT's crop would take much of the object (few calibration lines for many coils) keep all of
-    their maps, with a warning: a noisy background is better than a missing head.
-    """
-    if raw.calibration is None:
-        raise InputError("coil sensitivities: the scan has no calibration lines (no fully sampled centre of k-space)")
-    lines = raw.calibration[:, 0]
-    shape = raw.kspace.shape[-2:]
-    if method == "espirit":
-        options: dict[str, Any] = {"width": calibration, "kernel": kernel, "threshold": threshold}
-        sens = espirit.espirit(lines, shape, crop=crop, **options)
-        xp = array_namespace(sens)
-        empty = _cropped(lines, sens) > MOST_CROPPED
-        if bool(xp.any(empty)):
-            _logger.warning(
-                "coil sensitivities: %s calibration lines do not carry the maps of %d coils; the background is kept",
-                "x".join(map(str, lines.shape[-2:])),
-                lines.shape[-3],
-            )
-            sens = xp.where(empty[:, None, None, None], espirit.espirit(lines, shape, crop=0.0, **options), sens)
-    elif method == "rss":
-        sens = espirit.rss_maps(lines, shape, width=calibration)
-    elif method == "unitary":
-        sens = espirit.unitary_maps(lines, shape)
-    else:
-        raise unknown("method for coil sensitivities", method, ("espirit", "rss", "unitary"))
-    return dataclasses.replace(raw, sens=sens[:, None], sens_method=method)
-
-
-def _cropped(calibration: Array, sens: Array) -> Array:
-    """(batch,): the share of the calibration lines' energy, seen on every fourth pixel, where the maps are zero."""
-    xp = array_namespace(calibration)
-    offsets = [n // 2 % 4 for n in sens.shape[-2:]]  # the pixel at n // 2 is one of them
-    kept = xp.any(sens[..., offsets[0] :: 4, offsets[1] :: 4] != 0, axis=1)
-    # From this grid's centre to where n // 2 has come, which is not its own m // 2 where n is not a multiple of 4.
-    images = ifftc(resize(calibration, kept.shape[-2:]))
-    shift = [n // 2 // 4 - m // 2 for n, m in zip(sens.shape[-2:], kept.shape[-2:], strict=True)]
-    energy = xp.roll(xp.sum(xp.abs(images) ** 2, axis=1), shift, axis=(-2, -1))
-    total = xp.sum(energy, axis=(-2, -1))
-    zero = xp.zeros_like(energy)
-    return xp.sum(xp.where(kept, zero, energy), axis=(-2, -1)) / xp.where(total > 0, total, xp.ones_like(total))
-
-
-def _mixed(kspace: Array, matrices: Array) -> Array:
-    return mix(matrices, kspace)
+    calibration = None if raw.calibration is None else raw.calibration * preparation.whiten_scale
+    return dataclasses.replace(raw, kspace=raw.kspace * preparation.whiten_scale, calibration=calibration)
 
 
 def _whitened(raw: Raw, preparation: Preparation) -> Raw:
@@ -279,8 +199,13 @@ def _whitened(raw: Raw, preparation: Preparation) -> Raw:
     if raw.noise is not None:
         return whiten_raw(raw, raw.noise)
     if preparation.whiten == "periphery":
-        return whiten_raw(raw, whiten.periphery_covariance(raw.kspace))
+        return whiten_raw(raw, _periphery(raw, preparation))
     return raw
+
+
+def _periphery(raw: Raw, preparation: Preparation) -> Array:
+    start, length = preparation.patch_start, preparation.patch_length
+    return whiten.periphery_covariance(raw.kspace, start=start, length=length)
 
 
 def _compressed(raw: Raw, preparation: Preparation) -> Raw:
@@ -295,7 +220,77 @@ def _compressed(raw: Raw, preparation: Preparation) -> Raw:
             f"the network was trained on coils compressed by {preparation.compression}, "
             f"but the chain used {raw.compressed}"
         )
-    return compress_raw(raw, preparation.coils, preparation.compression)
+    return compress_raw(
+        raw,
+        preparation.coils,
+        preparation.compression,
+        lines=preparation.compression_lines,
+        window=preparation.compression_window,
+        align=preparation.compression_align,
+    )
+
+
+def _part(raw: Raw, part: slice) -> Raw:
+    """Of the batch; what is the same for all of it stays."""
+    arrays = ("kspace", "mask", "calibration", "sens")
+    values = {name: getattr(raw, name) for name in arrays}
+    same = raw.mask.shape[0] == 1 and raw.kspace.shape[0] > 1
+    cut = {name: x if x is None or (name == "mask" and same) else x[part] for name, x in values.items()}
+    return dataclasses.replace(raw, **cut)
+
+
+def _of(image: Array | None, part: slice, raw: Raw) -> Any:
+    """The part of `image`, on the device of `raw`."""
+    return None if image is None else next(_tensors((image[part],), raw.kspace.device))
+
+
+def _block(raw: Raw, coil: Any, image: Any, preparation: Preparation) -> Prepared:
+    whole = (raw.kspace.shape[-2], raw.kspace.shape[-1])
+    view, notes = _possible_view(raw, preparation.image_crop)
+    raw = _sensed(crop_raw(raw, image=view, kspace=preparation.kspace_crop), preparation)
+    if preparation.sens == "none":
+        raw = dataclasses.replace(raw, sens=None, sens_method=None)
+    scale, phase = _scale(raw, preparation), _phase(raw, coil)
+    if image is not None:
+        view_image = resize(image, view)
+        image = view_image if raw.kspace.shape[-2:] == view else ifftc(resize(fftc(view_image), raw.kspace.shape[-2:]))
+        gain = preparation.whiten_scale if raw.whitened else 1.0
+        image = image * (gain * phase.conj() / scale[:, None, None])[:, None]
+    factor = (1 / scale)[:, None, None, None, None]
+    scan = Scan(
+        kspace=raw.kspace * factor,
+        mask=raw.mask,
+        sens=raw.sens,
+        image=image,
+        echo_times=raw.echo_times,
+        calibration=None if raw.calibration is None else raw.calibration * factor,
+    )
+    scale = scale / preparation.whiten_scale if raw.whitened else scale
+    cropped = None if tuple(raw.kspace.shape[-2:]) == whole else whole
+    return Prepared(scan, scale, phase, None, cropped, view, (*notes, *_black(whole, view)))
+
+
+def _possible_view(raw: Raw, crop: Plane | None) -> tuple[Plane, tuple[str, ...]]:
+    """The field of view that can be had, and a note where it is not the one asked for."""
+    whole = (raw.kspace.shape[-2], raw.kspace.shape[-1])
+    wanted = _at_most(whole, crop)
+    if wanted == whole:
+        return whole, ()
+    y, x = (m if complete else n for n, m, complete in zip(whole, wanted, complete_axes(raw.mask), strict=True))
+    if (y, x) == wanted:
+        return wanted, ()
+    note = f"the network was trained on {wanted[0]} x {wanted[1]} pixels; undersampled axes are not cropped to that"
+    return (y, x), (note,)
+
+
+def _at_most(shape: Plane, crop: Plane | None) -> Plane:
+    return shape if crop is None else (min(shape[0], crop[0]), min(shape[1], crop[1]))
+
+
+def _black(whole: Plane, view: Plane) -> tuple[str, ...]:
+    if view == whole:
+        return ()
+    return (f"the network sees the middle {view[0]} x {view[1]} of {whole[0]} x {whole[1]} pixels; the rest is zero",)
 
 
 def _sensed(raw: Raw, preparation: Preparation) -> Raw:
@@ -319,25 +314,72 @@ def _sensed(raw: Raw, preparation: Preparation) -> Raw:
 
 def _scale(raw: Raw, preparation: Preparation) -> torch.Tensor:
     """(batch,): the divisor of k-space; 1 for an empty slice."""
-    batch = raw.kspace.shape[0]
-    if preparation.normalisation == "none":
-        return torch.ones(batch, device=raw.kspace.device)
-    coil_images = ifftc(raw.kspace)
-    combined = rss(coil_images) if raw.sens is None else torch.abs(reduce(coil_images, raw.sens))
-    largest = combined.reshape(batch, -1).amax(dim=-1)
-    return torch.where(largest > 0, largest, torch.ones_like(largest))
+    if preparation.normalisation in ("none", "fft"):
+        return torch.ones(raw.kspace.shape[0], device=raw.kspace.device)
+    if preparation.normalise == "kspace":
+        where = raw.mask.expand(raw.kspace.shape)
+        values = raw.kspace.flatten(1)
+        return scale_and_offset(values, preparation.normalisation, where.flatten(1))[0]
+    image = combine(ifftc(raw.kspace), raw.sens, preparation.combination)
+    return scale_and_offset(image.flatten(1), preparation.normalisation)[0]
 
 
-def _phase(raw: Raw) -> torch.Tensor:
-    """`Prepared.phase`: 1 where there are no sensitivities, or none that were estimated from calibration lines."""
-    batch, (height, width) = raw.kspace.shape[0], raw.kspace.shape[-2:]
-    if raw.sens is None or raw.calibration is None or raw.sens_method == "given":
-        return torch.ones(batch, height, width, dtype=raw.kspace.dtype, device=raw.kspace.device)
+def _virtual_coil(raw: Raw) -> torch.Tensor | None:
+    """(batch, coil): the strongest combination of the coils in the calibration lines; None without those."""
+    if raw.calibration is None:
+        return None
     lines = raw.calibration[:, 0].flatten(-2)
     gram = lines @ lines.mH
     if raw.readout == "batch":  # a volume has one virtual coil, not one for each readout position
         gram = gram.sum(0, keepdim=True)
     coil = torch.linalg.eigh(gram)[1][..., -1]
     largest = coil.gather(-1, coil.abs().argmax(-1, keepdim=True))
-    seen = reduce(raw.sens[:, 0], (coil * largest.conj()).unsqueeze(-1).unsqueeze(-1))
+    return (coil * largest.conj()).expand(len(lines), -1)
+
+
+def _phase(raw: Raw, coil: torch.Tensor | None) -> torch.Tensor:
+    """`Prepared.phase`: 1 where there are no sensitivities, or none that were estimated from calibration lines."""
+    batch, (height, width) = raw.kspace.shape[0], raw.kspace.shape[-2:]
+    if raw.sens is None or coil is None or raw.sens_method == "given":
+        return torch.ones(batch, height, width, dtype=raw.kspace.dtype, device=raw.kspace.device)
+    seen = reduce(raw.sens[:, 0], coil.unsqueeze(-1).unsqueeze(-1))
     return torch.polar(torch.ones_like(seen.real), torch.angle(seen))
+
+
+def _check_image(image: torch.Tensor, preparation: Preparation) -> None:
+    axes = 4 if preparation.slices == 1 else 5
+    names = "(batch, contrast, y, x)" if axes == 4 else f"(batch, contrast, {preparation.slices}, y, x)"
+    shape = tuple(image.shape)
+    if image.ndim != axes or (axes == 5 and shape[2] != preparation.slices):
+        raise InputError(f"the network takes images {names}, not of shape {shape}")
+    if preparation.contrasts not in (None, shape[1]):
+        raise InputError(f"the network takes images of {preparation.contrasts} contrasts, and {shape[1]} came")
+    if preparation.image == "complex" and not image.is_complex():
+        raise InputError(f"the network takes complex images, and {image.dtype} came")
+
+
+def _gain(values: torch.Tensor, prepared: Prepared) -> float:
+    """Of pixel values, by the orthonormal transform to the larger matrix; 1 without a crop of k-space."""
+    return 1.0 if prepared.view is None else math.sqrt(math.prod(values.shape[-2:]) / math.prod(prepared.view))
+
+
+def _filled(image: torch.Tensor, prepared: Prepared) -> Any:
+    """On the grid before cropping, k-space and field of view filled with zeros."""
+    if prepared.whole is None or prepared.view is None:
+        return image
+    if tuple(image.shape[-2:]) != prepared.view:
+        filled = ifftc(resize(fftc(image + 0j), prepared.view))
+        image = filled if image.is_complex() else filled.real
+    return resize(image, prepared.whole)
+
+
+def _nearest(values: torch.Tensor, prepared: Prepared) -> Any:
+    if prepared.whole is None or prepared.view is None:
+        return values
+    for axis, size in zip((-2, -1), prepared.view, strict=True):
+        have = values.shape[axis]
+        if have != size:
+            place = torch.arange(size, device=values.device) - size // 2
+            index = (place * (have / size)).round().long() + have // 2
+            values = values.index_select(axis, index.clamp(0, have - 1))
+    return resize(values, prepared.whole)

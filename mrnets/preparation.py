@@ -1,0 +1,159 @@
+"""What a network expects of its input: part of every weights file, and readable without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from mrnets.errors import InputError, unknown
+from mrnets.physics.normalise import Normalisation
+
+__all__ = ["Combination", "Compression", "Preparation", "Sensitivities", "Whitening"]
+
+Whitening = Literal["covariance", "periphery", "none"]
+Compression = Literal["auto", "gdcc", "svd"]
+Sensitivities = Literal["espirit", "rss", "unitary", "none"]
+Combination = Literal["sense", "rss"]
+Plane = tuple[int, int]
+"""Two numbers of samples or pixels, (y, x)."""
+
+_MOST = 65536
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """How the input of a network is made. Fields that an older weights file lacks have the values given here."""
+
+    whiten: Whitening = "covariance"
+    """"covariance": by the measured noise, left as it is where none was measured; "periphery": where none was measured,
+    by the noise at the periphery of k-space; "none": the network wants unwhitened data."""
+    patch_start: Plane | None = None
+    """"periphery": the first sample of the patch of k-space that holds noise, (y, x) from its corner; None: the patch
+    is found, as far inwards as there is no signal (`physics.whiten.periphery_covariance`)."""
+    patch_length: Plane | None = None
+    """Samples of that patch, (y, x); goes with `patch_start`."""
+    whiten_scale: float = 1.0
+    """Standard deviation of the noise in what the network sees, once whitened (by whatever stage) and before the
+    normalisation."""
+    coils: int | None = None
+    """The number of coils the network takes; None: any number."""
+    compression: Compression = "auto"
+    """How to get to `coils`: geometric-decomposition ("gdcc"), plain ("svd"), or the first where there is a readout."""
+    compression_lines: int | None = None
+    """Width of the calibration block that the matrices of the compression come from, in samples along each phase
+    encoding, where that much was measured; None: all of it."""
+    compression_window: int = 5
+    """gdcc: readout positions that make one matrix together; odd."""
+    compression_align: bool = True
+    """gdcc: virtual coils stay themselves along the readout. False leaves them to change from position to position."""
+    image_crop: Plane | None = None
+    """At most so many pixels (y, x) in the middle of the field of view. It is taken along axes that are fully sampled
+    (a readout; all, before a mask was applied): along an undersampled axis objects fold from beyond a smaller field of
+    view, and k-space of it cannot be had. There the axis stays whole. See `crop_raw`, by which readers of fully sampled
+    data crop before they mask. Images come back on their whole grid, zero where they were cropped, and say so."""
+    kspace_crop: Plane | None = None
+    """At most so many samples (y, x) in the middle of k-space, after `image_crop`; the same before or after masking.
+    Nothing is zero-filled to it. Images come back on their whole grid, at the lower resolution."""
+    sens: Sensitivities = "espirit"
+    """Where sensitivities come from; "none": the network takes none, or estimates its own."""
+    kernel: int = 6
+    """ESPIRiT kernel width, in samples."""
+    calibration: int = 24
+    """Width of the calibration block for sensitivities, in samples, where that much was measured."""
+    threshold: float = 0.01
+    """ESPIRiT: singular values of the calibration matrix that count half, relative to the largest."""
+    crop: float = 0.9
+    """ESPIRiT: eigenvalues below this are background, where the maps are zero."""
+    combination: Combination = "sense"
+    """What makes one image of the coils' where there are sensitivities, for the normalisation and for the target of
+    training: "sense", the optimal combination with them; "rss", the root of the sum of squares."""
+    normalisation: Normalisation = "max"
+    """What k-space, for each slice, or an image, for each contrast, is divided by; see
+    `physics.normalise.scale_and_offset`. Only real images get an offset."""
+    normalise: Literal["image", "kspace"] = "image"
+    """Where the statistic of the normalisation is taken: of the combined zero-filled image, or of the k-space samples
+    that were measured. The scale is the same number for both."""
+    image: Literal["magnitude", "complex"] = "magnitude"
+    """What a network that takes images gets."""
+    contrasts: int | None = None
+    """The number of contrasts such a network takes; None: what its options say."""
+    slices: int = 1
+    """Neighbouring slices that such a network takes together, its own in the middle; odd. 1: it takes (y, x) alone."""
+    classes: Literal["exclusive", "overlapping"] = "exclusive"
+    """What logits mean. "exclusive": softmax, every pixel has one class, of which the first is the background;
+    "overlapping": sigmoid, each class by itself where its logit is above 0. One class alone is always the latter."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(Preparation)
+        for field in dataclasses.fields(self):
+            _check_choice(field.name, getattr(self, field.name), hints[field.name])
+        for name in ("coils", "compression_lines", "contrasts"):
+            if getattr(self, name) is not None:
+                _check_range(name, getattr(self, name), 1)
+        for name in ("image_crop", "kspace_crop", "patch_length"):
+            for size in getattr(self, name) or ():
+                _check_range(name, size, 1)
+        for name in ("compression_window", "slices"):
+            _check_range(name, getattr(self, name), 1, 255)
+            if getattr(self, name) % 2 == 0:
+                raise InputError(f"preparation: {name} must be odd, got {getattr(self, name)}")
+        if not (math.isfinite(self.whiten_scale) and self.whiten_scale > 0):
+            raise InputError(f"preparation: whiten_scale must be positive, got {self.whiten_scale}")
+        if (self.patch_start is None) != (self.patch_length is None):
+            raise InputError("preparation: patch_start and patch_length go together")
+        if self.patch_start is not None and self.whiten != "periphery":
+            raise InputError(f"preparation: patch_start is for whiten: periphery, and whiten is {self.whiten}")
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, as JSON values."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Preparation:
+        """The inverse of `to_json`; InputError for an unknown field or a value of the wrong type."""
+        hints = get_type_hints(Preparation)
+        given: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in hints:
+                raise unknown("field of a preparation", name, hints)
+            value = tuple(value) if isinstance(value, list) else value
+            if not _fits(value, hints[name]):
+                raise InputError(f"preparation: {name} must be {_described(hints[name])}, got {value!r}")
+            given[name] = value
+        return Preparation(**given)
+
+
+def _check_choice(name: str, value: object, hint: Any) -> None:
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        raise unknown(f"value of {name} in a preparation", str(value), get_args(hint))
+
+
+def _check_range(name: str, value: int, low: int, high: int = _MOST) -> None:
+    if not low <= value <= high:
+        raise InputError(f"preparation: {name} must be at least {low} and at most {high}, got {value}")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Literals are any text here; `Preparation` itself names the choices."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, choice) for choice in inner)
+    if origin is Literal:
+        return isinstance(value, str)
+    if origin is tuple:
+        same = isinstance(value, tuple) and len(value) == len(inner)
+        return same and all(map(_fits, typing.cast("tuple[Any, ...]", value), inner))
+    if hint is bool or isinstance(value, bool):
+        return hint is bool and isinstance(value, bool)
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _described(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "str"
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")

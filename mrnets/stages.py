@@ -1,0 +1,230 @@
+"""Stages on the way from raw k-space to a network's input: whiten, compress, crop, sensitivities. Any array library.
+
+The gadgets call them one by one, `mrnets.prepare` those that are still to be done. Axes: see `mrnets.contract`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import numpy as np
+
+from mrnets.contract import Raw
+from mrnets.errors import InputError, unknown
+from mrnets.physics import compress, espirit, whiten
+from mrnets.physics.arrays import Array, array_namespace, to_numpy
+from mrnets.physics.coils import mix
+from mrnets.physics.fourier import fftc, ifftc, resize
+from mrnets.physics.interpolation import along
+from mrnets.preparation import Compression, Sensitivities
+
+__all__ = ["complete_axes", "compress_raw", "crop_raw", "sense_raw", "whiten_raw"]
+
+MOST_CROPPED = 0.3
+"""Share of a slice's energy that ESPIRiT's crop may take."""
+
+_logger = logging.getLogger(__name__)
+
+
+def whiten_raw(raw: Raw, covariance: Array) -> Raw:
+    """`raw` with coils mixed so that noise of `covariance` (coil, coil) becomes white (Pruessmann 2001, app. A)."""
+    if raw.whitened:
+        raise InputError("prewhitening: these data are whitened already")
+    if raw.sens is not None or raw.compressed:
+        raise InputError("prewhitening must come before coil compression and before coil sensitivities")
+    matrix = whiten.whitener(covariance)
+    return dataclasses.replace(
+        raw,
+        kspace=mix(matrix, raw.kspace),
+        calibration=None if raw.calibration is None else mix(matrix, raw.calibration),
+        noise=None,
+        whitened=True,
+    )
+
+
+def compress_raw(
+    raw: Raw,
+    coils: int,
+    method: Compression = "auto",
+    *,
+    lines: int | None = None,
+    window: int = 5,
+    align: bool = True,
+) -> Raw:
+    """`raw` with `coils` virtual coils, k-space and calibration by the same matrices; unchanged if it has that many.
+
+    Matrices come from the calibration lines, the middle `lines` of them along each phase encoding (None: all), or from
+    the sampled k-space where there are none. window, align: as in `physics.compress.gdcc_matrices`; svd has neither.
+    Noise stays white, since every matrix has orthonormal rows.
+    """
+    have = raw.kspace.shape[-3]
+    if coils == have:
+        return raw
+    if coils > have:
+        raise InputError(f"coil compression: {coils} virtual coils asked for, but the data have {have} coils")
+    if raw.compressed:
+        raise InputError(f"coil compression: already compressed to {have} coils, now {coils} are asked for")
+    if raw.sens is not None:
+        raise InputError("coil compression must come before coil sensitivities")
+    if method == "auto":
+        method = "svd" if raw.readout is None else "gdcc"
+    if method == "gdcc" and raw.readout is None:
+        raise InputError("coil compression: gdcc needs a fully sampled readout; use svd")
+    block = (raw.kspace if raw.calibration is None else raw.calibration)[:, 0]
+    if lines is not None:
+        axes = (-2,) if raw.readout == "x" else (-2, -1)
+        block = resize(block, [min(lines, block.shape[axis]) for axis in axes], axes)
+    if method == "svd":
+        matrices, apply = compress.svd_matrix(block, coils), _mixed
+    elif raw.readout == "batch":
+        matrices, apply = compress.gdcc_hybrid_matrices(block, coils, window=window, align=align), _mixed
+    else:
+        size = raw.kspace.shape[-1]
+        matrices = compress.gdcc_matrices(block, coils, size=size, window=window, align=align)
+        apply = compress.compress
+    matrices = matrices[:, None]  # the same for every echo
+    return dataclasses.replace(
+        raw,
+        kspace=apply(raw.kspace, matrices),
+        calibration=None if raw.calibration is None else apply(raw.calibration, matrices),
+        noise=None,
+        compressed=method,
+    )
+
+
+def complete_axes(mask: Array) -> tuple[bool, bool]:
+    """Of a mask (..., y, x): whether y, and x, is sampled all along or not at all, so that it can be transformed."""
+    sampled = np.asarray(to_numpy(mask), dtype=bool)
+    y, x = (bool((sampled.any(axis=axis) == sampled.all(axis=axis)).all()) for axis in (-2, -1))
+    return y, x
+
+
+def crop_raw(raw: Raw, *, image: tuple[int, int] | None = None, kspace: tuple[int, int] | None = None) -> Raw:
+    """`raw` with at most `image` pixels (y, x) in the middle of its field of view, then at most `kspace` samples.
+
+    Nothing is filled up to either; k-space samples (of `kspace`) or pixels (of `image`) keep their values. A field of
+    view is cropped by the transform along the axis, which therefore has to be fully sampled: InputError for another.
+    Calibration is cropped likewise. Sensitivities that came from it are left out where `kspace` changes the pixel
+    size, to be estimated again; given ones are interpolated.
+    """
+    for axis, name, complete in zip((-2, -1), "yx", complete_axes(raw.mask), strict=True):
+        size, wanted = raw.kspace.shape[axis], image[axis] if image else raw.kspace.shape[axis]
+        if wanted < size and not complete:
+            raise InputError(
+                f"image crop from {size} to {wanted} pixels along {name}: that axis is undersampled, and k-space of a "
+                "smaller field of view cannot be had from it; crop before the mask is applied"
+            )
+        if wanted < size:
+            raw = _narrowed(raw, axis, wanted)
+    old = tuple(raw.kspace.shape[-2:])
+    new = old if kspace is None else tuple(min(n, m) for n, m in zip(old, kspace, strict=True))
+    return raw if new == old else _coarser(raw, new)
+
+
+def _narrowed(raw: Raw, axis: int, size: int) -> Raw:
+    """The middle `size` pixels along an axis that is fully sampled."""
+
+    def narrowed(x: Array) -> Array:
+        return fftc(resize(ifftc(x, (axis,)), (size,), (axis,)), (axis,))
+
+    whole = raw.kspace.shape[axis]
+    calibration = raw.calibration
+    if calibration is not None:  # its samples lie as far apart as those of k-space, and so do they afterwards
+        width = max(calibration.shape[axis] * size // whole, 1)
+        calibration = resize(narrowed(resize(calibration, (whole,), (axis,))), (width,), (axis,))
+    return dataclasses.replace(
+        raw,
+        kspace=narrowed(raw.kspace),
+        mask=resize(raw.mask, (size,), (axis,)),
+        calibration=calibration,
+        sens=None if raw.sens is None else resize(raw.sens, (size,), (axis,)),
+    )
+
+
+def _coarser(raw: Raw, shape: tuple[int, ...]) -> Raw:
+    """The middle samples of k-space."""
+    calibration, sens = raw.calibration, raw.sens
+    again = calibration is not None and raw.sens_method != "given"
+    if sens is not None and not again:
+        sens = _resampled(sens, shape)
+    if calibration is not None:
+        block = [min(n, m) for n, m in zip(calibration.shape[-2:], shape, strict=True)]
+        calibration = resize(calibration, block)
+    return dataclasses.replace(
+        raw,
+        kspace=resize(raw.kspace, shape),
+        mask=resize(raw.mask, shape),
+        calibration=calibration,
+        sens=None if again else sens,
+        sens_method=None if again else raw.sens_method,
+    )
+
+
+def _resampled(sens: Array, shape: tuple[int, ...]) -> Array:
+    """Sensitivities on fewer pixels of the same field of view, linearly interpolated; unit norm where there are any."""
+    xp = array_namespace(sens)
+    for axis, m in zip((sens.ndim - 2, sens.ndim - 1), shape, strict=True):
+        n = sens.shape[axis]
+        place = np.clip((np.arange(m) - m // 2) * n / m + n // 2, 0, n - 1)
+        sens = along(np.maximum(1 - np.abs(place[:, None] - np.arange(n)), 0), sens, axis)
+    power = xp.sum(xp.abs(sens) ** 2, axis=-3, keepdims=True)
+    return sens / xp.sqrt(xp.where(power > 0, power, xp.ones_like(power)))
+
+
+def sense_raw(
+    raw: Raw,
+    method: Sensitivities = "espirit",
+    *,
+    kernel: int = 6,
+    calibration: int = 24,
+    threshold: float = 0.01,
+    crop: float = 0.9,
+) -> Raw:
+    """`raw` with sensitivities from its calibration lines. Options as in `Preparation`. InputError without lines.
+
+    Slices from which ESPIRiT's crop would take much of the object (few calibration lines for many coils) keep all of
+    their maps, with a warning: a noisy background is better than a missing head.
+    """
+    if raw.calibration is None:
+        raise InputError("coil sensitivities: the scan has no calibration lines (no fully sampled centre of k-space)")
+    lines = raw.calibration[:, 0]
+    shape = raw.kspace.shape[-2:]
+    if method == "espirit":
+        options: dict[str, Any] = {"width": calibration, "kernel": kernel, "threshold": threshold}
+        sens = espirit.espirit(lines, shape, crop=crop, **options)
+        xp = array_namespace(sens)
+        empty = _cropped(lines, sens) > MOST_CROPPED
+        if bool(xp.any(empty)):
+            _logger.warning(
+                "coil sensitivities: %s calibration lines do not carry the maps of %d coils; the background is kept",
+                "x".join(map(str, lines.shape[-2:])),
+                lines.shape[-3],
+            )
+            sens = xp.where(empty[:, None, None, None], espirit.espirit(lines, shape, crop=0.0, **options), sens)
+    elif method == "rss":
+        sens = espirit.rss_maps(lines, shape, width=calibration)
+    elif method == "unitary":
+        sens = espirit.unitary_maps(lines, shape)
+    else:
+        raise unknown("method for coil sensitivities", method, ("espirit", "rss", "unitary"))
+    return dataclasses.replace(raw, sens=sens[:, None], sens_method=method)
+
+
+def _cropped(calibration: Array, sens: Array) -> Array:
+    """(batch,): the share of the calibration lines' energy, seen on every fourth pixel, where the maps are zero."""
+    xp = array_namespace(calibration)
+    offsets = [n // 2 % 4 for n in sens.shape[-2:]]  # the pixel at n // 2 is one of them
+    kept = xp.any(sens[..., offsets[0] :: 4, offsets[1] :: 4] != 0, axis=1)
+    # From this grid's centre to where n // 2 has come, which is not its own m // 2 where n is not a multiple of 4.
+    images = ifftc(resize(calibration, kept.shape[-2:]))
+    shift = [n // 2 // 4 - m // 2 for n, m in zip(sens.shape[-2:], kept.shape[-2:], strict=True)]
+    energy = xp.roll(xp.sum(xp.abs(images) ** 2, axis=1), shift, axis=(-2, -1))
+    total = xp.sum(energy, axis=(-2, -1))
+    zero = xp.zeros_like(energy)
+    return xp.sum(xp.where(kept, zero, energy), axis=(-2, -1)) / xp.where(total > 0, total, xp.ones_like(total))
+
+
+def _mixed(kspace: Array, matrices: Array) -> Array:
+    return mix(matrices, kspace)
