@@ -1,45 +1,114 @@
-"""`python -m training`: fit a network to a recipe, or evaluate a weights file."""
+"""`python -m training`: check a data set, fit networks to a recipe, evaluate and compare weights."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from mrnets.errors import InputError
+
+_RECIPES = Path(__file__).parent / "recipes"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0; 1 and one sentence on stderr if it failed; 130 after ctrl-C (start again to go on)."""
-    parser = argparse.ArgumentParser(prog="python -m training", description="Train networks for gadgets.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    fit = commands.add_parser("fit", help="train as a recipe says; goes on where the run's folder has a checkpoint")
-    evaluate = commands.add_parser("evaluate", help="scores of weights on a recipe's validation scans, beside cgsense")
-    evaluate.add_argument("weights", help="a .safetensors file, or the name of weights that ship")
-    for command in (fit, evaluate):
-        command.add_argument("recipe", help="a YAML file, for example training/recipes/demo.yaml")
-        command.add_argument(
-            "overrides", nargs="*", metavar="key=value", help="data=FOLDER steps=100 loss.ssim=0.5 ..."
-        )
-    args = parser.parse_args(arguments)
+    chosen = _parser().parse_args(arguments)
+    logging.basicConfig(format=f"training {chosen.command}: %(message)s")
     try:
-        from training.options import read
-
-        options = read(args.recipe, args.overrides)
-        if args.command == "fit":
-            from training.loop import fit as train
-
-            train(options)
-        else:
-            from training.evaluate import evaluate as measure
-
-            measure(args.weights, options)
+        return int(chosen.run(chosen) or 0)
     except InputError as error:
-        print(f"training {args.command}: {error}", file=sys.stderr)
+        print(f"training {chosen.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        description="Train the networks that the gadgets load.",
+        epilog="With several GPUs: torchrun --nproc-per-node N -m training fit RECIPE device=cuda",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    check = commands.add_parser("check", help="say within seconds what is missing or malformed in a data set")
+    check.add_argument("data", metavar="DATA", help="folder of the data set")
+    check.add_argument("--recipe", required=True, metavar="RECIPE", help=_recipe_help())
+    check.set_defaults(run=_check)
+    fit = commands.add_parser("fit", help="train as a recipe says; goes on where the run's folder has a checkpoint")
+    fit.add_argument("--dry-run", action="store_true", help="only print the bound options, parameters and memory")
+    fit.set_defaults(run=_fit)
+    evaluate = commands.add_parser("evaluate", help="table, CSV and figure of weights beside the classical methods")
+    evaluate.add_argument("weights", help="a .safetensors file, or the name of weights that ship; several: W1,W2")
+    evaluate.add_argument("--part", choices=("validation", "test"), default="validation", help="of the data set")
+    evaluate.add_argument("-o", "--output", default="evaluation", metavar="FOLDER", help="for the CSV and the figure")
+    evaluate.set_defaults(run=_evaluate)
+    compare = commands.add_parser("compare", help="train several networks alike, and evaluate them side by side")
+    compare.add_argument("networks", help="names with commas between them, or all: every one of the recipe's task")
+    compare.set_defaults(run=_compare)
+    for command in (check, fit, evaluate, compare):
+        if command is not check:
+            command.add_argument("recipe", metavar="RECIPE", help=_recipe_help())
+        command.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="data=FOLDER steps=100 loss.ssim=0.5 ..."
+        )
+    return parser
+
+
+def _recipe_help() -> str:
+    known = ", ".join(sorted(path.stem for path in _RECIPES.glob("*.yaml")))
+    return f"a YAML file, or the name of a recipe that comes along: {known}"
+
+
+def _recipe(name: str) -> Path:
+    """The recipe's file; a bare name is one of ours."""
+    ours = _RECIPES / f"{name}.yaml"
+    return ours if Path(name).name == name and not Path(name).suffix and ours.exists() else Path(name)
+
+
+def _check(chosen: argparse.Namespace) -> int:
+    from training.options import read
+    from training.survey import problems
+
+    found = 0
+    for problem in problems(read(_recipe(chosen.recipe), [f"data={chosen.data}", *chosen.overrides])):
+        found += 1
+        print(problem)
+    if not found:
+        print(f"{chosen.data}: nothing is missing or malformed")
+    return 1 if found else 0
+
+
+def _fit(chosen: argparse.Namespace) -> None:
+    from training.options import read
+
+    options = read(_recipe(chosen.recipe), chosen.overrides)
+    if chosen.dry_run:
+        from training.survey import described
+
+        print(described(options))
+        return
+    from training.loop import fit
+
+    fit(options)
+
+
+def _evaluate(chosen: argparse.Namespace) -> None:
+    from training.evaluate import evaluate
+    from training.options import read
+
+    options = read(_recipe(chosen.recipe), chosen.overrides)
+    evaluate(chosen.weights.split(","), options, part=chosen.part, folder=chosen.output)
+
+
+def _compare(chosen: argparse.Namespace) -> None:
+    from training.compare import compare
+    from training.options import read
+
+    options = read(_recipe(chosen.recipe), chosen.overrides)
+    compare(chosen.networks.split(","), options)
 
 
 if __name__ == "__main__":

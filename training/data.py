@@ -95,6 +95,10 @@ class Source(Protocol):
     def labels(self) -> tuple[str, ...]:
         """Names of the classes; "background" first where each pixel has exactly one class."""
 
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Whose data these are, for the provenance of weights; no paths of this machine."""
+
     def __len__(self) -> int:
         """Samples in an epoch."""
 
@@ -121,6 +125,10 @@ class Slices:
     load: Callable[[Place], Sample]
     """A function at the top of a module, or a `functools.partial` of one. Raises InputError for malformed files."""
     labels: tuple[str, ...] = ()
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        return tuple(sorted({place.subject for place in self.places}))
 
     def __len__(self) -> int:
         return len(self.places)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import os
+import pickle
 import platform
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,179 +22,296 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mrnets import store
-from mrnets.contract import Scan
 from mrnets.errors import InputError
+from mrnets.physics.relaxation import MAPS
+from mrnets.preparation import Preparation
 from training import panel
+from training.batches import Batches, First, examples, first_stage
+from training.data import Example, Source
+from training.log import Log
 from training.losses import loss
-from training.metrics import nmse, psnr, ssim
-from training.options import Network, Options
-from training.readers.anatomy import Volume, load_folder
-from training.readers.simulated import Example, example
+from training.metrics import scores
+from training.options import Loss, Network, Options
+from training.tasks import fitted, opened
+from training.team import Team, join
 
-__all__ = ["Examples", "fit", "split", "validate"]
+__all__ = ["built", "fit", "validate"]
 
-METRICS = {"ssim": ssim, "psnr": psnr, "nmse": nmse}
+UNITS = dict(zip(MAPS, ("1/s", "", "Hz", "rad"), strict=True))
+HIGHER = ("ssim", "psnr", "dice", "f1", "iou", "lesion")
+"""Metrics whose names start so are better when higher."""
 
 
-class Examples(torch.utils.data.Dataset[Example]):
-    """Batch n of a run; `stream` keeps training and validation apart."""
+@dataclass
+class Run:
+    """All that changes while a network learns, and that a checkpoint holds."""
 
-    def __init__(self, volumes: Sequence[Volume], options: Options, *, stream: int, batch: int) -> None:
-        self.volumes, self.options, self.stream, self.batch = list(volumes), options, stream, batch
-
-    def __getitem__(self, n: int) -> Example:
-        rng = np.random.default_rng([self.options.seed, self.stream, n])
-        return example(self.volumes, self.options.simulated, self.options.preparation, self.batch, rng)
+    network: nn.Module
+    average: AveragedModel
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    best: float = math.inf
+    """Of the metric of early stopping, lower is better."""
+    since: int = 0
+    """Validations without a better one."""
+    losses: list[float] = field(default_factory=list)
+    """Of the steps since the last validation."""
 
 
 def fit(options: Options, *, stop_at: int | None = None) -> Path:
-    """Train, and write the weights file; its path. `stop_at`: leave after that step, as if killed (for tests)."""
+    """Train, and write the weights file; its path. `stop_at`: leave after that step, as if killed (for tests).
+
+    Started by `torchrun`, every process takes its share of each step. Raises InputError for whatever is wrong with
+    options and data; for a loss that is not finite (the checkpoint before it is kept); for a disk that is full.
+    """
+    team = join(options.device)
+    try:
+        return _fit(options, team, stop_at)
+    finally:
+        team.leave()
+
+
+def _fit(options: Options, team: Team, stop_at: int | None) -> Path:
     folder = Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    device = torch.device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    training, validation = split(load_folder(options.data), options)
-    (folder / "options.json").write_text(json.dumps(dataclasses.asdict(options), indent=1), encoding="utf-8")
+    source = opened(options, "train")
+    options = fitted(options, source)
+    source = opened(options, "train")
+    steps = _steps(options, source, team)
+    if team.leads:
+        (folder / "options.json").write_text(json.dumps(dataclasses.asdict(options), indent=1), encoding="utf-8")
 
+    run = built(options, team.device)
+    _resume(folder, options, run)
+    first = _first(options, team.device)
+    checked = list(_validation(options, team.device, first)) if team.leads else []
+    log = Log(folder, options.log, run.step) if team.leads else None
+    shared = team.share(run.network, some_frozen=bool(options.stages))
+    forward = torch.compile(shared) if options.compile else shared
+    settings = options.optimiser
+    batches = Batches(source, options, "train", options.batch, team.rank, team.world)
+    order = range(run.step * settings.accumulate, steps * settings.accumulate)
+    feed = examples(batches, order, options.workers, team.device, first)
+    autocast = torch.autocast(team.device.type, _dtype(options), enabled=options.precision != "float32")
+    began, waited, start = time.monotonic(), 0.0, run.step
+
+    while run.step < steps:
+        if run.step == stop_at:
+            if log is not None:
+                log.close()
+            return folder
+        terms = _staged(run, options)
+        for group in run.optimiser.param_groups:
+            group["lr"] = settings.learning_rate * _schedule(run.step, steps, options)
+        run.optimiser.zero_grad(set_to_none=True)
+        run.network.train()
+        total = 0.0
+        for part in range(settings.accumulate):
+            asked = time.monotonic()
+            batch = next(feed)
+            waited += time.monotonic() - asked
+            _seed(options.seed, run.step * settings.accumulate + part, team.rank)
+            alone = contextlib.nullcontext() if part == settings.accumulate - 1 else _unshared(shared)
+            with alone:
+                with autocast:
+                    estimate = forward(batch.scan)
+                value = loss(estimate, batch, terms, source.labels) / settings.accumulate
+                _check_loss(value, run, batch, folder)
+                run.scaler.scale(value).backward()
+            total += value.item()
+        _update(run, settings.clip)
+        run.step += 1
+        run.losses.append(total)
+
+        if log is not None:
+            now = time.monotonic() - began
+            log.progress(run.step, steps, float(np.mean(run.losses[-100:])), now / (run.step - start), waited / now)
+        stop = False
+        if run.step % options.validation.every == 0 or run.step == steps:
+            if log is not None:
+                stop = _validated(run, checked, options, source, log, folder)
+            stop = team.agreed(stop)
+        if team.leads and (run.step % options.save_every == 0 or run.step == steps or stop):
+            _save(folder, options, run)
+        if stop:
+            break
+
+    if team.leads:
+        if options.early.patience and (folder / "best.pt").exists():
+            run.average.load_state_dict(torch.load(folder / "best.pt", map_location=team.device, weights_only=True))
+        result = validate(run.average.module, checked, options.loss, source.labels)
+        _write_weights(options, run.average.module, result, source)
+        assert log is not None
+        log.close()
+    team.wait()
+    return Path(options.weights)
+
+
+def built(options: Options, device: torch.device) -> Run:
+    """The network of `options` as it starts, and what makes it learn."""
     network = store.create(options.network.name, **options.network.options).to(device)
     for name, parameter in network.named_parameters():
         if name.endswith(options.network.zero):
             nn.init.zeros_(parameter)
     if options.network.start is not None:
         network.load_state_dict(_started(options).state_dict())
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(options.optimiser.ema))
     settings = options.optimiser
-    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    start = _resume(folder, options, network, average, optimiser)
-    checked = list(_loaded(Examples(validation, options, stream=1, batch=1), range(options.validation.examples), 0))
-    losses: list[float] = []
-    began = time.monotonic()
-
-    for step, batch in zip(
-        range(start, options.steps),
-        _loaded(
-            Examples(training, options, stream=0, batch=options.batch), range(start, options.steps), options.workers
-        ),
-        strict=True,
-    ):
-        if step == stop_at:
-            return folder
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * _schedule(step, options)
-        batch = _to(batch, device)
-        network.train()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.precision == "bfloat16"):
-            estimate = network(batch.scan)
-        value = loss(estimate.image, batch.target, options.loss)
-        if not bool(torch.isfinite(value)):
-            raise InputError(
-                f"the loss of step {step} is {value.item()}: batch {step} of seed {options.seed} "
-                f"(target {tuple(batch.target.shape)}); the checkpoint before it is kept in {folder}"
-            )
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
-        if bool(torch.isfinite(norm)):
-            optimiser.step()
-            average.update_parameters(network)
-        losses.append(value.item())
-
-        done = step + 1
-        if done % 20 == 0:
-            rate = (time.monotonic() - began) / (done - start)
-            left = rate * (options.steps - done) / 60
-            mean = np.mean(losses[-100:])
-            text = f"step {done}/{options.steps}  loss {mean:.4f}  {rate:.2f} s/step  {left:.0f} min left"
-            print(text, end="\r" if sys.stdout.isatty() else "\n", flush=True)
-        if done % options.validation.every == 0 or done == options.steps:
-            scores = validate(average.module, checked, folder / f"step{done:06d}.png")
-            row = {"step": done, "loss": float(np.mean(losses[-options.validation.every :])), **scores}
-            _log(folder / "log.csv", row)
-            print("  ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
-        if done % options.save_every == 0 or done == options.steps:
-            _save(folder, done, options, network, average, optimiser)
-
-    return _write_weights(options, average.module, validate(average.module, checked, None), training)
-
-
-def split(volumes: Sequence[Volume], options: Options) -> tuple[list[Volume], list[Volume]]:
-    """Volumes for training, and those for validation; a single volume serves for both."""
-    names = options.simulated.validation_volumes
-    held = [v for v in volumes if any(name in v.name for name in names)]
-    rest = [v for v in volumes if v not in held] if len(held) < len(volumes) else list(volumes)
-    return rest, held or rest
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+    kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
+    optimiser = kind(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "float16")
+    return Run(network, average, optimiser, scaler)
 
 
 @torch.no_grad()
-def validate(network: nn.Module, examples: Sequence[Example], picture: Path | None) -> dict[str, float]:
-    """Mean of every metric over the examples, of the network and ("zf_...") of the zero-filled image."""
-    from mrnets.nets.zerofilled import ZeroFilled
-
+def validate(network: nn.Module, checked: Sequence[Example], terms: Loss, labels: tuple[str, ...]) -> dict[str, float]:
+    """Mean of the loss and of every metric over the examples; a metric that is undefined for a slice leaves it out."""
     network.eval()
-    device = next(iter(network.parameters()), torch.zeros(1)).device
-    scores: dict[str, list[float]] = {}
-    rows = []
-    for one in examples:
-        one = _to(one, device)
-        target = one.target.abs()
-        images = {"": network(one.scan).image.abs(), "zf_": ZeroFilled()(one.scan).image.abs()}
-        for prefix, image in images.items():
-            for name, metric in METRICS.items():
-                scores.setdefault(prefix + name, []).append(float(metric(image, target).mean()))
-        rows.append(tuple(x[0, 0].cpu() for x in (images["zf_"], images[""], target)))
-    if picture is not None:
-        panel.write(picture, rows[:8])
-    return {name: float(np.mean(values)) for name, values in scores.items()}
+    values: dict[str, list[float]] = {}
+    for one in checked:
+        estimate = network(one.scan)
+        row = {"loss": loss(estimate, one, terms, labels).reshape(1), **scores(estimate, one, labels)}
+        for name, value in row.items():
+            values.setdefault(name, []).extend(value.tolist())
+    means = {name: [v for v in each if math.isfinite(v)] for name, each in values.items()}
+    return {name: float(np.mean(each)) if each else math.nan for name, each in means.items()}
 
 
-def _loaded(examples: Examples, order: range, workers: int) -> Iterator[Example]:
-    """The batches `order` of `examples`, prepared in the background."""
-    loader = torch.utils.data.DataLoader(
-        examples,
-        batch_size=None,
-        sampler=order,
-        num_workers=workers,
-        prefetch_factor=8 if workers else None,
-        collate_fn=_as_it_is,  # type: ignore[arg-type]
-    )
-    return iter(loader)
+def _steps(options: Options, source: Source, team: Team) -> int:
+    if options.epochs is None:
+        return options.steps
+    seen = options.batch * options.optimiser.accumulate * team.world
+    return max(round(options.epochs * len(source) / seen), 1)
 
 
-def _as_it_is(batch: Example) -> Example:
-    return batch
+def _first(options: Options, device: torch.device) -> First | None:
+    if options.network.first is None:
+        return None
+    trained = store.load(options.network.first, device)
+    if store.describe(trained.name).task != "reconstruction":
+        raise InputError(f"option network.first: {options.network.first} holds {trained.name}, which makes no images")
+    return first_stage(trained.network, Preparation.from_json(trained.preparation))
 
 
-def _to(batch: Example, device: torch.device) -> Example:
-    values = {f.name: getattr(batch.scan, f.name) for f in dataclasses.fields(Scan)}
-    scan = Scan(**{name: None if x is None else x.to(device) for name, x in values.items()})
-    return Example(scan, batch.target.to(device), batch.scale.to(device))
+def _validation(options: Options, device: torch.device, first: First | None) -> Iterable[Example]:
+    source = opened(options, "validation")
+    count = options.validation.examples or len(source)
+    return examples(Batches(source, options, "validation", 1), range(count), 0, device, first)
 
 
-def _schedule(step: int, options: Options) -> float:
-    """Linear warm-up, then half a cosine to zero."""
-    warm_up = options.optimiser.warm_up
+def _staged(run: Run, options: Options) -> Loss:
+    """The terms of the loss at this step; only the parameters of its stage learn."""
+    for stage in options.stages:
+        if run.step < stage.until:
+            terms, trains = stage.loss, stage.trains
+            break
+    else:
+        terms, trains = options.loss, ()
+    for name, parameter in run.network.named_parameters():
+        parameter.requires_grad_(name.startswith(trains) if trains else True)
+    return terms
+
+
+def _dtype(options: Options) -> torch.dtype:
+    return torch.float16 if options.precision == "float16" else torch.bfloat16
+
+
+def _seed(seed: int, batch: int, rank: int) -> None:
+    """Dropout draws the same in a run that was killed and in one that was not."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, batch, rank]).generate_state(1, np.uint64)[0] >> 1))
+
+
+@contextlib.contextmanager
+def _unshared(network: nn.Module) -> Iterator[None]:
+    """Gradients stay in this process, until the last part of a step."""
+    with network.no_sync() if isinstance(network, nn.parallel.DistributedDataParallel) else contextlib.nullcontext():
+        yield
+
+
+def _check_loss(value: torch.Tensor, run: Run, batch: Example, folder: Path) -> None:
+    if not bool(torch.isfinite(value)):
+        raise InputError(
+            f"the loss of step {run.step} is {value.item()}, of {', '.join(batch.names)}; "
+            f"the last checkpoint before it stays in {folder}"
+        )
+
+
+def _update(run: Run, clip: float) -> None:
+    """One step of the optimiser, left out where the gradient is not finite."""
+    run.scaler.unscale_(run.optimiser)
+    norm = nn.utils.clip_grad_norm_(run.network.parameters(), clip)
+    if run.scaler.is_enabled() or bool(torch.isfinite(norm)):
+        run.scaler.step(run.optimiser)
+        run.average.update_parameters(run.network)
+    run.scaler.update()
+
+
+def _schedule(step: int, steps: int, options: Options) -> float:
+    """Share of the learning rate: linear warm-up, then as the optimiser's `schedule` says."""
+    warm_up, kind = options.optimiser.warm_up, options.optimiser.schedule
     if step < warm_up:
         return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(options.steps - warm_up, 1)))
+    if kind == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
+    return math.sqrt(max(warm_up, 1) / (step + 1)) if kind == "inverse_sqrt" else 1.0
 
 
-def _save(
-    folder: Path, step: int, options: Options, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
-) -> None:
-    """The whole state of the run; written beside the last one and renamed, so that a full disk costs no checkpoint."""
+def _validated(run: Run, checked: Sequence[Example], options: Options, source: Source, log: Log, folder: Path) -> bool:
+    """Log a validation; whether the run is to stop early."""
+    result = validate(run.average.module, checked, options.loss, source.labels)
+    trained, run.losses = float(np.mean(run.losses)), []
+    log.row({"step": run.step, "train loss": trained, **{name: round(v, 6) for name, v in result.items()}})
+    with torch.no_grad():
+        pictures = [panel.picture(run.average.module(one.scan), one, source.labels) for one in checked[:8]]
+    panel.write(folder / f"step{run.step:06d}.png", pictures)
+    log.pictures(run.step, pictures)
+    if not options.early.patience:
+        return False
+    metric = options.early.metric
+    if metric not in result:
+        raise InputError(f"option early.metric: no {metric!r} among {', '.join(result)}")
+    value = -result[metric] if metric.startswith(HIGHER) else result[metric]
+    if value < run.best:
+        run.best, run.since = value, 0
+        _write(run.average.state_dict(), folder / "best.pt")
+    else:
+        run.since += 1
+    return run.since >= options.early.patience
+
+
+def _save(folder: Path, options: Options, run: Run) -> None:
+    """The whole state of the run."""
     state = {
-        "step": step,
-        "network": network.state_dict(),
-        "average": average.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "random": torch.get_rng_state(),
+        "step": run.step,
+        "network": run.network.state_dict(),
+        "average": run.average.state_dict(),
+        "optimiser": run.optimiser.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "early": [run.best, run.since],
+        "losses": run.losses,
         "trains": _trains(options),
     }
-    partial = folder / ".checkpoint.partial"
-    torch.save(state, partial)
-    os.replace(partial, folder / "checkpoint.pt")
+    _write(state, folder / "checkpoint.pt")
+
+
+def _write(state: Any, path: Path) -> None:
+    """Written beside the last one, then renamed: a full disk costs no checkpoint."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch says RuntimeError when a write fails
+        partial.unlink(missing_ok=True)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        kept = "; the one before it is kept" if path.exists() else ""
+        raise InputError(f"cannot write the checkpoint {path}: {reason}{kept}") from None
 
 
 def _started(options: Options) -> nn.Module:
@@ -205,68 +323,66 @@ def _started(options: Options) -> nn.Module:
     return trained.network
 
 
-def _resume(
-    folder: Path, options: Options, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
-) -> int:
-    """The step to go on from; 0 where there is no checkpoint."""
+def _resume(folder: Path, options: Options, run: Run) -> None:
     path = folder / "checkpoint.pt"
     if not path.exists():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["trains"] != _trains(options):
+        return
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}); to start anew, remove it") from None
+    if state.get("trains") != _trains(options):
         raise InputError(
-            f"{path} was made with other options (network, preparation, simulated, seed or batch); "
-            f"they are in {folder / 'options.json'}; to start anew, choose another folder"
+            f"{path} was made with other options (network, data, preparation, optimiser, seed or batch); "
+            f"to start anew, choose another folder"
         )
-    network.load_state_dict(state["network"])
-    average.load_state_dict(state["average"])
-    optimiser.load_state_dict(state["optimiser"])
-    torch.set_rng_state(state["random"])
-    return int(state["step"])
+    run.network.load_state_dict(state["network"])
+    run.average.load_state_dict(state["average"])
+    run.optimiser.load_state_dict(state["optimiser"])
+    run.scaler.load_state_dict(state["scaler"])
+    run.step, (run.best, run.since), run.losses = state["step"], state["early"], state["losses"]
 
 
 def _trains(options: Options) -> str:
-    """A digest of the options that may not change within a run; length, threads and folders may."""
-    fixed = (options.network, options.preparation, options.simulated, options.seed, options.batch)
-    text = json.dumps([dataclasses.asdict(x) if dataclasses.is_dataclass(x) else x for x in fixed])
-    return hashlib.sha256(text.encode()).hexdigest()
+    """A digest of the options that may not change within a run; its length, threads and folders may."""
+    free = ("weights", "folder", "data", "licence", "validation", "steps", "epochs", "save_every", "workers", "threads")
+    kept = {
+        k: v
+        for k, v in dataclasses.asdict(options).items()
+        if k not in (*free, "log", "device", "compile", "early", "compare")
+    }
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _named(network: Network) -> Network:
-    """`network` without the place on this machine where its start lies."""
-    return dataclasses.replace(network, start=None if network.start is None else Path(network.start).name)
+    """`network` without the places on this machine where other weights lie."""
+    start, first = (None if path is None else Path(path).name for path in (network.start, network.first))
+    return dataclasses.replace(network, start=start, first=first)
 
 
-def _log(path: Path, row: dict[str, Any]) -> None:
-    new = not path.exists()
-    with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def _write_weights(options: Options, network: nn.Module, scores: dict[str, float], training: Sequence[Volume]) -> Path:
+def _write_weights(options: Options, network: nn.Module, result: dict[str, float], source: Source) -> None:
     """The weights file: averaged weights, how to prepare their input, and where they come from."""
     path = Path(options.weights)
     path.parent.mkdir(parents=True, exist_ok=True)
     provenance = {
-        "data": sorted(v.name for v in training),
+        "data": list(source.subjects),
         "licence": options.licence,
         "command": "python -m training fit, with the options below",
         "options": dataclasses.asdict(
             dataclasses.replace(options, data=None, folder="", weights=path.name, network=_named(options.network))
         ),
-        "scores": {name: round(value, 4) for name, value in scores.items()},
+        "scores": {name: round(value, 4) for name, value in result.items() if math.isfinite(value)},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
+    task = store.describe(options.network.name).task
     store.save(
         path,
         network,
         name=options.network.name,
         options=options.network.options,
         preparation=options.preparation.to_json(),
+        units=UNITS if task == "quantitative" else None,
+        labels=source.labels if task in ("segmentation", "joint") else None,
         provenance=provenance,
     )
-    print(f"wrote {path}")
-    return path
+    print(f"wrote {path}", flush=True)

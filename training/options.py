@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from mrnets import store
 from mrnets.errors import InputError, unknown
-from mrnets.prepare import Preparation
+from mrnets.preparation import Preparation
 from training import data as sets
 from training.data import Split
 from training.typed import build
@@ -233,6 +233,8 @@ class Options:
     optimiser: Optimiser = field(default_factory=Optimiser)
     validation: Validation = field(default_factory=Validation)
     early: Early = field(default_factory=Early)
+    compare: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Options of networks by their names, for `python -m training compare`."""
     steps: int = 10000
     """Of the optimiser; `epochs`, where given, says it instead."""
     epochs: float | None = None
@@ -285,7 +287,8 @@ def _check(options: Options) -> None:
     """What types do not say."""
     from mrnets.physics import masks
 
-    store.bind(options.network.name, **options.network.options)
+    for name, values in {options.network.name: options.network.options, **options.compare}.items():
+        store.bind(name, **values)
     sets.bind(options.reader.name, "read", options.reader.options)
     known = [name for name in masks.__all__ if name.endswith(("1d", "2d"))]
     for name in (*options.masks.names, *options.simulated.masks):

@@ -1,0 +1,222 @@
+"""From samples to examples: which slices make a batch, and how they are augmented, masked and prepared.
+
+Batch n of a run is the same in every process and on every machine. `prepare` is the scanner's. Axes: `mrnets.contract`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from mrnets.contract import Estimate, Raw, Scan
+from mrnets.physics.arrays import Array
+from mrnets.physics.coils import reduce
+from mrnets.physics.fourier import fftc, ifftc
+from mrnets.physics.relaxation import MAPS, fit
+from mrnets.preparation import Preparation
+from mrnets.prepare import Prepared, combine, prepare, prepare_image, restore
+from training.augment import augmented
+from training.data import Example, Part, Sample, Source
+from training.options import Options
+from training.undersample import masked
+
+__all__ = ["Batches", "examples", "first_stage", "prepared", "to_device"]
+
+First = Callable[[Raw], Array]
+"""The first of two stages: restored images (batch, echo, y, x) of a masked scan."""
+
+_STREAMS: dict[Part, int] = {"train": 0, "validation": 1, "test": 2}
+EXPLAINED = 0.9
+"""A simulated scan whose sensitivities explain less of the coil images than this teaches nothing: too few calibration
+lines, too many coils, too much noise, and most of the object cut out of the maps."""
+
+
+@dataclass(frozen=True)
+class Batches(torch.utils.data.Dataset[Sample]):
+    """Batch n of a part of a data set, of one of several processes; as it was measured."""
+
+    source: Source
+    options: Options
+    part: Part
+    batch: int
+    rank: int = 0
+    world: int = 1
+
+    def positions(self, n: int) -> list[int]:
+        """Of the elements of batch n in the whole run; several processes see what one would with all their batches."""
+        start = (n * self.world + self.rank) * self.batch
+        return list(range(start, start + self.batch))
+
+    def __getitem__(self, n: int) -> Sample:
+        positions = self.positions(n)
+        return self.source.take([self._number(p) for p in positions], self._rng(positions[0]))
+
+    def finish(self, sample: Sample, n: int, device: torch.device | str, first: First | None = None) -> Example:
+        """Batch n augmented (in training), masked and prepared, all on `device`."""
+        sample, positions = to_device(sample, device), self.positions(n)
+        noise_free = sample.coil_images is not None
+        if self.part == "train":
+            sample = augmented(sample, self.options.augmentation, self._rng(positions[0], 1))
+            rngs = [self._rng(p, 2) for p in positions]
+        else:
+            volumes = sample.volumes or tuple(map(str, positions))
+            rngs = [self._rng(zlib.crc32(volume.encode()), 2) for volume in volumes]
+        return _finished(masked(sample, self.options.masks, rngs), self.options.preparation, noise_free, first)
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng([self.options.seed, _STREAMS[self.part], *key])
+
+    def _number(self, position: int) -> int:
+        """Training goes through the data in an order of its own in each epoch; else evenly spaced."""
+        size = len(self.source)
+        if self.part == "train":
+            return int(_order(self.options.seed, position // size, size)[position % size])
+        count = self.options.validation.examples or size
+        return position * size // count % size
+
+
+def examples(
+    batches: Batches,
+    order: range,
+    workers: int,
+    device: torch.device | str,
+    first: First | None = None,
+) -> Iterator[Example]:
+    """The batches `order`, read (and, for a CPU, finished) by `workers` processes, ahead of the network."""
+    in_workers = workers > 0 and torch.device(device).type == "cpu" and first is None
+    loader = torch.utils.data.DataLoader(
+        _Finished(batches) if in_workers else batches,
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        prefetch_factor=8 if workers else None,
+        pin_memory=False,
+        collate_fn=_as_it_is,
+    )
+    for n, one in zip(order, loader, strict=True):
+        yield one if in_workers else batches.finish(one, n, device, first)
+
+
+@dataclass(frozen=True)
+class _Finished(torch.utils.data.Dataset[Example]):
+    batches: Batches
+
+    def __getitem__(self, n: int) -> Example:
+        return self.batches.finish(self.batches[n], n, "cpu")
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _order(seed: int, epoch: int, size: int) -> Array:
+    key = (seed, epoch, size)
+    if key not in _orders:
+        _orders.clear()
+        _orders[key] = np.random.default_rng([seed, 9, epoch]).permutation(size)
+    return _orders[key]
+
+
+_orders: dict[tuple[int, int, int], Array] = {}
+"""The permutation of this epoch, so that each sample does not shuffle the data set."""
+
+
+def _finished(sample: Sample, preparation: Preparation, noise_free: bool, first: First | None) -> Example:
+    """`sample`, masked, as what the network takes and what it should give. Tensors stay on their device."""
+    weight = torch.ones(len(sample.names))
+    if sample.raw is None:
+        ready = prepare_image(sample.image, preparation)
+        device = ready.scale.device
+        return Example(
+            scan=ready.scan, names=sample.names, labels=sample.labels, region=sample.region, weight=weight.to(device)
+        )
+    image = None if first is None else first(sample.raw)
+    ready, target, explained = prepared(sample.raw, sample.coil_images, preparation, image)
+    if noise_free:
+        weight = (explained > EXPLAINED).float()
+    return Example(
+        scan=ready.scan,
+        names=sample.names,
+        target=target,
+        maps=_maps(sample, target, ready),
+        labels=sample.labels,
+        region=sample.region,
+        weight=weight.to(target.device),
+    )
+
+
+def _maps(sample: Sample, target: Array, ready: Prepared) -> dict[str, Array]:
+    """The known maps, and for the others the fit to the target."""
+    assert sample.raw is not None
+    if sample.raw.echo_times is None or target.shape[1] < 2:
+        return {}
+    fitted = dict(zip(MAPS, fit(target, sample.raw.echo_times).unbind(1), strict=True))
+    known = {name: m / ready.scale[:, None, None] if name == "S0" else m for name, m in sample.maps.items()}
+    return {**fitted, **known}
+
+
+def prepared(
+    raw: Raw, coil_images: Array, preparation: Preparation, image: Array | None = None
+) -> tuple[Prepared, Array, Array]:
+    """A scan and its fully sampled coil images (batch, echo, coil, y, x), prepared alike: the scan, the target
+    (batch, echo, y, x) in its scale, and (batch,) the share of the coil images' energy that the sensitivities explain.
+
+    The coil images travel as further echoes, so that whatever mixes the coils of the one mixes those of the other. The
+    target is their optimal combination with the sensitivities that the network gets, or their root sum of squares.
+    `image`: as in `prepare`.
+    """
+    both = dataclasses.replace(raw, kspace=torch.cat((raw.kspace, fftc(coil_images)), dim=1))
+    ahead = prepare(both, dataclasses.replace(preparation, normalisation="none"), image=image)
+    echoes, kspace, sens = raw.kspace.shape[1], ahead.scan.kspace, ahead.scan.sens
+    mixed = dataclasses.replace(
+        raw,
+        kspace=kspace[:, :echoes],
+        mask=ahead.scan.mask,
+        calibration=ahead.scan.calibration,
+        sens=sens,
+        noise=None,
+        whitened=preparation.whiten != "none",
+        compressed=None if kspace.shape[-3] == raw.kspace.shape[-3] else preparation.compression,
+        sens_method="given",
+    )
+    ready = prepare(mixed, dataclasses.replace(preparation, whiten_scale=1.0))
+    scale = ready.scale[:, None, None, None]
+    started = None if ahead.scan.image is None else ahead.scan.image / scale
+    full = ifftc(kspace[:, echoes:])
+    target = combine(full, sens, preparation.combination)
+    explained = torch.ones(len(target), device=target.device)
+    if sens is not None:
+        seen = reduce(full, sens)
+        explained = torch.sum(seen.abs() ** 2, dim=(1, 2, 3)) / torch.sum(full.abs() ** 2, dim=(1, 2, 3, 4))
+    return dataclasses.replace(ready, scan=dataclasses.replace(ready.scan, image=started)), target / scale, explained
+
+
+def first_stage(network: Callable[[Scan], Estimate], preparation: Preparation) -> First:
+    """`First` of a trained reconstruction network and the preparation of its weights file."""
+
+    @torch.no_grad()
+    def images(raw: Raw) -> Array:
+        own = prepare(raw, preparation)
+        image = restore(network(own.scan), own).image
+        assert image is not None
+        return image
+
+    return images
+
+
+def to_device(value: Any, device: torch.device | str) -> Any:
+    """A dataclass of tensors, dictionaries of them and plain values, with all tensors on `device`."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changes = {f.name: to_device(getattr(value, f.name), device) for f in dataclasses.fields(value)}
+        return dataclasses.replace(value, **changes)
+    if isinstance(value, dict):
+        return {key: to_device(v, device) for key, v in value.items()}
+    return value

@@ -1,0 +1,43 @@
+"""Several networks trained alike, on the same scans in the same order, and scored side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from mrnets import store
+from mrnets.errors import unknown
+from training.evaluate import evaluate
+from training.loop import fit
+from training.options import Options
+
+__all__ = ["compare"]
+
+
+def compare(names: Sequence[str], options: Options) -> list[Path]:
+    """Fit each network of `names` ("all": every one of the recipe's task that has weights) with the settings of
+    `options`, the network's own options from `options.compare`; then evaluate them together. Their weights files.
+
+    Each run has a folder and a weights file of its own below `options.folder`, and one that is done is not repeated.
+    """
+    known = [n for n in store.names() if n not in ("cgsense", "zerofilled")]
+    if list(names) == ["all"]:
+        task = store.describe(options.network.name).task
+        names = [n for n in known if store.describe(n).task == task]
+    for name in names:
+        if name not in known:
+            raise unknown("network", name, known)
+    paths = [_fitted(name, options) for name in names]
+    evaluate([str(path) for path in paths], options, part="validation", folder=options.folder)
+    return paths
+
+
+def _fitted(name: str, options: Options) -> Path:
+    path = Path(options.folder) / f"{name}.safetensors"
+    if path.exists():
+        return path
+    print(f"{name}:", flush=True)
+    own = dataclasses.replace(options.network, name=name, options=dict(options.compare.get(name, {})))
+    fit(dataclasses.replace(options, network=own, weights=str(path), folder=str(Path(options.folder) / name)))
+    return path

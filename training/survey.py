@@ -1,0 +1,90 @@
+"""What a run would do, before it does it: problems of its data set, its bound options, parameters and memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mrnets.errors import InputError
+from training import data
+from training.batches import Batches, examples
+from training.data import PARTS
+from training.losses import loss
+from training.options import Options
+from training.tasks import fitted, opened
+
+__all__ = ["described", "problems"]
+
+
+def problems(options: Options) -> Iterator[str]:
+    """One sentence for everything that is missing or malformed in the data set, or does not fit the recipe."""
+    folder = Path(str(options.data))
+    if not folder.is_dir():
+        yield f"{folder}: no such folder"
+        return
+    check = data.bind(options.reader.name, "check", options.reader.options)
+    found = list(check(folder, options.reader.split, settings=options.simulated, slices=options.preparation.slices))
+    yield from found
+    if found:
+        return
+    for part in PARTS[:2]:
+        try:
+            source = opened(options, part)
+            batches = Batches(source, dataclasses.replace(fitted(options, source)), part, 1)
+            next(examples(batches, range(1), 0, "cpu"))
+        except InputError as error:
+            yield f"{part}: {error}"
+
+
+def described(options: Options) -> str:
+    """The bound options as YAML, the parameters, and the memory of one training step, which is run."""
+    import yaml
+
+    from training.loop import built
+
+    source = opened(options, "train")
+    options = fitted(options, source)
+    source = opened(options, "train")
+    device = torch.device(options.device)
+    run = built(options, device)
+    before = _memory(device)
+    batch = next(examples(Batches(source, options, "train", options.batch), range(1), 0, device))
+    loss(run.network(batch.scan), batch, options.loss, source.labels).backward()
+    run.optimiser.step()
+    used = _memory(device) - before
+    parameters = sum(p.numel() for p in run.network.parameters())
+    slices = {part: _count(options, part) for part in PARTS}
+    return "\n".join(
+        (
+            yaml.safe_dump(_plain(dataclasses.asdict(options)), sort_keys=False).rstrip(),
+            "---",
+            f"parameters {parameters:,}",
+            "slices     " + ", ".join(f"{part} {count}" for part, count in slices.items()),
+            f"memory     {used / 2**20:,.0f} MiB more for one step of batch {options.batch} on {device}",
+        )
+    )
+
+
+def _count(options: Options, part: data.Part) -> int:
+    try:
+        return len(opened(options, part))
+    except InputError:
+        return 0
+
+
+def _memory(device: torch.device) -> int:
+    """The most that this process has used so far, bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,87 @@
+"""What a network must be for a data set: options that the data decide are filled in, and contradictions are named."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrnets import store
+from mrnets.errors import InputError
+from training import data
+from training.data import Part, Sample, Source
+from training.options import Options
+
+__all__ = ["fitted", "opened"]
+
+
+def opened(options: Options, part: Part) -> Source:
+    """The part of the data set that the options name. Raises InputError, also where it is empty."""
+    read = data.bind(options.reader.name, "read", options.reader.options)
+    folder = None if options.data is None else Path(options.data)
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"data: no folder {folder}")
+    if folder is None and options.reader.name != "simulated":
+        raise InputError(f"reader {options.reader.name} needs a folder: data=FOLDER")
+    source: Source = read(
+        folder, part, options.reader.split, settings=options.simulated, slices=options.preparation.slices
+    )
+    if len(source) == 0:
+        where = folder or options.reader.name
+        raise InputError(f"{where}: no slices for {part}; check reader.split and {options.reader.name}'s files")
+    return source
+
+
+def fitted(options: Options, source: Source | None = None) -> Options:
+    """`options` with the network's numbers of coils, contrasts, classes and slices as the data and the preparation have
+    them. Raises InputError where the recipe says otherwise, or the network's task is none of the data's."""
+    name = options.network.name
+    bound = store.bind(name, **options.network.options)
+    if name == "unet3d" and options.preparation.slices == 1:
+        options = dataclasses.replace(options, preparation=dataclasses.replace(options.preparation, slices=3))
+        source = None
+    source = source or opened(options, "train")
+    sample = source.take([0], np.random.default_rng(options.seed))
+    _check_task(store.describe(name).task, sample, options)
+    preparation, wanted = options.preparation, {}
+    if sample.image is not None:
+        wanted["contrasts"] = sample.image.shape[1]
+        preparation = dataclasses.replace(preparation, contrasts=sample.image.shape[1])
+    if sample.labels is not None:
+        wanted["classes"] = len(source.labels)
+        one_each = len(source.labels) > 1 and source.labels[0] == "background"
+        preparation = dataclasses.replace(preparation, classes="exclusive" if one_each else "overlapping")
+    if "coils" in bound:
+        assert sample.raw is not None
+        wanted["coils"] = preparation.coils or sample.raw.kspace.shape[-3]
+        preparation = dataclasses.replace(preparation, coils=wanted["coils"])
+    filled = {key: value for key, value in wanted.items() if key in bound}
+    for key, value in filled.items():
+        if options.network.options.get(key, value) != value:
+            raise InputError(
+                f"option network.options.{key} is {options.network.options[key]}, but the data have {value}"
+            )
+    network = dataclasses.replace(options.network, options={**options.network.options, **filled})
+    return dataclasses.replace(options, network=network, preparation=preparation)
+
+
+def _check_task(task: str, sample: Sample, options: Options) -> None:
+    has: dict[str, Any] = {
+        "reconstruction": sample.raw is not None,
+        "quantitative": sample.raw is not None and sample.raw.echo_times is not None,
+        "segmentation": sample.image is not None and sample.labels is not None,
+        "joint": sample.raw is not None and sample.labels is not None,
+    }
+    if not has[task]:
+        lacks = {
+            "reconstruction": "k-space",
+            "quantitative": "k-space with echo times",
+            "segmentation": "images with labels",
+            "joint": "k-space with labels",
+        }
+        raise InputError(
+            f"network {options.network.name} ({task}) needs {lacks[task]}, "
+            f"which the reader {options.reader.name} does not give"
+        )

@@ -1,0 +1,74 @@
+"""Processes that train one network together, as `torchrun` starts them: one for each device, on one machine or many."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import distributed, nn
+
+from mrnets.errors import InputError
+
+__all__ = ["Team", "join"]
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among `world` processes."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return self.rank == 0
+
+    def share(self, network: nn.Module, *, some_frozen: bool) -> nn.Module:
+        """`network` so that its gradients become the mean over all processes; unchanged if there is but one."""
+        if self.world == 1:
+            return network
+        devices = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(network, devices, find_unused_parameters=some_frozen)
+
+    def wait(self) -> None:
+        """Until all processes have come here."""
+        if self.world > 1:
+            distributed.barrier()
+
+    def agreed(self, value: bool) -> bool:
+        """What the first process says."""
+        if self.world == 1:
+            return value
+        told = torch.tensor([int(value)], device=self.device)
+        distributed.broadcast(told, src=0)
+        return bool(told.item())
+
+    def leave(self) -> None:
+        """Let go of the others."""
+        if self.world > 1:
+            distributed.destroy_process_group()
+
+
+def join(device: str) -> Team:
+    """The team that torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK) describes; alone without one.
+
+    Raises InputError for a device that cannot be had.
+    """
+    world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"option device: no such device: {device!r}; use cpu, cuda, cuda:1 and so on") from None
+    if wanted.type == "cuda":
+        index = local if world > 1 or wanted.index is None else wanted.index
+        if index >= torch.cuda.device_count():
+            raise InputError(f"option device: cuda:{index} wanted, but torch finds {torch.cuda.device_count()} devices")
+        wanted = torch.device("cuda", index)
+        torch.cuda.set_device(wanted)
+    if world == 1:
+        return Team(0, 1, wanted)
+    distributed.init_process_group("nccl" if wanted.type == "cuda" else "gloo")
+    return Team(distributed.get_rank(), distributed.get_world_size(), wanted)
