@@ -31,7 +31,7 @@ class Preparation:
 
     whiten: Whitening = "covariance"
     """"covariance": by the measured noise, left as it is where none was measured; "periphery": where none was measured,
-    by the noise at the periphery of k-space; "none": the network wants unwhitened data."""
+    by the noise at the periphery of k-space of the first echo; "none": the network wants unwhitened data."""
     patch_start: Plane | None = None
     """"periphery": the first sample of the patch of k-space that holds noise, (y, x) from its corner; None: the patch
     is found, as far inwards as there is no signal (`physics.whiten.periphery_covariance`)."""

@@ -205,7 +205,9 @@ def _whitened(raw: Raw, preparation: Preparation) -> Raw:
 
 def _periphery(raw: Raw, preparation: Preparation) -> Array:
     start, length = preparation.patch_start, preparation.patch_length
-    return whiten.periphery_covariance(raw.kspace, start=start, length=length)
+    return whiten.periphery_covariance(
+        raw.kspace[:, :1], start=start, length=length
+    )  # of the first echo, as calibration
 
 
 def _compressed(raw: Raw, preparation: Preparation) -> Raw:

@@ -1,7 +1,7 @@
 """Preparation: what earlier stages did is completed, or refused; and the way back to scanner units."""
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -10,7 +10,20 @@ import torch
 from mrnets.contract import Estimate, Raw
 from mrnets.errors import InputError
 from mrnets.physics import simulate
-from mrnets.prepare import Preparation, compress_raw, prepare, restore, sense_raw, to_torch, whiten_raw
+from mrnets.physics.normalise import Normalisation
+from mrnets.prepare import (
+    Preparation,
+    combine,
+    compress_raw,
+    crop_raw,
+    prepare,
+    prepare_blocks,
+    prepare_image,
+    restore,
+    sense_raw,
+    to_torch,
+    whiten_raw,
+)
 
 COILS, Y, X = 6, 48, 40
 
@@ -198,3 +211,271 @@ def test_read_only_arrays_are_taken(raw: Raw) -> None:
     kspace = raw.kspace.copy()
     kspace.flags.writeable = False
     assert to_torch(dataclasses.replace(raw, kspace=kspace)).kspace.dtype == torch.complex64
+
+
+NORMALISATIONS = get_args(Normalisation)
+
+
+@pytest.mark.parametrize("domain", ["image", "kspace"])
+@pytest.mark.parametrize("method", NORMALISATIONS)
+def test_every_normalisation_of_kspace_is_a_scale_and_comes_back(raw: Raw, method: str, domain: str) -> None:
+    plain = prepare(raw, Preparation(normalisation="none"))
+    prepared = prepare(raw, Preparation(normalisation=method, normalise=domain))  # type: ignore[arg-type]
+    ratio = plain.scan.kspace / prepared.scan.kspace
+    sampled = plain.scan.kspace != 0
+    scale = prepared.scale[:, None, None, None, None].expand_as(ratio)[sampled]
+    torch.testing.assert_close(ratio[sampled], scale.to(ratio.dtype), rtol=1e-4, atol=0)
+    images = [(x.scan.sens.conj() * _images(x.scan.kspace)).sum(-3) for x in (plain, prepared)]
+    back = [restore(Estimate(image=i), p).image for i, p in zip(images, (plain, prepared), strict=True)]
+    torch.testing.assert_close(back[1], back[0], rtol=1e-4, atol=1e-4 * float(back[0].abs().max()))
+    values = images[0].abs() if domain == "image" else plain.scan.kspace[sampled].reshape(2, 1, -1).abs()
+    values = values.flatten(1)
+    low, high = values.amin(1), values.amax(1)
+    expected = {
+        "max": high,
+        "minmax": high - low,
+        "grayscale": (high - low) / 255,
+        "mean_std": values.std(1),
+        "mean_var": values.var(1),
+    }
+    torch.testing.assert_close(prepared.scale, expected.get(method, torch.ones(2)), rtol=1e-4, atol=0)
+
+
+def test_rss_normalises_by_the_root_sum_of_squares(raw: Raw) -> None:
+    prepared = prepare(raw, Preparation(combination="rss"))
+    combined = combine(_images(prepared.scan.kspace), prepared.scan.sens, "rss")
+    assert combined.dtype == torch.complex64
+    torch.testing.assert_close(combined.real.amax(dim=(1, 2, 3)), torch.ones(2))
+    expected = (_images(prepared.scan.kspace).abs() ** 2).sum(-3).sqrt()
+    torch.testing.assert_close(combined.real, expected)
+
+
+def test_a_network_with_sensitivities_of_its_own_does_not_see_those_of_the_chain(raw: Raw) -> None:
+    preparation = Preparation(sens="none")
+    without = prepare(raw, preparation)
+    given = prepare(sense_raw(whiten_raw(to_torch(raw), torch.from_numpy(raw.noise))), preparation)
+    torch.testing.assert_close(given.scan.kspace, without.scan.kspace)
+    torch.testing.assert_close(given.phase, without.phase)
+
+
+@pytest.mark.parametrize("scale", [0.5, 30.0])
+def test_the_scale_of_whitened_noise_is_for_the_network_alone(raw: Raw, scale: float) -> None:
+    """Whoever whitens, k-space has it; what comes back has not."""
+    plain = prepare(raw, Preparation(normalisation="none"))
+    preparation = Preparation(normalisation="none", whiten_scale=scale)
+    staged = whiten_raw(to_torch(raw), torch.from_numpy(raw.noise))
+    for data in (raw, staged):
+        prepared = prepare(data, preparation)
+        torch.testing.assert_close(prepared.scan.kspace, scale * plain.scan.kspace, rtol=1e-4, atol=1e-3)
+        images = [Estimate(image=x.scan.kspace[:, :, 0]) for x in (plain, prepared)]
+        back = [restore(i, p).image for i, p in zip(images, (plain, prepared), strict=True)]
+        torch.testing.assert_close(back[1], back[0], rtol=1e-4, atol=1e-4 * float(back[0].abs().max()))
+    unwhitened = dataclasses.replace(raw, noise=None)
+    torch.testing.assert_close(
+        prepare(unwhitened, preparation).scan.kspace, prepare(unwhitened, Preparation(normalisation="none")).scan.kspace
+    )
+
+
+def test_noise_from_a_patch_whitens(raw: Raw) -> None:
+    rng = np.random.default_rng(3)
+    factor = np.linalg.cholesky(raw.noise)
+    noise = factor @ (rng.normal(size=(2, 1, Y, COILS, X)) + 1j * rng.normal(size=(2, 1, Y, COILS, X))) / 2**0.5
+    kspace = np.swapaxes(noise, -3, -2).astype(np.complex64)
+    kspace[..., 20:, :] *= 100  # signal, where the patch is not
+    patched = dataclasses.replace(raw, kspace=kspace, noise=None, mask=np.ones_like(raw.mask))
+    preparation = Preparation(whiten="periphery", patch_start=(0, 4), patch_length=(18, 32), normalisation="none")
+    white = prepare(patched, preparation).scan.kspace[..., :18, 4:36]
+    samples = white.moveaxis(2, 0).reshape(COILS, -1)
+    covariance = samples @ samples.mH / samples.shape[1]
+    torch.testing.assert_close(covariance, torch.eye(COILS) + 0j, atol=0.02, rtol=0)
+
+
+def test_compression_takes_the_lines_window_and_alignment_of_the_preparation(raw: Raw) -> None:
+    unwhitened = to_torch(dataclasses.replace(raw, noise=None))
+    options: dict[str, Any] = {"lines": 8, "window": 3, "align": False}
+    expected = compress_raw(unwhitened, 4, "gdcc", **options)
+    preparation = Preparation(
+        coils=4,
+        sens="none",
+        compression="gdcc",
+        compression_lines=8,
+        compression_window=3,
+        compression_align=False,
+        normalisation="none",
+    )
+    prepared = prepare(unwhitened, preparation)
+    torch.testing.assert_close(prepared.scan.kspace, expected.kspace, rtol=1e-4, atol=1e-4)
+    for name, value in {"lines": None, "window": 5, "align": True}.items():  # each of them matters
+        other = compress_raw(unwhitened, 4, "gdcc", **{**options, name: value})
+        assert not torch.allclose(other.kspace, expected.kspace, rtol=1e-3, atol=1e-3)
+
+
+def _object(shape: tuple[int, int]) -> Any:
+    """(y, x) complex, with nothing near the edges of k-space or of the image."""
+    y, x = np.meshgrid(*((np.arange(n) - n // 2) / n for n in shape), indexing="ij")
+    return torch.from_numpy((np.exp(-60 * ((x - 0.05) ** 2 + y**2)) * (1 + 0.5j * x)).astype(np.complex64))
+
+
+def _kspace(image: Any) -> Any:
+    axes = (-2, -1)
+    return torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(image, dim=axes), norm="ortho"), dim=axes)
+
+
+@pytest.mark.parametrize(("image", "kspace"), [((100, 31), None), (None, (24, 100)), ((40, 32), (24, 23))])
+def test_crops_come_back_on_the_whole_grid(image: Any, kspace: Any) -> None:
+    """Of a fully sampled object that fits into both crops, all comes back, where it was."""
+    full = _object((48, 40))
+    raw = Raw(kspace=_kspace(full)[None, None, None], mask=torch.ones(1, 1, 1, 48, 40, dtype=torch.bool))
+    prepared = prepare(raw, Preparation(sens="none", image_crop=image, kspace_crop=kspace))
+    view = (48, 40) if image is None else (min(image[0], 48), min(image[1], 40))
+    size = view if kspace is None else (min(kspace[0], view[0]), min(kspace[1], view[1]))
+    assert tuple(prepared.scan.kspace.shape[-2:]) == tuple(prepared.scan.mask.shape[-2:]) == size
+    seen = _images(prepared.scan.kspace)[:, :, 0]
+    back = restore(Estimate(image=seen, maps={"S0": seen[:, 0].abs(), "R2*": seen[:, 0].abs()}), prepared)
+    assert back.image.shape == (1, 1, 48, 40)
+    torch.testing.assert_close(back.image[0, 0], full, atol=2e-3, rtol=0)
+    coarse = size != view
+    torch.testing.assert_close(back.maps["S0"][0], full.abs(), atol=0.2 if coarse else 2e-3, rtol=0)
+    assert abs(float(back.maps["S0"].max()) - 1) < 0.02
+    assert bool(prepared.notes) == (image is not None)
+
+
+def test_an_undersampled_axis_keeps_its_field_of_view(raw: Raw) -> None:
+    """Objects fold along y, so only the readout can be cropped; nothing is lost, and the note says it."""
+    prepared = prepare(raw, Preparation(image_crop=(32, 30)))
+    assert prepared.scan.kspace.shape[-2:] == (Y, 30)
+    assert prepared.scan.sens.shape[-2:] == (Y, 30)
+    assert "undersampled axes are not cropped" in prepared.notes[0]
+    with pytest.raises(InputError, match="along y: that axis is undersampled"):
+        crop_raw(raw, image=(32, 30))
+    assert crop_raw(raw, image=(100, 30)).kspace.shape[-2:] == (Y, 30)
+
+
+def test_cropped_data_keep_their_sensitivities(raw: Raw) -> None:
+    """Estimated before the crop, after it, or given: the combined image is the same, up to its phase."""
+    full = dataclasses.replace(raw, noise=None)
+    preparation = Preparation(image_crop=(Y, 30), kspace_crop=(28, 26), normalisation="none")
+    staged = sense_raw(to_torch(full))
+    scans = [
+        prepare(data, preparation).scan for data in (full, staged, dataclasses.replace(staged, sens_method="given"))
+    ]
+    images = [(scan.sens.conj() * _images(scan.kspace)).sum(-3).abs() for scan in scans]
+    for image in images[1:]:
+        assert torch.linalg.vector_norm(image - images[0]) < 0.05 * torch.linalg.vector_norm(images[0])
+
+
+def test_blocks_are_parts_of_the_whole(raw: Raw) -> None:
+    volume = dataclasses.replace(raw, readout="batch")
+    image = torch.ones(2, 1, Y, X, dtype=torch.complex64)
+    preparation = Preparation(coils=4)
+    whole = prepare(volume, preparation, image=image)
+    blocks = list(prepare_blocks(volume, preparation, image=image, size=1))
+    assert len(blocks) == 2
+    for name in ("kspace", "sens", "calibration", "image"):
+        joined = torch.cat([getattr(block.scan, name) for block in blocks])
+        torch.testing.assert_close(joined, getattr(whole.scan, name), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat([block.phase for block in blocks]), whole.phase, rtol=1e-4, atol=1e-4)
+
+
+def test_an_earlier_image_comes_in_the_scale_and_phase_of_the_scan(raw: Raw) -> None:
+    preparation = Preparation(kspace_crop=(30, 30))
+    first = prepare(raw, Preparation())
+    image = (first.scan.sens.conj() * _images(first.scan.kspace)).sum(-3)
+    second = prepare(raw, preparation, image=restore(Estimate(image=image), first).image)
+    own = (second.scan.sens.conj() * _images(second.scan.kspace)).sum(-3)
+    difference = torch.linalg.vector_norm(second.scan.image - own)
+    assert second.scan.image.shape == (2, 1, 30, 30)
+    assert difference < 0.1 * torch.linalg.vector_norm(own)
+
+
+class TestImages:
+    def image(self, contrasts: int = 2, *more: int) -> Any:
+        torch.manual_seed(1)
+        units = torch.tensor([1.0, 500.0])[:contrasts].reshape(1, contrasts, *[1] * (len(more) + 2))
+        return units * (2 + torch.rand(2, contrasts, *more, 12, 10))
+
+    @pytest.mark.parametrize("method", NORMALISATIONS)
+    def test_every_normalisation_comes_back(self, method: Normalisation) -> None:
+        image = self.image()
+        prepared = prepare_image(image, Preparation(normalisation=method))
+        back = restore(Estimate(image=prepared.scan.image), prepared).image
+        torch.testing.assert_close(back, image)
+        seen = prepared.scan.image
+        if method in ("minmax", "grayscale"):
+            assert abs(float(seen.min())) < 1e-4
+            torch.testing.assert_close(seen.amax(dim=(-2, -1)), torch.full((2, 2), 255.0 if method[0] == "g" else 1.0))
+        elif method == "mean_std":
+            torch.testing.assert_close(seen.mean(dim=(-2, -1)), torch.zeros(2, 2), atol=1e-4, rtol=0)
+
+    def test_contrasts_have_units_of_their_own(self) -> None:
+        prepared = prepare_image(self.image(), Preparation())
+        torch.testing.assert_close(prepared.scan.image.amax(dim=(-2, -1)), torch.ones(2, 2))
+
+    def test_complex_images(self) -> None:
+        image = self.image() * 1j
+        assert prepare_image(image.numpy(), Preparation()).scan.image.dtype == torch.float32
+        seen = prepare_image(image, Preparation(image="complex", normalisation="minmax"))
+        assert seen.scan.image.dtype == torch.complex64
+        assert (seen.scan.image.real == 0).all()
+        torch.testing.assert_close(restore(Estimate(image=seen.scan.image), seen).image, image)
+
+    def test_crops(self) -> None:
+        image = _object((48, 40)).abs()[None, None]
+        prepared = prepare_image(image, Preparation(image_crop=(40, 34), kspace_crop=(26, 26)))
+        assert prepared.scan.image.shape == (1, 1, 26, 26)
+        torch.testing.assert_close(
+            restore(Estimate(image=prepared.scan.image), prepared).image, image, atol=1e-2, rtol=0
+        )
+        logits = restore(Estimate(logits=torch.ones(1, 3, 26, 26)), prepared).logits
+        assert logits.shape == (1, 3, 48, 40)
+        assert (logits[..., 4:44, 3:37] == 1).all()
+        assert logits.sum() == 3 * 40 * 34
+
+    @pytest.mark.parametrize(
+        ("shape", "preparation", "sentence"),
+        [
+            ((1, 2, 8, 8), {"contrasts": 4}, "images of 4 contrasts, and 2 came"),
+            ((1, 2, 8, 8), {"slices": 3}, r"images \(batch, contrast, 3, y, x\), not of shape \(1, 2, 8, 8\)"),
+            ((1, 2, 5, 8, 8), {"slices": 3}, "not of shape"),
+            ((1, 2, 3, 8, 8), {}, "not of shape"),
+            ((1, 2, 8, 8), {"image": "complex"}, "takes complex images, and torch.float32 came"),
+        ],
+    )
+    def test_other_images_are_refused(self, shape: Any, preparation: Any, sentence: str) -> None:
+        with pytest.raises(InputError, match=sentence):
+            prepare_image(torch.zeros(shape), Preparation(**preparation))
+
+
+def test_an_old_preparation_has_the_old_meaning() -> None:
+    old = {
+        "whiten": "covariance",
+        "coils": None,
+        "compression": "auto",
+        "sens": "espirit",
+        "kernel": 6,
+        "calibration": 24,
+        "threshold": 0.01,
+        "crop": 0.9,
+        "normalisation": "max",
+    }
+    assert Preparation.from_json(old) == Preparation()
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"kspace_crop": [3]}, r"kspace_crop must be tuple\[int, int\]"),
+        ({"kspace_crop": [3, 0]}, "kspace_crop must be at least 1"),
+        ({"compression_align": 1}, "compression_align must be bool"),
+        ({"compression_window": 4}, "compression_window must be odd"),
+        ({"slices": 2}, "slices must be odd"),
+        ({"whiten_scale": float("nan")}, "whiten_scale must be positive"),
+        ({"patch_start": [0, 0]}, "go together"),
+        ({"patch_start": [0, 0], "patch_length": [9, 9]}, "whiten is covariance"),
+        ({"normalisation": "minmex"}, "did you mean 'minmax'"),
+        ({"classes": "exclusiv"}, "did you mean 'exclusive'"),
+    ],
+)
+def test_a_preparation_that_makes_no_sense(values: dict, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Preparation.from_json(values)
