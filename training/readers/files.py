@@ -1,0 +1,213 @@
+"""What readers stand on: files below a folder, HDF5 and NIfTI opened safely and read in blocks, faults in one sentence.
+
+Nothing is kept open: a file is opened, read and closed within one call, in whichever process that runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+from zlib import error as ZlibError
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrnets.contract import Raw
+from mrnets.errors import InputError, unknown
+from training.data import Part, Place, Sample, Slices, Split, part_of
+
+__all__ = ["array", "examined", "full", "hdf5", "listed", "nifti", "read_masks", "slices", "split_problems", "voxels"]
+
+Kind = Literal["complex", "real", "integer"]
+
+MOST_ALONG_AN_AXIS = 65536
+MOST_VALUES = 1 << 28
+"""Of one slice, and of one NIfTI volume: more is no data set, and would take the memory of the machine."""
+EXAMINED = 8
+"""Slices of a data set that `check` reads."""
+
+_KINDS: dict[Kind, tuple[str, str]] = {
+    "complex": ("c", "complex numbers"),
+    "real": ("fiu", "real numbers"),
+    "integer": ("iu", "whole numbers"),
+}
+
+
+def listed(folder: Path, *endings: str) -> dict[str, Path]:
+    """Files below `folder` whose names end so (".h5"), by their path in it without the ending: names of subjects.
+
+    Sorted by name. Hidden files are left out. Raises InputError where there is no such folder, or none of the files.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    found = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        ending = next((e for e in sorted(endings, key=len, reverse=True) if name.lower().endswith(e)), None)
+        if ending is not None and path.is_file() and not any(part.startswith(".") for part in Path(name).parts):
+            found[name[: -len(ending)]] = path
+    if not found:
+        raise InputError(f"{folder}: no files *{' or *'.join(endings)} in it or below")
+    return dict(sorted(found.items()))
+
+
+def slices(
+    files: Mapping[str, Path],
+    part: Part,
+    split: Split,
+    count: Callable[[Path], Iterable[int]],
+    load: Callable[[Place], Sample],
+    labels: tuple[str, ...] = (),
+) -> Slices:
+    """The slices that `count` names of each subject's file (from its header), of the subjects of `part`."""
+    mine = part_of(list(files), part, split)
+    return Slices(tuple(Place(str(files[s]), i, s) for s in mine for i in count(files[s])), load, labels)
+
+
+def split_problems(subjects: Iterable[str], split: Split) -> Iterator[str]:
+    """A sentence for training or validation without a subject."""
+    names = list(subjects)
+    parts: tuple[Part, ...] = ("train", "validation")
+    for part in parts:
+        if names and not part_of(names, part, split):
+            yield f"{part}: none of the {len(names)} subjects; see reader.split"
+
+
+def examined(source: Slices) -> Iterator[str]:
+    """A sentence for each of a few slices, evenly spaced through `source`, that cannot be read or is not finite."""
+    for n in sorted({i * len(source) // EXAMINED for i in range(EXAMINED)} if len(source) else ()):
+        place = source.places[n]
+        try:
+            sample = source.load(place)
+        except InputError as error:
+            yield str(error)
+            continue
+        raw = sample.raw
+        for name, values in (
+            ("k-space", None if raw is None else raw.kspace),
+            ("sensitivities", None if raw is None else raw.sens),
+            ("image", sample.image),
+        ):
+            if values is not None and not bool(torch.isfinite(values).all()):
+                yield f"{place.path}, slice {place.index}: {name} with values that are not finite"
+
+
+def full(kspace: NDArray[Any], readout: Literal["x", "batch", None], **more: Any) -> Raw:
+    """Fully sampled k-space (echo, coil, y, x), centred and orthonormal, of one slice, as `Raw`; more: other fields."""
+    data = torch.from_numpy(np.ascontiguousarray(kspace, np.complex64))[None]
+    return Raw(kspace=data, mask=torch.ones((1, 1, 1, *data.shape[-2:]), dtype=torch.bool), readout=readout, **more)
+
+
+# HDF5
+
+
+@contextmanager
+def hdf5(path: str | Path) -> Iterator[h5py.File]:
+    """The file, open for reading. InputError, also while it is read: no such file, not HDF5, cut short, corrupt."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: there is no such file")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read; it is cut short, corrupt or not HDF5 ({reason})") from None
+
+
+def array(file: h5py.File, key: str, axes: Sequence[str], kind: Kind = "complex") -> h5py.Dataset:
+    """The data set `key`, not yet read; `axes` names its axes.
+
+    Raises InputError: no such key (names the nearest), another rank, other numbers, an empty or absurdly long axis, more
+    at one index of the first axis than memory should hold, or data that lie in other files.
+    """
+    where = f"{file.filename}: {key}"
+    found = file.get(key, getlink=True)
+    if isinstance(found, h5py.ExternalLink):
+        raise InputError(f"{where} is a link to another file, which is not followed")
+    data = file.get(key)
+    if not isinstance(data, h5py.Dataset):
+        raise InputError(f"{file.filename}: {unknown('data set', key, _keys(file))}")
+    if data.external or data.is_virtual:
+        raise InputError(f"{where} lies in other files, which are not followed")
+    if data.ndim != len(axes):
+        raise InputError(f"{where} must have the axes ({', '.join(axes)}), got the shape {data.shape}")
+    if not all(1 <= n <= MOST_ALONG_AN_AXIS for n in data.shape) or math.prod(data.shape[1:]) > MOST_VALUES:
+        raise InputError(f"{where} has the shape {data.shape}, which is empty or absurdly large")
+    letters, name = _KINDS[kind]
+    if data.dtype.kind not in letters and not (kind == "integer" and data.dtype.kind == "b"):
+        raise InputError(f"{where} must be {name}, got {data.dtype}")
+    return data
+
+
+def _keys(file: h5py.File) -> list[str]:
+    names: list[str] = []
+    file.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
+    return names
+
+
+def read_masks(path: Path, key: str = "") -> NDArray[np.bool_]:
+    """Masks (y, x) or (mask, y, x) of a .npy file, or of the data set `key` of an HDF5 file. Raises InputError."""
+    if path.suffix == ".npy":
+        try:
+            masks = np.load(path, allow_pickle=False, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read as .npy ({' '.join(str(error).split())})") from None
+        masks = _bounded(path, masks)
+    else:
+        with hdf5(path) as file:
+            found = file.get(key)
+            if not isinstance(found, h5py.Dataset):
+                raise InputError(f"{path}: {unknown('data set', key, _keys(file))}")
+            masks = _bounded(f"{path}: {key}", found)
+    if masks.dtype.kind not in "biuf":
+        raise InputError(f"{path}: masks must be numbers, got {masks.dtype}")
+    return masks != 0
+
+
+def _bounded(where: str | Path, masks: Any) -> NDArray[Any]:
+    if masks.ndim not in (2, 3) or math.prod(masks.shape) > MOST_VALUES:
+        raise InputError(f"{where}: masks must have the axes (y, x) or (mask, y, x), got the shape {masks.shape}")
+    return np.asarray(masks[()])
+
+
+# NIfTI
+
+
+def nifti(path: str | Path, axes: Sequence[str] = ("x", "y", "z")) -> Any:
+    """The nibabel image with its header read and its voxels not. Raises InputError: no such file, not NIfTI, other axes
+    than (names of) `axes`, absurdly large."""
+    import nibabel
+
+    if not Path(path).is_file():
+        raise InputError(f"{path}: there is no such file")
+    with _nifti_explained(path):
+        image: Any = nibabel.load(path)
+    if len(image.shape) != len(axes):
+        raise InputError(f"{path}: must have the axes ({', '.join(axes)}), got the shape {image.shape}")
+    if not all(n >= 1 for n in image.shape) or math.prod(image.shape) > MOST_VALUES:
+        raise InputError(f"{path}: has the shape {image.shape}, which is empty or absurdly large")
+    return image
+
+
+def voxels(path: str | Path, where: Any = ..., axes: Sequence[str] = ("x", "y", "z")) -> NDArray[np.float32]:
+    """The voxels `where` (indices and slices, as NumPy's) as float32, scaled as the header says. Raises InputError."""
+    image = nifti(path, axes)
+    with _nifti_explained(path):
+        return np.asarray(image.dataobj[where], dtype=np.float32)
+
+
+@contextmanager
+def _nifti_explained(path: str | Path) -> Iterator[None]:
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        yield
+    except (OSError, EOFError, ValueError, ZlibError, ImageFileError, HeaderDataError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read; it is cut short, corrupt or not NIfTI ({reason})") from None
