@@ -122,8 +122,8 @@ def hdf5(path: str | Path) -> Iterator[h5py.File]:
 def array(file: h5py.File, key: str, axes: Sequence[str], kind: Kind = "complex") -> h5py.Dataset:
     """The data set `key`, not yet read; `axes` names its axes.
 
-    Raises InputError: no such key (names the nearest), another rank, other numbers, an empty or absurdly long axis, more
-    at one index of the first axis than memory should hold, or data that lie in other files.
+    Raises InputError: no such key (names the nearest), another rank, other numbers, an empty or absurdly long axis,
+    more at one index of the first axis than memory should hold, or data that lie in other files.
     """
     where = f"{file.filename}: {key}"
     found = file.get(key, getlink=True)
