@@ -187,12 +187,12 @@ _CLASSES = {
     "SegmentationAttentionUNet": "attentionunet",
     "Segmentation3DUNet": "unet3d",
     "IDSLR": "idslr",
-    "IDSLRUNET": "idslrunet",
+    "IDSLRUNet": "idslrunet",
     "SegNet": "segnet",
     "MTLRS": "mtlrs",
 }
 _REFUSED = {
-    "CRNNNet": "its hidden state is always zero and its output is clipped at zero, so it does not recur",
+    "CRNNet": "its hidden state is always zero and its output is clipped at zero, so it does not recur",
     "JointICNet": "it multiplies real and imaginary parts separately and its residual vanishes",
     "KIKINet": "its iterations share one set of weights and its data consistency uses another iteration's k-space",
     "LPDNet": "its iterations share one primal and one dual network",

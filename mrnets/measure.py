@@ -21,6 +21,7 @@ class Cost:
     multiply_adds: int
     """Of convolutions and matrix products; Fourier transforms and what is done voxel by voxel are not counted."""
     seconds: float
+    """On one core."""
 
 
 def parameters(name: str, **options: object) -> int:
@@ -57,12 +58,20 @@ def example(name: str, *, coils: int = 12, size: int = 256, echoes: int = 4) -> 
     )
 
 
-def cost(name: str) -> Cost:
-    """Multiply-adds, and seconds on the CPU (the second run), of the network `name` at its published size."""
-    network, scan = store.create(name).eval(), example(name)
-    with torch.inference_mode():
-        with FlopCounterMode(display=False) as counter:
+def cost(name: str, *, coils: int = 12, size: int = 256) -> Cost:
+    """Multiply-adds, and CPU seconds of the second run, of the network `name` at its published options.
+
+    One thread: its seconds are those of the arithmetic, whatever else the machine does.
+    """
+    network, scan = store.create(name).eval(), example(name, coils=coils, size=size)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            with FlopCounterMode(display=False) as counter:
+                network(scan)
+            start = time.process_time()
             network(scan)
-        start = time.perf_counter()
-        network(scan)
-        return Cost(counter.get_total_flops() // 2, time.perf_counter() - start)
+            return Cost(counter.get_total_flops() // 2, time.process_time() - start)
+    finally:
+        torch.set_num_threads(threads)

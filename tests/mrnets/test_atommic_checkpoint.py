@@ -74,7 +74,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "unet": {"target": "UNet", "channels": 8, "pooling_layers": 4, "padding_size": 11, "dropout": 0.0},
     "varnet": {"target": "VarNet", "num_cascades": 2, "channels": 6, "pooling_layers": 4, "padding_size": 11},
     "idslr": {"target": "IDSLR", "num_iters": 2, **_COILS},
-    "idslrunet": {"target": "IDSLRUNET", "num_iters": 2, **_COILS},
+    "idslrunet": {"target": "IDSLRUNet", "num_iters": 2, **_COILS},
     "segnet": {"target": "SegNet", "num_cascades": 2, **_COILS},
     "mtlrs": {
         "target": "MTLRS",
@@ -170,7 +170,7 @@ def test_a_state_dict_is_imported_with_its_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        *("CRNNNet", "JointICNet", "KIKINet", "LPDNet", "VSNet", "XPDNet"),
+        *("CRNNet", "JointICNet", "KIKINet", "LPDNet", "VSNet", "XPDNet"),
         *("qCIRIM", "qVarNet", "SegmentationDYNUNet", "SegmentationVNet"),
     ],
 )
