@@ -20,6 +20,7 @@ from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, to_numpy
 
 __all__ = [
+    "LEAST_CALIBRATION",
     "calibration_region",
     "equispaced1d",
     "equispaced2d",
@@ -33,6 +34,9 @@ __all__ = [
 
 Mask: TypeAlias = NDArray[np.bool_]
 Shape: TypeAlias = tuple[int, int]
+
+LEAST_CALIBRATION = 4
+"""Fully sampled lines around the centre, below which there is no calibration to speak of."""
 
 
 def equispaced1d(shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: int | float = 0.08) -> Mask:
@@ -101,7 +105,8 @@ def gaussian2d(
 ) -> Mask:
     """Samples drawn with Gaussian density around a fully sampled ellipse; `fwhm` is a fraction of each axis.
 
-    `centre` is the ellipse's whole width, so its half axes are centre/2 of each axis.
+    `centre` is the ellipse's whole width, so its half axes are centre/2 of each axis; where a scale of the half axes is
+    published, as in ATOMMIC (center_scale), it is twice that.
     """
     name = "gaussian2d"
     y, x = (_offsets(n) for n in shape)
@@ -147,6 +152,7 @@ def poisson2d(
 def partial_fourier(mask: Mask, fraction: float) -> Mask:
     """`mask` without the first `fraction` of its lines along y; 0.25 is what scanners call partial Fourier 6/8.
 
+    As on scanners it comes on top of the acceleration, which the mask has before its lines are left out.
     Raises InputError unless 0 <= fraction < 0.5: the centre of k-space must stay.
     """
     if not 0 <= fraction < 0.5:
