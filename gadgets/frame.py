@@ -69,9 +69,13 @@ class Frame:
     """Of the estimate's maps, by their names."""
     labels: tuple[str, ...] = ()
     """The names of the estimate's classes, in order."""
+    overlapping: bool = False
+    """A pixel may be of several classes: each is where its logit is above 0. Else of that with the largest."""
+    made: Mapping[str, str] = field(default_factory=dict)
+    """What made the estimate's parts: Image, a map by its name, Segmentation."""
     history: tuple[str, ...] = ()
-    """What was done, in order, in a word or two each; the last is what made the estimate."""
+    """What was done, in order, in a word or two each."""
     fallback: bool = False
-    """The network failed, and `estimate` is by a simpler method."""
+    """A network failed: `estimate` is by a simpler method, or lacks what that network would have added."""
     notes: tuple[str, ...] = ()
     """What whoever looks at the images must know; goes into the comment of each."""

@@ -54,7 +54,7 @@ def images(
     """Frames to ismrmrd.Image, one for each slice (or volume) and echo; everything else passes.
 
     The image is one series, each map and the segmentation another; `series` is the index of the first. Phase is in
-    rad, maps are in SI units, labels are 16-bit numbers from 0.
+    rad, maps are in SI units, labels are 16-bit numbers from 0. Classes that overlap have a segmentation each.
     `format` "short": unsigned 16-bit pixels of the image (maps stay floats), with one scale for the whole series, so
     that slices can be compared: see `gadgets.greys` for `scaling` and `scale`.
     Raises InputError for a frame without estimate, and for 16-bit pixels of an output that has a sign.
@@ -90,6 +90,8 @@ class _Picture:
     """0 for the image, then maps, then labels."""
     role: str
     """Image, the name of a map, or Segmentation."""
+    labels: tuple[str, ...] = ()
+    """Of a segmentation: what its numbers mean, from 0."""
 
 
 def _pictures(frame: Frame, output: Output) -> Iterator[_Picture]:
@@ -104,10 +106,24 @@ def _pictures(frame: Frame, output: Output) -> Iterator[_Picture]:
         pixels = _nearest(_stacked(values[:, None], frame), frame).astype(np.float32)
         yield _Picture(pixels, ismrmrd.IMTYPE_REAL if (pixels < 0).any() else ismrmrd.IMTYPE_MAGNITUDE, n + 1, name)
     if estimate.logits is not None:
-        labels = to_numpy(estimate.logits).argmax(axis=1).astype(np.uint16)
-        stacked = labels[:, None] if labels.ndim == 4 else _stacked(labels[:, None], frame)
-        series = len(estimate.maps) + 1
-        yield _Picture(_nearest(stacked, frame), ismrmrd.IMTYPE_MAGNITUDE, series, "Segmentation")
+        for n, (pixels, labels) in enumerate(_segmentations(to_numpy(estimate.logits), frame)):
+            stacked = pixels[:, None] if pixels.ndim == 4 else _stacked(pixels[:, None], frame)
+            series = len(estimate.maps) + 1 + n
+            yield _Picture(_nearest(stacked, frame), ismrmrd.IMTYPE_MAGNITUDE, series, "Segmentation", labels)
+
+
+def _segmentations(logits: Pixels, frame: Frame) -> Iterator[tuple[Pixels, tuple[str, ...]]]:
+    """Logits (batch, class, [z,] y, x) as uint16 (batch, [z,] y, x), and what the numbers mean.
+
+    One picture where classes exclude each other: the number of the likeliest (softmax). Where they overlap, or there
+    is but one, a picture of each class: 1 where it is likelier than not (sigmoid)."""
+    classes = logits.shape[1]
+    if classes > 1 and not frame.overlapping:
+        yield logits.argmax(axis=1).astype(np.uint16), frame.labels
+        return
+    names = frame.labels if len(frame.labels) == classes else tuple(f"class {n + 1}" for n in range(classes))
+    for n, name in enumerate(names):
+        yield (logits[:, n] > 0).astype(np.uint16), ("background", name)
 
 
 def _stacked(values: Array, frame: Frame) -> Pixels:
@@ -166,7 +182,7 @@ def _images(frame: Frame, picture: _Picture, header: ismrmrdHeader, series: int)
             head.image_series_index = series
             head.field_of_view = _field_of_view(frame.recon, frame.encoded)
             time = float(times[echo]) if times is not None and echoes == len(times) and not picture.series else None
-            meta = meta_of(frame, acquisition, header, picture.role, time)
+            meta = meta_of(frame, acquisition, header, picture.role, time, picture.labels)
             yield ismrmrd.Image(head=head, data=picture.pixels[n, echo][None], meta=meta)
 
 

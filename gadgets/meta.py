@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import ismrmrd
@@ -15,12 +15,18 @@ __all__ = ["meta_of"]
 
 
 def meta_of(
-    frame: Frame, acquisition: ismrmrd.AcquisitionHeader, header: ismrmrdHeader, role: str, echo_time: float | None
+    frame: Frame,
+    acquisition: ismrmrd.AcquisitionHeader,
+    header: ismrmrdHeader,
+    role: str,
+    echo_time: float | None,
+    labels: Sequence[str] = (),
 ) -> Meta:
-    """Of one image. `role`: Image, the name of a map, or Segmentation; echo_time in s."""
-    made = frame.history[-1] if frame.history else "unknown"
-    comments = [f"{role} by {made}", *frame.notes]
-    series = [_protocol(header), *([] if role == "Image" else [role]), made, *(["FALLBACK"] if frame.fallback else [])]
+    """Of one image. `role`: Image, the name of a map, or Segmentation; echo_time in s; labels: what numbers mean."""
+    made = frame.made.get(role) or (frame.history[-1] if frame.history else "unknown")
+    title = f"{role} {labels[1]}" if len(labels) == 2 else role  # one of several segmentations, maybe
+    comments = [f"{title} by {made}", *frame.notes]
+    series = [_protocol(header), *([] if role == "Image" else [title]), made, *(["FALLBACK"] if frame.fallback else [])]
     # Our images are on the grid they are meant for: encoded and recon are both that grid, so that Gadgetron's
     # FieldOfViewAdjustment, and its filters, have nothing left to do.
     meta = {
@@ -52,8 +58,8 @@ def meta_of(
         meta["GADGETRON_TE"] = format(echo_time * 1e3, ".6g")
     if role in frame.units:
         meta["Unit"] = frame.units[role]
-    if role == "Segmentation" and frame.labels:
-        meta["Labels"] = [f"{n} {label}" for n, label in enumerate(frame.labels)]
+    if labels:
+        meta["Labels"] = [f"{n} {label}" for n, label in enumerate(labels)]
     identity = None if header.measurementInformation is None else header.measurementInformation.measurementID
     if identity:
         meta["measurementID"] = identity

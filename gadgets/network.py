@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from mrnets.prepare import Preparation, Sensitivities
+    from mrnets.preparation import Preparation, Sensitivities
+    from mrnets.store import Trained
 
 __all__ = ["network"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Fallback = Literal["cgsense", "zerofilled", "none"]
+
+PREPARED_AT_ONCE = 16
+"""Slices: what prepared data, several times as large as the raw data, take of memory is bounded by it."""
 
 _logger = logging.getLogger(__name__)
 
@@ -49,16 +54,27 @@ def network(
     Either `weights`, a weights file or the name of one that ships; what its preparation asks for and earlier gadgets
     have not done is done here. Or `network`, the name of a network without weights, with `options` such as
     "iterations=20, regularisation=0.01". `device`: auto, cpu, cuda, cuda:1. `batch`: slices (of volumes: readout
-    positions) in one forward pass. If the network fails (out of memory, values that are not finite) the frame is
-    reconstructed by `fallback`, and its images say so; "none": the failure ends the chain.
-    Raises InputError before the first frame for weights, network, options or device that cannot be had, and at a
-    frame that contradicts the preparation.
+    positions) in one forward pass.
+
+    Several of these may follow each other: what one estimates is kept beside what the next does. A segmentation network
+    takes the image of the one before, echoes as its contrasts; in volumes, planes across the readout. One on several
+    neighbouring slices waits for all slices of a repetition; at the edges the outermost stands for those beyond.
+    A network with the option initial="image" starts from the image of the one before.
+
+    If the network fails (out of memory, values that are not finite), what came before it is kept; where nothing did,
+    the frame is reconstructed by `fallback`. The images say so. "none": the failure ends the chain.
+    Raises InputError before the first frame for weights, network, options or device that cannot be had; at a frame
+    that contradicts the preparation; and for a network on images where none came, or not its number of contrasts.
     """
     if batch < 1:
         raise InputError(f"network: batch must be at least 1, got {batch}")
     model = _model(weights, network, options, _device(device))
+    how = _How(batch, precision, fallback)
+    if model.slices > 1:
+        yield from _with_neighbours(stream, header, lambda frames: _completed(frames, model, how))
+        return
     for item in stream:
-        yield _reconstructed(item, model, batch, precision, fallback) if isinstance(item, Frame) else item
+        yield _completed([item], model, how)[0] if isinstance(item, Frame) else item
 
 
 @dataclass(frozen=True)
@@ -70,59 +86,229 @@ class _Model:
     preparation: Preparation | None
     """None for a network without weights: it takes what there is."""
     device: torch.device
+    takes: Literal["kspace", "image", "both"] = "kspace"
+    contrasts: int | None = None
+    """Of the images that it takes; None: any number."""
     units: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
 
+    @property
+    def slices(self) -> int:
+        """Neighbouring slices that it takes together."""
+        return 1 if self.preparation is None or self.takes != "image" else self.preparation.slices
 
-def _reconstructed(frame: Frame, model: _Model, batch: int, precision: Precision, fallback: Fallback) -> Frame:
+
+@dataclass(frozen=True)
+class _How:
+    batch: int
+    precision: Precision
+    fallback: Fallback
+
+
+def _completed(frames: list[Frame], model: _Model, how: _How) -> list[Frame]:
+    """Frames with their estimate: one, or several slices that lie side by side."""
+    for frame in frames:
+        _check(frame, model)
     try:
-        estimate = _estimate(frame.raw, model, batch, precision)
+        if model.takes == "image":
+            estimates = _segmented(frames, model, how)
+            notes = _alone(frames, model)
+        else:
+            (frame,) = frames
+            estimate, notes = _estimate(frame, model, how)
+            estimates = [estimate]
     except InputError:
         raise
     except Exception as error:  # whatever a network fails by, the scan is not to be lost
-        if fallback == "none":
+        if how.fallback == "none":
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        note = f"FALLBACK to {fallback}: the network {model.name} failed ({reason})"
-        _logger.warning("network: %s", note)
-        simple = _model(None, fallback, "", _device("cpu"))
-        estimate = _estimate(frame.raw, simple, 1, "float32")
-        history = (*frame.history, fallback)
-        return replace(frame, estimate=estimate, history=history, fallback=True, notes=(*frame.notes, note))
-    history = (*frame.history, model.name)
-    notes = _notes(frame, model)
-    return replace(frame, estimate=estimate, history=history, notes=notes, units=model.units, labels=model.labels)
+        return [_fallen_back(frame, f"the network {model.name} failed ({reason})", how.fallback) for frame in frames]
+    both = zip(frames, estimates, strict=True)
+    return [_with(frame, estimate, model, (*_notes(frame, model), *notes)) for frame, estimate in both]
+
+
+def _check(frame: Frame, model: _Model) -> None:
+    """Raises InputError where the network takes images and `frame` has none, or not as many as it takes."""
+    if model.takes == "kspace":
+        return
+    image = None if frame.estimate is None else frame.estimate.image
+    if image is None:
+        what = "segments images" if model.takes == "image" else "starts from images"
+        raise InputError(
+            f"network: {model.name} {what}, and none came; the chain needs a network gadget before it that makes them"
+        )
+    if model.contrasts not in (None, image.shape[1]):
+        raise InputError(
+            f"network: {model.name} takes images of {model.contrasts} contrasts (the echoes of a scan), "
+            f"and the scan has {image.shape[1]}"
+        )
+
+
+def _fallen_back(frame: Frame, failure: str, fallback: str) -> Frame:
+    """With what came before, or an image by `fallback`, and a note."""
+    kept = frame.estimate is not None
+    note = f"FALLBACK: {failure}; what came before it stays" if kept else f"FALLBACK to {fallback}: {failure}"
+    _logger.warning("network: %s", note)
+    frame = replace(frame, fallback=True, notes=(*frame.notes, note))
+    if kept:
+        return frame
+    simple = _model(None, fallback, "", _device("cpu"))
+    estimate, notes = _estimate(frame, simple, _How(1, "float32", "none"))
+    return _with(frame, estimate, simple, notes)
+
+
+def _with(frame: Frame, estimate: Estimate, model: _Model, notes: tuple[str, ...]) -> Frame:
+    """What `model` has estimated, beside what earlier networks have and it has not."""
+    before = frame.estimate or Estimate()
+    made = [*estimate.maps, *(["Image"] if estimate.image is not None else [])]
+    made += ["Segmentation"] if estimate.logits is not None else []
+    overlapping = model.preparation is not None and model.preparation.classes == "overlapping"
+    return replace(
+        frame,
+        estimate=Estimate(
+            image=before.image if estimate.image is None else estimate.image,
+            maps={**before.maps, **estimate.maps},
+            logits=before.logits if estimate.logits is None else estimate.logits,
+        ),
+        history=(*frame.history, model.name),
+        made={**frame.made, **dict.fromkeys(made, model.name)},
+        notes=tuple(dict.fromkeys((*frame.notes, *notes))),
+        units={**frame.units, **model.units},
+        labels=model.labels or frame.labels,
+        overlapping=frame.overlapping if estimate.logits is None else overlapping,
+    )
 
 
 def _notes(frame: Frame, model: _Model) -> tuple[str, ...]:
-    wants_noise = model.preparation is not None and model.preparation.whiten == "covariance"
+    wants_noise = model.takes != "image" and model.preparation is not None and model.preparation.whiten == "covariance"
     if wants_noise and not frame.raw.whitened and frame.raw.noise is None:
-        return (*frame.notes, f"{model.name} was trained on prewhitened data, but the scan has no noise measurement")
-    return frame.notes
+        return (f"{model.name} was trained on prewhitened data, but the scan has no noise measurement",)
+    return ()
 
 
-def _estimate(raw: Raw, model: _Model, batch: int, precision: Precision) -> Estimate:
-    """In the units of `raw`. Raises ArithmeticError for values that are not finite."""
+def _estimate(frame: Frame, model: _Model, how: _How) -> tuple[Estimate, tuple[str, ...]]:
+    """In the units of the raw data, and notes. Raises ArithmeticError for values that are not finite."""
     import torch
 
-    from mrnets.prepare import prepare, restore
+    from mrnets.prepare import prepare_blocks, restore
 
+    raw = frame.raw
+    image = frame.estimate.image if model.takes == "both" and frame.estimate is not None else None
+    parts: list[Estimate] = []
+    notes: tuple[str, ...] = ()
     with torch.inference_mode():
-        prepared = prepare(raw, model.preparation or _as_it_comes(raw), device=model.device)
-        parts = []
-        for start in range(0, raw.kspace.shape[0], batch):
-            with torch.autocast(model.device.type, getattr(torch, precision), enabled=precision != "float32"):
-                parts.append(model.module(_slices(prepared.scan, start, start + batch)))
-        estimate = restore(_joined(parts), prepared)
+        blocks = prepare_blocks(
+            raw,
+            model.preparation or _as_it_comes(raw),
+            image=image,
+            size=how.batch * math.ceil(PREPARED_AT_ONCE / how.batch),
+            device=model.device,
+        )
+        for block in blocks:
+            scan = block.scan
+            some = [_run(model, _slices(scan, n, n + how.batch), how) for n in range(0, len(block.scale), how.batch)]
+            parts.append(restore(_joined(some), block))
+            notes = block.notes
+        return _finite(_joined(parts)), notes
+
+
+def _segmented(frames: list[Frame], model: _Model, how: _How) -> list[Estimate]:
+    """Logits (batch, class, y, x) of frames that lie side by side. Raises ArithmeticError as `_estimate` does."""
+    import torch
+
+    from mrnets.prepare import prepare_image, restore
+
+    preparation = model.preparation
+    assert preparation is not None
+    images = [torch.as_tensor(f.estimate.image, device=model.device) for f in frames if f.estimate is not None]
+    stack = torch.cat(images)
+    reach = torch.arange(model.slices) - model.slices // 2
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(stack), how.batch):
+            image = stack[start : start + how.batch]
+            if model.slices > 1:
+                places = (torch.arange(start, start + len(image))[:, None] + reach).clamp(0, len(stack) - 1)
+                image = stack[places.to(model.device)].movedim(1, 2)
+            prepared = prepare_image(image, preparation)
+            estimate = _run(model, prepared.scan, how)
+            logits = estimate.logits
+            assert logits is not None, f"{model.name} is a segmentation network without logits"
+            own = logits if model.slices == 1 else logits[:, :, model.slices // 2]
+            parts.append(restore(Estimate(logits=own), prepared))
+        logits = _finite(_joined(parts)).logits
+    assert logits is not None
+    return [Estimate(logits=part) for part in logits.split([len(image) for image in images])]
+
+
+def _alone(frames: list[Frame], model: _Model) -> tuple[str, ...]:
+    there = sum(len(frame.raw.kspace) for frame in frames)
+    return () if there >= model.slices else (f"{model.name} takes {model.slices} neighbouring slices; {there} came",)
+
+
+def _run(model: _Model, scan: Scan, how: _How) -> Estimate:
+    import torch
+
+    with torch.autocast(model.device.type, getattr(torch, how.precision), enabled=how.precision != "float32"):
+        estimate: Estimate = model.module(scan)
+    return estimate
+
+
+def _finite(estimate: Estimate) -> Estimate:
+    import torch
+
     for array in (estimate.image, estimate.logits, *estimate.maps.values()):
         if array is not None and not bool(torch.isfinite(array).all()):
             raise ArithmeticError("its output is not finite")
     return estimate
 
 
+def _with_neighbours(
+    stream: Iterable[Item], header: ismrmrdHeader, complete: Callable[[list[Frame]], list[Frame]]
+) -> Iterator[Item]:
+    """`complete` of all slices of each image together, ordered in space; volumes have their neighbours with them.
+
+    Slices wait until all that the header announces have come, or for the end; other items pass at once."""
+    waiting: dict[tuple[Any, ...], list[Frame]] = {}
+    for item in stream:
+        if not isinstance(item, Frame):
+            yield item
+            continue
+        key = _image_of(item)
+        waiting.setdefault(key, []).append(item)
+        if item.volume or len(waiting[key]) == _announced_slices(header, item.encoding):
+            yield from complete(_in_space(waiting.pop(key)))
+    for frames in waiting.values():
+        yield from complete(_in_space(frames))
+
+
+def _image_of(frame: Frame) -> tuple[Any, ...]:
+    """What slices of one image have in common."""
+    idx = frame.headers[0, 0]["idx"]
+    counters = tuple(int(idx[name]) for name in ("repetition", "set", "phase"))
+    return (frame.encoding, counters, tuple(frame.raw.kspace.shape[1:2]), tuple(frame.raw.kspace.shape[-2:]))
+
+
+def _announced_slices(header: ismrmrdHeader, encoding: int) -> int | None:
+    limits = header.encoding[encoding].encodingLimits
+    return None if limits is None or limits.slice is None else int(limits.slice.maximum) + 1
+
+
+def _in_space(frames: list[Frame]) -> list[Frame]:
+    """By position along the slice direction; by the slice counter where headers have no positions."""
+
+    def place(frame: Frame) -> tuple[float, int]:
+        head = frame.headers[0, 0]
+        along = sum(float(p) * float(d) for p, d in zip(head["position"], head["slice_dir"], strict=True))
+        return round(along, 3), int(head["idx"]["slice"])
+
+    return sorted(frames, key=place)
+
+
 def _as_it_comes(raw: Raw) -> Preparation:
     """What a network without weights asks for: no more than the chain and the scan give it."""
-    from mrnets.prepare import Preparation
+    from mrnets.preparation import Preparation
 
     if raw.sens is None and raw.calibration is None:
         return Preparation(sens="none", normalisation="none")
@@ -183,7 +369,7 @@ def _stamp(weights: str | None) -> tuple[int, int] | None:
 
 def _loaded(weights: str, device: torch.device) -> _Model:
     from mrnets import store
-    from mrnets.prepare import Preparation
+    from mrnets.preparation import Preparation
 
     trained = store.load(weights, device)
     return _Model(
@@ -191,9 +377,19 @@ def _loaded(weights: str, device: torch.device) -> _Model:
         module=trained.network,
         preparation=Preparation.from_json(trained.preparation),
         device=device,
+        takes=_takes(trained),
+        contrasts=trained.options.get("contrasts"),
         units={str(name): str(unit) for name, unit in trained.metadata["units"].items()},
         labels=tuple(str(label) for label in trained.metadata["labels"]),
     )
+
+
+def _takes(trained: Trained) -> Literal["kspace", "image", "both"]:
+    from mrnets import store
+
+    if store.describe(trained.name).task == "segmentation":
+        return "image"
+    return "both" if trained.options.get("initial") == "image" else "kspace"
 
 
 def _made(name: str, options: str, device: torch.device) -> _Model:

@@ -190,12 +190,20 @@ class Chain:
         return cls(stages, source)
 
     def set(self, name: str, value: str) -> Chain:
-        """The chain with the property `name`, as "gadget.property", set to `value`. Raises InputError."""
+        """The chain with the property `name`, as "gadget.property", set to `value` in every gadget of that name; as
+        "gadget.2.property" in the second of them. Raises InputError."""
         owner, _, key = name.partition(".")
-        if owner not in [stage.name for stage in self.stages]:
+        places = [n for n, stage in enumerate(self.stages) if stage.name == owner]
+        number, dot, rest = key.partition(".")
+        if dot and number.isdecimal():
+            places, key = places[int(number) - 1 : int(number)] if int(number) else [], rest
+        if not places:
             there = ", ".join(stage.name for stage in self.stages)
-            raise InputError(f'Cannot set {name}: {self.source} has no gadget "{owner}"; it has: {there}.')
-        stages = (replace(s, properties={**s.properties, key: value}) if s.name == owner else s for s in self.stages)
+            asked = f"{owner}.{number}" if dot else owner
+            raise InputError(f'Cannot set {name}: {self.source} has no gadget "{asked}"; it has: {there}.')
+        stages = list(self.stages)
+        for n in places:
+            stages[n] = replace(stages[n], properties={**stages[n].properties, key: value})
         return Chain.of(tuple(stages), self.source)
 
     def run(self, stream: Iterable[Item], header: ismrmrdHeader) -> Iterator[Item]:

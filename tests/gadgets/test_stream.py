@@ -178,6 +178,10 @@ def test_a_bad_chain_is_one_sentence_that_names_it(text, words):
 def test_properties_can_be_set_over_the_chains():
     made = Chain.parse(chain(stage("toy", scale=2), stage("toy")))
     assert made.set("toy.scale", "3").stages == (Stage("toy", {"scale": "3"}),) * 2
+    assert made.set("toy.2.scale", "3").stages == (Stage("toy", {"scale": "2"}), Stage("toy", {"scale": "3"}))
+    for name in ("toy.3.scale", "toy.0.scale"):
+        with pytest.raises(InputError, match=r'no gadget "toy\.[03]"; it has: toy, toy'):
+            made.set(name, "3")
     assert made.stages[0].properties == {"scale": "2"}
     with pytest.raises(InputError, match='no gadget "noise"; it has: toy, toy'):
         made.set("noise.scale", "3")
