@@ -1,26 +1,191 @@
-"""What a network is trained to make small. Axes: (batch, echo, y, x) complex64."""
+"""What a network is trained to make small: terms of images, of maps and of segmentations. Axes: `mrnets.contract`.
+
+A term is a function of one estimate and an example that gives (batch,) float32. Images are magnitudes relative to the
+target's maximum, of each echo for itself; maps are without units (`training.metrics.UNITS`), inside the region.
+"""
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from training.metrics import ssim
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mrnets.contract import Estimate
+from mrnets.errors import InputError
+from training.data import Example
+from training.metrics import comparable, exclusive, positive, ssim
 from training.options import Loss
 
-__all__ = ["loss"]
+__all__ = ["loss", "sinkhorn"]
+
+_SMOOTH = 1e-6
+"""Relative to the maximum: a magnitude has no gradient at 0, where sensitivities vanish."""
 
 
-def loss(image: Tensor, target: Tensor, weights: Loss) -> Tensor:
-    """Weighted mean of 1 - SSIM and L1 of magnitudes, and L1 of complex images; L1 relative to the target's maximum."""
-    terms = []
-    peak = target.abs().amax(dim=(-2, -1), keepdim=True)
-    # abs has no gradient at 0, where sensitivities vanish
-    magnitude = (image.real**2 + image.imag**2 + (1e-6 * peak) ** 2).sqrt()
-    if weights.ssim:
-        terms.append((weights.ssim, 1 - ssim(magnitude, target.abs()).mean()))
-    if weights.l1:
-        terms.append((weights.l1, ((magnitude - target.abs()).abs() / peak).mean()))
-    if weights.complex_l1:
-        error = image - target
-        terms.append((weights.complex_l1, ((error.real**2 + error.imag**2 + (1e-6 * peak) ** 2).sqrt() / peak).mean()))
-    return sum((w * term for w, term in terms), start=image.real.new_zeros(())) / sum(w for w, _ in terms)
+def loss(estimate: Estimate, example: Example, weights: Loss, labels: Sequence[str] = ()) -> Tensor:
+    """Weighted mean of the terms over what both the estimate and the example have; each slice times `example.weight`.
+
+    With `weights.steps`, the earlier estimates of each field count too, with weights from 0.1 to 1, evenly spaced in
+    their logarithm and made to sum to 1. `labels` as of `Source`. float32 whatever the estimate is in.
+    Raises InputError where a term with a weight applies to nothing, or logits and labels differ in shape.
+    """
+    parts = _parts(weights, estimate, example)
+    levels = (*estimate.steps, estimate) if weights.steps else (estimate,)
+    total = sum(weight for weight, *_ in parts)
+    value = torch.zeros_like(example.weight)
+    with torch.autocast(example.weight.device.type, enabled=False):
+        for weight, has, term in parts:
+            supervised = [level for level in levels if has(level)]
+            shares = torch.logspace(-1, 0, len(supervised))
+            for share, level in zip((shares / shares.sum()).tolist(), supervised, strict=True):
+                value = value + weight / total * share * term(level, example, labels)
+    return (value * example.weight).mean()
+
+
+def sinkhorn(x: Tensor, y: Tensor, *, epsilon: float = 0.1, iterations: int = 100) -> Tensor:
+    """Cost of the entropic transport plan (Cuturi 2013) between the points x and y (n, point, coordinate); (n,).
+
+    All points weigh the same, the cost of a pair is its squared distance. The plan is found in the logarithmic domain
+    and held fixed for the gradient, which thereby is that of the regularised transport (Danskin's theorem): memory is
+    that of a few n * point^2 matrices, whatever the iterations.
+    """
+    cost = (x * x).sum(-1)[:, :, None] + (y * y).sum(-1)[:, None] - 2 * x @ y.mT
+    with torch.no_grad():
+        mass = -torch.log(torch.tensor(x.shape[1], dtype=cost.dtype, device=cost.device))
+        closeness, g = -cost / epsilon, cost.new_zeros(cost.shape[0], 1, cost.shape[2])
+        for _ in range(iterations):
+            f = mass - torch.logsumexp(closeness + g, dim=2, keepdim=True)
+            g = mass - torch.logsumexp(closeness + f, dim=1, keepdim=True)
+        plan = torch.exp(closeness + f + g)
+    return (plan * cost).sum(dim=(1, 2))
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Magnitudes (batch, echo, y, x) relative to the maximum of the target, and the complex error likewise."""
+
+    image: Tensor
+    target: Tensor
+    error: Tensor
+
+
+def _pair(estimate: Estimate, example: Example) -> _Pair:
+    assert estimate.image is not None
+    assert example.target is not None
+    image, target = estimate.image.to(torch.complex64), example.target
+    peak = positive(target.abs().amax(dim=(-2, -1), keepdim=True))
+    magnitude, error = (_modulus(z, _SMOOTH * peak) / peak for z in (image, image - target))
+    return _Pair(magnitude, target.abs() / peak, error)
+
+
+def _modulus(z: Tensor, least: Tensor) -> Tensor:
+    return (z.real**2 + z.imag**2 + least**2).sqrt()
+
+
+def _ssim(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
+    pair = _pair(estimate, example)
+    return 1 - ssim(pair.image, pair.target).mean(dim=1)
+
+
+def _l1(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
+    pair = _pair(estimate, example)
+    return (pair.image - pair.target).abs().mean(dim=(1, 2, 3))
+
+
+def _l2(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
+    pair = _pair(estimate, example)
+    return ((pair.image - pair.target) ** 2).mean(dim=(1, 2, 3))
+
+
+def _complex_l1(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
+    return _pair(estimate, example).error.mean(dim=(1, 2, 3))
+
+
+def _wasserstein(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
+    """Rows of the image are the points, as in ATOMMIC (fastMRI experiments): it does not see their order."""
+    pair = _pair(estimate, example)
+    return sinkhorn(pair.image.flatten(0, 1), pair.target.flatten(0, 1)).reshape(pair.image.shape[:2]).mean(dim=1)
+
+
+def _maps_ssim(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
+    """The data range is the unit: the largest value of a fitted map is an outlier."""
+    pairs = comparable(estimate.maps, example.maps, example.region).values()
+    return torch.stack([1 - ssim(x, y, data_range=1.0).mean(dim=1) for x, y in pairs]).mean(dim=0)
+
+
+def _maps_l1(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
+    return _maps_mean(estimate, example, torch.abs)
+
+
+def _maps_l2(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
+    return _maps_mean(estimate, example, torch.square)
+
+
+def _maps_mean(estimate: Estimate, example: Example, measure: Callable[[Tensor], Tensor]) -> Tensor:
+    """Over the region of each slice, and over maps."""
+    pairs = comparable(estimate.maps, example.maps, example.region).values()
+    means = torch.stack([measure(x - y).mean(dim=(1, 2, 3)) for x, y in pairs]).mean(dim=0)
+    return means if example.region is None else means / positive(example.region.float().mean(dim=(1, 2)))
+
+
+def _dice(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
+    """1 - Dice of probabilities (Milletari 2016), the mean over classes but the background. One pixel is added to
+    overlap and mean size: a class that neither has counts as 1, and what is claimed of an absent one has a gradient."""
+    logits, target = _pixels(estimate, example)
+    chance = logits.softmax(dim=1)[:, 1:] if exclusive(labels) else logits.sigmoid()
+    target = target[:, -chance.shape[1] :]
+    overlap, sizes = (chance * target).sum(dim=2), chance.sum(dim=2) + target.sum(dim=2)
+    return 1 - ((2 * overlap + 1) / (sizes + 1)).mean(dim=1)
+
+
+def _cross_entropy(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
+    """Mean over pixels; of independent classes, over these too."""
+    logits, target = _pixels(estimate, example)
+    if exclusive(labels):
+        return -(target * logits.log_softmax(dim=1)).sum(dim=1).mean(dim=1)
+    return functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=(1, 2))
+
+
+def _pixels(estimate: Estimate, example: Example) -> tuple[Tensor, Tensor]:
+    """Logits and labels, (batch, class, pixel) float32."""
+    assert estimate.logits is not None
+    assert example.labels is not None
+    if estimate.logits.shape != example.labels.shape:
+        wanted, got = tuple(example.labels.shape), tuple(estimate.logits.shape)
+        raise InputError(f"the network gives logits of the shape {got}, and the labels have {wanted}")
+    return estimate.logits.float().flatten(2), example.labels.float().flatten(2)
+
+
+_Term = Callable[[Estimate, Example, Sequence[str]], Tensor]
+_Has = Callable[[Estimate], bool]
+
+_IMAGE: dict[str, _Term] = {
+    "ssim": _ssim,
+    "l1": _l1,
+    "l2": _l2,
+    "complex_l1": _complex_l1,
+    "wasserstein": _wasserstein,
+}
+_MAPS: dict[str, _Term] = {"ssim": _maps_ssim, "l1": _maps_l1, "l2": _maps_l2}
+_LOGITS: dict[str, _Term] = {"dice": _dice, "cross_entropy": _cross_entropy}
+
+
+def _parts(weights: Loss, estimate: Estimate, example: Example) -> list[tuple[float, _Has, _Term]]:
+    """Weight, what an estimate must have, and the function of each term that applies. Raises InputError."""
+    fields: list[tuple[_Has, bool, dict[str, _Term]]] = [
+        (lambda e: e.image is not None, example.target is not None, _IMAGE),
+        (lambda e: any(name in e.maps for name in example.maps), bool(example.maps), _MAPS),
+        (lambda e: e.logits is not None, example.labels is not None, _LOGITS),
+    ]
+    present = [(has, terms) for has, known, terms in fields if known and has(estimate)]
+    parts = []
+    for name in dict.fromkeys((*_IMAGE, *_MAPS, *_LOGITS)):
+        if weight := getattr(weights, name):
+            found = [(weight, has, terms[name]) for has, terms in present if name in terms]
+            if not found:
+                raise InputError(f"option loss.{name} applies to nothing that this network estimates and the data have")
+            parts += found
+    return parts

@@ -1,27 +1,65 @@
-"""How good an image is: SSIM, PSNR and NMSE of magnitudes, per image, differentiable.
+"""How good an estimate is: metrics of images, maps and segmentations, and all that apply to an example: `scores`.
 
-Axes: image and target (..., y, x), real; the result has the leading axes. The data range is the target's maximum, of
-each image for itself: nothing is clipped or floored.
+Images (..., y, x), real: SSIM, PSNR and NMSE, per image, differentiable; the result has the leading axes. The data
+range is the target's maximum, of each image for itself: nothing is clipped or floored.
+Masks ([z,] y, x) bool, NumPy: DICE, IoU, HD95 and what the ISLES 2022 challenge counts; lengths in pixels.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["nmse", "psnr", "ssim"]
+from mrnets.contract import Estimate
+from mrnets.physics.arrays import to_numpy
+from training.data import Example
+
+__all__ = [
+    "UNITS",
+    "ald",
+    "avd",
+    "comparable",
+    "decided",
+    "dice",
+    "exclusive",
+    "f1",
+    "hd95",
+    "iou",
+    "lesion_f1",
+    "mean",
+    "nmse",
+    "psnr",
+    "scores",
+    "ssim",
+]
+
+Mask = NDArray[np.bool_]
+
+UNITS = {"R2*": 50.0, "B0": 100.0}
+"""1/s and Hz: what a map is divided by before maps are added up. About what brain tissue has at 3 to 7 T, so that each
+map is of the order of 1, as S0 is, which is divided by its largest value, and the phase, which becomes (cos, sin)."""
 
 
-def ssim(image: Tensor, target: Tensor, *, width: int = 7) -> Tensor:
+def ssim(image: Tensor, target: Tensor, *, width: int = 7, data_range: float | None = None) -> Tensor:
     """Structural similarity (Wang 2004) with a uniform window, sample variances, and windows wholly inside the image.
 
-    The mean over the image; as scikit-image's structural_similarity with data_range = target maximum.
+    The mean over the image; as scikit-image's structural_similarity. `data_range`: None, the target's maximum.
     """
     lead, (ny, nx) = image.shape[:-2], image.shape[-2:]
     x, y = image.reshape(-1, 1, ny, nx), target.reshape(-1, 1, ny, nx)
-    data_range = y.amax(dim=(-2, -1), keepdim=True)
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    top = (
+        positive(y.amax(dim=(-2, -1), keepdim=True))
+        if data_range is None
+        else torch.full_like(y[:, :, :1, :1], data_range)
+    )
+    c1, c2 = (0.01 * top) ** 2, (0.03 * top) ** 2
 
     # Sums of products around the mean of the whole image: less cancellation in float32.
     centre = y.mean(dim=(-2, -1), keepdim=True)
@@ -47,3 +85,156 @@ def nmse(image: Tensor, target: Tensor) -> Tensor:
     """Squared error over the target's energy."""
     error, energy = ((image - target) ** 2).sum(dim=(-2, -1)), (target**2).sum(dim=(-2, -1))
     return error / energy
+
+
+def dice(mask: Mask, target: Mask) -> float:
+    """Twice the overlap over the sum of the sizes; 1 where both are empty."""
+    both = int(mask.sum()) + int(target.sum())
+    return 2 * int((mask & target).sum()) / both if both else 1.0
+
+
+def iou(mask: Mask, target: Mask) -> float:
+    """Overlap over union; 1 where both are empty."""
+    union = int((mask | target).sum())
+    return int((mask & target).sum()) / union if union else 1.0
+
+
+def f1(mask: Mask, target: Mask) -> float:
+    """2 P R / (P + R) of precision P and recall R of pixels, those of all classes counted together; 1 where both are
+    empty. Of a single class it is the Dice coefficient."""
+    return dice(mask, target)
+
+
+def hd95(mask: Mask, target: Mask) -> float:
+    """Hausdorff distance of 95 % (Huttenlocher 1993), pixels: the larger of the two 95th percentiles of the distances
+    from the surface of the one to the nearest of the other. 0 where both are empty; the diagonal of the field of view,
+    the largest there can be, where one is."""
+    if not mask.any() and not target.any():
+        return 0.0
+    if not mask.any() or not target.any():
+        return math.hypot(*(n - 1 for n in mask.shape))
+    box = ndimage.find_objects((mask | target).astype(np.uint8))[0]
+    surfaces = [m[box] & ~ndimage.binary_erosion(m[box]) for m in (mask, target)]
+    far = [ndimage.distance_transform_edt(~surface) for surface in surfaces]
+    return float(max(np.percentile(far[1][surfaces[0]], 95), np.percentile(far[0][surfaces[1]], 95)))
+
+
+def ald(mask: Mask, target: Mask) -> float:
+    """Absolute difference of the numbers of lesions (ISLES 2022); pixels that touch, also by corners, are of one."""
+    return float(abs(_lesions(mask)[1] - _lesions(target)[1]))
+
+
+def avd(mask: Mask, target: Mask) -> float:
+    """Absolute difference of the volumes, pixels (ISLES 2022)."""
+    return float(abs(int(mask.sum()) - int(target.sum())))
+
+
+def lesion_f1(mask: Mask, target: Mask) -> float:
+    """F1 over lesions (ISLES 2022): found is a lesion of the target that shares a pixel with the mask, false one of the
+    mask that shares none with the target. 1 where both are empty."""
+    estimated, count = _lesions(mask)
+    true, wanted = _lesions(target)
+    found = len(np.unique(true[mask & target]))
+    false = count - len(np.unique(estimated[mask & target]))
+    return 2 * found / (wanted + found + false) if wanted + count else 1.0
+
+
+def scores(estimate: Estimate, example: Example, labels: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Every metric of what is present in both, name to (batch,) float32 on the CPU; NaN where there is nothing.
+
+    Images: "ssim", "psnr", "nmse" of magnitudes, the mean over echoes. Maps, inside the region: "nmse R2*" and so on,
+    and "mae R2*", the mean absolute error in 1/s, Hz, rad, and of S0 relative to its largest value.
+    Segmentations: "dice GM" and so on; "dice", "iou" and "hd95" averaged over classes, "f1" over all pixels; and
+    "ald", "avd" and "lesion_f1" where a class is named a lesion, or is the only one. `labels` as of `Source`.
+    """
+    values: dict[str, Tensor] = {}
+    if estimate.image is not None and example.target is not None:
+        image, target = estimate.image.abs().float(), example.target.abs()
+        seen = target.amax(dim=(1, 2, 3)) > 0
+        for metric in (ssim, psnr, nmse):
+            values[metric.__name__] = metric(image, target).mean(dim=1).where(seen, math.nan)
+    for name, (x, y) in comparable(estimate.maps, example.maps, example.region).items():
+        values[f"nmse {name}"] = ((x - y) ** 2).sum(dim=(1, 2, 3)) / (y**2).sum(dim=(1, 2, 3))
+        values[f"mae {name}"] = _absolute(name, x, y) / _size(example.region, x)
+    if estimate.logits is not None and example.labels is not None:
+        masks, targets = to_numpy(decided(estimate.logits, labels)), to_numpy(example.labels)
+        rows = [_segmented(m, t, labels) for m, t in zip(masks, targets, strict=True)]
+        values |= {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
+    return {name: value.detach().float().cpu() for name, value in values.items()}
+
+
+def mean(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+    """The mean of each score over all slices of all batches, without those that are NaN."""
+    joined = {name: torch.cat([row[name] for row in rows if name in row]) for row in rows[:1] for name in row}
+    return {name: float(torch.nanmean(value)) for name, value in joined.items()}
+
+
+def exclusive(labels: Sequence[str]) -> bool:
+    """Whether every pixel has exactly one class, of which the first is the background."""
+    return len(labels) > 1 and labels[0] == "background"
+
+
+def decided(logits: Tensor, labels: Sequence[str]) -> Tensor:
+    """Logits (batch, class, [z,] y, x) as masks of the same shape, bool: the largest, or all above 0."""
+    if not exclusive(labels):
+        return logits > 0
+    return functional.one_hot(logits.argmax(dim=1), logits.shape[1]).movedim(-1, 1).bool()
+
+
+def comparable(
+    maps: Mapping[str, Tensor], targets: Mapping[str, Tensor], region: Tensor | None = None
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Maps and targets (batch, y, x) that both have, without units (see `UNITS`), and 0 outside the region: name to two
+    tensors (batch, plane, y, x) float32. The phase has two planes, so that turns do not count; all others one."""
+    pairs = {}
+    for name, target in targets.items():
+        if name in maps:
+            inside = torch.ones_like(target, dtype=torch.bool) if region is None else region
+            top = positive((target.float() * inside).amax(dim=(1, 2), keepdim=True))
+            x, y = (_planes(name, m.float(), top) * inside[:, None] for m in (maps[name], target))
+            pairs[name] = (x, y)
+    return pairs
+
+
+def positive(x: Tensor) -> Tensor:
+    """`x` to be divided by: 1 where it is not above 0, as of an empty slice."""
+    return torch.where(x > 0, x, torch.ones_like(x))
+
+
+def _planes(name: str, values: Tensor, top: Tensor) -> Tensor:
+    if name == "phase":
+        return torch.stack((values.cos(), values.sin()), dim=1)
+    return (values / (top if name == "S0" else UNITS[name]))[:, None]
+
+
+def _absolute(name: str, x: Tensor, y: Tensor) -> Tensor:
+    """Sum of absolute errors of maps as `comparable` gives them, in the units of `scores`."""
+    if name == "phase":
+        difference = torch.atan2(x[:, 1] * y[:, 0] - x[:, 0] * y[:, 1], (x * y).sum(dim=1))
+    else:
+        difference = (x - y)[:, 0] * UNITS.get(name, 1.0)
+    return difference.abs().sum(dim=(1, 2))
+
+
+def _size(region: Tensor | None, like: Tensor) -> Tensor | int:
+    """Pixels of the region of each slice."""
+    return like.shape[-2] * like.shape[-1] if region is None else region.sum(dim=(1, 2))
+
+
+def _segmented(mask: Mask, target: Mask, labels: Sequence[str]) -> dict[str, float]:
+    """The scores of one segmentation (class, [z,] y, x)."""
+    first = int(exclusive(labels))
+    names = list(labels[first:]) or [str(n + 1) for n in range(len(mask))]
+    pairs = dict(zip(names, zip(mask[first:], target[first:], strict=True), strict=True))
+    each = {name: dice(*pair) for name, pair in pairs.items()}
+    values = {f"dice {name}": value for name, value in each.items()} if len(each) > 1 else {}
+    values |= {"dice": float(np.mean(list(each.values()))), "f1": f1(mask[first:], target[first:])}
+    values |= {m.__name__: float(np.mean([m(*pair) for pair in pairs.values()])) for m in (iou, hd95)}
+    lesions = [pair for name, pair in pairs.items() if "lesion" in name.lower() or len(pairs) == 1]
+    counted: tuple[Callable[[Mask, Mask], float], ...] = (ald, avd, lesion_f1)
+    return values | {m.__name__: float(np.mean([m(*pair) for pair in lesions])) for m in counted if lesions}
+
+
+def _lesions(mask: Mask) -> tuple[NDArray[np.int32], int]:
+    numbered, count = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
+    return numbered, int(count)
