@@ -141,6 +141,15 @@ class Simulated:
     """Bright tissue over the standard deviation of complex noise in the fully sampled combined image; log-uniform."""
     without_noise_scan: float = 0.1
     """Share of scans that come without a noise measurement, and so unwhitened."""
+    echo_times: tuple[tuple[float, ...], ...] = ()
+    """s, ascending: protocols, of which each batch takes one. Not empty: the scans are multi-echo ones of anatomy with
+    R2*, B0 and phase, for networks that estimate relaxation maps."""
+    echo_stretch: Range = (1.0, 1.0)
+    """What the echo times of a protocol are multiplied by; log-uniform."""
+    decay: Range = (8.0, 60.0)
+    """R2* of tissue, 1/s; iron and veins have up to two and a half times the largest."""
+    off_resonance: Range = (10.0, 150.0)
+    """Largest B0 (either sign) of a slice, Hz; log-uniform."""
 
 
 @dataclass(frozen=True, kw_only=True)

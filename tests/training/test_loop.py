@@ -11,14 +11,13 @@ import torch
 
 from mrnets import store
 from mrnets.errors import InputError
-from mrnets.physics.coils import forward, rss
-from mrnets.prepare import Preparation, prepare
+from mrnets.prepare import Preparation
 from training import loop
 from training.__main__ import main
 from training.evaluate import evaluate
 from training.options import Network, Options, Simulated, Validation
 from training.readers.anatomy import Volume, blurred, draw_image, load_folder
-from training.readers.simulated import draw, example, prepared
+from training.readers.simulated import example
 
 SETTINGS = Simulated(matrix=(32, 40), coils=(4, 6), acceleration=(2, 3), calibration=(10, 12), masks=("equispaced1d",))
 
@@ -51,22 +50,6 @@ def options(tmp_path: Path) -> Options:
     )
 
 
-@pytest.mark.parametrize("mask", ["equispaced1d", "random1d", "gaussian1d", "equispaced2d", "gaussian2d", "poisson2d"])
-def test_simulated_scans_are_as_gadgets_sort_them(mask: str, rng: np.random.Generator) -> None:
-    settings = dataclasses.replace(SETTINGS, masks=(mask,), partial_fourier=0.5)
-    raw, coil_images = draw(VOLUMES, settings, 2, rng)
-    batch, echoes, _, ny, nx = raw.kspace.shape
-    assert (batch, echoes) == (2, 1)
-    assert raw.mask.shape == (2, 1, 1, ny, nx)
-    assert raw.mask.dtype == torch.bool
-    assert raw.kspace.dtype == coil_images.dtype == torch.complex64
-    assert coil_images.shape == raw.kspace.shape
-    assert float(raw.kspace.abs()[~raw.mask.expand(raw.kspace.shape)].sum()) == 0
-    assert raw.calibration is not None
-    assert min(raw.calibration.shape[-2:]) >= 6
-    assert raw.readout == (None if mask.endswith("2d") else "x")
-
-
 def test_an_example_depends_on_its_number_only(options: Options) -> None:
     volumes = load_folder(options.data)
     one, again = (loop.Examples(volumes, options, stream=0, batch=2)[3] for _ in range(2))
@@ -74,37 +57,6 @@ def test_an_example_depends_on_its_number_only(options: Options) -> None:
     assert torch.equal(one.target, again.target)
     assert torch.equal(one.scan.kspace, again.scan.kspace)
     assert one.target.shape != other.target.shape or not torch.equal(one.target, other.target)
-
-
-def test_the_target_explains_the_samples_that_the_network_gets(rng: np.random.Generator) -> None:
-    settings = dataclasses.replace(SETTINGS, snr=(1e6, 1e7), without_noise_scan=0.0)
-    raw, coil_images = draw(VOLUMES, settings, 1, rng)
-    one, explained = prepared(raw, coil_images, Preparation())
-    assert explained > 0.95
-    assert one.scan.mask is not None
-    error = forward(one.target, one.scan.sens, one.scan.mask) - one.scan.kspace
-    assert float(error.abs().norm() / one.scan.kspace.abs().norm()) < 0.1
-
-
-def test_preparing_is_the_scanners(rng: np.random.Generator) -> None:
-    """The scan of an example is what `prepare` gives of the raw data alone."""
-    raw, coil_images = draw(VOLUMES, SETTINGS, 2, rng)
-    one, _ = prepared(raw, coil_images, Preparation())
-    alone = prepare(raw, Preparation())
-    torch.testing.assert_close(one.scan.kspace, alone.scan.kspace, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(one.scan.sens, alone.scan.sens, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(one.scale, alone.scale, rtol=1e-4, atol=0)
-    assert float(rss(one.scan.sens).max()) == pytest.approx(1, abs=1e-4)
-
-
-def test_compressed_coils_give_the_same_target(rng: np.random.Generator) -> None:
-    settings = dataclasses.replace(SETTINGS, coils=(6, 6), snr=(1e4, 1e5))
-    raw, coil_images = draw(VOLUMES, settings, 1, rng)
-    one, _ = prepared(raw, coil_images, Preparation())
-    fewer, _ = prepared(raw, coil_images, Preparation(coils=5, compression="svd"))
-    assert fewer.scan.kspace.shape[-3] == 5
-    a, b = one.target.abs() * one.scale[:, None, None, None], fewer.target.abs() * fewer.scale[:, None, None, None]
-    assert float((a - b).norm() / a.norm()) < 0.1
 
 
 def test_random_slices_show_the_object(rng: np.random.Generator) -> None:

@@ -9,10 +9,11 @@ import torch
 from mrnets import store
 from mrnets.physics.simulate import phantom
 from mrnets.prepare import Preparation
+from training.batches import prepared
 from training.metrics import psnr, ssim
 from training.options import Simulated
 from training.readers.anatomy import Volume
-from training.readers.simulated import example
+from training.readers.simulated import draw
 
 FOLDER = Path(store.__file__).parent / "weights"
 
@@ -44,11 +45,12 @@ def test_varnet_beats_the_classical_reconstructions() -> None:
     preparation = Preparation.from_json(trained.preparation)
     gains = []
     for seed in range(4):
-        one = example([volume], settings, preparation, 1, np.random.default_rng(seed))
-        target = one.target.abs()
-        network = trained.network(one.scan).image.abs()
-        classical = [store.create("cgsense", regularisation=r)(one.scan).image.abs() for r in (0.01, 0.1, 1.0)]
-        for other in [*classical, store.create("zerofilled")(one.scan).image.abs()]:
+        sample = draw([volume], settings, 1, np.random.default_rng(seed))
+        ready, target, _ = prepared(sample.raw, sample.coil_images, preparation)
+        target = target.abs()
+        network = trained.network(ready.scan).image.abs()
+        classical = [store.create("cgsense", regularisation=r)(ready.scan).image.abs() for r in (0.01, 0.1, 1.0)]
+        for other in [*classical, store.create("zerofilled")(ready.scan).image.abs()]:
             gains.append(
                 (float(psnr(network, target) - psnr(other, target)), float(ssim(network, target) - ssim(other, target)))
             )

@@ -1,4 +1,4 @@
-"""Simulated multi-coil scans of real anatomy, without end: example n of a run is the same whenever it is asked for.
+"""Simulated multi-coil scans of real anatomy, without end; single-echo ones, or multi-echo ones with relaxation.
 
 Everything that a scanner varies is drawn: slice, orientation, contrast, matrix, coils, phase, noise, mask. What comes
 out is a `Raw` as the gadgets sort it; preparing it is `mrnets.prepare`'s, the same code as on the scanner.
@@ -8,113 +8,175 @@ Axes: see `mrnets.contract`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mrnets.contract import Raw, Scan
+from mrnets.contract import Raw
+from mrnets.errors import InputError
 from mrnets.physics import masks, simulate
-from mrnets.physics.arrays import Array
-from mrnets.physics.coils import sense_combine
-from mrnets.physics.fourier import fftc, ifftc, resize
-from mrnets.prepare import Preparation, prepare
+from mrnets.physics.coils import rss
+from mrnets.physics.fourier import ifftc, resize
+from mrnets.physics.relaxation import check_echo_times, signal
+from training.data import Part, Sample, Split
 from training.options import Simulated
-from training.readers.anatomy import Volume, blurred, draw_image
+from training.readers._tissue import random_b0, random_r2
+from training.readers.anatomy import Volume, blurred, draw_image, load_folder
 
-__all__ = ["Example", "draw", "example", "prepared"]
+__all__ = ["Layout", "Scans", "check", "draw", "draw_layout", "read", "scanned"]
 
 LIKE = torch.zeros(1)
+_REGION = 0.1
+"""Of bright tissue: less signal than this is background, whose maps mean nothing."""
 
 
 @dataclass(frozen=True)
-class Example:
-    """What the loop takes: a batch."""
+class Layout:
+    """What a scan has before there is anything in it."""
 
-    scan: Scan
-    target: Array
-    """(batch, echo, y, x) complex64, in the scale of `scan`."""
-    scale: Array
-    """(batch,)."""
+    shape: tuple[int, int]
+    """The matrix, (y, x)."""
+    coils: int
+    detail: float
+    """How much finer the object is than the matrix."""
+
+    @property
+    def fine(self) -> tuple[int, int]:
+        """The grid (y, x) on which the object is drawn."""
+        return int(self.detail * self.shape[0]), int(self.detail * self.shape[1])
 
 
-def example(
-    volumes: list[Volume], settings: Simulated, preparation: Preparation, batch: int, rng: np.random.Generator
-) -> Example:
-    """A batch of slices seen by the same coils, with masks of one kind.
+@dataclass(frozen=True)
+class Scans:
+    """Random scans of the volumes of a folder; what one is depends on the generator only, not on its number."""
 
-    Drawn again where the calibration lines do not carry the sensitivities (few lines, many coils, much noise): such a
-    scan has most of the object cut out of its maps, and teaches nothing.
+    folder: Path | None
+    part: Part
+    settings: Simulated
+    labels: tuple[str, ...] = ()
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        return tuple(volume.name for volume in self._volumes())
+
+    def __len__(self) -> int:
+        return self.settings.examples
+
+    def take(self, numbers: Sequence[int], rng: np.random.Generator) -> Sample:
+        return draw(self._volumes(), self.settings, len(numbers), rng)
+
+    def _volumes(self) -> tuple[Volume, ...]:
+        """Those of this part; a folder without volumes for validation serves for both."""
+        volumes = _loaded(self.folder)
+        names = self.settings.validation_volumes
+        held = [any(name in volume.name for name in names) for volume in volumes]
+        if not any(held) or all(held):
+            return volumes
+        return tuple(v for v, aside in zip(volumes, held, strict=True) if aside == (self.part != "train"))
+
+
+def read(folder: Path | None, part: Part, split: Split, *, settings: Simulated) -> Scans:
+    """Scans of the anatomy below `folder` (.nii, .nii.gz, .cfl; None: the ICBM152 volume that comes with nilearn).
+
+    `settings.validation_volumes` says what is for validation and test; `split` is not looked at.
+    Raises InputError for files that cannot be read and echo times that are none.
     """
-    while True:
-        raw, coil_images = draw(volumes, settings, batch, rng)
-        result, kept = prepared(raw, coil_images, preparation)
-        if kept > 0.9:
-            return result
+    for times in settings.echo_times:
+        check_echo_times(times, len(times), "option simulated.echo_times")
+    _loaded(folder)
+    return Scans(folder, part, settings)
 
 
-def prepared(raw: Raw, coil_images: Array, preparation: Preparation) -> tuple[Example, float]:
-    """`raw` and its noise-free, fully sampled coil images (batch, echo, coil, y, x), both prepared alike.
-
-    The coil images travel as a second echo, so that whatever mixes the coils of the one mixes those of the other. The
-    target is their optimal combination with the sensitivities that the network gets. Also returns the share of the
-    coil images' energy that these explain, the least of the batch.
-    """
-    both = dataclasses.replace(raw, kspace=torch.cat((raw.kspace, fftc(coil_images)), dim=1))
-    scan = prepare(both, dataclasses.replace(preparation, normalisation="none")).scan
-    echoes = raw.kspace.shape[1]
-    assert scan.kspace is not None
-    mixed = dataclasses.replace(
-        raw,
-        kspace=scan.kspace[:, :echoes],
-        calibration=scan.calibration,
-        sens=scan.sens,
-        noise=None,
-        whitened=preparation.whiten != "none",
-        compressed=None if scan.kspace.shape[-3] == raw.kspace.shape[-3] else preparation.compression,
-        sens_method="given",
-    )
-    ready = prepare(mixed, preparation)
-    full = ifftc(scan.kspace[:, echoes:])
-    target = sense_combine(full, scan.sens)
-    explained = torch.sum(target.abs() ** 2, dim=(1, 2, 3)) / torch.sum(full.abs() ** 2, dim=(1, 2, 3, 4))
-    return Example(ready.scan, target / ready.scale[:, None, None, None], ready.scale), float(explained.min())
+def check(folder: Path | None, split: Split, *, settings: Simulated) -> Iterator[str]:
+    """What makes the folder unusable; the volumes are few, and read."""
+    try:
+        read(folder, "train", split, settings=settings)
+    except InputError as error:
+        yield str(error)
 
 
-def draw(volumes: list[Volume], settings: Simulated, batch: int, rng: np.random.Generator) -> tuple[Raw, Array]:
-    """A random scan, and its noise-free, fully sampled coil images (batch, 1, coil, y, x)."""
-    shape = (int(rng.choice(settings.matrix)), int(rng.choice(settings.matrix)))
-    coils = round(float(np.exp(rng.uniform(*np.log(settings.coils)))))
-    detail = rng.uniform(1.0, 1.5)
-    fine = (int(detail * shape[0]), int(detail * shape[1]))
+@lru_cache(maxsize=1)
+def _loaded(folder: Path | None) -> tuple[Volume, ...]:
+    """Once in each process: a source itself is light to send to another one."""
+    return tuple(load_folder(None if folder is None else str(folder)))
+
+
+def draw(volumes: Sequence[Volume], settings: Simulated, batch: int, rng: np.random.Generator) -> Sample:
+    """Random slices as one scan sees them."""
+    layout = draw_layout(settings, rng)
     weights = np.sqrt([min(len(v.data), 64) for v in volumes])
     chosen = rng.choice(len(volumes), size=batch, p=weights / weights.sum())
     if rng.random() < settings.phantoms:
-        images = torch.stack([_ellipses(rng, fine) for _ in chosen])
+        images = torch.stack([_ellipses(rng, layout.fine) for _ in chosen])
     else:
-        images = torch.stack([draw_image(volumes[i], rng, fine) for i in chosen])
+        images = torch.stack([draw_image(volumes[i], rng, layout.fine) for i in chosen])
     if settings.blur and rng.random() < 0.5:
-        images = blurred(images, detail * rng.uniform(0, settings.blur))
-    phases = [simulate.random_phase(rng, fine, strength=rng.uniform(0, 2), like=LIKE) for _ in chosen]
-    sens = _sensitivities(rng, coils, fine)
-    kspace = simulate.encode(images * torch.stack(phases), sens, shape)
+        images = blurred(images, layout.detail * rng.uniform(0, settings.blur))
+    sample = scanned(images, layout, settings, rng)
+    return dataclasses.replace(sample, names=tuple(volumes[i].name for i in chosen))
 
-    mask, width, readout = _mask(settings, shape, batch, rng)
+
+def draw_layout(settings: Simulated, rng: np.random.Generator) -> Layout:
+    """A matrix, a number of coils, and how fine the object is."""
+    shape = (int(rng.choice(settings.matrix)), int(rng.choice(settings.matrix)))
+    coils = round(float(np.exp(rng.uniform(*np.log(settings.coils)))))
+    return Layout(shape, coils, float(rng.uniform(1.0, 1.5)))
+
+
+def scanned(images: torch.Tensor, layout: Layout, settings: Simulated, rng: np.random.Generator) -> Sample:
+    """A random scan of `images` (batch, *layout.fine), real, bright tissue 1; with the noise-free coil images.
+
+    With `settings.echo_times` a multi-echo one: its maps are those that the noise-free, fully sampled echoes are fitted
+    with, which contain the phase of the coils; `region` is where there is signal.
+    """
+    echoes, times = _echoes(images, settings, rng)
+    sens = _sensitivities(rng, layout.coils, layout.fine)
+    kspace = simulate.encode(echoes, sens, layout.shape)
+
+    mask, width, readout = _mask(settings, layout.shape, len(images), rng)
     sigma = float(np.exp(rng.uniform(*np.log([1 / settings.snr[1], 1 / settings.snr[0]]))))
-    covariance = sigma**2 * simulate.random_covariance(rng, coils, coupling=rng.uniform(0, 0.4), like=LIKE)
+    covariance = sigma**2 * simulate.random_covariance(rng, layout.coils, coupling=rng.uniform(0, 0.4), like=LIKE)
     noisy = kspace + simulate.noise(rng, covariance, tuple(kspace.shape))
     sampled = torch.from_numpy(mask)[:, None, None]
-    region = [min(n, m) for n, m in zip(width, shape, strict=True)]
+    calibrated = [min(n, m) for n, m in zip(width, layout.shape, strict=True)]
     gain = float(np.exp(rng.uniform(-12, 12)))  # scanners' units differ by orders of magnitude
     raw = Raw(
-        kspace=gain * noisy[:, None] * sampled,
+        kspace=gain * noisy * sampled,
         mask=sampled,
-        calibration=gain * resize(noisy, region)[:, None],
+        calibration=gain * resize(noisy[:, :1], calibrated),
+        echo_times=None if times is None else torch.tensor(times),
         noise=None if rng.random() < settings.without_noise_scan else gain**2 * covariance,
         readout=readout,
     )
-    return raw, gain * ifftc(kspace)[:, None]
+    coil_images = ifftc(kspace)
+    return Sample(
+        names=("simulated",) * len(images),
+        raw=raw,
+        coil_images=gain * coil_images,
+        region=None if times is None else rss(coil_images[:, 0]) > _REGION,
+    )
+
+
+def _echoes(
+    images: torch.Tensor, settings: Simulated, rng: np.random.Generator
+) -> tuple[torch.Tensor, tuple[float, ...] | None]:
+    """(batch, echo, y, x) complex64, and the echo times; one echo without any where `settings` has none."""
+    shape = (images.shape[-2], images.shape[-1])
+    phases = torch.stack([simulate.random_phase(rng, shape, strength=rng.uniform(0, 2), like=LIKE) for _ in images])
+    if not settings.echo_times:
+        return (images * phases)[:, None], None
+    protocol = settings.echo_times[int(rng.integers(len(settings.echo_times)))]
+    stretch = float(np.exp(rng.uniform(*np.log(settings.echo_stretch))))
+    times = tuple(stretch * t for t in protocol)
+    most = float(np.exp(rng.uniform(*np.log(settings.off_resonance))))
+    b0 = torch.stack([random_b0(image, most, float(np.diff(times).min()), rng) for image in images])
+    r2 = torch.stack([random_r2(image, field, settings, rng) for image, field in zip(images, b0, strict=True)])
+    return signal(torch.stack((r2, images, b0, phases.angle()), dim=1), torch.tensor(times)), times
 
 
 def _ellipses(rng: np.random.Generator, shape: tuple[int, int]) -> torch.Tensor:
