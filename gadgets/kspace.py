@@ -20,7 +20,7 @@ from gadgets.lines import Flag, Lines, has_flag
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 from mrnets.physics.fourier import fftc, ifftc, resize
-from mrnets.physics.masks import calibration_region
+from mrnets.physics.masks import LEAST_CALIBRATION, calibration_region
 
 __all__ = [
     "Echo",
@@ -33,9 +33,6 @@ __all__ = [
     "on_spacing_of",
     "take",
 ]
-
-LEAST_CALIBRATION = 4
-"""Fully sampled lines around the centre, below which there is no calibration to speak of."""
 
 
 @dataclass
