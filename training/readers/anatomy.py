@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +15,18 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from mrnets.errors import InputError
+from training.readers.files import nifti, voxels
 
-__all__ = ["Volume", "blurred", "draw_image", "icbm152", "load_folder", "load_volume"]
+__all__ = [
+    "Volume",
+    "blurred",
+    "draw_image",
+    "draw_view",
+    "icbm152",
+    "load_folder",
+    "load_volume",
+    "seen",
+]
 
 Image = NDArray[np.float32]
 
@@ -62,11 +71,8 @@ def load_volume(path: Path, name: str) -> Volume:
     if path.suffix == ".cfl":
         data, spacing = _cfl(path), (1.0, 1.0, 1.0)
     else:
-        import nibabel
-
-        nifti: Any = nibabel.load(path)
-        data = np.asarray(nifti.dataobj, dtype=np.float32).T
-        x, y, z = (float(s) for s in nifti.header.get_zooms()[:3])
+        data = voxels(path).T
+        x, y, z = (float(s) for s in nifti(path).header.get_zooms()[:3])
         spacing = (z, y, x)
     if data.ndim != 3 or not np.isfinite(data).all():
         raise InputError(f"{path}: expected three axes and finite values, got shape {data.shape[::-1]}")
@@ -86,7 +92,8 @@ def _cfl(path: Path) -> Image:
 def draw_image(volume: Volume, rng: np.random.Generator, shape: tuple[int, int]) -> torch.Tensor:
     """A random slice in random orientation, place, size and contrast on a grid of `shape`: (y, x), bright tissue 1."""
     plane, spacing = _draw_slice(volume, rng)
-    return _contrast(_place(plane, spacing, rng, shape), rng)
+    view = draw_view(plane, spacing, rng)
+    return _contrast(seen(plane[None], view, shape)[0], rng)
 
 
 def blurred(images: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -111,23 +118,18 @@ def _draw_slice(volume: Volume, rng: np.random.Generator) -> tuple[torch.Tensor,
     return torch.from_numpy(np.ascontiguousarray(plane)), (float(kept[0]), float(kept[1]))
 
 
-def _place(
-    plane: torch.Tensor, spacing: tuple[float, float], rng: np.random.Generator, shape: tuple[int, int]
-) -> torch.Tensor:
-    """Rotated, flipped, stretched and moved into a field of view around the object."""
+def draw_view(plane: torch.Tensor, spacing: tuple[float, float], rng: np.random.Generator) -> NDArray[np.float64]:
+    """A field of view around what is in `plane` (y, x): rotated, flipped, stretched and moved; an affine (2, 3) as
+    `torch.nn.functional.affine_grid` takes it."""
     ny, nx = plane.shape
-    largest = max(shape)
-    if max(ny, nx) > 1.25 * largest:  # low-pass first: bilinear sampling of a much finer image aliases
-        factor = 1.25 * largest / max(ny, nx)
-        plane = functional.interpolate(plane[None, None], scale_factor=factor, mode="bilinear", antialias=True)[0, 0]
     angle = np.pi / 2 * rng.integers(4) + np.deg2rad(rng.normal(0, 8))
     flip = rng.choice([-1.0, 1.0])
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([1.0, flip])
     half = np.array([ny * spacing[0], nx * spacing[1]]) / 2
     rows, columns = np.nonzero(plane.numpy() > 0.1)
     if rows.size == 0:
-        rows, columns = np.array([0, plane.shape[0] - 1]), np.array([0, plane.shape[1] - 1])
-    where = np.stack([rows / plane.shape[0] * 2 - 1, columns / plane.shape[1] * 2 - 1]) * half[:, None]  # mm
+        rows, columns = np.array([0, ny - 1]), np.array([0, nx - 1])
+    where = np.stack([rows / ny * 2 - 1, columns / nx * 2 - 1]) * half[:, None]  # mm
     turned = turn.T @ where
     low, high = np.percentile(turned, [0.5, 99.5], axis=1)
     zoom = rng.uniform(1.05, 1.5) * np.exp(rng.normal(0, 0.06, 2))
@@ -136,9 +138,31 @@ def _place(
     # the sampling grid: [-1, 1] of the field of view -> mm, turned -> mm -> [-1, 1] of the slice
     matrix = np.diag(1 / half) @ turn @ np.diag(fov)
     shift = (turn @ centre) / half
-    theta = np.array([[matrix[1, 1], matrix[1, 0], shift[1]], [matrix[0, 1], matrix[0, 0], shift[0]]])
-    grid = functional.affine_grid(torch.from_numpy(theta[None]).float(), [1, 1, *shape], align_corners=False)
-    return functional.grid_sample(plane[None, None], grid, mode="bilinear", align_corners=False)[0, 0]
+    return np.array([[matrix[1, 1], matrix[1, 0], shift[1]], [matrix[0, 1], matrix[0, 0], shift[0]]])
+
+
+def seen(
+    planes: torch.Tensor, view: NDArray[np.float64], shape: tuple[int, int], fine: tuple[int, int] | None = None
+) -> torch.Tensor:
+    """`planes` (n, y, x) in the field of view, on a grid of `shape`: (n, *shape), zero beyond the planes' edges.
+
+    `fine`: the grid is the one that is left when k-space of a grid of this size is cropped to `shape`.
+    """
+    ny, nx = planes.shape[-2:]
+    largest = max(shape)
+    if max(ny, nx) > 1.25 * largest:  # low-pass first: bilinear sampling of a much finer image aliases
+        size = [max(round(1.25 * largest / max(ny, nx) * n), 1) for n in (ny, nx)]
+        planes = functional.interpolate(planes[None], size=size, mode="bilinear", antialias=True)[0]
+    if fine is not None:  # pixel n // 2 of both grids is the same point
+        y, x = (_middle(n) - _middle(m) for n, m in zip(fine, shape, strict=True))
+        view = view + np.pad((view[:, :2] @ [x, y])[:, None], ((0, 0), (2, 0)))
+    grid = functional.affine_grid(torch.from_numpy(view[None]).float(), [1, 1, *shape], align_corners=False)
+    return functional.grid_sample(planes[None], grid, mode="bilinear", align_corners=False)[0]
+
+
+def _middle(n: int) -> float:
+    """Where pixel n // 2 lies on an axis of n pixels that spans [-1, 1]."""
+    return (2 * (n // 2) + 1) / n - 1
 
 
 def _contrast(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

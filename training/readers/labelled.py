@@ -1,0 +1,351 @@
+"""Images with label maps, a folder of NIfTI files for each subject: for segmentation, and as simulated scans for joint
+networks.
+
+    folder/SUBJECT/FLAIR.nii.gz  T1.nii.gz ...  lesions.nii.gz
+
+All files of a subject have one grid. Axes are as stored, reversed: volume (z, y, x), slice (y, x).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from mrnets.errors import InputError
+from training.data import Part, Place, Sample, Slices, Source, Split, part_of, stacked
+from training.options import Simulated
+from training.readers.anatomy import blurred, draw_view, load_volume, seen
+from training.readers.files import examined, nifti, split_problems, voxels
+from training.readers.simulated import draw_layout, scanned
+
+__all__ = ["Drawn", "check", "read"]
+
+Axis = Literal["z", "y", "x"]
+AXES: tuple[Axis, ...] = ("z", "y", "x")
+LESION: dict[str, Any] = {"lesion": [1]}
+_ENDINGS = (".nii", ".nii.gz")
+
+
+def read(
+    folder: Path,
+    part: Part,
+    split: Split,
+    *,
+    contrasts: tuple[str, ...] = ("FLAIR*",),
+    label_map: str = "*seg*",
+    classes: dict[str, Any] = LESION,
+    axes: tuple[Axis, ...] = ("z",),
+    least: float = 0.02,
+    empty: float = 1.0,
+    drawn: bool = False,
+    scans: bool = False,
+    scalp: float = 0.0,
+    slices: int = 1,
+    settings: Simulated | None = None,
+) -> Source:
+    """Slices of the subjects of `part`; the volumes are read once now, to know which slices there are.
+
+    contrasts, label_map: names of files, with * and ?; each must match one file of a subject's folder.
+    classes: name to the values in the label map that are of it. With "background" first each pixel has exactly one
+    class; else classes may overlap, and 0 belongs to none. Other values are an error.
+    axes: slices across these. least: share of a slice that must be brighter than a tenth of bright tissue.
+    empty: in training, share of the slices without any label that are kept, evenly spaced.
+    drawn: training slices are rotated, flipped, stretched, moved and shaded at random, on grids of `simulated.matrix`.
+    scalp: share of these that get a scalp drawn around what they show: for heads where only brains are labelled.
+    scans: slices come as simulated scans, as `simulated` says, with drawn grids for all parts; of the first contrast.
+    Raises InputError for folders, files or classes that are not so.
+    """
+    layout = Layout(contrasts, label_map, _classes(classes), axes, slices)
+    if scans and (len(contrasts) != 1 or slices != 1):
+        raise InputError("reader labelled: simulated scans show one contrast and one slice; see contrasts and slices")
+    folders = _folders(folder)
+    places: list[Place] = []
+    for name in part_of(list(folders), part, split):
+        subject = _subject(folders[name], layout)
+        kept = _kept(subject, layout, least, empty if part == "train" else 1.0)
+        places += [Place(str(folders[name]), index, name) for index in kept]
+    fixed = Slices(tuple(places), functools.partial(_load, layout), tuple(layout.classes))
+    if not scans and not (drawn and part == "train"):
+        return fixed
+    vary = drawn and part == "train"
+    return Drawn(fixed, layout, settings or Simulated(), scans=scans, vary=vary, scalp=scalp if vary else 0.0)
+
+
+def check(
+    folder: Path,
+    split: Split,
+    *,
+    contrasts: tuple[str, ...] = ("FLAIR*",),
+    label_map: str = "*seg*",
+    classes: dict[str, Any] = LESION,
+    axes: tuple[Axis, ...] = ("z",),
+    slices: int = 1,
+) -> Iterator[str]:
+    """A sentence for each subject whose files are missing, too many or of different grids, and for a few slices that
+    cannot be read or have values of no class."""
+    layout = Layout(contrasts, label_map, _classes(classes), axes, slices)
+    folders = _folders(folder)
+    yield from split_problems(folders, split)
+    good = []
+    for name, path in folders.items():
+        try:
+            good.append(Place(str(path), _length(_subject(path, layout), layout) // 2, name))
+        except InputError as error:
+            yield str(error)
+    yield from examined(Slices(tuple(good), functools.partial(_load, layout), tuple(layout.classes)))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is looked for in a subject's folder."""
+
+    contrasts: tuple[str, ...]
+    label_map: str
+    classes: Mapping[str, tuple[int, ...]]
+    axes: tuple[Axis, ...]
+    slices: int
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Files of one grid; shape and spacing (mm) are (z, y, x)."""
+
+    images: tuple[Path, ...]
+    labels: Path
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Slices in a random field of view; `scans`: as simulated scans of it. See `read`."""
+
+    slices: Slices
+    layout: Layout
+    settings: Simulated
+    scans: bool
+    vary: bool
+    scalp: float
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.slices.labels
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        return self.slices.subjects
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def take(self, numbers: Sequence[int], rng: np.random.Generator) -> Sample:
+        layout = draw_layout(self.settings, rng)
+        if not self.scans:
+            return stacked([self._one(number, layout.shape, None, rng) for number in numbers])
+        drawn = stacked([self._one(number, layout.shape, layout.fine, rng) for number in numbers])
+        assert drawn.image is not None
+        scan = scanned(drawn.image[:, 0], layout, self.settings, rng)
+        return dataclasses.replace(scan, names=drawn.names, volumes=drawn.volumes, labels=drawn.labels)
+
+    def _one(
+        self, number: int, shape: tuple[int, int], fine: tuple[int, int] | None, rng: np.random.Generator
+    ) -> Sample:
+        """image on the grid `fine` or, where there is none, `shape`; labels on `shape`."""
+        sample = self.slices.take([number], rng)
+        assert sample.image is not None
+        assert sample.labels is not None
+        image, labels = sample.image[0], sample.labels[0]
+        stack = image.shape[1:-2]  # neighbouring slices, if any
+        view = draw_view(image.flatten(0, -3)[math.prod(stack) // 2], self._spacing(number), rng)
+        image = seen(image.flatten(0, -3), view, fine or shape)
+        if self.vary:
+            image = _varied(image, self.scalp, rng)
+        labels = seen(labels.flatten(0, -3).float(), view, shape, fine)
+        labels = _decided(labels.reshape(len(self.labels), *stack, *shape), self.labels)
+        return dataclasses.replace(sample, image=image.reshape(1, -1, *stack, *image.shape[-2:]), labels=labels[None])
+
+    def _spacing(self, number: int) -> tuple[float, float]:
+        place = self.slices.places[number]
+        subject = _subject(Path(place.path), self.layout)
+        axis, _ = _where(subject, self.layout, place.index)
+        first, second = (s for n, s in enumerate(subject.spacing) if n != axis)
+        return first, second
+
+
+def _classes(classes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Name to values. Raises InputError."""
+    made = {}
+    for name, given in classes.items():
+        values = given if isinstance(given, list | tuple) else [given]
+        if not values or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+            raise InputError(f"reader labelled: class {name} must be a list of whole numbers, got {given!r}")
+        made[str(name)] = tuple(values)
+    if not made:
+        raise InputError("reader labelled: classes names no class")
+    every = [v for values in made.values() for v in values]
+    if next(iter(made)) == "background" and len(every) > len(set(every)):
+        raise InputError("reader labelled: with a background, each value belongs to one class")
+    return made
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    """Name to folder of the subjects: all at or below `folder` that hold NIfTI files. Raises InputError."""
+    found = {path.parent for path in folder.rglob("*") if path.name.endswith(_ENDINGS)}
+    if not found:
+        raise InputError(f"{folder}: no folder below it holds NIfTI files (.nii, .nii.gz)")
+    return {path.relative_to(folder).as_posix(): path for path in sorted(found)}
+
+
+@functools.lru_cache(maxsize=4096)
+def _found(folder: Path, patterns: tuple[str, ...]) -> tuple[Path, ...]:
+    """The file of each pattern. Raises InputError where it is not one."""
+    files = sorted(path for path in folder.iterdir() if path.name.endswith(_ENDINGS))
+    chosen = []
+    for pattern in patterns:
+        matching = [path for path in files if fnmatchcase(path.name, pattern)]
+        if len(matching) != 1:
+            names = ", ".join(path.name for path in matching or files)
+            raise InputError(f"{folder}: expected one NIfTI file {pattern}, found {len(matching)} ({names})")
+        chosen += matching
+    return tuple(chosen)
+
+
+def _subject(folder: Path, layout: Layout) -> Subject:
+    """The subject's files, by their headers. Raises InputError also where they have different grids."""
+    *images, labels = _found(folder, (*layout.contrasts, layout.label_map))
+    return _grid(tuple(images), labels)
+
+
+@functools.lru_cache(maxsize=4096)
+def _grid(images: tuple[Path, ...], labels: Path) -> Subject:
+    header = nifti(labels)
+    for path in images:
+        other = nifti(path)
+        if other.shape != header.shape or not np.allclose(other.affine, header.affine, atol=1e-2):
+            raise InputError(f"{path}: expected the grid of {labels.name}, {header.shape}, got {other.shape}")
+    x, y, z = (float(s) for s in header.header.get_zooms())
+    return Subject(images, labels, header.shape[::-1], (z, y, x))
+
+
+def _length(subject: Subject, layout: Layout) -> int:
+    return sum(subject.shape[AXES.index(axis)] for axis in layout.axes)
+
+
+def _where(subject: Subject, layout: Layout, index: int) -> tuple[int, int]:
+    """Axis, and slice across it, of a place: slices across the first of the axes come first."""
+    for axis in layout.axes:
+        size = subject.shape[AXES.index(axis)]
+        if index < size:
+            return AXES.index(axis), index
+        index -= size
+    raise IndexError(index)
+
+
+def _kept(subject: Subject, layout: Layout, least: float, empty: float) -> list[int]:
+    """The slices with anatomy in them; of those without labels a share."""
+    bright = _image(subject.images[0]) > 0.1
+    labelled = ~np.isin(_labels(subject.labels, _values(layout)), layout.classes.get("background", (0,)))
+    kept, start, without = [], 0, 0
+    for axis in layout.axes:
+        others = tuple(n for n in range(3) if n != AXES.index(axis))
+        anatomy, some = bright.mean(axis=others) >= least, labelled.mean(axis=others) > 0
+        for n in np.flatnonzero(anatomy):
+            if not some[n]:
+                without += 1
+                if int(without * empty) == int((without - 1) * empty):
+                    continue
+            kept.append(start + int(n))
+        start += len(anatomy)
+    return kept
+
+
+def _load(layout: Layout, place: Place) -> Sample:
+    """image (1, contrast, [z,] y, x), labels (1, class, [z,] y, x)."""
+    subject = _subject(Path(place.path), layout)
+    axis, index = _where(subject, layout, place.index)
+    around = np.arange(index - layout.slices // 2, index + layout.slices // 2 + 1)
+    around = around.clip(0, subject.shape[axis] - 1)  # the outermost slice is its own neighbour
+
+    def cut(volume: NDArray[Any]) -> NDArray[Any]:
+        planes = np.moveaxis(volume.take(around, axis=axis), axis, 0)
+        return planes[0] if layout.slices == 1 else planes
+
+    image = np.stack([cut(_image(path)) for path in subject.images])
+    values = cut(_labels(subject.labels, _values(layout)))
+    labels = np.stack([np.isin(values, of) for of in layout.classes.values()])
+    name = f"{place.subject} {AXES[axis]} {index}"
+    return Sample(names=(name,), image=torch.from_numpy(image)[None], labels=torch.from_numpy(labels)[None])
+
+
+@functools.lru_cache(maxsize=8)
+def _image(path: Path) -> NDArray[np.float32]:
+    """(z, y, x), bright tissue 1. Kept: a slice of a compressed file costs as much as all of it."""
+    return load_volume(path, path.name).data
+
+
+def _values(layout: Layout) -> tuple[int, ...]:
+    known = {v for values in layout.classes.values() for v in values}
+    return tuple(known if "background" in layout.classes else known | {0})
+
+
+@functools.lru_cache(maxsize=8)
+def _labels(path: Path, known: tuple[int, ...]) -> NDArray[np.int16]:
+    """(z, y, x). Raises InputError for values that are not known."""
+    data = voxels(path).T
+    others = np.setdiff1d(data, known)
+    if others.size:
+        shown = ", ".join(f"{v:g}" for v in others[:5])
+        raise InputError(f"{path}: values of no class ({shown}); classes have {', '.join(map(str, sorted(known)))}")
+    return data.astype(np.int16)
+
+
+def _decided(planes: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
+    """Interpolated planes (class, y, x), 0 to 1, as bool: the largest where classes exclude each other, else a half."""
+    if names[0] != "background":
+        return planes > 0.5
+    return torch.nn.functional.one_hot(planes.argmax(0), len(planes)).movedim(-1, 0).bool()
+
+
+def _varied(images: torch.Tensor, scalp: float, rng: np.random.Generator) -> torch.Tensor:
+    """Images (n, y, x), bright tissue 1: sharper or more blurred, other contrast, shaded, some with a scalp around."""
+    if rng.random() < scalp:
+        images = _with_scalp(images, rng)
+    if rng.random() < 0.5:
+        images = blurred(images, rng.uniform(0, 1.2))
+    images = images ** float(np.exp(rng.normal(0, 0.25)))
+    shade = torch.exp(float(rng.uniform(0, 0.4)) * _smooth(rng, (images.shape[-2], images.shape[-1]), 3))
+    return images * shade
+
+
+def _smooth(rng: np.random.Generator, shape: tuple[int, int], nodes: int) -> torch.Tensor:
+    """Normal numbers on `nodes` x `nodes` points, interpolated: (y, x)."""
+    coarse = torch.from_numpy(rng.standard_normal((1, 1, nodes, nodes))).float()
+    return torch.nn.functional.interpolate(coarse, size=shape, mode="bicubic", align_corners=True)[0, 0]
+
+
+def _with_scalp(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """A band around a stripped brain, at a distance: what a network must learn not to take for labelled tissue."""
+    shape = (images.shape[-2], images.shape[-1])
+    brain = ndimage.binary_fill_holes(images.amax(0).numpy() > 0.15)
+    size = max(float(np.sqrt(brain.sum())), 1.0)
+    away = torch.from_numpy(ndimage.distance_transform_edt(~brain)).float() / size
+    inner = rng.uniform(0.02, 0.1) * (1 + 0.3 * _smooth(rng, shape, 4))
+    outer = inner + rng.uniform(0.02, 0.15) * (1 + 0.4 * _smooth(rng, shape, 6)).clamp(0.2)
+    edge = rng.uniform(0.5, 1.5) / size
+    band = torch.sigmoid((away - inner) / edge) * torch.sigmoid((outer - away) / edge)
+    for number in range(len(images)):
+        level = rng.uniform(0.2, 2.0) * (1 + 0.3 * _smooth(rng, shape, 12)).clamp(0.1)
+        images = images.clone()
+        images[number] = torch.maximum(images[number], band * level)
+    return images
