@@ -289,13 +289,13 @@ def _table(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            start = file.read(8)
-            if start[:2] == b"PK" or start[:1] == b"\x80":
+            start, text = file.read(8), file.read(1)  # a length, of any bytes, and the first of the header: "{"
+            if text != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
                 raise InputError(f"{path} is a pickled file; weights are read from .safetensors files only")
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
                 raise InputError(f"{path} is not a weights file, or is truncated")
-            text = file.read(length)
+            text += file.read(length - 1)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     table = _parsed(text, path)

@@ -180,6 +180,16 @@ def test_a_file_with_something_after_its_end_is_refused(trained: Path) -> None:
         store.load(trained)
 
 
+@pytest.mark.parametrize("length", [0x3080, 0x4B50])
+def test_a_header_of_a_length_that_looks_like_a_pickle_is_none(trained: Path, length: int) -> None:
+    """Its lowest byte is that with which pickles begin, or its lowest two are those of a zip."""
+    content = trained.read_bytes()
+    (old,) = struct.unpack("<Q", content[:8])
+    assert old < length
+    trained.write_bytes(struct.pack("<Q", length) + content[8 : 8 + old].ljust(length) + content[8 + old :])
+    assert store.load(trained).name == "varnet"
+
+
 def test_pickles_are_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     for content in (pickle.dumps({"a": 1}), b"PK\x03\x04 a zip as of torch.save"):
