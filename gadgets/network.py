@@ -291,8 +291,10 @@ def _image_of(frame: Frame) -> tuple[Any, ...]:
 
 
 def _announced_slices(header: ismrmrdHeader, encoding: int) -> int | None:
+    """None where the header does not say, or says there is but one: then the end tells."""
     limits = header.encoding[encoding].encodingLimits
-    return None if limits is None or limits.slice is None else int(limits.slice.maximum) + 1
+    last = 0 if limits is None or limits.slice is None else int(limits.slice.maximum)
+    return last + 1 if last > 0 else None
 
 
 def _in_space(frames: list[Frame]) -> list[Frame]:

@@ -1,0 +1,369 @@
+"""Segmentation, quantitative and joint networks in chains: what goes into them, what is kept, what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import ismrmrd
+import numpy as np
+import pytest
+import torch
+
+import gadgets.network as module
+from gadgets.coils import coils
+from gadgets.files import write_scan
+from gadgets.hosts.replay import replay
+from gadgets.images import images
+from gadgets.network import network
+from gadgets.simulate import Settings, make_scan
+from mrnets import store
+from mrnets.contract import Estimate
+from mrnets.errors import InputError
+from mrnets.physics.fourier import ifftc
+from mrnets.prepare import Preparation
+from tests.gadgets.frames import SIZE, disc, frames, header, volume
+from tests.mrnets.examples import SMALL
+
+LABELS = ["background", "lesion", "oedema"]
+
+
+@pytest.fixture(autouse=True)
+def no_networks_of_other_tests(monkeypatch):
+    monkeypatch.setattr(module, "_models", {})
+
+
+def save(path: Any, name: str, labels: Any = (), units: Any = None, options: Any = None, **preparation: Any) -> str:
+    torch.manual_seed(0)
+    bound = {**SMALL[name], **(options or {})}
+    made = store.create(name, **bound)
+    store.save(
+        path,
+        made,
+        name=name,
+        options=bound,
+        preparation=Preparation(**preparation).to_json(),
+        units=units,
+        labels=labels,
+    )
+    return str(path)
+
+
+@pytest.fixture
+def segmenter(tmp_path):
+    options = {"contrasts": 1, "classes": 3}
+    return save(tmp_path / "segmenter.safetensors", "segunet", LABELS, options=options)
+
+
+@pytest.fixture
+def instead(monkeypatch):
+    """Weights whose network is the given one."""
+
+    def install(path: str, forward: Any) -> str:
+        class Fake(torch.nn.Module):
+            def forward(self, scan: Any) -> Estimate:
+                return forward(scan)
+
+        load = store.load
+
+        def fake(given: Any, *rest: Any) -> Any:
+            trained = load(given, *rest)
+            return replace(trained, network=Fake()) if str(given) == path else trained
+
+        monkeypatch.setattr(store, "load", fake)
+        return path
+
+    return install
+
+
+def reconstructed(count: int = 1, **options: Any) -> Any:
+    return list(network(frames(count, **options), header(), network="cgsense"))
+
+
+def echoes(count: int = 4) -> Any:
+    """A frame of the disc with R2* = 30 1/s and 20 Hz off resonance."""
+    (frame,) = coils(frames(acceleration=1), header())
+    times = 0.004 * np.arange(1, count + 1, dtype=np.float32)
+    decay = np.exp(times * (2j * np.pi * 20 - 30)).astype(np.complex64)[None, :, None, None, None]
+    return replace(frame, raw=replace(frame.raw, kspace=frame.raw.kspace * decay, echo_times=times))
+
+
+class TestSegmentation:
+    def test_the_image_is_taken_and_kept(self, segmenter):
+        before = reconstructed()
+        (frame,) = network(before, header(), weights=segmenter)
+        assert frame.estimate.logits.shape == (1, 3, SIZE, SIZE)
+        assert torch.equal(frame.estimate.image, before[0].estimate.image)
+        picture, segmentation = images([frame], header())
+        assert picture.meta["GADGETRON_ImageComment"][0] == "Image by cgsense"
+        assert segmentation.meta["GADGETRON_ImageComment"][0] == "Segmentation by segmenter"
+        assert segmentation.meta["Labels"] == ["0 background", "1 lesion", "2 oedema"]
+        expected = frame.estimate.logits[0].argmax(dim=0).numpy()
+        np.testing.assert_array_equal(segmentation.data[0, 0], expected)
+
+    def test_it_sees_normalised_magnitudes(self, segmenter, instead):
+        seen = []
+
+        def forward(scan):
+            seen.append(scan.image)
+            return Estimate(logits=torch.zeros(1, 3, SIZE, SIZE))
+
+        (before,) = reconstructed()
+        list(network([before], header(), weights=instead(segmenter, forward)))
+        expected = before.estimate.image.abs()
+        torch.testing.assert_close(seen[0], expected / expected.max())
+
+    def test_without_an_image(self, segmenter):
+        with pytest.raises(InputError, match="segmenter segments images, and none came"):
+            list(network(frames(), header(), weights=segmenter))
+
+    def test_other_contrasts(self, tmp_path):
+        path = save(tmp_path / "brats.safetensors", "segunet", options={"contrasts": 4})
+        with pytest.raises(InputError, match=r"brats takes images of 4 contrasts .*, and the scan has 1"):
+            list(network(reconstructed(), header(), weights=path))
+
+    def test_echoes_are_contrasts(self, tmp_path):
+        path = save(tmp_path / "brats.safetensors", "segunet", LABELS, options={"contrasts": 4, "classes": 3})
+        (frame,) = network(network([echoes()], header(), network="cgsense"), header(), weights=path)
+        assert len(list(images([frame], header()))) == 5
+
+    @pytest.mark.parametrize("how", ["raises", "not finite"])
+    def test_a_failure_loses_no_image(self, segmenter, instead, how):
+        def forward(scan):
+            if how == "raises":
+                raise RuntimeError("broke")
+            return Estimate(logits=torch.full((1, 3, SIZE, SIZE), torch.nan))
+
+        before = reconstructed(2)
+        path = instead(segmenter, forward)
+        after = list(network(before, header(), weights=path))
+        for one, other in zip(before, after, strict=True):
+            assert torch.equal(one.estimate.image, other.estimate.image)
+            assert other.estimate.logits is None
+            assert other.fallback
+        out = list(images(after, header()))
+        assert [image.meta["GADGETRON_DataRole"] for image in out] == ["Image", "Image"]
+        assert "the network segmenter failed" in out[0].meta["ImageComments"]
+        assert "FALLBACK" in out[0].meta["ImageComments"]
+        assert out[0].meta["GADGETRON_ImageComment"][0] == "Image by cgsense"
+        module._models.clear()
+        with pytest.raises((RuntimeError, ArithmeticError)):
+            list(network(before, header(), weights=path, fallback="none"))
+
+    @pytest.mark.parametrize(("labels", "options"), [((), {"classes": 1}), (("tumour", "core"), {"classes": 2})])
+    def test_classes_that_overlap_have_a_picture_each(self, tmp_path, instead, labels, options):
+        path = save(
+            tmp_path / "brats.safetensors",
+            "segunet",
+            labels,
+            options={"contrasts": 1, **options},
+            classes="overlapping",
+        )
+        half = torch.arange(SIZE) < SIZE // 2
+        wanted = [half.expand(SIZE, SIZE), torch.ones(SIZE, SIZE, dtype=torch.bool)][: options["classes"]]
+        logits = torch.stack([2.0 * mask - 1 for mask in wanted])[None]
+        (frame,) = network(reconstructed(), header(), weights=instead(path, lambda _: Estimate(logits=logits)))
+        out = list(images([frame], header()))[1:]
+        names = labels or ("class 1",)
+        assert [image.meta["Labels"] for image in out] == [["0 background", f"1 {name}"] for name in names]
+        assert [image.image_series_index for image in out] == [2, 3][: len(names)]
+        assert names[0] in out[0].meta["SequenceDescription"]
+        for image, mask in zip(out, wanted, strict=True):
+            assert image.data.dtype == np.uint16
+            np.testing.assert_array_equal(image.data[0, 0], mask.numpy())
+
+
+class TestNeighbours:
+    @pytest.fixture
+    def seen(self):
+        return []
+
+    @pytest.fixture
+    def weights(self, tmp_path, instead, seen):
+        options = {"contrasts": 1, "classes": 2}
+        path = save(tmp_path / "u.safetensors", "unet3d", options=options, slices=3, normalisation="none")
+
+        def forward(scan):
+            seen.append(scan.image)
+            return Estimate(logits=torch.cat([-scan.image, scan.image], dim=1))
+
+        return instead(path, forward)
+
+    @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+    @pytest.mark.parametrize("announced", [None, 3])
+    @pytest.mark.parametrize("batch", [1, 2])
+    def test_slices_lie_side_by_side_in_space(self, weights, seen, order, announced, batch):
+        before = reconstructed(3)  # brightness 1, 2, 3
+        made = header()
+        if announced:
+            made.encoding[0].encodingLimits.slice.maximum = announced - 1
+        after = list(network(["text", *(before[n] for n in order)], made, weights=weights, batch=batch))
+        assert after.pop(0) == "text"
+        stack = torch.cat([frame.estimate.image for frame in before])[:, 0].abs()
+        expected = torch.stack([stack[[0, 0, 1]], stack[[0, 1, 2]], stack[[1, 2, 2]]])[:, None]
+        torch.testing.assert_close(torch.cat(seen), expected)
+        assert [int(frame.headers[0, 0]["idx"]["slice"]) for frame in after] == [0, 1, 2]
+        for frame, image in zip(after, stack, strict=True):
+            torch.testing.assert_close(frame.estimate.logits[0, 1], image)
+
+    def test_repetitions_are_kept_apart(self, weights, seen):
+        made = header()
+        made.encoding[0].encodingLimits.slice.maximum = 1
+        scan = [*reconstructed(2), *reconstructed(2, repetition=1)]
+        stream = network(iter(scan), made, weights=weights)
+        first = [next(stream), next(stream)]
+        assert len(seen) == 2, "the first repetition does not wait for the second"
+        assert len([*first, *stream]) == 4
+
+    def test_a_slice_alone_says_so(self, weights):
+        (frame,) = network(reconstructed(), header(), weights=weights)
+        assert "3 neighbouring slices; 1 came" in frame.notes[-1]
+
+    def test_positions_of_a_volume(self, weights, seen):
+        (before,) = network([volume()], header(), network="cgsense", batch=16)
+        (frame,) = network([before], header(), weights=weights, batch=5)
+        stack = before.estimate.image[:, 0].abs()
+        torch.testing.assert_close(torch.cat(seen)[7, 0], stack[6:9])
+        torch.testing.assert_close(torch.cat(seen)[15, 0], stack[[14, 15, 15]])
+        torch.testing.assert_close(frame.estimate.logits[:, 1], stack)
+        _, segmentation = images([frame], header())
+        assert segmentation.data.shape[1:] == (SIZE, SIZE, 16)
+
+
+class TestQuantitative:
+    def test_maps_beside_the_image_they_start_from(self, tmp_path):
+        path = save(tmp_path / "q.safetensors", "qvarnet", units={"R2*": "1/s"}, options={"initial": "image"})
+        (before,) = network([echoes()], header(), network="cgsense")
+        (frame,) = network([before], header(), weights=path)
+        assert torch.equal(frame.estimate.image, before.estimate.image)
+        assert set(frame.estimate.maps) == {"R2*", "S0", "B0", "phase"}
+        out = list(images([frame], header()))
+        assert [image.meta["GADGETRON_DataRole"] for image in out] == ["Image"] * 4 + ["B0", "R2*", "S0", "phase"]
+        assert out[0].meta["GADGETRON_ImageComment"][0] == "Image by cgsense"
+        assert out[5].meta["GADGETRON_ImageComment"][0] == "R2* by q"
+
+    def test_the_image_comes_in_the_scale_and_phase_of_the_scan(self, tmp_path, instead):
+        path = save(tmp_path / "q.safetensors", "qvarnet", options={"initial": "image"})
+        seen = []
+
+        def forward(scan):
+            seen.append(scan)
+            return Estimate(maps={"S0": torch.ones(1, SIZE, SIZE)})
+
+        (before,) = network([echoes()], header(), network="zerofilled")
+        list(network([before], header(), weights=instead(path, forward)))
+        (scan,) = seen
+        own = (scan.sens.conj() * ifftc(scan.kspace)).sum(-3)
+        torch.testing.assert_close(scan.image, own, atol=1e-4, rtol=0)
+        assert abs(float(scan.image.abs().max()) - 1) < 1e-4
+
+    def test_without_the_image(self, tmp_path):
+        path = save(tmp_path / "q.safetensors", "qvarnet", options={"initial": "image"})
+        with pytest.raises(InputError, match="q starts from images, and none came"):
+            list(network([echoes()], header(), weights=path))
+
+    def test_a_failure_gives_images(self, tmp_path, instead):
+        """Those of cgsense; or those that were there."""
+
+        def broken(scan):
+            raise RuntimeError("broke")
+
+        path = instead(save(tmp_path / "q.safetensors", "qvarnet"), broken)
+        (frame,) = network([echoes()], header(), weights=path)
+        (plain,) = network([echoes()], header(), network="cgsense")
+        assert torch.equal(frame.estimate.image, plain.estimate.image)
+        assert not frame.estimate.maps
+        assert frame.fallback
+        assert frame.history[-1] == "cgsense"
+        (before,) = network([echoes()], header(), network="zerofilled")
+        (frame,) = network([before], header(), weights=path)
+        assert torch.equal(frame.estimate.image, before.estimate.image)
+        assert "what came before it stays" in frame.notes[-1]
+
+
+class TestJoint:
+    @pytest.mark.parametrize("name", ["idslr", "idslrunet", "segnet", "mtlrs"])
+    def test_images_and_labels(self, tmp_path, name):
+        preparation = {} if name == "mtlrs" else {"coils": 3}
+        path = save(tmp_path / "j.safetensors", name, LABELS, options={"classes": 3}, **preparation)
+        (frame,) = network(frames(), header(), weights=path)
+        assert not frame.fallback
+        out = list(images([frame], header()))
+        assert [image.meta["GADGETRON_DataRole"] for image in out] == ["Image", "Segmentation"]
+        assert {image.meta["GADGETRON_ImageComment"][0] for image in out} == {"Image by j", "Segmentation by j"}
+
+    def test_a_failure_gives_the_image_of_cgsense(self, tmp_path, instead):
+        half = Estimate(image=torch.ones(1, 1, SIZE, SIZE) + 0j, logits=torch.full((1, 3, SIZE, SIZE), torch.nan))
+        path = instead(save(tmp_path / "j.safetensors", "mtlrs", LABELS, options={"classes": 3}), lambda _: half)
+        (frame,) = network(frames(), header(), weights=path)
+        (plain,) = network(frames(), header(), network="cgsense")
+        assert torch.equal(frame.estimate.image, plain.estimate.image)
+        assert frame.estimate.logits is None
+        (image,) = images([frame], header())
+        assert "FALLBACK" in image.meta["SequenceDescription"]
+
+
+def test_a_volume_is_prepared_in_blocks(tmp_path, monkeypatch):
+    path = save(tmp_path / "v.safetensors", "varnet", coils=4)
+    (whole,) = network([volume()], header(), weights=path, batch=4)
+    monkeypatch.setattr(module, "PREPARED_AT_ONCE", 5)  # blocks of 8
+    (blocks,) = network([volume()], header(), weights=path, batch=4)
+    torch.testing.assert_close(blocks.estimate.image, whole.estimate.image, rtol=1e-3, atol=1e-4)
+
+
+def test_what_was_cropped_comes_back_on_the_grid_of_the_scan_and_says_so(tmp_path, instead):
+    path = save(tmp_path / "v.safetensors", "varnet", image_crop=(20, 24), kspace_crop=(28, 28))
+    path = instead(path, lambda scan: Estimate(image=(scan.sens.conj() * ifftc(scan.kspace)).sum(-3)))
+    (frame,) = network(frames(acceleration=1), header(), weights=path)
+    assert any("middle 20 x 24 of 32 x 32" in note for note in frame.notes)
+    (image,) = images([frame], header())
+    assert image.data.shape[-2:] == (SIZE, SIZE)
+    inside = image.data[0, 0, 8:24, 8:24]
+    assert np.linalg.norm(inside - np.abs(disc())[8:24, 8:24]) < 0.2 * np.linalg.norm(inside)
+    assert (image.data[0, 0, :6] == 0).all()
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    """Two slices, four echoes."""
+    path = tmp_path_factory.mktemp("scan") / "scan.h5"
+    settings = Settings(coils=6, matrix=32, slices=2, echoes=4, acceleration=2, calibration=12, seed=3)
+    header, lines, _ = make_scan(settings)
+    write_scan(path, header, lines)
+    return path
+
+
+class TestChains:
+    """The chains that ship, with small weights, on simulated scans."""
+
+    def series(self, scan: Any, out: Any, chain: str, *settings: str) -> dict[tuple[int, str], int]:
+        replay(scan, out, chain, settings=settings)
+        counts: dict[tuple[int, str], int] = {}
+        with ismrmrd.Dataset(str(out), mode="r") as data:
+            for group in data.list():
+                for n in range(data.number_of_images(group)) if group.startswith("image") else ():
+                    image = data.read_image(group, n)
+                    assert tuple(image.matrix_size) == (32, 32, 1)
+                    assert "FALLBACK" not in image.meta["ImageComments"]
+                    key = (image.image_series_index, image.meta["GADGETRON_DataRole"])
+                    counts[key] = counts.get(key, 0) + 1
+        return counts
+
+    def test_segment(self, scan, tmp_path):
+        first = save(tmp_path / "v.safetensors", "varnet")
+        second = save(tmp_path / "s.safetensors", "unet3d", LABELS, options={"classes": 3}, slices=3)
+        settings = (f"network.1.weights={first}", f"network.2.weights={second}")
+        assert self.series(scan, tmp_path / "out.h5", "segment", *settings) == {(1, "Image"): 8, (2, "Segmentation"): 2}
+
+    def test_quantitative(self, scan, tmp_path):
+        weights = save(tmp_path / "q.safetensors", "qvarnet", units={"R2*": "1/s"})
+        series = self.series(scan, tmp_path / "out.h5", "quantitative", f"network.weights={weights}")
+        assert series == {(2, "B0"): 2, (3, "R2*"): 2, (4, "S0"): 2, (5, "phase"): 2}
+
+    def test_joint(self, tmp_path):
+        path = tmp_path / "scan.h5"
+        header, lines, _ = make_scan(Settings(coils=6, matrix=32, acceleration=2, calibration=12))
+        write_scan(path, header, lines)
+        weights = save(tmp_path / "j.safetensors", "segnet", LABELS, options={"classes": 3}, coils=3)
+        series = self.series(path, tmp_path / "out.h5", "joint", f"network.weights={weights}")
+        assert series == {(1, "Image"): 1, (2, "Segmentation"): 1}
