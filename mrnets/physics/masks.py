@@ -163,11 +163,12 @@ def partial_fourier(mask: Mask, fraction: float) -> Mask:
 
 
 def calibration_region(mask: Array) -> Shape:
-    """Height and width of the largest fully sampled block around the centre of k-space; (0, 0) where there is none.
+    """Height and width of a large fully sampled block around the centre of k-space; (0, 0) where there is none.
 
     mask (..., y, x) of any library; sampled is what every leading index has sampled. The block is the one that
     `fourier.resize` crops: index n // 2 of the mask is index m // 2 of the block, so the shorter side of a partial
-    Fourier mask bounds it. Of several blocks of the same area it is the one nearest to a square.
+    Fourier mask bounds it. Of the blocks with two thirds of the largest area or more it is the one whose shorter side
+    is longest: samples that happen to adjoin the centre of a random mask must not make it long and thin.
     """
     sampled: Any = np.asarray(to_numpy(mask), dtype=bool)
     sampled = sampled.reshape(-1, *sampled.shape[-2:]).all(axis=0)
@@ -176,7 +177,8 @@ def calibration_region(mask: Array) -> Shape:
     full = np.logical_and.accumulate(nested, axis=0).sum(axis=0)  # height that each column allows
     heights = np.minimum.accumulate(full)
     widths = np.arange(1, heights.size + 1)
-    best = max(range(heights.size), key=lambda i: (heights[i] * widths[i], min(heights[i], widths[i])), default=0)
+    areas, shorter = heights * widths, np.minimum(heights, widths)
+    best = int(np.argmax(np.where(3 * areas >= 2 * areas.max(), shorter * (areas.max() + 1) + areas, 0)))
     return (int(heights[best]), int(widths[best])) if heights[best] else (0, 0)
 
 

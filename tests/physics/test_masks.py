@@ -196,16 +196,17 @@ def test_partial_fourier_leaves_out_the_first_lines(rng):
 def brute_force_region(mask):
     ny, nx = mask.shape
     fits = [
-        (h * w, min(h, w), h, w)
+        (min(h, w), h * w, h, w)
         for h in range(1, ny + 1)
         for w in range(1, nx + 1)
         if mask[centred(mask.shape, h, w)].all()
     ]
-    return max(fits)[2:] if fits else (0, 0)
+    largest = max((area for _, area, _, _ in fits), default=0)
+    return max((fit for fit in fits if fit[1] >= largest * 2 / 3), default=(0, 0, 0, 0))[2:]
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (9, 6), (7, 11), (1, 5)])
-def test_calibration_region_is_the_largest_centred_block(shape, rng):
+def test_calibration_region_is_the_squarest_of_the_large_centred_blocks(shape, rng):
     for density in np.linspace(0.3, 1, 40):
         mask = rng.random(shape) < density
         mask[centred(shape, min(3, shape[0]), 3)] |= rng.random() < 0.8
@@ -214,6 +215,15 @@ def test_calibration_region_is_the_largest_centred_block(shape, rng):
         assert height * width == expected[0] * expected[1]
         assert min(height, width) == min(expected)
         assert mask[centred(shape, height, width)].all()
+
+
+def test_calibration_region_is_not_long_and_thin_by_chance():
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[centred(mask.shape, 16, 16)] = True
+    mask[centred(mask.shape, 9, 39)] = True  # 351 samples, more than 256
+    assert masks.calibration_region(mask) == (16, 16)
+    mask[centred(mask.shape, 9, 63)] = True
+    assert masks.calibration_region(mask) == (9, 63)
 
 
 def test_calibration_region_of_partial_fourier_and_of_several_slices(xp):
