@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mrnets import atommic, store
 from mrnets.errors import InputError
+from mrnets.preparation import Preparation
 
 __all__ = ["Imported", "convert", "import_atommic", "read"]
 
@@ -237,13 +238,7 @@ def convert(settings: Settings, weights: Mapping[str, Tensor]) -> Imported:
     for key, wanted in {**kind.fixed, "estimate_coil_sensitivity_maps_with_nn": False}.items():
         if settings.get(key, wanted) != wanted:
             raise InputError(f"cannot import: {key} is {settings[key]!r}, and our {name} is that with {wanted!r}")
-    task = store.describe(name).task
-    if task != "segmentation" and settings.get("coil_combination_method", "SENSE") != "SENSE":
-        raise InputError(
-            f"cannot import: coils were combined by {settings['coil_combination_method']}, which ATOMMIC takes of real "
-            "and imaginary parts separately; only networks trained on SENSE combinations give images here"
-        )
-    options = dict(kind.constants)
+    options = {**kind.constants, **_conventions(settings, name)}
     for ours, theirs in kind.options.items():
         key, translate = theirs if isinstance(theirs, tuple) else (theirs, _same)
         if key not in settings:
@@ -252,7 +247,7 @@ def convert(settings: Settings, weights: Mapping[str, Tensor]) -> Imported:
     bound = store.bind(name, **options)
     network = store.create(name, **bound)
     _load(network, atommic.state_dict(name, weights), name)
-    return Imported(name, bound, network, _preparation(settings, task, bound))
+    return Imported(name, bound, network, _preparation(settings, name, bound))
 
 
 def read(
@@ -346,20 +341,83 @@ def _load(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     network.load_state_dict(dict(weights))
 
 
-def _preparation(settings: Settings, task: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the settings say of the data. Their "minmax" subtracts a real constant from complex data: only its scale,
-    the maximum, has a meaning, and for "max" it is the same."""
-    coils = options.get("coils")
-    if coils is None and _found(settings, "apply_gcc"):
-        coils = _found(settings, "gcc_virtual_coils")
-    normalisation = _found(settings, "normalization_type")
-    return {
+def _conventions(settings: Settings, name: str) -> dict[str, Any]:
+    """Options of ours for how ATOMMIC combined the coils, and for its Fourier transform.
+
+    Images are the same whatever its transform: only rvn sees k-space. Its "RSS" takes real and imaginary parts by
+    themselves, which leaves the magnitude of the usual one; some networks end with it (as the settings of the model
+    say), some start with it (as those of the data say, where they are there).
+    """
+    end, start = _end(settings), _start(settings)
+    for method in (end, start):
+        if store.describe(name).task != "segmentation" and method not in ("SENSE", "RSS"):
+            raise InputError(f"cannot import: coils were combined by {method}, which is no root of a sum of squares")
+    if store.describe(name).task == "joint" and "RSS" in (end, start):
+        raise InputError(
+            f"cannot import: coils were combined by RSS, which ATOMMIC takes of real and imaginary parts separately, "
+            f"and our {name} combines them by SENSE, as published"
+        )
+    known = store.bind(name)
+    options: dict[str, Any] = {}
+    if "combination" in known:
+        options["combination"] = end.lower()
+    if "start" in known:
+        options["start"] = "rss_components" if start == "RSS" else "sense"
+    if "initializer_transform" in known and settings.get("learned_initializer"):
+        transform = settings.get("fft_centered", False), settings.get("fft_normalization", "backward")
+        if transform not in _TRANSFORMS:
+            raise InputError(
+                f"cannot import: fft_centered is {transform[0]!r} with fft_normalization {transform[1]!r}, and the "
+                "first state of our rvn comes from a centred, orthonormal k-space or from one that is neither"
+            )
+        options["initializer_transform"] = _TRANSFORMS[transform]
+    return options
+
+
+_TRANSFORMS = {(True, "ortho"): "centred", (False, "backward"): "plain"}
+
+
+def _end(settings: Settings) -> str:
+    return str(settings.get("coil_combination_method", "SENSE"))
+
+
+def _start(settings: Settings) -> str:
+    """What the network starts from is made with the data; older settings have no word of it but the model's."""
+    for section in ("train_ds", "train_dataset"):
+        data = settings.get(section)
+        if isinstance(data, Mapping) and data.get("coil_combination_method") is not None:
+            return str(data["coil_combination_method"])
+    return _end(settings)
+
+
+def _preparation(settings: Settings, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the settings say of the data. Where ATOMMIC subtracts a real number from complex data, which is a spike in
+    k-space, we only divide; its patch of noise and its ESPIRiT are left to ours, which find what they need."""
+    coils, squares = options.get("coils"), _start(settings) == "RSS"
+    values: dict[str, Any] = {
         "whiten": "periphery" if _found(settings, "apply_prewhitening") else "none",
-        "coils": coils,
-        "compression": "auto",
-        "sens": "none" if task == "segmentation" else "espirit",
-        "normalisation": "none" if normalisation in (False, "none", "None") else "max",
+        "combination": "rss" if squares else "sense",
+        "sens": "none" if store.describe(name).task == "segmentation" or (name == "unet" and squares) else "espirit",
+        "normalisation": _normalisation(settings),
+        "normalise": "kspace" if _found(settings, "kspace_normalization") else "image",
     }
+    if _found(settings, "apply_gcc"):
+        values["coils"] = _found(settings, "gcc_virtual_coils") if coils is None else coils
+        values["compression_lines"] = _found(settings, "gcc_calib_lines")
+        values["compression_align"] = bool(_found(settings, "gcc_align_data"))
+    else:
+        values["coils"] = coils
+    crop = _found(settings, "crop_size")
+    if isinstance(crop, list):
+        values["kspace_crop" if _found(settings, "kspace_crop") else "image_crop"] = crop
+    return Preparation.from_json(values).to_json()
+
+
+def _normalisation(settings: Settings) -> str:
+    if _found(settings, "normalize_inputs") is False:
+        return "none"
+    kind = _found(settings, "normalization_type")
+    return "none" if kind is False else str(kind or "max").lower()
 
 
 def _found(settings: Settings, key: str) -> Any:

@@ -7,7 +7,7 @@ mask (batch or 1, 1, 1, y, x).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,21 +15,33 @@ from torch import Tensor
 from mrnets.contract import Scan
 from mrnets.errors import InputError
 from mrnets.physics import coils
-from mrnets.physics.coils import adjoint, rss
+from mrnets.physics.coils import adjoint, expand, rss
 from mrnets.physics.conjugate import conjugate_gradients
 from mrnets.physics.fourier import ifftc
 
 __all__ = [
+    "Combination",
+    "Start",
     "cascaded",
     "combined",
     "data_gradient",
+    "first_image",
     "initial_image",
+    "magnitude",
     "measured",
     "normal",
     "replace",
     "solved",
     "weighted",
 ]
+
+Combination = Literal["sense", "rss"]
+"""What makes one image of the coils' in the end: "sense", the sensitivities; "rss", the root of the sum of squares for
+the magnitude, which weights trained on such images give, with the phase of the former."""
+Start = Literal["sense", "rss_components"]
+"""The image that a network starts from: "sense", see `initial_image`; "rss_components", for imported weights: the root
+of the sum of squares over coils of real and imaginary parts each by themselves, ATOMMIC 1.0.1's "RSS". Its magnitude is
+that of the usual one, its phase, between 0 and 90 degrees, means nothing; so only magnitudes are given back."""
 
 
 def measured(scan: Scan, name: str) -> tuple[Tensor, Tensor]:
@@ -55,6 +67,20 @@ def initial_image(kspace: Tensor, mask: Tensor, sens: Tensor | None) -> Tensor:
         return torch.complex(magnitude, torch.zeros_like(magnitude))
     image: Tensor = adjoint(kspace, sens, mask)
     return image
+
+
+def first_image(kspace: Tensor, mask: Tensor, sens: Tensor | None, start: Start) -> Tensor:
+    """The image (batch, echo, y, x), complex, that `start` says; `sens` is for "sense" alone."""
+    if start == "sense":
+        return initial_image(kspace, mask, sens)
+    coil_images = ifftc(mask * kspace)
+    parts = (torch.linalg.vector_norm(part, dim=-3) for part in (coil_images.real, coil_images.imag))
+    return torch.complex(*parts)
+
+
+def magnitude(image: Tensor, start: Start) -> Tensor:
+    """`image`, complex; of phase 0 where that which comes from `start` means nothing."""
+    return image if start == "sense" else torch.complex(image.abs(), torch.zeros_like(image.real))
 
 
 def normal(image: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
@@ -100,6 +126,7 @@ def cascaded(
     denoisers: Iterable[Callable[[Tensor], Tensor]],
     weights: Tensor,
     guess: Tensor | None = None,
+    coil_start: Tensor | None = None,
 ) -> list[Tensor]:
     """Images after each cascade k <- k - w M (k - y) - E D(E^H k), from k = y; `start` = E^H y; each D has its w.
 
@@ -107,6 +134,7 @@ def cascaded(
     k = y - M F S held - (1 - M) F S free with two images, whose updates are held <- (1 - w) held + D(x),
     free <- free + D(x), and x = E^H k = start - S^H S free - E^H E (held - free).
     `guess`: an image whose k-space stands where nothing was measured, at the start; None: zeros.
+    `coil_start`: F^H y (batch, echo, coil, y, x), for images of `Combination` "rss"; None: "sense".
     """
     power = torch.sum(sens.real**2 + sens.imag**2, dim=-3)
     images = []
@@ -120,8 +148,16 @@ def cascaded(
         free = free + correction
         held = (1 - weight) * held + correction
         x = start - power * free - normal(held - free, sens, mask)
-        images.append(x)
+        images.append(x if coil_start is None else _root_of_squares(x, coil_start, free, held, sens, mask))
     return images
+
+
+def _root_of_squares(x: Tensor, coil_start: Tensor, free: Tensor, held: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
+    """The images of the coils, of whose k-space `cascaded` keeps two parts, by the root of the sum of squares."""
+    plain = torch.fft.ifftshift(mask, dim=(-2, -1))
+    sampled = torch.fft.ifft2(torch.fft.fft2(expand(held - free, sens)) * plain)
+    size = torch.linalg.vector_norm(coil_start - expand(free, sens) - sampled, dim=-3)
+    return size * torch.where(x == 0, torch.ones_like(x), torch.sgn(x))
 
 
 def solved(

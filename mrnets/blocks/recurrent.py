@@ -136,9 +136,13 @@ def infer(
     return images, state or []
 
 
-def inferred(machines: Iterable[nn.Module], time_steps: int, start: Tensor, sens: Tensor, mask: Tensor) -> list[Tensor]:
-    """The images of all steps of a cascade of machines, from `start`; state and image go on from machine to machine."""
-    images = [start]
+def inferred(
+    machines: Iterable[nn.Module], time_steps: int, x: Tensor, start: Tensor, sens: Tensor, mask: Tensor
+) -> list[Tensor]:
+    """The images of all steps of a cascade of machines, from `x`; state and image go on from machine to machine.
+
+    `start` = E^H k."""
+    images = [x]
     state: State | None = None
     for machine in machines:
         more, state = infer(machine, time_steps, images[-1], start, sens, mask, state)

@@ -59,12 +59,12 @@ class Relaxometry:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def relaxometry(
-    scan: Scan, sens: Tensor, name: str, *, initial: Initial, iterations: int
+    scan: Scan, sens: Tensor, name: str, *, initial: Initial, iterations: int, regularisation: float = 1e-3
 ) -> tuple[Relaxometry, Tensor]:
     """The problem of `scan`, and maps (in the network's units) to start from: the fit to a first reconstruction.
 
     initial: "image" takes the complex images (batch, echo, y, x) that another network has left in `scan.image`;
-    "cgsense" makes them by that many iterations of CG-SENSE.
+    "cgsense" makes them by that many iterations of CG-SENSE with that `regularisation`.
     Raises InputError where echo times, echoes or images do not fit, with the name of the network.
 
     `torch.compile` goes around it, and fullgraph=True refuses it: conjugate gradients stop, and phases are unwrapped,
@@ -73,7 +73,7 @@ def relaxometry(
     kspace, mask = measured(scan, name)
     echoes = kspace.shape[1]
     times = check_echo_times(scan.echo_times, echoes, name)
-    images = _first_images(scan, sens, name, initial, iterations)
+    images = _first_images(scan, sens, name, initial, iterations, regularisation)
     largest = images.abs().amax(dim=(-3, -2, -1))
     largest = torch.where(largest > 0, largest, torch.ones_like(largest))
     typical = math.sqrt(sum(t * t for t in times) / echoes)
@@ -95,7 +95,9 @@ def relaxometry(
     return problem, maps
 
 
-def _first_images(scan: Scan, sens: Tensor, name: str, initial: Initial, iterations: int) -> Tensor:
+def _first_images(
+    scan: Scan, sens: Tensor, name: str, initial: Initial, iterations: int, regularisation: float
+) -> Tensor:
     kspace, mask = scan.kspace, scan.mask
     if initial == "image":
         image = scan.image
@@ -108,5 +110,5 @@ def _first_images(scan: Scan, sens: Tensor, name: str, initial: Initial, iterati
         given: Tensor = image.detach()
         return given
     with torch.no_grad():
-        images: Tensor = cg_sense(kspace, sens, mask, iterations=iterations, regularisation=1e-3)
+        images: Tensor = cg_sense(kspace, sens, mask, iterations=iterations, regularisation=regularisation)
     return images

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mrnets.blocks.checks import whole
+from mrnets.blocks.checks import one_of, whole
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import cascaded, initial_image, measured
+from mrnets.blocks.consistency import Combination, cascaded, initial_image, measured
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.contract import Estimate, Scan
+from mrnets.physics.fourier import ifftc
 
 __all__ = ["CCNN"]
 
@@ -22,6 +24,7 @@ class CCNN(nn.Module):
     """Cascades of k <- k - w M (k - y) - E CNN(E^H k), with k = y at the start, a scalar w and a CNN for each.
 
     The CNN has `n_convs` convolutions 3x3 with parametric ReLU between; one slope serves the whole network.
+    combination: of the coils in the end, see `Combination`.
     With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
@@ -32,11 +35,14 @@ class CCNN(nn.Module):
         num_cascades: int = 10,
         hidden_channels: int = 64,
         n_convs: int = 5,
+        combination: Combination = "sense",
         sens_net: bool = False,
         sens_channels: int = 8,
         sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
+        one_of("combination", combination, get_args(Combination))
+        self.combination = combination
         whole("num_cascades", num_cascades, 1, 64)
         whole("hidden_channels", hidden_channels, 1, 1024)
         whole("n_convs", n_convs, 2, 64)
@@ -52,7 +58,8 @@ class CCNN(nn.Module):
         sens = sensitivities(scan, self.sens_net, "ccnn")
         start = initial_image(kspace, mask, sens)
         denoisers = [partial(stack, slope=self.slope) for stack in self.stacks]
-        return Estimate(image=cascaded(start, sens, mask, denoisers, self.dc_weight)[-1])
+        coils = ifftc(kspace * mask) if self.combination == "rss" else None
+        return Estimate(image=cascaded(start, sens, mask, denoisers, self.dc_weight, coil_start=coils)[-1])
 
 
 class _Stack(nn.Module):

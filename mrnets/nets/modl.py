@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from torch import Tensor, nn
 
-from mrnets.blocks.checks import number, whole
+from mrnets.blocks.checks import number, one_of, whole
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import initial_image, measured, solved
+from mrnets.blocks.consistency import Start, first_image, initial_image, magnitude, measured, solved
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.contract import Estimate, Scan
 
@@ -21,6 +23,7 @@ class MoDL(nn.Module):
     conjugate_gradient False: x <- D(x) and no data consistency at all, which no paper proposes, for imported weights.
 
     regularization_factor: what a residual block's change is multiplied by.
+    start: for imported weights, see `Start`.
     With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
@@ -35,11 +38,14 @@ class MoDL(nn.Module):
         conjugate_gradient: bool = True,
         conjugate_gradient_iterations: int = 10,
         penalization_weight: float = 0.05,
+        start: Start = "sense",
         sens_net: bool = False,
         sens_channels: int = 8,
         sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
+        one_of("start", start, get_args(Start))
+        self.start: Start = start
         self.unrolled_iterations = whole("unrolled_iterations", unrolled_iterations, 1, 64)
         self.conjugate_gradient_iterations = whole(
             "conjugate_gradient_iterations", conjugate_gradient_iterations, 1, 1000
@@ -57,7 +63,8 @@ class MoDL(nn.Module):
         """image (batch, echo, y, x) complex64."""
         kspace, mask = measured(scan, "modl")
         sens = sensitivities(scan, self.sens_net, "modl")
-        x = start = initial_image(kspace, mask, sens)
+        start = initial_image(kspace, mask, sens)
+        x = first_image(kspace, mask, sens, self.start)
         for _ in range(self.unrolled_iterations):
             denoised = self.denoiser(x.reshape(-1, 1, *x.shape[-2:])).reshape(x.shape)
             if self.log_weight is None:
@@ -66,7 +73,7 @@ class MoDL(nn.Module):
             weight = self.log_weight.exp()
             rhs = start + weight * (x + denoised)
             x = solved(rhs, sens, mask, weight, iterations=self.conjugate_gradient_iterations)
-        return Estimate(image=x)
+        return Estimate(image=magnitude(x, self.start))
 
 
 class _ResNet(nn.Module):

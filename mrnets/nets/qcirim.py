@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from mrnets.blocks.checks import one_of, whole
+from mrnets.blocks.checks import number, one_of, whole
 from mrnets.blocks.consistency import measured
 from mrnets.blocks.recurrent import Rim, State
 from mrnets.blocks.relaxometry import Initial, relaxometry
@@ -45,6 +45,7 @@ class QCIRIM(nn.Module):
         num_cascades: int = 5,
         initial: Initial = "cgsense",
         initial_iterations: int = 10,
+        initial_regularisation: float = 1e-3,
         sens_net: bool = False,
         sens_channels: int = 8,
         sens_pooling_layers: int = 4,
@@ -54,6 +55,7 @@ class QCIRIM(nn.Module):
         one_of("initial", initial, ("cgsense", "image"))
         self.initial = initial
         self.initial_iterations = whole("initial_iterations", initial_iterations, 1, 100)
+        self.initial_regularisation = number("initial_regularisation", initial_regularisation, 0.0, 1e6)
         if conv_filters[-1:] != (4,):
             raise InputError(f"conv_filters must end with 4, the number of maps, not {conv_filters}")
         self.machines = nn.ModuleList(
@@ -76,7 +78,14 @@ class QCIRIM(nn.Module):
         """
         measured(scan, "qcirim")
         sens = sensitivities(scan, self.sens_net, "qcirim")
-        problem, maps = relaxometry(scan, sens, "qcirim", initial=self.initial, iterations=self.initial_iterations)
+        problem, maps = relaxometry(
+            scan,
+            sens,
+            "qcirim",
+            initial=self.initial,
+            iterations=self.initial_iterations,
+            regularisation=self.initial_regularisation,
+        )
         state: State | None = None
         steps = []
         for machine in self.machines:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mrnets.blocks.checks import one_of, whole
+from mrnets.blocks.checks import number, one_of, whole
 from mrnets.blocks.consistency import measured
 from mrnets.blocks.correction import CorrectionUnet
 from mrnets.blocks.relaxometry import Initial, relaxometry
@@ -37,6 +37,7 @@ class QVarNet(nn.Module):
         pooling_layers: int = 4,
         initial: Initial = "cgsense",
         initial_iterations: int = 10,
+        initial_regularisation: float = 1e-3,
         sens_net: bool = False,
         sens_channels: int = 8,
         sens_pooling_layers: int = 4,
@@ -46,6 +47,7 @@ class QVarNet(nn.Module):
         one_of("initial", initial, ("cgsense", "image"))
         self.initial = initial
         self.initial_iterations = whole("initial_iterations", initial_iterations, 1, 100)
+        self.initial_regularisation = number("initial_regularisation", initial_regularisation, 0.0, 1e6)
         self.unets = nn.ModuleList(
             CorrectionUnet(4, 4, channels=channels, pooling_layers=pooling_layers, groups=4)
             for _ in range(num_cascades)
@@ -57,7 +59,14 @@ class QVarNet(nn.Module):
         """maps "R2*" in 1/s, "S0" in the scale of k-space, "B0" in Hz, "phase" in rad, each (batch, y, x) float32."""
         measured(scan, "qvarnet")
         sens = sensitivities(scan, self.sens_net, "qvarnet")
-        problem, maps = relaxometry(scan, sens, "qvarnet", initial=self.initial, iterations=self.initial_iterations)
+        problem, maps = relaxometry(
+            scan,
+            sens,
+            "qvarnet",
+            initial=self.initial,
+            iterations=self.initial_iterations,
+            regularisation=self.initial_regularisation,
+        )
         for unet, step in zip(self.unets, self.step, strict=True):
             maps = maps - step[:, None, None] * problem.gradient(maps) + unet(maps)
             maps = torch.cat((maps[:, :1].clamp(min=0), maps[:, 1:]), dim=1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import dataclasses
+from typing import Literal, get_args
 
 from torch import nn
 
-from mrnets.blocks.checks import whole
-from mrnets.blocks.consistency import initial_image, measured
+from mrnets.blocks.checks import one_of, whole
+from mrnets.blocks.consistency import Start, first_image, initial_image, magnitude, measured
 from mrnets.blocks.recurrent import Rim, inferred
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.contract import Estimate, Scan
@@ -19,6 +20,7 @@ __all__ = ["RIM"]
 class RIM(nn.Module):
     """One inference machine of `time_steps` steps; see `mrnets.blocks.recurrent`.
 
+    start: for imported weights, see `Start`.
     With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
@@ -32,11 +34,14 @@ class RIM(nn.Module):
         conv_dilations: tuple[int, ...] = (1, 2, 1),
         recurrent_filters: tuple[int, ...] = (64, 64),
         time_steps: int = 8,
+        start: Start = "sense",
         sens_net: bool = False,
         sens_channels: int = 8,
         sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
+        one_of("start", start, get_args(Start))
+        self.start: Start = start
         self.time_steps = whole("time_steps", time_steps, 1, 128)
         if conv_filters[-1:] != (2,):
             raise InputError(f"conv_filters must end with 2, the channels of one complex image, not {conv_filters}")
@@ -55,5 +60,7 @@ class RIM(nn.Module):
         kspace, mask = measured(scan, "rim")
         sens = sensitivities(scan, self.sens_net, "rim")
         start = initial_image(kspace, mask, sens)
-        *earlier, image = inferred([self.machine], self.time_steps, start, sens, mask)
-        return Estimate(image=image, steps=tuple(Estimate(image=x) for x in earlier) if self.training else ())
+        first = first_image(kspace, mask, sens, self.start)
+        images = inferred([self.machine], self.time_steps, first, start, sens, mask)
+        *earlier, last = (Estimate(image=magnitude(x, self.start)) for x in images)
+        return dataclasses.replace(last, steps=tuple(earlier) if self.training else ())

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from mrnets.blocks.checks import whole
+from mrnets.blocks.checks import one_of, whole
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import cascaded, initial_image, measured
+from mrnets.blocks.consistency import Combination, Start, cascaded, first_image, initial_image, measured
 from mrnets.blocks.recurrent import State, replicating_conv
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
-from mrnets.physics.fourier import fftc
+from mrnets.physics.fourier import fftc, ifftc
 
 __all__ = ["RVN"]
 
@@ -23,7 +24,9 @@ class RVN(nn.Module):
     """Steps k <- k - rate M (k - y) + E G(E^H k) with a recurrent network G for each step, whose state goes on.
 
     `learned_initializer`: the first state comes from the k-space of the combined zero-filled image by dilated
-    convolutions, rather than being zero.
+    convolutions, rather than being zero. start: that image, for imported weights; see `Start`. initializer_transform:
+    what gives its k-space; "plain", for imported weights, is without shifts and without normalisation.
+    combination: of the coils in the end, see `Combination`.
     With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
@@ -37,11 +40,20 @@ class RVN(nn.Module):
         learned_initializer: bool = True,
         initializer_channels: tuple[int, ...] = (32, 32, 64, 64),
         initializer_dilations: tuple[int, ...] = (1, 1, 2, 4),
+        initializer_transform: Literal["centred", "plain"] = "centred",
+        start: Start = "sense",
+        combination: Combination = "sense",
         sens_net: bool = False,
         sens_channels: int = 8,
         sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
+        one_of("combination", combination, get_args(Combination))
+        self.combination = combination
+        one_of("start", start, get_args(Start))
+        self.start: Start = start
+        one_of("initializer_transform", initializer_transform, ("centred", "plain"))
+        self.initializer_transform = initializer_transform
         whole("num_steps", num_steps, 1, 128)
         hidden = whole("recurrent_hidden_channels", recurrent_hidden_channels, 1, 1024)
         layers = whole("recurrent_num_layers", recurrent_num_layers, 1, 32)
@@ -59,7 +71,9 @@ class RVN(nn.Module):
         start = initial_image(kspace, mask, sens)
         state: State | None = None
         if self.initializer is not None:
-            state = self.initializer(to_channels(fftc(start).reshape(-1, 1, *start.shape[-2:])))
+            first = first_image(kspace, mask, sens, self.start)
+            first = fftc(first) if self.initializer_transform == "centred" else torch.fft.fft2(first)
+            state = self.initializer(to_channels(first.reshape(-1, 1, *start.shape[-2:])))
 
         def step(block: nn.Module) -> Callable[[Tensor], Tensor]:
             def change(x: Tensor) -> Tensor:
@@ -69,7 +83,9 @@ class RVN(nn.Module):
 
             return change
 
-        *earlier, image = cascaded(start, sens, mask, map(step, self.blocks), self.learning_rate)
+        coils = ifftc(kspace * mask) if self.combination == "rss" else None
+        blocks = map(step, self.blocks)
+        *earlier, image = cascaded(start, sens, mask, blocks, self.learning_rate, coil_start=coils)
         return Estimate(image=image, steps=tuple(Estimate(image=x) for x in earlier) if self.training else ())
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from torch import nn
 
-from mrnets.blocks.consistency import initial_image, measured
+from mrnets.blocks.checks import one_of
+from mrnets.blocks.consistency import Start, first_image, magnitude, measured
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Estimate, Scan
@@ -15,7 +18,8 @@ __all__ = ["UNet"]
 class UNet(nn.Module):
     """One U-Net from the combined zero-filled image to the image; no data consistency.
 
-    Without sensitivities in the scan the coils are combined by the root of the sum of squares. padding: see `NormUnet`.
+    Without sensitivities in the scan the coils are combined by the root of the sum of squares. start: for imported
+    weights, see `Start`. padding: see `NormUnet`.
     """
 
     def __init__(
@@ -25,11 +29,14 @@ class UNet(nn.Module):
         pooling_layers: int = 4,
         dropout: float = 0.0,
         padding: int | None = None,
+        start: Start = "sense",
         sens_net: bool = False,
         sens_channels: int = 8,
         sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
+        one_of("start", start, get_args(Start))
+        self.start: Start = start
         self.unet = NormUnet(channels=channels, pooling_layers=pooling_layers, dropout=dropout, padding=padding)
         self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
@@ -37,5 +44,6 @@ class UNet(nn.Module):
         """image (batch, echo, y, x) complex64."""
         kspace, mask = measured(scan, "unet")
         sens = scan.sens if self.sens_net is None else sensitivities(scan, self.sens_net, "unet")
-        start = initial_image(kspace, mask, sens)
-        return Estimate(image=self.unet(start.reshape(-1, 1, *start.shape[-2:])).reshape(start.shape))
+        start = first_image(kspace, mask, sens, self.start)
+        image = self.unet(start.reshape(-1, 1, *start.shape[-2:])).reshape(start.shape)
+        return Estimate(image=magnitude(image, self.start))

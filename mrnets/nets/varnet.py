@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from torch import nn
 
-from mrnets.blocks.checks import number, whole
-from mrnets.blocks.consistency import cascaded, initial_image, measured, solved
+from mrnets.blocks.checks import number, one_of, whole
+from mrnets.blocks.consistency import Combination, cascaded, initial_image, measured, solved
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Estimate, Scan
+from mrnets.physics.fourier import ifftc
 
 __all__ = ["VarNet"]
 
@@ -17,6 +20,7 @@ __all__ = ["VarNet"]
 class VarNet(nn.Module):
     """Cascades of k <- k - w M (k - y) - E D(E^H k), with k = y at the start, a scalar w and a U-Net D for each.
 
+    combination: of the coils in the end, see `Combination`.
     With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
 
     start_iterations: of conjugate-gradient SENSE (with `start_regularisation`), whose k-space stands where nothing was
@@ -35,11 +39,14 @@ class VarNet(nn.Module):
         padding: int | None = None,
         start_iterations: int = 0,
         start_regularisation: float = 0.01,
+        combination: Combination = "sense",
         sens_net: bool = False,
         sens_channels: int = 8,
         sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
+        one_of("combination", combination, get_args(Combination))
+        self.combination = combination
         whole("num_cascades", num_cascades, 1, 64)
         self.start_iterations = whole("start_iterations", start_iterations, 0, 1000)
         self.start_regularisation = number("start_regularisation", start_regularisation, 0.0, 1e6)
@@ -57,4 +64,5 @@ class VarNet(nn.Module):
         guess = None
         if self.start_iterations:
             guess = solved(start, sens, mask, self.start_regularisation, iterations=self.start_iterations)
-        return Estimate(image=cascaded(start, sens, mask, self.unets, self.dc_weight, guess)[-1])
+        coils = ifftc(kspace * mask) if self.combination == "rss" else None
+        return Estimate(image=cascaded(start, sens, mask, self.unets, self.dc_weight, guess, coils)[-1])

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import io
 import pickle
 import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from mrnets import store
 from mrnets.__main__ import main
 from mrnets.atommic_checkpoint import import_atommic
+from mrnets.blocks.consistency import first_image
 from mrnets.contract import Scan
 from mrnets.errors import InputError
-from mrnets.prepare import Preparation
-from tests.mrnets.vectors import Vector, relative_error, vector
+from mrnets.physics.fourier import fftc
+from mrnets.preparation import Preparation
+from tests.mrnets.vectors import Vector, cc359, relative_error, vector
 
 yaml = pytest.importorskip("yaml")
 
@@ -92,7 +96,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def settings(name: str, **changes: Any) -> dict[str, Any]:
     target = f"atommic.collections.nn.{SETTINGS[name]['target']}"
-    common = {"atommic_version": "1.0.1", "coil_combination_method": "SENSE", "normalization_type": "max"}
+    common = {
+        "atommic_version": "1.0.1",
+        "coil_combination_method": "SENSE",
+        "normalization_type": "max",
+        "fft_centered": True,
+        "fft_normalization": "ortho",
+    }
     return {**common, **SETTINGS[name], "target": target, **changes}
 
 
@@ -158,6 +168,81 @@ def test_every_network_that_is_the_same_is_imported(name: str, tmp_path: Path) -
     assert estimate.image is not None or estimate.logits is not None
 
 
+def root_of_squares(name: str, start: str = "RSS", **changes: Any) -> dict[str, bytes]:
+    """An archive as of the CC359 data: uncentred, unnormalised, coils combined by ATOMMIC's RSS."""
+    plain = {"fft_centered": False, "fft_normalization": "backward"}
+    data = {"train_ds": {"coil_combination_method": start}}
+    return members(name, coil_combination_method="RSS", **plain, **data, **changes)
+
+
+@pytest.mark.parametrize("name", ["ccnn", "cirim", "modl", "rim", "rvn", "unet", "varnet"])
+def test_networks_trained_with_rss_and_an_uncentred_transform_give_their_image(name: str, tmp_path: Path) -> None:
+    reference, run = vector(name), cc359()
+    # The same coil images, under the one Fourier convention.
+    kspace = fftc(torch.fft.ifft2(run["kspace"]))
+    path = tmp_path / "a.safetensors"
+    import_atommic(archive(tmp_path / "a.atommic", root_of_squares(name, start="SENSE")), path)
+    with torch.inference_mode():
+        image = store.load(path).network(dataclasses.replace(scan(reference, segmentation=False), kspace=kspace)).image
+    ends_with_squares = name in ("ccnn", "rvn", "varnet")
+    theirs = run[name][:, None] if run[name].ndim == 3 else run[name]
+    # Real and imaginary parts each by themselves leave the magnitude, and no phase.
+    error = relative_error(image.abs(), theirs.abs()) if ends_with_squares else relative_error(image, theirs)
+    assert error < 1e-4
+    if ends_with_squares:
+        assert theirs.real.min() > 0
+        assert image.real.min() < 0
+
+
+@pytest.mark.parametrize("name", ["cirim", "modl", "rim", "rvn", "unet"])
+def test_networks_that_start_from_rss_start_from_it(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    imported = import_atommic(archive(tmp_path / "a.atommic", root_of_squares(name)), path)
+    assert imported.options["start"] == "rss_components"
+    assert Preparation.from_json(imported.preparation).combination == "rss"
+    example = scan(vector(name), segmentation=False)
+    with torch.inference_mode():
+        images = np.fft.fftshift(
+            np.fft.ifft2(np.fft.ifftshift(example.kspace.numpy(), (-2, -1)), norm="ortho"), (-2, -1)
+        )
+        parts = (np.sqrt((part**2).sum(axis=2)) for part in (images.real, images.imag))
+        start = torch.complex(*map(torch.from_numpy, parts))
+        torch.testing.assert_close(first_image(example.kspace, example.mask, None, "rss_components"), start)
+        image = imported.network(example).image
+        other = store.create(name, **{**imported.options, "start": "sense"})
+        other.load_state_dict(imported.network.state_dict())
+        if name in ("modl", "unet"):  # nothing else enters
+            denoise = other.unet if name == "unet" else lambda x: other.denoiser(other.denoiser(x))
+            torch.testing.assert_close(image.real, denoise(start).abs())
+        assert relative_error(image, other(example).image) > 1e-3
+    assert bool((image.imag == 0).all()) == (name != "rvn")
+
+
+def test_what_the_settings_say_of_the_data_is_in_the_preparation(tmp_path: Path) -> None:
+    data = {
+        "apply_prewhitening": True,
+        "apply_gcc": True,
+        "gcc_virtual_coils": 3,
+        "gcc_calib_lines": 20,
+        "gcc_align_data": False,
+        "crop_size": [32, 40],
+        "kspace_crop": True,
+        "normalization_type": "minmax",
+        "kspace_normalization": True,
+    }
+    content = members("varnet", normalization_type=None, train_ds=data)
+    imported = import_atommic(archive(tmp_path / "a.atommic", content), tmp_path / "a.safetensors")
+    assert Preparation.from_json(imported.preparation) == Preparation(
+        whiten="periphery",
+        coils=3,
+        compression_lines=20,
+        compression_align=False,
+        kspace_crop=(32, 40),
+        normalisation="minmax",
+        normalise="kspace",
+    )
+
+
 def test_a_state_dict_is_imported_with_its_settings(tmp_path: Path) -> None:
     (tmp_path / "unet.ckpt").write_bytes(saved({"state_dict": vector("unet").weights, "epoch": 3}))
     (tmp_path / "unet.yaml").write_text(
@@ -185,10 +270,8 @@ def test_a_defective_network_is_refused_with_the_reason(kind: str, tmp_path: Pat
     ("changes", "sentence"),
     [
         ({"no_dc": True}, "no_dc is True, and our varnet is that with False"),
-        (
-            {"coil_combination_method": "RSS"},
-            "combined by RSS, which ATOMMIC takes of real and imaginary parts separately",
-        ),
+        ({"coil_combination_method": "RSS_COMPLEX"}, "combined by RSS_COMPLEX, which is no root of a sum of squares"),
+        ({"normalization_type": "zscore"}, "unknown value of normalisation in a preparation: 'zscore'"),
         ({"estimate_coil_sensitivity_maps_with_nn": True}, "estimate_coil_sensitivity_maps_with_nn is True"),
         ({"channels": 7}, r"should be \(56, 112, 3, 3\) by the settings, and is \(48, 96, 3, 3\)"),
         ({"num_cascades": 3}, "should be .* by the settings, and is "),
@@ -202,6 +285,19 @@ def test_settings_that_would_be_computed_differently_are_refused(
 ) -> None:
     path = archive(tmp_path / "a.atommic", members("varnet", **changes))
     with pytest.raises(InputError, match=sentence):
+        import_atommic(path, tmp_path / "a.safetensors")
+
+
+def test_the_first_state_of_rvn_is_refused_of_another_transform(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.atommic", members("rvn", fft_normalization="forward"))
+    with pytest.raises(InputError, match="the first state of our rvn comes from a centred, orthonormal k-space"):
+        import_atommic(path, tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", ["idslr", "idslrunet", "segnet", "mtlrs"])
+def test_joint_networks_trained_with_rss_are_refused(name: str, tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.atommic", root_of_squares(name))
+    with pytest.raises(InputError, match=f"our {name} combines them by SENSE"):
         import_atommic(path, tmp_path / "a.safetensors")
 
 

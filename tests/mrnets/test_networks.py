@@ -84,6 +84,40 @@ def test_an_empty_and_a_constant_image_are_finite_in_both_directions(name: str, 
     assert all(bool(torch.isfinite(p.grad).all()) for p in network.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {"combination": "rss"}) for name in ("ccnn", "rvn", "varnet")),
+        *((name, {"start": "rss_components"}) for name in ("cirim", "modl", "rim", "rvn", "unet")),
+        ("rvn", {"initializer_transform": "plain"}),
+    ],
+)
+def test_what_imported_weights_want_has_finite_gradients(name: str, options: dict[str, str]) -> None:
+    network = create(name, **options).train()
+    example = scan(batch=2)
+    kspace = example.kspace.clone()
+    kspace[1] = 0
+    estimate = network(dataclasses.replace(example, kspace=kspace))
+    energy(estimate).backward()
+    assert all(bool(torch.isfinite(field).all()) for field in tensors(estimate))
+    assert all(bool(torch.isfinite(p.grad).all()) and bool((p.grad != 0).any()) for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["ccnn", "rvn", "varnet"])
+def test_combined_by_root_of_squares_a_full_scan_has_that_magnitude_and_its_own_phase(name: str) -> None:
+    network = create(name, combination="rss").eval()
+    with torch.no_grad():
+        for key, parameter in network.named_parameters():
+            if any(last in key for last in ("decoder.head", "convs.2", "convs.4")):
+                parameter.zero_()  # no correction
+    example = scan((9, 12), fraction=2.0)
+    sens = example.sens * torch.tensor([1.0, 0.5, 0.0])[:, None, None]  # so that the two differ
+    image = network(dataclasses.replace(example, sens=sens)).image
+    coil_images = ifftc(example.kspace)
+    torch.testing.assert_close(image.abs(), torch.linalg.vector_norm(coil_images, dim=2))
+    torch.testing.assert_close(image.angle(), reduce(coil_images, sens).angle(), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_of_two_is_two_batches_of_one(name: str) -> None:
     network = create(name).eval()

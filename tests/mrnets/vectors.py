@@ -39,6 +39,11 @@ def vector(name: str) -> Vector:
     return Vector(json.loads(metadata["options"]), weights, tensors)
 
 
+def cc359() -> dict[str, Tensor]:
+    """The second run, of reconstruction networks: images by name, and "kspace" as ATOMMIC's transform has it."""
+    return {key: torch.view_as_complex(value) for key, value in _read("cc359")[1].items()}
+
+
 def _read(name: str) -> tuple[dict[str, str], dict[str, Tensor]]:
     with safe_open(_FOLDER / f"{name}.safetensors", framework="pt") as file:
         return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
