@@ -77,11 +77,11 @@ def _listed(*, quick: bool) -> str:
     if quick:
         return _table(rows)
     print(f"\r{'':<24}\r", end="", file=sys.stderr, flush=True)
-    return (
+    heading = (
         f"At the published options; multiply-adds and CPU seconds (one core) for one slice of {_SIZE} x {_SIZE}, of "
-        f"{_COILS} coils\nwhere the network leaves their number open, of 4 echoes for maps. Both grow with the number of "
-        f"pixels.\n\n{_table(rows)}"
+        f"{_COILS} coils\nwhere the network leaves their number open, of 4 echoes for maps. Both grow with the pixels."
     )
+    return f"{heading}\n\n{_table(rows)}"
 
 
 def _table(rows: list[list[str]]) -> str:
