@@ -29,7 +29,17 @@ setup(
     ],
     extras_require={
         "gpu": ["cupy-cuda12x>=13"],
-        "training": ["nibabel>=5", "nilearn>=0.10", "pillow>=10", "pyyaml>=6", "scikit-image>=0.22"],
+        "training": [
+            "matplotlib>=3.8",
+            "nibabel>=5",
+            "nilearn>=0.10",
+            "pillow>=10",
+            "pyyaml>=6",
+            "scikit-image>=0.22",
+            "scipy>=1.11",
+        ],
+        "tensorboard": ["tensorboard>=2.15"],
+        "wandb": ["wandb>=0.16"],
         "export": ["pillow>=10"],
         "demo": ["matplotlib>=3.8", "nibabel>=5", "nilearn>=0.10", "pillow>=10", "scikit-image>=0.22"],
         "dev": [

@@ -1,7 +1,8 @@
-"""The simulated reader and the loop, on a volume of a few pixels."""
+"""The loop, on simulated scans of a few pixels."""
 
 import csv
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,11 @@ import torch
 
 from mrnets import store
 from mrnets.errors import InputError
-from mrnets.prepare import Preparation
-from training import loop
+from mrnets.preparation import Preparation
+from training import batches, loop, tasks
 from training.__main__ import main
-from training.evaluate import evaluate
-from training.options import Network, Options, Simulated, Validation
-from training.readers.anatomy import Volume, blurred, draw_image, load_folder
-from training.readers.simulated import example
+from training.batches import Batches, examples
+from training.options import Early, Loss, Network, Optimiser, Options, Simulated, Stage, Validation
 
 SETTINGS = Simulated(matrix=(32, 40), coils=(4, 6), acceleration=(2, 3), calibration=(10, 12), masks=("equispaced1d",))
 
@@ -27,9 +26,6 @@ def ball(size: int = 40) -> np.ndarray:
     z, y, x = np.mgrid[:size, :size, :size] * 2 / size - 1
     radius = np.sqrt(z**2 + (y / 0.9) ** 2 + (x / 0.7) ** 2)
     return ((radius < 0.9) * (0.5 + 0.4 * (radius < 0.5) * (x > 0) + 0.1 * np.sin(5 * y + z))).astype(np.float32)
-
-
-VOLUMES = [Volume("ball", ball(), (1.0, 1.0, 1.0))]
 
 
 @pytest.fixture
@@ -50,120 +46,152 @@ def options(tmp_path: Path) -> Options:
     )
 
 
-def test_an_example_depends_on_its_number_only(options: Options) -> None:
-    volumes = load_folder(options.data)
-    one, again = (loop.Examples(volumes, options, stream=0, batch=2)[3] for _ in range(2))
-    other = loop.Examples(volumes, options, stream=1, batch=2)[3]
-    assert torch.equal(one.target, again.target)
-    assert torch.equal(one.scan.kspace, again.scan.kspace)
-    assert one.target.shape != other.target.shape or not torch.equal(one.target, other.target)
+def changed(options: Options, **optimiser: Any) -> Options:
+    return dataclasses.replace(options, optimiser=dataclasses.replace(options.optimiser, **optimiser))
 
 
-def test_random_slices_show_the_object(rng: np.random.Generator) -> None:
-    for _ in range(10):
-        image = draw_image(VOLUMES[0], rng, (33, 48))
-        assert image.shape == (33, 48)
-        assert 0.1 < float((image > 0.1).float().mean()) < 0.9
-        assert float(image.min()) >= 0
-
-
-def test_blur_is_a_gaussian_of_the_width_asked_for() -> None:
-    point = torch.zeros(1, 41, 31)
-    point[0, 20, 15] = 1
-    image = blurred(point, 1.7)[0]
-    y, x = torch.arange(41) - 20, torch.arange(31) - 15
-    assert float(image.sum()) == pytest.approx(1, abs=1e-5)
-    assert float(image.sum(dim=1) @ (y * y).float()) ** 0.5 == pytest.approx(1.7, rel=0.02)
-    assert float(image.sum(dim=0) @ (x * x).float()) ** 0.5 == pytest.approx(1.7, rel=0.02)
-    torch.testing.assert_close(blurred(point, 0.0), point)
-
-
-def test_anatomy_from_files(tmp_path: Path) -> None:
-    nibabel = pytest.importorskip("nibabel")
-    volume = np.arange(2 * 3 * 40, dtype=np.float32).reshape(2, 3, 40)
-    nibabel.save(nibabel.Nifti1Image(volume, np.diag([1.0, 2.0, 3.0, 1.0])), tmp_path / "a.nii.gz")
-    nibabel.save(nibabel.Nifti1Image((volume > 9).astype(np.float32), np.eye(4)), tmp_path / "labels.nii")
-    (one,) = load_folder(str(tmp_path))
-    assert one.name == "a.nii.gz"
-    assert one.data.shape == (40, 3, 2)
-    assert one.spacing == (3.0, 2.0, 1.0)
-    volume[0, 0, 0] = np.nan
-    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "b.nii.gz")
-    with pytest.raises(InputError, match=r"b\.nii\.gz: expected three axes and finite values"):
-        load_folder(str(tmp_path))
-    with pytest.raises(InputError, match="no anatomy"):
-        load_folder(str(tmp_path / "nowhere"))
+def elsewhere(options: Options, name: str) -> Options:
+    """The same run in another folder."""
+    folder = Path(options.folder).parent
+    return dataclasses.replace(options, folder=str(folder / name), weights=str(folder / f"{name}.safetensors"))
 
 
 def weights(path: str) -> dict[str, Any]:
     return dict(store.load(path).network.state_dict())
 
 
-def test_a_run_that_was_killed_ends_as_an_unbroken_one(options: Options, tmp_path: Path) -> None:
+def same(one: Options, other: Options) -> bool:
+    a, b = weights(one.weights), weights(other.weights)
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def rows(options: Options) -> list[dict[str, str]]:
+    with open(Path(options.folder) / "log.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_example_depends_on_its_number_only(options: Options) -> None:
+    def one(n: int, part: Any = "train", workers: int = 0) -> Any:
+        made = Batches(tasks.opened(options, part), options, part, 2)
+        return next(examples(made, range(n, n + 1), workers, "cpu"))
+
+    assert torch.equal(one(3).target, one(3).target)
+    assert torch.equal(one(3).scan.kspace, one(3, workers=1).scan.kspace)
+    for other in (one(4), one(3, "validation")):
+        assert other.target.shape != one(3).target.shape or not torch.equal(other.target, one(3).target)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("killed", [1, 3])
+def test_a_run_that_was_killed_ends_as_an_unbroken_one(options: Options, killed: int, accumulate: int) -> None:
+    options = dataclasses.replace(changed(options, accumulate=accumulate, warm_up=2), save_every=1)
+    broken = elsewhere(options, "broken")
     loop.fit(options)
-    broken = dataclasses.replace(options, folder=str(tmp_path / "broken"), weights=str(tmp_path / "b.safetensors"))
-    loop.fit(broken, stop_at=3)
+    loop.fit(broken, stop_at=killed)
     assert not Path(broken.weights).exists()
     loop.fit(broken)
-    one, other = weights(options.weights), weights(broken.weights)
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    with open(Path(options.folder) / "log.csv", newline="", encoding="utf-8") as file:
-        assert [row["step"] for row in csv.DictReader(file)] == ["2", "4"]
+    assert same(options, broken)
+    assert [row["step"] for row in rows(broken)] == ["2", "4"]
+    assert rows(broken)[-1]["loss"] == rows(options)[-1]["loss"]
+
+
+def test_dropout_is_the_same_after_a_kill(options: Options) -> None:
+    network = Network(name="unet", options={"channels": 4, "pooling_layers": 1, "dropout": 0.5})
+    options = dataclasses.replace(options, network=network, save_every=1)
+    broken = elsewhere(options, "broken")
+    loop.fit(options)
+    loop.fit(broken, stop_at=3)
+    loop.fit(broken)
+    assert same(options, broken)
 
 
 def test_the_weights_file_says_where_it_comes_from(options: Options) -> None:
     loop.fit(dataclasses.replace(options, licence="CC0"))
     header = store.header(options.weights)
     assert header["network"] == "varnet"
-    assert header["preparation"] == Preparation().to_json()
+    assert Preparation.from_json(header["preparation"]) == Preparation()
     assert header["provenance"]["licence"] == "CC0"
     assert header["provenance"]["data"] == ["ball.cfl"]
     assert set(header["provenance"]["scores"]) >= {"ssim", "psnr", "nmse"}
     assert str(Path(options.folder).parent) not in str(header)  # no place of the machine it was trained on
 
 
-def test_scores_of_weights_beside_classical_ones(options: Options, capsys: pytest.CaptureFixture[str]) -> None:
-    loop.fit(options)
-    clean = dataclasses.replace(options.simulated, snr=(1e3, 1e4), acceleration=(2.0, 2.0), partial_fourier=0.0)
-    scores = evaluate(options.weights, dataclasses.replace(options, simulated=clean))
-    assert set(scores) == {"zerofilled", "cgsense", "varnet"}
-    assert scores["cgsense"]["psnr"] > scores["zerofilled"]["psnr"]
-    assert "cgsense" in capsys.readouterr().out
-
-
 def test_parameters_that_start_at_zero(options: Options) -> None:
     network = dataclasses.replace(options.network, zero=("head.weight", "head.bias"))
-    rate = dataclasses.replace(options.optimiser, learning_rate=0.0)
-    loop.fit(dataclasses.replace(options, network=network, optimiser=rate))
+    loop.fit(changed(dataclasses.replace(options, network=network), learning_rate=0.0))
     heads = [value for name, value in weights(options.weights).items() if ".head." in name]
     assert heads
     assert all(float(value.abs().max()) == 0 for value in heads)
 
 
-def test_a_run_may_start_from_weights(options: Options, tmp_path: Path) -> None:
+def test_a_run_may_start_from_weights(options: Options) -> None:
     loop.fit(options)
     network = dataclasses.replace(options.network, start=options.weights)
-    rate = dataclasses.replace(options.optimiser, learning_rate=0.0)
-    places = {"folder": str(tmp_path / "second"), "weights": str(tmp_path / "second.safetensors")}
-    second = dataclasses.replace(options, network=network, optimiser=rate, **places)
+    second = elsewhere(changed(dataclasses.replace(options, network=network), learning_rate=0.0), "second")
     loop.fit(second)
-    one, other = weights(options.weights), weights(second.weights)
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert same(options, second)
     assert store.header(second.weights)["provenance"]["options"]["network"]["start"] == "weights.safetensors"
     wider = dataclasses.replace(network, options={**network.options, "channels": 3})
     with pytest.raises(InputError, match=r"cannot start from .*weights\.safetensors: it holds varnet"):
-        loop.fit(dataclasses.replace(second, network=wider, folder=str(tmp_path / "third")))
+        loop.fit(elsewhere(dataclasses.replace(second, network=wider), "third"))
+
+
+def test_only_the_parameters_of_a_stage_learn(options: Options) -> None:
+    inner, outer = "unets.0.unet.encoder.bottom.conv1.weight", "unets.0.unet.decoder.head.bias"
+    stage = Stage(until=2, loss=Loss(l2=1.0), trains=("unets.0.unet.encoder",))
+    one = changed(dataclasses.replace(options, stages=(stage,), save_every=1), warm_up=0, ema=0.0)
+    states = []
+    for step in (1, 2, 3):
+        loop.fit(one, stop_at=step)
+        states.append(torch.load(Path(one.folder) / "checkpoint.pt", weights_only=True)["network"])
+    assert torch.equal(states[0][outer], states[1][outer])
+    assert not torch.equal(states[0][inner], states[1][inner])
+    assert not torch.equal(states[1][outer], states[2][outer])
+
+
+def test_early_stopping_keeps_the_best_weights(options: Options) -> None:
+    """With a learning rate of 0 nothing gets better: it ends after the first validation and `patience` more."""
+    early = dataclasses.replace(options, early=Early(metric="ssim", patience=2), steps=100)
+    loop.fit(changed(early, learning_rate=0.0))
+    assert [row["step"] for row in rows(options)] == ["2", "4", "6"]
+    assert Path(options.weights).exists()
+    with pytest.raises(InputError, match=r"early\.metric: no 'dise' among loss"):
+        loop.fit(elsewhere(dataclasses.replace(early, early=Early(metric="dise", patience=1)), "other"))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "inverse_sqrt", "constant"])
+def test_schedules(options: Options, schedule: Any) -> None:
+    options = dataclasses.replace(options, optimiser=Optimiser(schedule=schedule, warm_up=10))
+    factors = [loop._schedule(step, 110, options) for step in range(110)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) <= 1
+    assert factors[10] == pytest.approx(1, abs=0.05)
+    expected = {"cosine": 0.5, "inverse_sqrt": math.sqrt(10 / 61), "constant": 1.0}[schedule]
+    assert factors[60] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision(options: Options, precision: Any) -> None:
+    loop.fit(dataclasses.replace(options, precision=precision))
+    assert all(bool(torch.isfinite(value).all()) for value in weights(options.weights).values())
+
+
+def test_epochs_are_passes_over_the_data(options: Options) -> None:
+    simulated = dataclasses.replace(options.simulated, examples=6)
+    loop.fit(changed(dataclasses.replace(options, simulated=simulated, epochs=1.0, batch=1), accumulate=2))
+    assert rows(options)[-1]["step"] == "3"
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    def poisoned(volumes: Any, settings: Any, preparation: Any, batch: int, rng: Any) -> Any:
+    def poisoned(raw: Any, coil_images: Any, *rest: Any) -> Any:
         calls.append(1)
-        one = example(volumes, settings, preparation, batch, rng)
-        return dataclasses.replace(one, target=one.target * float("nan")) if len(calls) == 6 else one
+        ready, target, explained = prepared(raw, coil_images, *rest)
+        return ready, target * (float("nan") if len(calls) == 6 else 1.0), explained
 
     calls: list[int] = []
-    monkeypatch.setattr(loop, "example", poisoned)
-    with pytest.raises(InputError, match="the loss of step 3 is nan: batch 3 of seed 0"):
+    prepared = batches.prepared
+    monkeypatch.setattr(batches, "prepared", poisoned)
+    with pytest.raises(InputError, match=r"the loss of step 3 is nan, of .+; the last checkpoint before it stays in"):
         loop.fit(options)
     state = torch.load(Path(options.folder) / "checkpoint.pt", weights_only=True)
     assert state["step"] == 2
@@ -175,14 +203,15 @@ def test_a_full_disk_keeps_the_last_checkpoint(options: Options, monkeypatch: py
     loop.fit(options, stop_at=3)
     save = torch.save
 
-    def full(state: Any, path: Path) -> None:
-        save({}, path)
-        raise OSError("No space left on device")
+    def full(state: Any, file: Any) -> None:
+        save({}, file)
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match=r"cannot write the checkpoint .*checkpoint\.pt: No space left.*is kept"):
         loop.fit(options)
     assert torch.load(Path(options.folder) / "checkpoint.pt", weights_only=True)["step"] == 2
+    assert not list(Path(options.folder).glob(".*partial"))
 
 
 def test_a_checkpoint_of_another_network_is_refused(options: Options) -> None:
@@ -192,10 +221,46 @@ def test_a_checkpoint_of_another_network_is_refused(options: Options) -> None:
         loop.fit(dataclasses.replace(options, network=other))
 
 
+def test_a_damaged_checkpoint_is_named(options: Options) -> None:
+    loop.fit(options, stop_at=3)
+    path = Path(options.folder) / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read"):
+        loop.fit(options)
+
+
+def test_a_network_of_another_task_is_refused(options: Options) -> None:
+    with pytest.raises(InputError, match=r"segunet \(segmentation\) needs images with labels, which the reader simul"):
+        loop.fit(dataclasses.replace(options, network=Network(name="segunet")))
+
+
+def test_a_device_that_is_not_there(options: Options) -> None:
+    with pytest.raises(InputError, match="no such device: 'gpu'"):
+        loop.fit(dataclasses.replace(options, device="gpu"))
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="torch finds 0 devices"):
+            loop.fit(dataclasses.replace(options, device="cuda"))
+
+
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("network: {name: varnet}\nweights: w.safetensors\nfolder: f\n", encoding="utf-8")
     assert main(["fit", str(path), "network.options.chanels=3"]) == 1
     assert capsys.readouterr().err.startswith("training fit: unknown option of network varnet: 'chanels'; did you mean")
     assert main(["fit", str(path), f"data={tmp_path / 'none'}", f"folder={tmp_path / 'f'}"]) == 1
-    assert "no anatomy" in capsys.readouterr().err
+    assert "no folder" in capsys.readouterr().err
+    assert main(["check", str(tmp_path / "none"), "--recipe", str(path)]) == 1
+    assert "no such folder" in capsys.readouterr().out
+
+
+def test_a_dry_run_prints_what_would_be_done(options: Options, tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "recipe.yaml"
+    text = "network: {name: varnet, options: {num_cascades: 1, channels: 2, pooling_layers: 1}}\n"
+    text += "weights: w.safetensors\nfolder: f\nsimulated: {matrix: [32], coils: [4, 4], masks: [equispaced1d]}\n"
+    path.write_text(text, encoding="utf-8")
+    assert main(["fit", "--dry-run", str(path), f"data={options.data}", "simulated.acceleration=[2, 2]"]) == 0
+    out = capsys.readouterr().out
+    assert "learning_rate: 0.001" in out
+    assert "parameters " in out
+    assert " MiB more for one step" in out
+    assert not (tmp_path / "f").exists()
