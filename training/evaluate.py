@@ -1,44 +1,238 @@
-"""Scores of trained weights on a recipe's validation scans, beside the classical reconstructions."""
+"""Scores of trained weights on a data set, beside the classical methods: a table, a CSV, and a figure."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mrnets import store
-from mrnets.prepare import Preparation
-from training.loop import METRICS, Examples, split
+from mrnets.contract import Estimate
+from mrnets.errors import InputError
+from mrnets.physics.arrays import to_numpy
+from mrnets.preparation import Preparation
+from training import classical
+from training.batches import Batches, First, first_stage
+from training.data import Example, Part
+from training.metrics import decided, scores, segmented
 from training.options import Options
-from training.readers.anatomy import load_folder
+from training.tasks import opened
 
 __all__ = ["evaluate"]
 
-REGULARISATIONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""Of CG-SENSE; it is given the best for each image, which no scanner could choose."""
+_SHOWN = ("ssim", "dice", "nmse R2*", "psnr")
+"""The slice of the figure is the one whose score by the first of these, by the first weights, is in the middle."""
+_OF_VOLUMES = ("dice", "f1", "ald", "avd", "lesion_f1")
+"""Metrics of segmentations that are also taken over whole volumes."""
+
+Rows = dict[str, dict[str, list[float]]]
+"""Method, metric, value of each slice."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One of the trained networks, and the data as its preparation wants them."""
+
+    label: str
+    trained: store.Trained
+    preparation: Preparation
+    batches: Batches
+
+    @property
+    def task(self) -> str:
+        return store.describe(self.trained.name).task
+
+
+@dataclass
+class Volumes:
+    """Masks of the volume that is being gone through, of each method, and the scores of those that are done."""
+
+    labels: tuple[str, ...]
+    current: str = ""
+    masks: dict[str, list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]] = field(default_factory=dict)
+    rows: Rows = field(default_factory=dict)
+
+    def add(self, volume: str, method: str, estimate: Estimate, example: Example) -> None:
+        if volume != self.current:
+            self.close()
+            self.current = volume
+        if estimate.logits is not None and example.labels is not None:
+            pair = (to_numpy(decided(estimate.logits, self.labels))[0], to_numpy(example.labels)[0])
+            mask, target = (m if m.ndim == 3 else m[:, m.shape[1] // 2] for m in pair)
+            self.masks.setdefault(method, []).append((mask, target))
+
+    def close(self) -> None:
+        """Score the volume."""
+        for method, pairs in self.masks.items():
+            mask, target = (np.stack(planes, axis=1) for planes in zip(*pairs, strict=True))
+            for name, value in segmented(mask, target, self.labels).items():
+                if name.startswith(_OF_VOLUMES):
+                    self.rows.setdefault(method, {}).setdefault(name, []).append(value)
+        self.masks = {}
 
 
 @torch.no_grad()
-def evaluate(weights: str, options: Options) -> dict[str, dict[str, float]]:
-    """Mean of every metric for zero-filled, best-tuned CG-SENSE and the network; prints a table with deviations."""
-    trained = store.load(weights)
-    options = dataclasses.replace(options, preparation=Preparation.from_json(trained.preparation))
-    examples = Examples(split(load_folder(options.data), options)[1], options, stream=1, batch=1)
-    scores: dict[str, dict[str, list[float]]] = {}
-    for n in range(options.validation.examples):
-        one = examples[n]
-        target = one.target.abs()
-        tuned = [store.create("cgsense", regularisation=r)(one.scan).image.abs() for r in REGULARISATIONS]
-        images = {
-            "zerofilled": store.create("zerofilled")(one.scan).image.abs(),
-            "cgsense": min(tuned, key=lambda image: float(torch.sum((image - target) ** 2))),
-            trained.name: trained.network(one.scan).image.abs(),
-        }
-        for name, image in images.items():
-            for metric, measure in METRICS.items():
-                scores.setdefault(name, {}).setdefault(metric, []).append(float(measure(image, target).mean()))
-    print(f"{'':12s}" + "".join(f"{metric:>20s}" for metric in METRICS))
-    for name, row in scores.items():
-        print(f"{name:12s}" + "".join(f"{np.mean(v):11.4f} ± {np.std(v):.4f}" for v in row.values()))
-    return {name: {metric: float(np.mean(v)) for metric, v in row.items()} for name, row in scores.items()}
+def evaluate(
+    weights: str | Sequence[str],
+    options: Options,
+    *,
+    part: Part = "validation",
+    folder: str | Path | None = None,
+    wavelet: bool = False,
+) -> dict[str, dict[str, float]]:
+    """Mean of every metric for the classical methods and each weights file; prints a table with deviations.
+
+    `options.validation.examples` slices, evenly spaced through the part; 0: all, and segmentations are then scored as
+    whole volumes too. Every file gets the data as its own preparation says, the classical methods as the first does;
+    `options.network.first` makes the images for networks that start from them. With `wavelet`, BART's l1-wavelet beside
+    them. With `folder`, that gets evaluation.md (the table), evaluation.csv (a row for each slice and method) and
+    evaluation.png. Raises InputError for weights that do not fit the data.
+    """
+    contenders = _contenders([weights] if isinstance(weights, str) else list(weights), options, part)
+    source = contenders[0].batches.source
+    first, labels, count = _first(options), source.labels, options.validation.examples or len(source)
+    rows: Rows = {}
+    slices: list[str] = []
+    volumes = Volumes(labels)
+    for n in range(count):
+        examples, volume = _examples(contenders, n, options, first)
+        slices.append(examples[0].names[0])
+        for method, estimate, example in _estimates(contenders, examples, wavelet):
+            if not options.validation.examples:
+                volumes.add(volume, method, estimate, example)
+            for metric, value in _scored(estimate, example, labels, method).items():
+                rows.setdefault(method, {}).setdefault(metric, []).append(value)
+    volumes.close()
+    text = _table(rows, f"{count} slices")
+    if volumes.rows:
+        text += "\n" + _table(volumes.rows, "volumes")
+    print(text, end="")
+    if folder is not None:
+        _write(Path(folder), text, rows, slices)
+        examples, _ = _examples(contenders, _median(rows[contenders[0].label]), options, first)
+        _draw(Path(folder) / "evaluation.png", list(_estimates(contenders, examples, wavelet)), labels)
+    return {method: {metric: _mean(v) for metric, v in row.items()} for method, row in rows.items()}
+
+
+def _contenders(weights: Sequence[str], options: Options, part: Part) -> list[Contender]:
+    loaded = [store.load(path, options.device) for path in weights]
+    seen = Counter(trained.name for trained in loaded)
+    contenders = []
+    for path, trained in zip(weights, loaded, strict=True):
+        preparation = Preparation.from_json(trained.preparation)
+        own = dataclasses.replace(options, preparation=preparation)
+        source = opened(own, part)
+        known = tuple(trained.metadata["labels"])
+        if known and known != tuple(source.labels):
+            raise InputError(f"{path} knows the classes {', '.join(known)}; the data have {', '.join(source.labels)}")
+        label = trained.name if seen[trained.name] == 1 else Path(path).stem
+        contenders.append(Contender(label, trained, preparation, Batches(source, own, part, 1)))
+    if len({c.label for c in contenders}) < len(contenders):
+        raise InputError(f"weights side by side need names of their own: {', '.join(weights)}")
+    return contenders
+
+
+def _first(options: Options) -> First | None:
+    if options.network.first is None:
+        return None
+    trained = store.load(options.network.first, options.device)
+    return first_stage(trained.network, Preparation.from_json(trained.preparation))
+
+
+def _examples(
+    contenders: Sequence[Contender], n: int, options: Options, first: First | None
+) -> tuple[list[Example], str]:
+    """Slice n as each contender wants it, made once for those that want the same; and its volume."""
+    made: dict[Preparation, tuple[Example, str]] = {}
+    for one in contenders:
+        if one.preparation not in made:
+            sample = one.batches[n]
+            volume = sample.volumes[0] if sample.volumes else ""
+            made[one.preparation] = (one.batches.finish(sample, n, options.device, first), volume)
+    return [made[one.preparation][0] for one in contenders], made[contenders[0].preparation][1]
+
+
+def _estimates(
+    contenders: Sequence[Contender], examples: Sequence[Example], wavelet: bool
+) -> Iterator[tuple[str, Estimate, Example]]:
+    """Method, what it makes of the slice, and the slice as it got it: classical methods, then networks."""
+    first_of = {c.task: example for c, example in zip(reversed(contenders), reversed(examples), strict=True)}
+    if (example := first_of.get("reconstruction", first_of.get("joint"))) is not None:
+        for method, estimate in classical.images(example, wavelet=wavelet).items():
+            yield method, estimate, example
+    if (example := first_of.get("quantitative")) is not None:
+        for method, estimate in classical.maps(example).items():
+            yield method, estimate, example
+    for contender, example in zip(contenders, examples, strict=True):
+        yield contender.label, contender.trained.network(example.scan), example
+
+
+def _scored(estimate: Estimate, example: Example, labels: Sequence[str], method: str) -> dict[str, float]:
+    values = {name: float(value[0]) for name, value in scores(estimate, example, labels).items()}
+    if not values:
+        raise InputError(f"{method} estimates nothing that {example.names[0]} has a target for")
+    return values
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of what is finite: a metric may not be defined for a slice."""
+    finite = [v for v in values if math.isfinite(v)]
+    return float(np.mean(finite)) if finite else math.nan
+
+
+def _table(rows: Rows, corner: str) -> str:
+    """Mean ± standard deviation as a table in Markdown, aligned."""
+    metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
+    lines = [[corner, *metrics], ["---"] * (len(metrics) + 1)]
+    for method, row in rows.items():
+        lines.append([method, *(_cell(row.get(metric, [])) for metric in metrics)])
+    widths = [max(len(line[n]) for line in lines) for n in range(len(metrics) + 1)]
+    return "".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |\n"
+        for line in lines
+    )
+
+
+def _cell(values: Sequence[float]) -> str:
+    finite = [v for v in values if math.isfinite(v)]
+    return f"{np.mean(finite):.4g} ± {np.std(finite):.2g}" if finite else "-"
+
+
+def _write(folder: Path, text: str, rows: Rows, slices: Sequence[str]) -> None:
+    metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "evaluation.md").write_text(text, encoding="utf-8")
+        with open(folder / "evaluation.csv", "w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["slice", "method", *metrics])
+            for n, name in enumerate(slices):
+                for method, row in rows.items():
+                    table.writerow([name, method, *(f"{row[m][n]:.6g}" if m in row else "" for m in metrics)])
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from None
+
+
+def _median(row: Mapping[str, Sequence[float]]) -> int:
+    """The slice whose score is in the middle; of segmentations, among those that are not perfect, as empty ones are."""
+    metric = next((m for m in _SHOWN if m in row), next(iter(row)))
+    values = np.array([v if math.isfinite(v) and not (metric == "dice" and v == 1) else math.nan for v in row[metric]])
+    order = np.argsort(values)  # NaN last
+    return int(order[max(int(np.isfinite(values).sum()) - 1, 0) // 2])
+
+
+def _draw(path: Path, columns: Sequence[tuple[str, Estimate, Example]], labels: Sequence[str]) -> None:
+    try:
+        from training.figure import draw
+    except ModuleNotFoundError as error:
+        print(f"no figure: {error.name} is not installed")
+        return
+    draw(path, columns, labels)

@@ -37,6 +37,7 @@ __all__ = [
     "nmse",
     "psnr",
     "scores",
+    "segmented",
     "ssim",
 ]
 
@@ -158,7 +159,7 @@ def scores(estimate: Estimate, example: Example, labels: Sequence[str] = ()) -> 
         values[f"mae {name}"] = _absolute(name, x, y) / _size(example.region, x)
     if estimate.logits is not None and example.labels is not None:
         masks, targets = to_numpy(decided(estimate.logits, labels)), to_numpy(example.labels)
-        rows = [_segmented(m, t, labels) for m, t in zip(masks, targets, strict=True)]
+        rows = [segmented(m, t, labels) for m, t in zip(masks, targets, strict=True)]
         values |= {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
     return {name: value.detach().float().cpu() for name, value in values.items()}
 
@@ -221,8 +222,8 @@ def _size(region: Tensor | None, like: Tensor) -> Tensor | int:
     return like.shape[-2] * like.shape[-1] if region is None else region.sum(dim=(1, 2))
 
 
-def _segmented(mask: Mask, target: Mask, labels: Sequence[str]) -> dict[str, float]:
-    """The scores of one segmentation (class, [z,] y, x)."""
+def segmented(mask: Mask, target: Mask, labels: Sequence[str]) -> dict[str, float]:
+    """The scores of one segmentation (class, [z,] y, x), as in `scores`."""
     first = int(exclusive(labels))
     names = list(labels[first:]) or [str(n + 1) for n in range(len(mask))]
     pairs = dict(zip(names, zip(mask[first:], target[first:], strict=True), strict=True))

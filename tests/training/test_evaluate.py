@@ -1,0 +1,199 @@
+"""Tables, CSV and figures of weights beside classical methods, for every task."""
+
+import csv
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mrnets import store
+from mrnets.contract import Estimate, Scan
+from mrnets.errors import InputError
+from mrnets.physics.fourier import fftc
+from mrnets.preparation import Preparation
+from training import classical, evaluate, panel
+from training.data import Example, Place, Sample, Slices
+from training.options import Network, Options, Simulated, Validation
+
+VARNET = {"num_cascades": 1, "channels": 2, "pooling_layers": 1}
+UNET = {"channels": 2, "pooling_layers": 1}
+TISSUES = ("background", "GM", "WM")
+TIMES = (0.003, 0.0115, 0.0200, 0.0285)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Anatomy: two slices of nested ellipses."""
+    y, x = np.mgrid[:40, :40] / 20 - 1
+    radius = np.hypot(y / 0.9, x / 0.7)
+    slices = [(radius < 0.9) * (0.5 + 0.4 * (radius < 0.5) * (x > 0) + 0.1 * np.sin(k * y)) for k in (5, 7)]
+    np.stack(slices).T.astype(np.complex64).ravel(order="F").tofile(tmp_path / "ball.cfl")
+    (tmp_path / "ball.hdr").write_text("# Dimensions\n40 40 2\n", encoding="ascii")
+    return tmp_path
+
+
+def options(folder: Path, network: str, examples: int = 2, **simulated: object) -> Options:
+    plain = {"matrix": (32, 40), "coils": (6, 6), "acceleration": (2.0, 2.0), "calibration": (12, 12)}
+    drawn = {"masks": ("equispaced1d",), "snr": (1e3, 1e4), "partial_fourier": 0.0, "phantoms": 0.0}
+    return Options(
+        network=Network(name=network),
+        weights="",
+        folder="",
+        data=str(folder),
+        simulated=Simulated(**{**plain, **drawn, **simulated}),  # type: ignore[arg-type]
+        validation=Validation(examples=examples),
+    )
+
+
+def saved(path: Path, name: str, *, labels: tuple[str, ...] = (), seed: int = 0, **own: object) -> str:
+    """Weights as they start."""
+    torch.manual_seed(seed)
+    network, preparation = store.create(name, **own), Preparation().to_json()
+    store.save(path, network, name=name, options=own, preparation=preparation, labels=labels)
+    return str(path)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_reconstruction_weights_side_by_side(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    two = [saved(folder / f"{name}.safetensors", "varnet", seed=n, **VARNET) for n, name in enumerate(("one", "two"))]
+    got = evaluate.evaluate(two, options(folder, "varnet"), folder=folder / "out")
+    assert list(got) == ["zerofilled", "cgsense", "one", "two"]
+    assert got["cgsense"]["psnr"] > got["zerofilled"]["psnr"] + 3
+    text = (folder / "out" / "evaluation.md").read_text(encoding="utf-8")
+    assert text == capsys.readouterr().out
+    assert text.splitlines()[0].split() == ["|", "2", "slices", "|", "ssim", "|", "psnr", "|", "nmse", "|"]
+    rows = table(folder / "out" / "evaluation.csv")
+    assert [row["method"] for row in rows] == 2 * list(got)
+    mean = np.mean([float(row["psnr"]) for row in rows if row["method"] == "two"])
+    assert mean == pytest.approx(got["two"]["psnr"], rel=1e-4)
+    assert (folder / "out" / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+    alone = evaluate.evaluate(two[0], options(folder, "varnet"))
+    assert alone["varnet"] == pytest.approx(got["one"])
+
+
+def test_quantitative_weights_beside_the_fit(folder: Path) -> None:
+    path = saved(folder / "maps.safetensors", "qvarnet", **VARNET)
+    got = evaluate.evaluate(path, options(folder, "qvarnet", 1, echo_times=(TIMES,)), folder=folder)
+    assert list(got) == ["fit", "qvarnet"]
+    assert set(got["fit"]) == {f"{m} {name}" for m in ("nmse", "mae") for name in ("R2*", "S0", "B0", "phase")}
+    assert got["fit"]["nmse S0"] < 0.05
+    assert (folder / "evaluation.png").exists()
+
+
+def labelled(place: Place) -> Sample:
+    """A slice whose classes are its levels of grey; the second volume's first slice is empty."""
+    levels = np.zeros((1, 1, 16, 18), np.float32)
+    if place.path != "b" or place.index:
+        levels[..., 2:10, 3:9], levels[..., 4:7, 4:7] = 0.5, 1.0
+    labels = np.concatenate([levels == 0, levels == 0.5, levels == 1.0], axis=1)
+    image = torch.from_numpy(levels + 0.01)
+    return Sample(names=(f"{place.path}, {place.index}",), image=image, labels=torch.from_numpy(labels))
+
+
+@pytest.fixture
+def segmented(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = tuple(Place(path, n, path) for path in ("a", "b") for n in range(2))
+    monkeypatch.setattr(evaluate, "opened", lambda options, part: Slices(places, labelled, TISSUES))
+
+
+@pytest.mark.usefixtures("segmented")
+def test_segmentation_weights_by_slice_and_volume(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = saved(folder / "s.safetensors", "segunet", labels=TISSUES, contrasts=1, classes=3, **UNET)
+    got = evaluate.evaluate(path, options(folder, "segunet", examples=0), folder=folder)
+    assert list(got) == ["segunet"]
+    assert len(table(folder / "evaluation.csv")) == 4
+    assert "| volumes" in capsys.readouterr().out
+    assert (folder / "evaluation.png").exists()
+
+
+@pytest.mark.usefixtures("segmented")
+def test_weights_of_other_classes_are_refused(folder: Path) -> None:
+    path = saved(folder / "s.safetensors", "segunet", labels=("lesion",), contrasts=1, classes=1, **UNET)
+    with pytest.raises(InputError, match="knows the classes lesion; the data have background, GM, WM"):
+        evaluate.evaluate(path, options(folder, "segunet"))
+    (folder / "t").mkdir()
+    same = [saved(folder / f / "s.safetensors", "segunet", contrasts=1, classes=3, **UNET) for f in ("", "t")]
+    with pytest.raises(InputError, match="names of their own"):
+        evaluate.evaluate(same, options(folder, "segunet"))
+
+
+def test_scores_of_volumes_are_not_means_of_slices() -> None:
+    """Half of a large slice and all of a small one: 2 (20 + 4) / (24 + 44) and so on."""
+    volumes = evaluate.Volumes(("lesion",))
+    for size in (40, 4):
+        target = torch.arange(64).reshape(1, 1, 8, 8) < size
+        logits = (torch.arange(64).reshape(1, 1, 8, 8) < min(size, 20)).float() - 0.5
+        example = Example(scan=Scan(), names=("",), labels=target, weight=torch.ones(1))
+        volumes.add("a", "net", Estimate(logits=logits), example)
+    volumes.add("b", "net", Estimate(logits=logits), example)
+    volumes.close()
+    assert volumes.rows["net"]["dice"] == pytest.approx([48 / 68, 1])
+    assert volumes.rows["net"]["avd"] == [20, 0]
+    assert volumes.rows["net"]["lesion_f1"] == [1, 1]
+
+
+def joint(rng: np.random.Generator) -> tuple[Estimate, Example]:
+    """Everything that there can be, of one slice."""
+    sens = torch.ones(1, 1, 2, 20, 18, dtype=torch.complex64) / 2**0.5
+    image = torch.from_numpy(rng.random((1, 4, 20, 18))).to(torch.complex64)
+    labels = torch.zeros(1, 3, 20, 18, dtype=torch.bool)
+    labels[:, 1, 3:9], labels[:, 2, 12:15] = True, True
+    labels[:, 0] = ~labels.any(dim=1)
+    maps = {name: torch.from_numpy(rng.random((1, 20, 18))).float() for name in ("R2*", "S0", "B0", "phase")}
+    everywhere = torch.ones(1, 1, 1, 20, 18, dtype=torch.bool)
+    scan = Scan(kspace=fftc(image[:, :, None] * sens), mask=everywhere, sens=sens)
+    example = Example(scan=scan, names=("a",), target=image, maps=maps, labels=labels, weight=torch.ones(1))
+    return Estimate(image=image, maps=maps, logits=labels.float()), example
+
+
+def test_pictures_have_a_row_for_each_field(tmp_path: Path, rng: np.random.Generator) -> None:
+    estimate, example = joint(rng)
+    whole = panel.picture(estimate, example, TISSUES)
+    assert (whole.shape, whole.dtype) == ((6 * 20, 4 * 18, 3), np.uint8)
+    assert panel.picture(Estimate(image=estimate.image), example).shape == (20, 4 * 18, 3)
+    assert panel.picture(Estimate(maps=estimate.maps), example).shape == (4 * 20, 3 * 18, 3)
+    overlay = panel.picture(Estimate(logits=estimate.logits), example, TISSUES)
+    red, cyan = overlay[:, 18:36] == (255, 0, 0), overlay[:, 18:36] == (0, 255, 255)
+    assert red.all(axis=2).sum() == 2 * 18 + 2 * 4  # the border of 6 x 18 pixels
+    assert cyan.all(axis=2).sum() == 2 * 18 + 2
+    panel.write(tmp_path / "p.png", [whole, overlay])
+    with pytest.importorskip("PIL.Image").open(tmp_path / "p.png") as image:
+        assert image.size == (4 * 18, 7 * 20)
+
+
+def test_a_figure_of_everything(tmp_path: Path, rng: np.random.Generator) -> None:
+    pytest.importorskip("matplotlib")
+    from training.figure import draw
+
+    estimate, example = joint(rng)
+    draw(
+        tmp_path / "f.png",
+        [("zerofilled", Estimate(image=estimate.image), example), ("net", estimate, example)],
+        TISSUES,
+    )
+    assert (tmp_path / "f.png").stat().st_size > 10_000
+
+
+def test_wavelets_without_bart(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match="bart, which is not on the PATH"):
+        classical.images(joint(rng)[1], wavelet=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("bart") is None, reason="needs the program bart")
+def test_wavelets_of_bart(rng: np.random.Generator) -> None:
+    """Fully sampled and hardly regularised, it gives the image back, in its scale."""
+    _, example = joint(rng)
+    image = classical.l1_wavelet(example.scan, 1e-6)
+    torch.testing.assert_close(image, example.target, rtol=0, atol=1e-4)
+    odd = dataclasses.replace(example.scan, kspace=example.scan.kspace[..., :17], sens=example.scan.sens[..., :17])
+    with pytest.raises(InputError, match=r"even sizes, not \(20, 17\)"):
+        classical.l1_wavelet(odd, 1e-6)
