@@ -11,6 +11,7 @@ from ismrmrd.xsd import ismrmrdHeader
 from gadgets.frame import Frame
 from gadgets.lines import Item
 from gadgets.stream import gadget
+from mrnets.stages import sense_raw
 
 __all__ = ["coils"]
 
@@ -26,7 +27,7 @@ def coils(
     threshold: float = 0.01,
     crop: float = 0.9,
 ) -> Iterator[Item]:
-    """Give frames their coil sensitivities; everything else passes. Options as in `mrnets.prepare.Preparation`.
+    """Give frames their coil sensitivities; everything else passes. Options as in `mrnets.preparation`.
 
     Raises InputError for a scan without calibration lines.
     """
@@ -34,7 +35,5 @@ def coils(
         if not isinstance(item, Frame):
             yield item
             continue
-        from mrnets.prepare import sense_raw  # brings torch, which a chain should not need in order to start
-
         raw = sense_raw(item.raw, method, kernel=kernel, calibration=calibration, threshold=threshold, crop=crop)
         yield replace(item, raw=raw, history=(*item.history, f"{method} sensitivities"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from ismrmrd.xsd import ismrmrdHeader
 
@@ -12,6 +12,7 @@ from gadgets.frame import Frame
 from gadgets.lines import Item
 from gadgets.stream import gadget
 from mrnets.errors import InputError
+from mrnets.stages import compress_raw
 
 __all__ = ["compress"]
 
@@ -25,23 +26,20 @@ def compress(
     method: Literal["auto", "gdcc", "svd"] = "auto",
     window: int = 5,
     align: bool = True,
+    lines: int | None = None,
 ) -> Iterator[Item]:
     """Compress the coils of frames to `coils`; a frame that has no more passes unchanged, as does everything else.
 
     "gdcc": geometric decomposition (Zhang 2013), matrices of their own for each position along the readout, from
     calibration smoothed over `window` positions and aligned; "svd": one matrix; "auto": the first where there is a
-    readout. Raises InputError as `mrnets.prepare.compress_raw` does, and for coils or window below 1.
+    readout. `lines`: the middle calibration lines that the matrices come from; none: all. Raises InputError as
+    `mrnets.stages.compress_raw` does, and for coils, window or lines below 1.
     """
-    if coils < 1 or window < 1:
-        raise InputError(f"compress: coils and window must be at least 1, got {coils} and {window}")
+    if coils < 1 or window < 1 or (lines is not None and lines < 1):
+        raise InputError(f"compress: coils, window and lines must be at least 1, got {coils}, {window} and {lines}")
     for item in stream:
         if not isinstance(item, Frame) or item.raw.kspace.shape[-3] <= coils:
             yield item
             continue
-        from mrnets.prepare import compress_raw  # brings torch, which a chain should not need in order to start
-
-        options: dict[str, Any] = (
-            {} if method == "svd" or item.raw.readout is None else {"window": window, "align": align}
-        )
-        raw = compress_raw(item.raw, coils, method, **options)
+        raw = compress_raw(item.raw, coils, method, lines=lines, window=window, align=align)
         yield replace(item, raw=raw, history=(*item.history, f"{coils} virtual coils ({raw.compressed})"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from gadgets.compress import compress
 from mrnets.errors import InputError
 from mrnets.physics.coils import rss
-from mrnets.physics.fourier import ifftc
+from mrnets.physics.fourier import ifftc, resize
 from tests.gadgets.frames import COILS, frames, header, volume
 
 
@@ -24,6 +25,18 @@ def test_virtual_coils_keep_the_image(method):
     assert out.history == (f"4 virtual coils ({out.raw.compressed})",)
 
 
+@pytest.mark.parametrize("make", [lambda: frames(acceleration=1)[0], volume])
+def test_matrices_come_from_the_lines_asked_for(make):
+    """As where there are no other lines."""
+    frame = make()
+    axes = (-2, -1) if frame.volume else (-2,)
+    block = resize(frame.raw.calibration, (4,) * len(axes), axes)
+    narrow = replace(frame, raw=replace(frame.raw, calibration=block))
+    out, expected = (next(compress([f], header(), coils=3, lines=n)) for f, n in ((frame, 4), (narrow, None)))
+    np.testing.assert_allclose(out.raw.kspace, expected.raw.kspace, rtol=1e-4, atol=1e-4)
+    assert out.raw.calibration.shape[-2:] == frame.raw.calibration.shape[-2:]
+
+
 def test_volume_is_compressed_in_hybrid_space():
     frame = volume()
     (out,) = compress([frame], header(), coils=4)
@@ -36,7 +49,7 @@ def test_frames_with_no_more_coils_and_other_items_pass():
     assert list(compress(["text", frame], header(), coils=COILS)) == ["text", frame]
 
 
-@pytest.mark.parametrize("options", [{"coils": 0}, {"window": 0}])
+@pytest.mark.parametrize("options", [{"coils": 0}, {"window": 0}, {"lines": 0}])
 def test_absurd_options(options):
     with pytest.raises(InputError, match="at least 1"):
         list(compress([], header(), **options))
