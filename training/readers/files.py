@@ -21,7 +21,7 @@ from mrnets.contract import Raw
 from mrnets.errors import InputError, unknown
 from training.data import Part, Place, Sample, Slices, Split, part_of
 
-__all__ = ["array", "examined", "full", "hdf5", "listed", "nifti", "read_masks", "slices", "split_problems", "voxels"]
+__all__ = ["array", "examined", "full", "hdf5", "listed", "nifti", "read_mask", "slices", "split_problems", "voxels"]
 
 Kind = Literal["complex", "real", "integer"]
 
@@ -150,29 +150,29 @@ def _keys(file: h5py.File) -> list[str]:
     return names
 
 
-def read_masks(path: Path, key: str = "") -> NDArray[np.bool_]:
-    """Masks (y, x) or (mask, y, x) of a .npy file, or of the data set `key` of an HDF5 file. Raises InputError."""
+def read_mask(path: Path, number: int, key: str) -> NDArray[np.bool_]:
+    """A mask (y, x): of a .npy file, or of the data set `key` of an HDF5 file, (mask, y, x) or (y, x); the masks serve
+    in turn where `number` is beyond them. Only this one is read. Raises InputError."""
     if path.suffix == ".npy":
         try:
-            masks = np.load(path, allow_pickle=False, mmap_mode="r")
-        except (OSError, ValueError) as error:
+            return _one_mask(np.load(path, allow_pickle=False, mmap_mode="r"), number, str(path))
+        except (OSError, EOFError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{path}: cannot be read as .npy ({' '.join(str(error).split())})") from None
-        masks = _bounded(path, masks)
-    else:
-        with hdf5(path) as file:
-            found = file.get(key)
-            if not isinstance(found, h5py.Dataset):
-                raise InputError(f"{path}: {unknown('data set', key, _keys(file))}")
-            masks = _bounded(f"{path}: {key}", found)
-    if masks.dtype.kind not in "biuf":
-        raise InputError(f"{path}: masks must be numbers, got {masks.dtype}")
-    return masks != 0
+    with hdf5(path) as file:
+        held = file.get(key)
+        if not isinstance(held, h5py.Dataset):
+            raise InputError(f"{path}: {unknown('data set', key, _keys(file))}")
+        return _one_mask(held, number, f"{path}: {key}")
 
 
-def _bounded(where: str | Path, masks: Any) -> NDArray[Any]:
-    if masks.ndim not in (2, 3) or math.prod(masks.shape) > MOST_VALUES:
-        raise InputError(f"{where}: masks must have the axes (y, x) or (mask, y, x), got the shape {masks.shape}")
-    return np.asarray(masks[()])
+def _one_mask(held: Any, number: int, where: str) -> NDArray[np.bool_]:
+    if held.dtype.kind not in "biuf":
+        raise InputError(f"{where}: masks must be numbers, got {held.dtype}")
+    if len(held.shape) not in (2, 3) or not all(1 <= n <= MOST_ALONG_AN_AXIS for n in held.shape):
+        raise InputError(f"{where}: masks must have the axes (y, x) or (mask, y, x), got the shape {held.shape}")
+    return np.asarray(held[number % held.shape[0]] if len(held.shape) == 3 else held[...]) != 0
 
 
 # NIfTI

@@ -1,0 +1,231 @@
+"""Scans of a site's own scanner: the same k-space as the gadgets' sort makes of them, and what is no target."""
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from gadgets.files import open_scan, write_scan
+from gadgets.frame import Frame
+from gadgets.simulate import Settings, make_scan
+from gadgets.sort import sort
+from gadgets.xml import parse_header
+from mrnets.contract import Raw
+from mrnets.errors import InputError
+from tests.training import layouts
+from training.data import Split
+from training.readers import _volume
+from training.readers.ismrmrd import check, read
+
+SMALL = Settings(coils=3, matrix=24, slices=2, acceleration=1.0, calibration=0, noise_lines=8, fov=240.0)
+FLAT = {
+    "slices": SMALL,
+    "echoes, odd matrix": replace(SMALL, matrix=25, echoes=3),
+    "no oversampling, no noise": replace(SMALL, oversampling=1, noise_lines=0),
+    "separate calibration": replace(SMALL, separate=True, calibration=8, acceleration=2.0),
+    "embedded calibration": replace(SMALL, calibration=8, acceleration=2.0),
+}
+VOLUMES = {
+    "volume": replace(SMALL, slices=8, three_d=True, echoes=2),
+    "undersampled": replace(SMALL, slices=8, three_d=True, mask="poisson2d", acceleration=2.0, calibration=6),
+    "separate": replace(
+        SMALL, slices=8, three_d=True, mask="poisson2d", acceleration=2.0, calibration=6, separate=True
+    ),
+}
+
+
+def simulate(path: Path, settings: Settings) -> list[Raw]:
+    """A file at `path`, and what the gadgets' sort makes of it, slice by slice."""
+    header, items, _ = make_scan(settings)
+    write_scan(path, header, items)
+    with open_scan(path) as scan:
+        frames = [item for item in sort(scan.items, parse_header(scan.header)) if isinstance(item, Frame)]
+    return [f.raw for f in frames]
+
+
+def equal(found: Raw, expected: Raw, x: int | None = None) -> None:
+    """`expected` is of one slice, or of a volume of which `found` is position x."""
+    part = slice(None) if x is None else slice(x, x + 1)
+    np.testing.assert_allclose(found.kspace, expected.kspace[part], atol=2e-6 * np.abs(expected.kspace).max())
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    assert found.kspace.dtype == torch.complex64
+    assert found.readout == expected.readout
+    for name in ("noise", "echo_times"):
+        one, other = getattr(found, name), getattr(expected, name)
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_slices_are_sorted_as_the_gadgets_sort_them(tmp_path: Path, name: str, rng: np.random.Generator) -> None:
+    expected = simulate(tmp_path / "a.h5", FLAT[name])
+    source = read(tmp_path, "train", Split(), prospective=True)
+    assert len(source) == len(expected) == 2
+    for number, raw in enumerate(expected):
+        found = source.take([number], rng).raw
+        equal(found, raw)
+        if "separate" in name:
+            block = raw.calibration
+            np.testing.assert_allclose(found.calibration, block, atol=2e-6 * np.abs(block).max())
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+def test_volumes_are_sorted_as_the_gadgets_sort_them(
+    tmp_path: Path, name: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (expected,) = simulate(tmp_path / "a.h5", VOLUMES[name])
+    monkeypatch.setattr(_volume, "MOST_BYTES", 5 * 8 * 24 * expected.kspace.shape[-2] * 3)  # five positions at a time
+    source = read(tmp_path, "train", Split(), prospective=True)
+    assert len(source) == 24
+    for x in (0, 11, 23):
+        found = source.take([x], rng).raw
+        equal(found, expected, x)
+        if name == "separate":
+            block = expected.calibration[x : x + 1]
+            np.testing.assert_allclose(found.calibration, block, atol=2e-6 * np.abs(expected.calibration).max())
+    assert not list((tmp_path / ".slices").glob("*.partial"))
+
+
+def test_a_volume_is_converted_once_and_again_when_it_changed(tmp_path: Path, rng: np.random.Generator) -> None:
+    simulate(tmp_path / "a.h5", replace(SMALL, slices=8, three_d=True))
+    cache = tmp_path / "cache"
+    source = pickle.loads(pickle.dumps(read(tmp_path, "train", Split(), cache=str(cache), trim=(10, 12))))
+    assert len(source) == 2
+    before = source.take([0], rng).raw
+    (converted,) = cache.glob("*.h5")
+    written = converted.stat().st_mtime_ns
+    source.take([1], rng)
+    assert converted.stat().st_mtime_ns == written
+    simulate(tmp_path / "a.h5", replace(SMALL, slices=8, three_d=True, seed=1))
+    after = source.take([0], rng).raw
+    assert converted.stat().st_mtime_ns > written
+    assert not torch.equal(before.kspace, after.kspace)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, rng: np.random.Generator) -> None:
+    simulate(tmp_path / "a.h5", replace(SMALL, slices=8, three_d=True))
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"set reader\.options\.cache to a folder"):
+        read(tmp_path, "train", Split(), cache=str(tmp_path / "file")).take([0], rng)
+
+
+def test_oversampling_goes_and_the_object_stays(tmp_path: Path, rng: np.random.Generator) -> None:
+    layouts.write_ismrmrd(tmp_path, np.random.default_rng(5), subjects=1)
+    raw = read(tmp_path, "train", Split()).take([1], rng).raw
+    images = layouts.coil_images(np.random.default_rng(5), 4, (2, 20, 24))
+    np.testing.assert_allclose(raw.kspace[0, 0], layouts.centred_kspace(images[:, 1]), atol=1e-5)
+    assert bool(raw.mask.all())
+    assert raw.noise.shape == (4, 4)
+
+
+def rows(images: Any, **fields: Any) -> list[Any]:
+    kspace = layouts.centred_kspace(images)
+    return [(kspace[:, y], {"kspace_encode_step_1": y, **fields}) for y in range(kspace.shape[1])]
+
+
+def test_averages_are_averaged_and_repetitions_are_not(tmp_path: Path, rng: np.random.Generator) -> None:
+    one, two, three = (layouts.coil_images(rng, 2, (8, 10)) for _ in range(3))
+    lines = rows(one) + rows(two, average=1) + rows(three, repetition=1)
+    layouts.write_scan(tmp_path / "a.h5", layouts.header((10, 8, 1), (10, 8, 1), 2), lines)
+    source = read(tmp_path, "train", Split())
+    assert len(source) == 2
+    for number, images in enumerate(((one + two) / 2, three)):
+        np.testing.assert_allclose(
+            source.take([number], rng).raw.kspace[0, 0], layouts.centred_kspace(images), atol=1e-6
+        )
+
+
+def test_reversed_and_partial_echoes(tmp_path: Path, rng: np.random.Generator) -> None:
+    images = layouts.coil_images(rng, 2, (8, 10))
+    lines = rows(images)
+    data, fields = lines[3]
+    lines[3] = (data[:, ::-1], {**fields, "flags": 1 << 21, "center_sample": 4})
+    layouts.write_scan(tmp_path / "a.h5", layouts.header((10, 8, 1), (10, 8, 1), 2), lines)
+    raw = read(tmp_path, "train", Split()).take([0], rng).raw
+    np.testing.assert_allclose(raw.kspace[0, 0], layouts.centred_kspace(images), atol=1e-6)
+    short = [(data[:, 4:], {**fields, "center_sample": 1}) for data, fields in rows(images)]
+    layouts.write_scan(tmp_path / "a.h5", layouts.header((10, 8, 1), (10, 8, 1), 2), short)
+    with pytest.raises(InputError, match="partial echo, so it cannot be a target"):
+        read(tmp_path, "train", Split())
+    raw = read(tmp_path, "train", Split(), prospective=True).take([0], rng).raw
+    assert raw.mask[0, 0, 0, 0].tolist() == [False] * 4 + [True] * 6
+    np.testing.assert_allclose(raw.kspace[0, 0, ..., 4:], layouts.centred_kspace(images)[..., 4:], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kept", "what"),
+    [
+        (slice(None, None, 2), "6 of 12 lines were sampled, with gaps"),
+        (slice(4, None), "covers 4 to 11 of 12, one-sided"),
+        (slice(1, -1), ""),
+    ],
+)
+def test_what_cannot_be_a_target(tmp_path: Path, kept: slice, what: str, rng: np.random.Generator) -> None:
+    lines = rows(layouts.coil_images(rng, 2, (12, 10)))
+    layouts.write_scan(tmp_path / "a.h5", layouts.header((10, 12, 1), (10, 12, 1), 2), lines[kept])
+    found = list(check(tmp_path, Split()))
+    assert [what in line for line in found] == ([True] if what else [])
+    assert not list(check(tmp_path, Split(), prospective=True))
+    if what:
+        with pytest.raises(InputError, match=r"reader\.options\.prospective=true"):
+            read(tmp_path, "train", Split())
+    else:
+        raw = read(tmp_path, "train", Split()).take([0], rng).raw
+        assert np.flatnonzero(raw.mask[0, 0, 0, :, 0]).tolist() == list(range(1, 11))
+
+
+def test_scans_of_one_patient_are_one_subject_without_a_name(tmp_path: Path, rng: np.random.Generator) -> None:
+    layouts.write_ismrmrd(tmp_path, rng, subjects=3)
+    (tmp_path / "scan0.h5").rename(tmp_path / "z.h5")
+    layouts.write_ismrmrd(tmp_path, rng, subjects=1)  # P0 again
+    parts = [read(tmp_path, part, Split(counts=(1, 1, 1))) for part in ("train", "validation", "test")]
+    assert [p.subjects for p in parts] == [("scan0",), ("scan1",), ("scan2",)]
+    assert {Path(p.path).name for p in parts[0].places} == {"scan0.h5", "z.h5"}
+
+
+def test_one_placeholder_for_all_patients_is_no_patient(tmp_path: Path, rng: np.random.Generator) -> None:
+    for number in range(3):
+        header = layouts.header((10, 8, 1), (10, 8, 1), 2, patient="anonymous")
+        layouts.write_scan(tmp_path / f"{number}.h5", header, rows(layouts.coil_images(rng, 2, (8, 10))))
+    assert read(tmp_path, "train", Split(counts=(1, 1, 1))).subjects == ("0",)
+
+
+def test_check_names_what_is_malformed(tmp_path: Path, rng: np.random.Generator) -> None:
+    layouts.write_ismrmrd(tmp_path, rng)
+    assert list(check(tmp_path, Split())) == []
+    images = layouts.coil_images(rng, 2, (8, 10))
+    head = layouts.header((10, 8, 1), (10, 8, 1), 2)
+    layouts.write_scan(tmp_path / "outside.h5", head, [*rows(images), (images[:, 0], {"kspace_encode_step_1": 8})])
+    layouts.write_scan(tmp_path / "coils.h5", head, [*rows(images), (images[:1, 0], {})])
+    layouts.write_scan(tmp_path / "noise.h5", head, rows(images, flags=1 << 18))
+    head.encoding[0].trajectory = type(head.encoding[0].trajectory).RADIAL
+    layouts.write_scan(tmp_path / "radial.h5", head, rows(images))
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["kspace"] = np.zeros(3)
+    layouts.write_scan(tmp_path / "xml.h5", head, rows(images))
+    with h5py.File(tmp_path / "xml.h5", "a") as file:
+        file["dataset/xml"][0] = b'<!DOCTYPE x [<!ENTITY a "b">]><ismrmrdHeader/>'
+    found = list(check(tmp_path, Split()))
+    for name, text in (
+        ("coils", "the number of coils changes"),
+        ("noise", "has no lines of an image"),
+        ("other", "not ISMRMRD"),
+        ("outside", "acquisition 8 has kspace_encode_step_1 8, outside of the encoded matrix of 8"),
+        ("radial", "has a radial trajectory"),
+        ("xml", "declares a document type"),
+    ):
+        assert any(f"{name}.h5: " in line and text in line for line in found), name
+    assert len(found) == 6
+
+
+def test_samples_that_are_not_finite_are_found(tmp_path: Path, rng: np.random.Generator) -> None:
+    lines = rows(layouts.coil_images(rng, 2, (8, 10)))
+    lines[4] = (np.full_like(lines[4][0], np.inf), lines[4][1])
+    layouts.write_scan(tmp_path / "a.h5", layouts.header((10, 8, 1), (10, 8, 1), 2), lines)
+    assert list(check(tmp_path, Split())) == [f"{tmp_path / 'a.h5'}, slice 0: k-space with values that are not finite"]

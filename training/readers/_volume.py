@@ -1,0 +1,152 @@
+"""3-D ISMRMRD scans as slices: converted once, since every readout position needs all lines.
+
+The converted file holds `kspace` (x, echo, coil, z, y) complex64, inverse-transformed along x, `mask` (z, y) and, where
+calibration lines came separately, `calibration` (x, 1, coil, z', y').
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mrnets.errors import InputError
+from mrnets.physics.fourier import resize
+from mrnets.physics.masks import LEAST_CALIBRATION, calibration_region
+from training.readers._kspace import gridded
+from training.readers._scan import Image, Rows, Scan
+from training.readers.files import hdf5
+
+__all__ = ["calibration_block", "position", "same_mask"]
+
+FORMAT = 1
+MOST_BYTES = 512 << 20
+"""Of k-space in memory while a scan is converted; the file is read as often as that takes."""
+
+
+def position(
+    scan: Scan, number: int, x: int, cache: str
+) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[Any] | None]:
+    """Of image `number` at readout position x: k-space (echo, coil, z, y), mask (z, y), calibration (1, coil, z', y').
+
+    The scan is converted first where that was not done since it changed, in the folder `cache`, or .slices beside the
+    scan where that is empty. Raises InputError, also where the folder cannot be written.
+    """
+    target = _target(scan, number, cache)
+    if not _is_fresh(target, scan):
+        with _one_at_a_time(target):
+            if not _is_fresh(target, scan):
+                _convert(scan, scan.images[number], target)
+    with hdf5(target) as file:
+        calibration = file["calibration"][x] if "calibration" in file else None
+        return file["kspace"][x], file["mask"][()], calibration
+
+
+def same_mask(path: str, masks: Sequence[Any]) -> NDArray[np.bool_]:
+    """The mask of all echoes. Raises InputError where they differ."""
+    if any(not np.array_equal(masks[0], other) for other in masks[1:]):
+        raise InputError(f"{path}: its contrasts are sampled differently, and cannot be echoes of one example")
+    return np.asarray(masks[0])
+
+
+def calibration_block(scan: Scan, rows: Rows, part: slice = slice(None)) -> NDArray[Any] | None:
+    """The fully sampled centre of separate calibration lines: (1, coil, y', x) of a slice, (x, 1, coil, z', y') of a
+    volume; None where it is too small."""
+    if not len(rows):
+        return None
+    kspace, sampled = gridded(scan, rows, part)
+    volume = scan.grid.volume
+    mask, block = (
+        (sampled.all(-1), kspace.transpose(3, 2, 0, 1)) if volume else (sampled[0], kspace.transpose(0, 2, 1, 3))
+    )
+    shape = calibration_region(mask)
+    if min(shape) < LEAST_CALIBRATION:
+        return None
+    return resize(block[:, None] if volume else block, shape)
+
+
+def _target(scan: Scan, number: int, cache: str) -> Path:
+    source = Path(scan.path).resolve()
+    folder = Path(cache) if cache else source.parent / ".slices"
+    key = hashlib.sha256(str(source).encode()).hexdigest()[:12]
+    return folder / f"{source.stem}-{key}-{number}.h5"
+
+
+def _stamp(path: str) -> tuple[int, int, int]:
+    stat = Path(path).stat()
+    return FORMAT, stat.st_size, stat.st_mtime_ns
+
+
+def _is_fresh(target: Path, scan: Scan) -> bool:
+    if not target.is_file():
+        return False
+    try:
+        with hdf5(target) as file:
+            return tuple(int(n) for n in file.attrs.get("source", ())) == _stamp(scan.path)
+    except InputError:
+        return False
+
+
+@contextmanager
+def _one_at_a_time(target: Path) -> Iterator[None]:
+    """Of all processes one converts, and the others wait for it."""
+    from filelock import FileLock
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(target.with_suffix(".lock"))
+        lock.acquire()
+    except OSError as error:
+        raise _unwritable(target, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _unwritable(target: Path, error: OSError) -> InputError:
+    reason = error.strerror or " ".join(str(error).split())
+    return InputError(
+        f"{target}: cannot be written ({reason}); 3-D scans are converted to slices once: set reader.options.cache to "
+        f"a folder with room for them"
+    )
+
+
+def _convert(scan: Scan, image: Image, target: Path) -> None:
+    partial = target.with_suffix(f".{os.getpid()}.partial")
+    try:
+        with h5py.File(partial, "w") as file:
+            _write(scan, image, file)
+            file.attrs["source"] = _stamp(scan.path)
+        os.replace(partial, target)
+    except OSError as error:
+        raise _unwritable(target, error) from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write(scan: Scan, image: Image, file: h5py.File) -> None:
+    _, y, z = scan.grid.matrix
+    width, echoes = scan.grid.width, len(image.echoes)
+    chunk = (1, 1, scan.coils, z, y)
+    kspace = file.create_dataset("kspace", (width, echoes, scan.coils, z, y), np.complex64, chunks=chunk)
+    step = max(1, min(width, MOST_BYTES // (scan.coils * z * y * 8)))
+    masks = []
+    for echo, rows in enumerate(image.echoes):
+        for start in range(0, width, step):
+            block, mask = gridded(scan, rows, slice(start, start + step))
+            for n in range(block.shape[-1]):
+                kspace[start + n, echo] = block[..., n].transpose(2, 0, 1)
+        masks.append(mask.all(-1))
+    file["mask"] = same_mask(scan.path, masks)
+    found = (calibration_block(scan, image.calibration, slice(s, s + step)) for s in range(0, width, step))
+    blocks = [block for block in found if block is not None]
+    if blocks:
+        file["calibration"] = np.concatenate(blocks)

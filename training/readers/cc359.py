@@ -1,0 +1,148 @@
+"""Calgary-Campinas brains, multi-channel: 3-D T1-weighted scans, inverse-transformed along the readout by the scanner.
+
+HDF5 files below the folder, in folders Train and Val: `kspace` (slice, y, x, 2 coils) real, even channels the real and
+odd channels the imaginary part; 256 slices (the readout) of 218 x 170 to 180, both phase-encoded, 12 coils. The zero
+frequency is in the middle, and |ifft2| without any shift shows the object where it is; along x the last 15 % of k-space
+were not sampled and are zero. Masks, where `masks` names their folder: HDF5 files of the same names with keys `mask_5x`
+(slice, y, x), or `R5_218x170.npy` (mask, y, x), as the challenge has them.
+Source: Souza et al. 2018 and the challenge's own code (MC-MRI-Rec).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrnets.errors import InputError
+from training.data import Part, Place, Sample, Slices, Split
+from training.readers.files import array, examined, full, hdf5, listed, read_mask, slices, split_problems
+
+__all__ = ["check", "read"]
+
+AXES = ("slice", "y", "x", "2 coils")
+Centre = Literal["middle", "corner"]
+
+
+def read(
+    folder: Path,
+    part: Part,
+    split: Split,
+    *,
+    trim: tuple[int, int] = (51, 50),
+    masks: str = "",
+    accelerations: tuple[float, ...] = (5.0,),
+    centre: Centre = "middle",
+) -> Slices:
+    """trim: slices left out at the beginning and at the end, beyond the anatomy. masks, accelerations: the folder of
+    the masks that come with the data, and which of them; with several, slices take them in turn (`masks.source: data`).
+    centre: where files have the zero frequency."""
+    load = partial(_load, masks=masks, accelerations=accelerations, centre=centre)
+    return slices(listed(folder, ".h5", ".hdf5"), part, split, partial(_kept, trim=trim), load)
+
+
+def check(
+    folder: Path,
+    split: Split,
+    *,
+    trim: tuple[int, int] = (51, 50),
+    masks: str = "",
+    accelerations: tuple[float, ...] = (5.0,),
+    centre: Centre = "middle",
+) -> Iterator[str]:
+    """A sentence for everything that is missing or malformed."""
+    try:
+        files = listed(folder, ".h5", ".hdf5")
+    except InputError as error:
+        yield str(error)
+        return
+    good = {}
+    for subject, path in files.items():
+        try:
+            _kept(path, trim)
+        except InputError as error:
+            yield str(error)
+        else:
+            good[subject] = path
+    yield from split_problems(good, split)
+    if not good:
+        return
+    load = partial(_load, masks=masks, accelerations=accelerations, centre=centre)
+    places = tuple(Place(str(path), _middle(_kept(path, trim)), subject) for subject, path in good.items())
+    yield from examined(Slices(places, load))
+    yield from _misplaced_centre(places[0], centre)
+
+
+def _kept(path: Path, trim: tuple[int, int]) -> range:
+    with hdf5(path) as file:
+        data = array(file, "kspace", AXES, "real")
+        count, channels = data.shape[0], data.shape[-1]
+    if channels % 2:
+        raise InputError(f"{path}: kspace must have an even number of channels (real, imaginary), got {channels}")
+    kept = range(trim[0], count - trim[1])
+    if min(trim) < 0 or not kept:
+        raise InputError(f"{path}: kspace has {count} slices, of which reader.options.trim {list(trim)} leaves none")
+    return kept
+
+
+def _middle(numbers: range) -> int:
+    return numbers[len(numbers) // 2]
+
+
+def _load(place: Place, masks: str, accelerations: tuple[float, ...], centre: Centre) -> Sample:
+    with hdf5(place.path) as file:
+        data = array(file, "kspace", AXES, "real")[place.index].astype(np.float32)
+    kspace = np.moveaxis(data[..., ::2] + 1j * data[..., 1::2], -1, 0)
+    name = f"{place.subject}, slice {place.index}"
+    mask = _mask(place, masks, accelerations, kspace.shape[-2:]) if masks else None
+    return Sample(names=(name,), raw=full(_centred(kspace, centre)[None], "batch"), mask=mask)
+
+
+def _centred(kspace: NDArray[Any], centre: Centre) -> NDArray[np.complex64]:
+    """k-space (coil, y, x) of images ifft2 (no shifts) as k-space of the same images in the centred, orthonormal
+    convention: the object stays where it is, its phase becomes smooth, no sample moves relative to the zero frequency.
+
+    With c = n // 2, (m - c)(j - c) = (m - c) j - (m - c) c: what lacks is a phase linear in m (a sign for even n), and
+    the images' phase linear in j is dropped.
+    """
+    for axis in (-2, -1):
+        n = kspace.shape[axis]
+        if centre == "corner":
+            kspace = np.fft.fftshift(kspace, axes=axis)
+        phase = np.exp(2j * np.pi * ((np.arange(n) - n // 2) * (n // 2) % n) / n)
+        kspace = kspace * (phase[:, None] if axis == -2 else phase)
+    return (kspace / np.sqrt(kspace.shape[-2] * kspace.shape[-1])).astype(np.complex64)
+
+
+def _mask(place: Place, masks: str, accelerations: tuple[float, ...], shape: tuple[int, ...]) -> torch.Tensor:
+    """(1, 1, 1, y, x): of this slice."""
+    wanted, folder = accelerations[place.index % len(accelerations)], Path(masks)
+    own = folder / Path(place.path).name
+    names = [f"R{wanted:g}_{shape[0]}x{shape[1]}.npy", f"R{wanted:g}.npy"]
+    path = next((p for p in (own, *(folder / name for name in names)) if p.is_file()), None)
+    if path is None:
+        raise InputError(f"{masks}: no masks for {place.path}; looked for {', '.join([own.name, *names])}")
+    mask = read_mask(path, place.index, f"mask_{wanted:g}x")
+    if mask.shape != tuple(shape):
+        raise InputError(f"{path}: masks of {mask.shape} do not fit the slices of {place.path}, which are {shape}")
+    return torch.from_numpy(mask)[None, None, None]
+
+
+def _misplaced_centre(place: Place, centre: Centre) -> Iterator[str]:
+    """A sentence where the largest samples of a slice are not where the zero frequency should be."""
+    try:
+        with hdf5(place.path) as file:
+            data = np.square(array(file, "kspace", AXES, "real")[place.index].astype(np.float64)).sum(-1)
+    except InputError:
+        return  # said already
+    quarters = {"middle": np.fft.ifftshift(data), "corner": data}
+    h, w = (n // 4 for n in data.shape)
+    energy = {k: v[:h, :w].sum() + v[-h:, :w].sum() + v[:h, -w:].sum() + v[-h:, -w:].sum() for k, v in quarters.items()}
+    found = max(energy, key=lambda k: energy[k])
+    if energy[found] > 2 * energy[centre]:
+        yield f"{place.path}: kspace has its zero frequency in the {found}: set reader.options.centre={found}"

@@ -1,0 +1,103 @@
+"""fastMRI, multi-coil, brains (and knees): 2-D multi-slice scans (Zbontar et al. 2018, Knoll et al. 2020).
+
+HDF5 files in folders multicoil_train, multicoil_val and multicoil_test: `kspace` (slice, coil, readout, phase encoding)
+complex64, centred and orthonormal; `reconstruction_rss` (slice, 320, at most 320), not in test files;
+`ismrmrd_header`; attributes acquisition, patient_id. The readout is oversampled twofold. Test files have `mask` (phase
+encoding,), and zeros elsewhere. Brains have 4 to 20 coils, and zeros where the outermost lines were not sampled, which
+count as measured here, so that the field of view can be cropped; a few files have values that are not finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mrnets.contract import Raw
+from mrnets.errors import InputError
+from training.data import Part, Place, Sample, Slices, Split, part_of
+from training.readers.files import array, examined, full, hdf5, listed, slices, split_problems
+
+__all__ = ["check", "read"]
+
+AXES = ("slice", "coil", "readout", "phase encoding")
+
+
+def read(folder: Path, part: Part, split: Split, *, acquisitions: tuple[str, ...] = ()) -> Slices:
+    """acquisitions: only those, as the files' attribute says (AXT1, AXT1POST, AXT2, AXFLAIR); empty: all."""
+    return slices(listed(folder, ".h5"), part, split, partial(_slices, acquisitions=acquisitions), _load)
+
+
+def check(folder: Path, split: Split, *, acquisitions: tuple[str, ...] = ()) -> Iterator[str]:
+    """A sentence for everything that is missing or malformed."""
+    try:
+        files = listed(folder, ".h5")
+    except InputError as error:
+        yield str(error)
+        return
+    places = []
+    for subject, path in files.items():
+        try:
+            found = _slices(path, acquisitions)
+        except InputError as error:
+            yield str(error)
+            continue
+        if found:
+            places.append(Place(str(path), found[len(found) // 2], subject))
+    if not places:
+        yield (
+            f"{folder}: no file has one of the acquisitions {', '.join(acquisitions)}"
+            if acquisitions
+            else (f"{folder}: no file can be used")
+        )
+        return
+    subjects = [place.subject for place in places]
+    yield from split_problems(subjects, split)
+    tests = {*subjects} - {*part_of(subjects, "train", split)} - {*part_of(subjects, "validation", split)}
+    for place in places:
+        if place.subject not in tests and _is_undersampled(place.path):
+            yield f"{place.path}: undersampled (it has the data set mask), and so nothing to train or validate on"
+    yield from examined(Slices(tuple(places), _load))
+
+
+def _is_undersampled(path: str) -> bool:
+    with hdf5(path) as file:
+        return "mask" in file
+
+
+def _slices(path: Path, acquisitions: tuple[str, ...]) -> range:
+    with hdf5(path) as file:
+        data = array(file, "kspace", AXES)
+        if acquisitions and _text(file.attrs.get("acquisition", "")) not in acquisitions:
+            return range(0)
+        _mask(file)
+        return range(data.shape[0])
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _load(place: Place) -> Sample:
+    with hdf5(place.path) as file:
+        kspace = np.swapaxes(array(file, "kspace", AXES)[place.index], -1, -2)
+        mask = _mask(file)
+    raw = full(kspace[None], "x")
+    if mask is not None:
+        sampled = mask[:, None].expand(raw.mask.shape)
+        raw = Raw(kspace=raw.kspace * sampled, mask=sampled.clone(), readout="x")
+    return Sample(names=(f"{place.subject}, slice {place.index}",), raw=raw)
+
+
+def _mask(file: Any) -> torch.Tensor | None:
+    """(phase encoding,) of a prospectively undersampled file. Raises InputError where it does not fit."""
+    if "mask" not in file:
+        return None
+    mask, lines = array(file, "mask", ("phase encoding",), "integer"), file["kspace"].shape[-1]
+    if mask.shape != (lines,):
+        raise InputError(f"{file.filename}: mask has {mask.shape[0]} lines, kspace has {lines}")
+    return torch.from_numpy(np.asarray(mask[:]) != 0)

@@ -1,0 +1,148 @@
+"""Any folder of Cartesian ISMRMRD scans, so that a site trains on what its own scanner measured.
+
+Each repetition, set, phase and slice of a file is an image, contrasts are its echoes, averages are averaged. Readout
+oversampling goes, noise lines make the covariance: it is all as the gadgets' sort does it. 3-D scans are converted
+once, see `_volume`. Scans that were not fully sampled cannot be a target, and are errors unless `prospective`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mrnets.contract import Raw
+from mrnets.errors import InputError
+from training.data import Part, Place, Sample, Slices, Split, part_of
+from training.readers._kspace import gridded, noise
+from training.readers._scan import Image, Scan, gap, scan
+from training.readers._volume import calibration_block, position, same_mask
+from training.readers.files import examined, listed, split_problems
+
+__all__ = ["check", "load", "places", "read"]
+
+
+def read(
+    folder: Path,
+    part: Part,
+    split: Split,
+    *,
+    trim: tuple[int, int] = (0, 0),
+    prospective: bool = False,
+    cache: str = "",
+) -> Slices:
+    """trim: readout positions that are left out at the beginning and end of 3-D scans. prospective: undersampled scans
+    are read, too, as they were sampled. cache: folder for converted 3-D scans; empty: .slices beside each.
+
+    Files of one patient are one subject, under the name of the first: patients' names and numbers go nowhere.
+    """
+    files = listed(folder, ".h5", ".mrd")
+    subjects = _subjects(files)
+    mine = part_of(list(subjects.values()), part, split)
+    found = [p for name, path in files.items() if subjects[name] in mine for p in places(path, subjects[name], trim)]
+    if not prospective:
+        for path in {p.path: None for p in found}:
+            _require_complete(scan(path))
+    return Slices(tuple(found), partial(load, cache=cache))
+
+
+def check(
+    folder: Path,
+    split: Split,
+    *,
+    trim: tuple[int, int] = (0, 0),
+    prospective: bool = False,
+    cache: str = "",
+) -> Iterator[str]:
+    """A sentence for everything that is missing or malformed. Of 3-D scans the samples are not read."""
+    try:
+        files = listed(folder, ".h5", ".mrd")
+    except InputError as error:
+        yield str(error)
+        return
+    good, flat = {}, []
+    for name, path in files.items():
+        try:
+            found = places(path, name, trim)
+            if not prospective:
+                _require_complete(scan(path))
+        except InputError as error:
+            yield str(error)
+            continue
+        good[name] = path
+        if not scan(path).grid.volume:
+            flat.append(found[len(found) // 2])
+    yield from split_problems(set(_subjects(good).values()), split)
+    yield from examined(Slices(tuple(flat), partial(load, cache=cache)))
+
+
+def places(path: Path, subject: str, trim: tuple[int, int] = (0, 0)) -> list[Place]:
+    """A place for each slice of a scan, or for each readout position of each volume. Raises InputError."""
+    found = scan(path)
+    if not found.grid.volume:
+        return [Place(str(path), n, subject) for n in range(len(found.images))]
+    width = found.grid.width
+    kept = range(trim[0], width - trim[1])
+    if min(trim) < 0 or not kept:
+        raise InputError(
+            f"{path}: has {width} readout positions, of which reader.options.trim {list(trim)} leaves none"
+        )
+    return [Place(str(path), n * width + x, subject) for n in range(len(found.images)) for x in kept]
+
+
+def load(place: Place, cache: str = "") -> Sample:
+    """A slice or readout position of a scan, as it was sampled. Raises InputError."""
+    found = scan(place.path)
+    number, x = divmod(place.index, found.grid.width) if found.grid.volume else (place.index, 0)
+    image = found.images[number]
+    kspace, mask, calibration = position(found, number, x, cache) if found.grid.volume else _slice(found, image)
+    raw = Raw(
+        kspace=_tensor(kspace[None]),
+        mask=_tensor(mask[None, None, None]),
+        calibration=_tensor(None if calibration is None else calibration[None]),
+        noise=_tensor(noise(found, image)),
+        echo_times=_tensor(_echo_times(found, image)),
+        readout="batch" if found.grid.volume else "x",
+    )
+    return Sample(names=(f"{place.subject}, slice {place.index}",), raw=raw)
+
+
+def _tensor(values: Any) -> torch.Tensor | None:
+    return None if values is None else torch.from_numpy(np.ascontiguousarray(values))
+
+
+def _slice(found: Scan, image: Image) -> tuple[Any, Any, Any]:
+    """k-space (echo, coil, y, x), mask (y, x), calibration (1, coil, y', x')."""
+    pairs = [gridded(found, rows) for rows in image.echoes]
+    mask = same_mask(found.path, [sampled[0] for _, sampled in pairs])
+    kspace = np.stack([k[0].transpose(1, 0, 2) for k, _ in pairs])
+    return kspace, mask, calibration_block(found, image.calibration)
+
+
+def _echo_times(found: Scan, image: Image) -> Any:
+    """(echo,) s; None where the header does not tell all of them."""
+    contrasts = [int(found.heads["contrast"][rows[0]]) for rows in image.echoes]
+    if max(contrasts) >= len(found.echo_times):
+        return None
+    return np.asarray([found.echo_times[c] for c in contrasts], np.float32)
+
+
+def _require_complete(found: Scan) -> None:
+    for image in found.images:
+        what = gap(found, image)
+        if what:
+            raise InputError(
+                f"{found.path}: {what}, so it cannot be a target of training; take it out, or set "
+                f"reader.options.prospective=true to read it as it was sampled"
+            )
+
+
+def _subjects(files: dict[str, Path]) -> dict[str, str]:
+    """Names of files to names of subjects. Where all files have one patient, it is a placeholder of anonymised data."""
+    first: dict[str, str] = {}
+    found = {name: first.setdefault(scan(path).patient or name, name) for name, path in files.items()}
+    return {name: name for name in files} if len(set(found.values())) == 1 else found
