@@ -44,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("weights", help="a .safetensors file, or the name of weights that ship; several: W1,W2")
     evaluate.add_argument("--part", choices=("validation", "test"), default="validation", help="of the data set")
     evaluate.add_argument("-o", "--output", default="evaluation", metavar="FOLDER", help="for the CSV and the figure")
+    evaluate.add_argument(
+        "--wavelet", action="store_true", help="BART's l1-wavelet beside them; needs the program bart"
+    )
     evaluate.set_defaults(run=_evaluate)
     compare = commands.add_parser("compare", help="train several networks alike, and evaluate them side by side")
     compare.add_argument("networks", help="names with commas between them, or all: every one of the recipe's task")
@@ -100,7 +103,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     from training.options import read
 
     options = read(_recipe(chosen.recipe), chosen.overrides)
-    evaluate(chosen.weights.split(","), options, part=chosen.part, folder=chosen.output)
+    evaluate(chosen.weights.split(","), options, part=chosen.part, folder=chosen.output, wavelet=chosen.wavelet)
 
 
 def _compare(chosen: argparse.Namespace) -> None:

@@ -111,7 +111,7 @@ def evaluate(
             for metric, value in _scored(estimate, example, labels, method).items():
                 rows.setdefault(method, {}).setdefault(metric, []).append(value)
     volumes.close()
-    text = _table(rows, f"{count} slices")
+    text = _table(rows, f"{count} slices" if count > 1 else "1 slice")
     if volumes.rows:
         text += "\n" + _table(volumes.rows, "volumes")
     print(text, end="")

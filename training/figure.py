@@ -84,7 +84,7 @@ def draw(path: Path, columns: Sequence[Column], labels: Sequence[str] = ()) -> N
             row += 2
         if classes:
             _classes(grid, row, classes, labels)
-        grid.figure.savefig(path, dpi=200)
+        grid.figure.savefig(path, dpi=150)
 
 
 def _images(grid: _Grid, row: int, columns: Sequence[Column]) -> None:

@@ -33,7 +33,6 @@ __all__ = [
     "hd95",
     "iou",
     "lesion_f1",
-    "mean",
     "nmse",
     "psnr",
     "scores",
@@ -162,12 +161,6 @@ def scores(estimate: Estimate, example: Example, labels: Sequence[str] = ()) -> 
         rows = [segmented(m, t, labels) for m, t in zip(masks, targets, strict=True)]
         values |= {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
     return {name: value.detach().float().cpu() for name, value in values.items()}
-
-
-def mean(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
-    """The mean of each score over all slices of all batches, without those that are NaN."""
-    joined = {name: torch.cat([row[name] for row in rows if name in row]) for row in rows[:1] for name in row}
-    return {name: float(torch.nanmean(value)) for name, value in joined.items()}
 
 
 def exclusive(labels: Sequence[str]) -> bool:
