@@ -1,0 +1,186 @@
+"""What a run tells: log.csv always, TensorBoard and Weights & Biases when asked, and a line about its progress."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrnets.errors import InputError, unknown
+
+__all__ = ["EVERY", "Log"]
+
+EVERY = 20
+"""Steps from one line of progress to the next."""
+EXTRAS = {"tensorboard": "training", "wandb": "wandb"}
+"""What `pip install gadgetron-networks[...]` wants for each."""
+
+Picture = NDArray[np.uint8]
+
+
+class _Writer(Protocol):
+    """Where else validations go."""
+
+    def row(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def pictures(self, step: int, pictures: Sequence[Picture]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Log:
+    """The log of a run in `folder`, of which the first `step` steps are done: what was logged after them is cut off.
+
+    kinds: "tensorboard" (events in folder/tensorboard), "wandb" (its own settings hold, such as WANDB_MODE=offline).
+    Raises InputError for a kind that is not installed or does not start, and where log.csv cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, kinds: Sequence[str], step: int) -> None:
+        self._path = folder / "log.csv"
+        self._rows = [row for row in _read(self._path) if int(row["step"]) <= step]
+        self._writers = [_writer(kind, folder, step) for kind in kinds]
+
+    def row(self, values: Mapping[str, float]) -> None:
+        """A validation: "step" and what was measured then. Columns may be new ones."""
+        self._rows.append(dict(values))
+        _write(self._path, self._rows)
+        step, rest = int(values["step"]), {name: value for name, value in values.items() if name != "step"}
+        for writer in self._writers:
+            writer.row(step, rest)
+        _say("  ".join(f"{name} {value:.4g}" for name, value in values.items()), stays=True)
+
+    def pictures(self, step: int, pictures: Sequence[Picture]) -> None:
+        """(y, x, 3) uint8, of any sizes."""
+        for writer in self._writers:
+            writer.pictures(step, pictures)
+
+    def progress(self, step: int, steps: int, loss: float, seconds: float, waiting: float) -> None:
+        """After each step: seconds it takes on average, and the share of them spent waiting for data."""
+        if step % EVERY and step != steps:
+            return
+        left = seconds * (steps - step) / 60
+        _say(
+            f"step {step}/{steps}  loss {loss:.4f}  {seconds:.2f} s/step  {left:.0f} min left  "
+            f"{100 * waiting:.0f} % waiting for data",
+            stays=step == steps,
+        )
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def row(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+        self._events.flush()  # whoever looks sees it, also when the run is killed
+
+    def pictures(self, step: int, pictures: Sequence[Picture]) -> None:
+        for n, picture in enumerate(pictures):
+            self._events.add_image(f"validation/{n}", picture, step, dataformats="HWC")
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
+
+
+class _WeightsAndBiases:
+    def __init__(self, folder: Path, step: int) -> None:
+        import wandb
+
+        options = folder / "options.json"
+        self._picture = wandb.Image
+        try:
+            self._run = wandb.init(
+                project="gadgetron-networks",
+                name=folder.resolve().name,
+                id=_identity(folder / "wandb.txt", step),
+                resume="allow",
+                dir=str(folder),
+                config=json.loads(options.read_text(encoding="utf-8")) if options.exists() else None,
+            )
+        except wandb.errors.Error as error:
+            text = " ".join(str(error).split())
+            message = f"Weights & Biases does not start ({text}); WANDB_MODE=offline does without its server"
+            raise InputError(message) from None
+
+    def row(self, step: int, values: Mapping[str, float]) -> None:
+        """W&B leaves out steps that it has: what a run that goes on from a checkpoint repeats, and that is the same."""
+        self._run.log(dict(values), step=step)
+
+    def pictures(self, step: int, pictures: Sequence[Picture]) -> None:
+        shown = {f"validation/{n}": self._picture(picture) for n, picture in enumerate(pictures)}
+        self._run.log(shown, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _writer(kind: str, folder: Path, step: int) -> _Writer:
+    made: dict[str, Any] = {"tensorboard": _TensorBoard, "wandb": _WeightsAndBiases}
+    if kind not in made:
+        raise unknown("value of option log", kind, made)
+    try:
+        return made[kind](folder, step)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"option log: {kind} needs {error.name}, which is not installed: "
+            f"pip install 'gadgetron-networks[{EXTRAS[kind]}]'"
+        ) from None
+
+
+def _identity(path: Path, step: int) -> str:
+    """The identity of the run, kept in a file; a run that starts anew gets a new one."""
+    if step and path.exists():
+        return path.read_text(encoding="utf-8").strip()
+    path.write_text(identity := os.urandom(4).hex(), encoding="utf-8")
+    return identity
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows: list[dict[str, Any]] = list(csv.DictReader(file, strict=True))
+        if all(None not in row and row["step"].isdecimal() for row in rows):
+            return rows
+        reason = "its rows do not all have a step"
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = str(error)
+    except KeyError:
+        reason = "it has no column step"
+    raise InputError(f"{path} is not the log of a run ({reason}); to go on, move it away")
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The whole table, beside the last one and renamed."""
+    columns = {name: None for row in rows for name in row}
+    partial = path.with_name(".log.csv.partial")
+    try:
+        with open(partial, "w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, columns)
+            table.writeheader()
+            table.writerows(rows)
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _say(text: str, *, stays: bool) -> None:
+    """A line on standard output; in a terminal the next one takes its place unless it `stays`."""
+    terminal = sys.stdout.isatty()
+    print(f"{text:<78}" if terminal else text, end="\r" if terminal and not stays else "\n", flush=True)
