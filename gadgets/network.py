@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,7 @@ from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.frame import Frame
 from gadgets.lines import Item
+from gadgets.neighbours import with_neighbours
 from gadgets.stream import gadget
 from mrnets.contract import Estimate, Raw, Scan
 from mrnets.errors import InputError
@@ -71,7 +72,7 @@ def network(
     model = _model(weights, network, options, _device(device))
     how = _How(batch, precision, fallback)
     if model.slices > 1:
-        yield from _with_neighbours(stream, header, lambda frames: _completed(frames, model, how))
+        yield from with_neighbours(stream, header, lambda frames: _completed(frames, model, how))
         return
     for item in stream:
         yield _completed([item], model, how)[0] if isinstance(item, Frame) else item
@@ -264,50 +265,6 @@ def _finite(estimate: Estimate) -> Estimate:
     return estimate
 
 
-def _with_neighbours(
-    stream: Iterable[Item], header: ismrmrdHeader, complete: Callable[[list[Frame]], list[Frame]]
-) -> Iterator[Item]:
-    """`complete` of all slices of each image together, ordered in space; volumes have their neighbours with them.
-
-    Slices wait until all that the header announces have come, or for the end; other items pass at once."""
-    waiting: dict[tuple[Any, ...], list[Frame]] = {}
-    for item in stream:
-        if not isinstance(item, Frame):
-            yield item
-            continue
-        key = _image_of(item)
-        waiting.setdefault(key, []).append(item)
-        if item.volume or len(waiting[key]) == _announced_slices(header, item.encoding):
-            yield from complete(_in_space(waiting.pop(key)))
-    for frames in waiting.values():
-        yield from complete(_in_space(frames))
-
-
-def _image_of(frame: Frame) -> tuple[Any, ...]:
-    """What slices of one image have in common."""
-    idx = frame.headers[0, 0]["idx"]
-    counters = tuple(int(idx[name]) for name in ("repetition", "set", "phase"))
-    return (frame.encoding, counters, tuple(frame.raw.kspace.shape[1:2]), tuple(frame.raw.kspace.shape[-2:]))
-
-
-def _announced_slices(header: ismrmrdHeader, encoding: int) -> int | None:
-    """None where the header does not say, or says there is but one: then the end tells."""
-    limits = header.encoding[encoding].encodingLimits
-    last = 0 if limits is None or limits.slice is None else int(limits.slice.maximum)
-    return last + 1 if last > 0 else None
-
-
-def _in_space(frames: list[Frame]) -> list[Frame]:
-    """By position along the slice direction; by the slice counter where headers have no positions."""
-
-    def place(frame: Frame) -> tuple[float, int]:
-        head = frame.headers[0, 0]
-        along = sum(float(p) * float(d) for p, d in zip(head["position"], head["slice_dir"], strict=True))
-        return round(along, 3), int(head["idx"]["slice"])
-
-    return sorted(frames, key=place)
-
-
 def _as_it_comes(raw: Raw) -> Preparation:
     """What a network without weights asks for: no more than the chain and the scan give it."""
     from mrnets.preparation import Preparation
@@ -374,6 +331,10 @@ def _loaded(weights: str, device: torch.device) -> _Model:
     from mrnets.preparation import Preparation
 
     trained = store.load(weights, device)
+    labels = tuple(str(label) for label in trained.metadata["labels"])
+    classes = trained.options.get("classes", len(labels))
+    if labels and len(labels) != classes:
+        raise InputError(f"network: {weights} names {len(labels)} classes, and its network has {classes}")
     return _Model(
         name=Path(weights).stem,
         module=trained.network,
@@ -382,7 +343,7 @@ def _loaded(weights: str, device: torch.device) -> _Model:
         takes=_takes(trained),
         contrasts=trained.options.get("contrasts"),
         units={str(name): str(unit) for name, unit in trained.metadata["units"].items()},
-        labels=tuple(str(label) for label in trained.metadata["labels"]),
+        labels=labels,
     )
 
 

@@ -115,6 +115,7 @@ def prepare_image(image: Array, preparation: Preparation) -> Prepared:
     """
     (x,) = _tensors((image,), None)
     _check_image(x, preparation)
+    x = x.to(torch.complex64 if x.is_complex() else torch.float32)
     whole = (x.shape[-2], x.shape[-1])
     view = _at_most(whole, preparation.image_crop)
     size = _at_most(view, preparation.kspace_crop)

@@ -122,6 +122,11 @@ class TestSegmentation:
         with pytest.raises(InputError, match=r"brats takes images of 4 contrasts .*, and the scan has 1"):
             list(network(reconstructed(), header(), weights=path))
 
+    def test_names_for_other_classes(self, tmp_path):
+        path = save(tmp_path / "two.safetensors", "segunet", LABELS, options={"contrasts": 1, "classes": 2})
+        with pytest.raises(InputError, match="names 3 classes, and its network has 2"):
+            list(network(reconstructed(), header(), weights=path))
+
     def test_echoes_are_contrasts(self, tmp_path):
         path = save(tmp_path / "brats.safetensors", "segunet", LABELS, options={"contrasts": 4, "classes": 3})
         (frame,) = network(network([echoes()], header(), network="cgsense"), header(), weights=path)

@@ -411,6 +411,13 @@ class TestImages:
         prepared = prepare_image(self.image(), Preparation())
         torch.testing.assert_close(prepared.scan.image.amax(dim=(-2, -1)), torch.ones(2, 2))
 
+    @pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float64])
+    def test_whole_numbers_as_files_have_them(self, dtype: Any) -> None:
+        image = np.arange(2 * 12 * 10).reshape(1, 2, 12, 10).astype(dtype)
+        seen = prepare_image(image, Preparation(normalisation="minmax")).scan.image
+        assert seen.dtype == torch.float32
+        torch.testing.assert_close(seen[0, 0], torch.linspace(0, 1, 120).reshape(12, 10))
+
     def test_complex_images(self) -> None:
         image = self.image() * 1j
         assert prepare_image(image.numpy(), Preparation()).scan.image.dtype == torch.float32
