@@ -142,4 +142,4 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch):
             if "loss" in values:
                 found.append((values["_step"], values["loss"]))
     assert sorted(found) == [(10, 0.1), (20, 0.05), (20, 0.05), (30, pytest.approx(1 / 30))]
-    assert len(list(tmp_path.glob("*/offline-run-*/files/media/images/*.png"))) == 8
+    assert len(list(tmp_path.glob("*/offline-run-*/files/media/images/validation/*.png"))) == 8
