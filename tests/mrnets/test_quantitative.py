@@ -44,7 +44,7 @@ def relative(got: Tensor, want: Tensor) -> float:
     return float((got - want).norm() / want.norm())
 
 
-def without_network(name: str, **options: int) -> torch.nn.Module:
+def without_network(name: str, **options: float) -> torch.nn.Module:
     """The network whose learned corrections are zero: what is left is its physics."""
     network = create(name, **options)
     last = "decoder.head" if name == "qvarnet" else "last"
@@ -89,6 +89,22 @@ def test_qvarnet_s_steps_alone_descend_to_the_data() -> None:
         return relative(forward(echoes, example.sens, example.mask), example.kspace)
 
     assert misfit(40) < 0.5 * misfit(1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_regularised_start_has_less_noise(name: str) -> None:
+    example = quantitative_scan(truth(), fraction=0.4)
+    noise = torch.randn(example.kspace.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+    example = dataclasses.replace(example, kspace=example.kspace + 0.05 * noise * example.mask)
+    inside = truth()[:, 1] > 0
+
+    def error(regularisation: float) -> float:
+        options = {"num_cascades": 1, **({"time_steps": 1} if name == "qcirim" else {})}
+        with torch.no_grad():
+            maps = without_network(name, **options, initial_regularisation=regularisation)(example).maps
+        return float((maps["R2*"] - truth()[:, 0])[inside].abs().mean())
+
+    assert error(0.1) < 0.9 * error(1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)
