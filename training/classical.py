@@ -25,7 +25,7 @@ __all__ = ["REGULARISATIONS", "WAVELET", "images", "l1_wavelet", "maps"]
 
 REGULARISATIONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Of CG-SENSE."""
-WAVELET = (0.0003, 0.001, 0.003, 0.01, 0.03)
+WAVELET = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 """Regularisations of l1-wavelet, relative to the largest magnitude of the zero-filled image."""
 
 
