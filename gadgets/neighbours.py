@@ -35,7 +35,7 @@ def with_neighbours(
 def _image_of(frame: Frame) -> tuple[Any, ...]:
     """What slices of one image have in common."""
     idx = frame.headers[0, 0]["idx"]
-    counters = tuple(int(idx[name]) for name in ("repetition", "set", "phase"))
+    counters = tuple(int(idx[name]) for name in ("repetition", "set", "phase", "contrast"))
     return (frame.encoding, counters, tuple(frame.raw.kspace.shape[1:2]), tuple(frame.raw.kspace.shape[-2:]))
 
 

@@ -93,7 +93,7 @@ def prepare_blocks(
     size: int | None = None,
     device: torch.device | str | None = None,
 ) -> Iterator[Prepared]:
-    """As `prepare`, in blocks of at most `size` along the batch, one at a time: what one has, it has in the whole.
+    """As `prepare`, in blocks of at most `size` along the batch, one at a time, with the result that the whole has.
 
     Sensitivities, normalised k-space and images, which together take several times the memory of `raw`, are there for
     one block only. Whitening and coil compression, which look at the whole scan, come before.

@@ -109,15 +109,16 @@ def crop_raw(raw: Raw, *, image: tuple[int, int] | None = None, kspace: tuple[in
     Calibration is cropped likewise. Sensitivities that came from it are left out where `kspace` changes the pixel
     size, to be estimated again; given ones are interpolated.
     """
-    for axis, name, complete in zip((-2, -1), "yx", complete_axes(raw.mask), strict=True):
-        size, wanted = raw.kspace.shape[axis], image[axis] if image else raw.kspace.shape[axis]
-        if wanted < size and not complete:
+    for n, (axis, name) in enumerate(((-2, "y"), (-1, "x"))):
+        size, wanted = raw.kspace.shape[axis], image[n] if image else raw.kspace.shape[axis]
+        if wanted >= size:
+            continue
+        if not complete_axes(raw.mask)[n]:
             raise InputError(
                 f"image crop from {size} to {wanted} pixels along {name}: that axis is undersampled, and k-space of a "
                 "smaller field of view cannot be had from it; crop before the mask is applied"
             )
-        if wanted < size:
-            raw = _narrowed(raw, axis, wanted)
+        raw = _narrowed(raw, axis, wanted)
     old = tuple(raw.kspace.shape[-2:])
     new = old if kspace is None else tuple(min(n, m) for n, m in zip(old, kspace, strict=True))
     return raw if new == old else _coarser(raw, new)

@@ -220,6 +220,11 @@ class TestNeighbours:
         assert len(seen) == 2, "the first repetition does not wait for the second"
         assert len([*first, *stream]) == 4
 
+    def test_echoes_that_are_frames_of_their_own_are_no_neighbours(self, weights, seen):
+        list(network([*reconstructed(2), *reconstructed(2, contrast=1)], header(), weights=weights))
+        bright = torch.cat(seen)[:, 0].amax(dim=(-2, -1))
+        torch.testing.assert_close(bright / bright[0, 0], torch.tensor([[1.0, 1, 2], [1, 2, 2]] * 2), atol=0.05, rtol=0)
+
     def test_a_slice_alone_says_so(self, weights):
         (frame,) = network(reconstructed(), header(), weights=weights)
         assert "3 neighbouring slices; 1 came" in frame.notes[-1]
