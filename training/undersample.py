@@ -16,7 +16,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from mrnets.physics.fourier import ifftc, resize
 from training.data import Sample
 from training.options import Masks
 from training.planes import fully_sampled, image_cropped, kspace_cropped
+from training.readers.files import read_mask
 from training.typed import fitted
 
 __all__ = ["generator", "masked"]
@@ -157,38 +157,12 @@ def _maker(name: str, settings: Masks) -> Callable[..., Mask]:
 
 def _from_file(path: Path, key: str, shape: Shape, rng: np.random.Generator) -> Mask:
     """A mask (y, x) of a file; only this one is read."""
-    try:
-        if path.suffix == ".npy":
-            return _chosen(np.lib.format.open_memmap(path, mode="r"), str(path), shape, rng)
-        with h5py.File(path, "r") as file:
-            held = file.get(key) if key else None
-            if not isinstance(held, h5py.Dataset):
-                sets = [name for name in file if isinstance(file.get(name), h5py.Dataset)]
-                raise unknown(f"data set of {path} (masks.key)", key, sets)
-            return _chosen(held, f"{path}, {key}", shape, rng)
-    except FileNotFoundError:
+    mask = read_mask(path, int(rng.integers(1 << 32)), key)
+    if mask.shape != shape:
         raise InputError(
-            f'masks.source: there is no file {path}; known besides: "drawn", "data", and files .npy and HDF5'
-        ) from None
-    except InputError:
-        raise
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"masks.source: cannot read {path}: {' '.join(str(error).split())}") from None
-
-
-def _chosen(held: Any, place: str, shape: Shape, rng: np.random.Generator) -> Mask:
-    """One mask of a stored (y, x) or (n, y, x)."""
-    if held.dtype.kind not in "buif":
-        raise InputError(f"{place}: expected a mask of bool or numbers, got {held.dtype}")
-    if len(held.shape) not in (2, 3) or tuple(held.shape[-2:]) != shape or held.shape[0] == 0:
-        raise InputError(
-            f"{place}: expected masks of {_x(shape)} as k-space (after the crops of masks), or a stack of them, "
-            f"got {_x(held.shape)}"
+            f"{path}: its masks are {_x(mask.shape)}, but k-space (after the crops of masks) is {_x(shape)}"
         )
-    values = np.asarray(held[int(rng.integers(held.shape[0]))] if len(held.shape) == 3 else held[...])
-    if not np.isfinite(values).all():
-        raise InputError(f"{place}: a mask has values that are not finite")
-    return values != 0
+    return mask
 
 
 def _x(shape: Sequence[int]) -> str:

@@ -155,7 +155,7 @@ def read_mask(path: Path, number: int, key: str) -> NDArray[np.bool_]:
     in turn where `number` is beyond them. Only this one is read. Raises InputError."""
     if path.suffix == ".npy":
         try:
-            return _one_mask(np.load(path, allow_pickle=False, mmap_mode="r"), number, str(path))
+            return _one_mask(np.lib.format.open_memmap(path, mode="r"), number, str(path))
         except (OSError, EOFError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
@@ -170,9 +170,12 @@ def read_mask(path: Path, number: int, key: str) -> NDArray[np.bool_]:
 def _one_mask(held: Any, number: int, where: str) -> NDArray[np.bool_]:
     if held.dtype.kind not in "biuf":
         raise InputError(f"{where}: masks must be numbers, got {held.dtype}")
-    if len(held.shape) not in (2, 3) or not all(1 <= n <= MOST_ALONG_AN_AXIS for n in held.shape):
+    if len(held.shape) not in (2, 3) or min(held.shape) < 1 or math.prod(held.shape[-2:]) > MOST_VALUES:
         raise InputError(f"{where}: masks must have the axes (y, x) or (mask, y, x), got the shape {held.shape}")
-    return np.asarray(held[number % held.shape[0]] if len(held.shape) == 3 else held[...]) != 0
+    mask = np.asarray(held[number % held.shape[0]] if len(held.shape) == 3 else held[...])
+    if not np.isfinite(mask).all():
+        raise InputError(f"{where}: a mask with values that are not finite")
+    return mask != 0
 
 
 # NIfTI
