@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from mrnets import store
 from mrnets.errors import InputError
 from training import data
 from training.data import Part, Sample, Source
+from training.metrics import exclusive
 from training.options import Options
 
 __all__ = ["fitted", "opened"]
@@ -51,8 +52,8 @@ def fitted(options: Options, source: Source | None = None) -> Options:
         preparation = dataclasses.replace(preparation, contrasts=sample.image.shape[1])
     if sample.labels is not None:
         wanted["classes"] = len(source.labels)
-        one_each = len(source.labels) > 1 and source.labels[0] == "background"
-        preparation = dataclasses.replace(preparation, classes="exclusive" if one_each else "overlapping")
+        classes: Literal["exclusive", "overlapping"] = "exclusive" if exclusive(source.labels) else "overlapping"
+        preparation = dataclasses.replace(preparation, classes=classes)
     if "coils" in bound:
         assert sample.raw is not None
         wanted["coils"] = preparation.coils or sample.raw.kspace.shape[-3]

@@ -1,0 +1,78 @@
+"""Two processes that train together, on the CPU with gloo, against one process."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mrnets import store
+from tests.training.layouts import write_knees_converted
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """
+network: {name: varnet, options: {num_cascades: 2, channels: 2, pooling_layers: 1}}
+reader: {name: knees, split: {counts: [2, 1, 0]}}
+masks: {accelerations: [2, 2.5], centres: [0.3]}
+preparation: {sens: rss, whiten: none}
+optimiser: {warm_up: 0}
+validation: {every: 2, examples: 2}
+weights: none
+folder: none
+workers: 0
+steps: 2
+"""
+
+
+def start(folder: Path, name: str, world: int, *overrides: str) -> list[subprocess.Popen[str]]:
+    """`world` processes of one run, as torchrun starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    command = [sys.executable, "-m", "tests.training.one_of_a_team", str(folder / "recipe.yaml")]
+    command += [f"data={folder / 'data'}", f"folder={folder / name}", *overrides]
+    team = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [*command, f"weights={folder / f'{name}{rank}.safetensors'}"],
+            env={**os.environ, **team, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=ROOT,
+            text=True,
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(world)
+    ]
+
+
+def finish(processes: list[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+
+
+def gradients(path: Path) -> dict[str, Any]:
+    return dict(torch.load(f"{path}.gradients", weights_only=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_give_the_gradients_of_one_with_the_double_batch(
+    tmp_path: Path, rng: np.random.Generator, accumulate: int
+) -> None:
+    write_knees_converted(tmp_path / "data", rng)
+    option = f"optimiser.accumulate={accumulate}"
+    both = start(tmp_path, "both", 2, "batch=1", option) + start(tmp_path, "one", 1, "batch=2", option)
+    finish(both)
+    one, first, second = (gradients(tmp_path / f"{name}.safetensors") for name in ("one0", "both0", "both1"))
+    for name, gradient in one.items():
+        assert torch.equal(first[name], second[name])
+        error = torch.linalg.vector_norm(first[name] - gradient) / torch.linalg.vector_norm(gradient)
+        assert float(error) < 1e-4
+    assert store.load(tmp_path / "both0.safetensors").name == "varnet"
+    assert not (tmp_path / "both1.safetensors").exists()  # only the first process writes
