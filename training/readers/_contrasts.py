@@ -1,0 +1,211 @@
+"""Subjects whose contrasts and labels are NIfTI files: what the readers of segmentation data stand on.
+
+Axes: volumes (x, y, slice) or, all contrasts in one file, (contrast, x, y, slice); slices leave as (..., y, x).
+A slice of a .nii.gz costs unpacking the file up to it, whatever reads it; unpacked .nii files are read where it lies.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrnets.errors import InputError
+from training.data import Part, Place, Sample, Slices, Split, part_of
+from training.readers.files import examined, nifti, split_problems, voxels
+
+__all__ = [
+    "ENDINGS",
+    "FOUR",
+    "THREE",
+    "Subject",
+    "around",
+    "as_sample",
+    "block",
+    "depth",
+    "examined_volumes",
+    "label_planes",
+    "plane_axes",
+    "stem",
+    "told",
+    "volumes",
+    "with_anatomy",
+]
+
+ENDINGS = (".nii.gz", ".nii")
+FOUR = ("contrast", "x", "y", "slice")
+THREE = ("x", "y", "slice")
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The files of one scan."""
+
+    path: str
+    """Its folder, or its file: the name in messages."""
+    patient: str
+    """What is split: scans of one patient are all for the same."""
+    images: tuple[Path, ...]
+    """One file for each contrast; or one of all."""
+    labels: Path
+    transposed: bool = False
+    """Its arrays are (y, x), not (x, y)."""
+    elsewhere: tuple[int, ...] = ()
+    """Those of `images` that have a grid of their own."""
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return THREE if len(self.images) > 1 else FOUR
+
+
+def stem(path: Path) -> str:
+    """The name without .nii or .nii.gz."""
+    ending = next((e for e in ENDINGS if path.name.endswith(e)), "")
+    return path.name[: len(path.name) - len(ending)]
+
+
+def volumes(
+    subjects: Sequence[Subject],
+    part: Part,
+    split: Split,
+    load: Callable[[Place], Sample],
+    labels: tuple[str, ...],
+    count: Callable[[Subject], Sequence[int]] | None = None,
+) -> Slices:
+    """The slices of the subjects of `part`: those that `count` names; None: as many as the volume has.
+
+    Raises InputError where a file is missing, or the first of a subject is not what it should be."""
+    for path in (path for s in subjects for path in (*s.images, s.labels)):
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such file")
+    mine = set(part_of([s.patient for s in subjects], part, split))
+    places = [
+        Place(s.path, n, s.patient)
+        for s in sorted(subjects, key=lambda s: (s.patient, s.path))
+        if s.patient in mine
+        for n in (count(s) if count else range(depth(s)))
+    ]
+    return Slices(tuple(places), load, labels)
+
+
+def depth(subject: Subject) -> int:
+    """Slices, from the header."""
+    return int(nifti(subject.images[0], subject.axes).shape[-1])
+
+
+def with_anatomy(subject: Subject, number: int) -> int:
+    """The slice to take for the `number`-th of the volume: the slices that show anything take the places of all.
+
+    Which they are takes reading the first contrast once in each process; `read` would take minutes for it.
+    """
+    first, last, total = _extent(subject.images[0], subject.axes)
+    return first + number * (last - first + 1) // total
+
+
+@lru_cache(maxsize=4096)
+def _extent(path: Path, axes: tuple[str, ...]) -> tuple[int, int, int]:
+    """The first and the last slice that is not of one value throughout, and the number of slices."""
+    values = voxels(path, axes=axes)
+    planes = values.reshape(-1, values.shape[-1], order="A")
+    shows = np.flatnonzero(~(planes.max(0) == planes.min(0)))
+    total = planes.shape[1]
+    return (int(shows[0]), int(shows[-1]), total) if len(shows) else (0, total - 1, total)
+
+
+def around(number: int, total: int, slices: int) -> tuple[slice, list[int]]:
+    """The slices to read for `slices` neighbours of `number`, and which of them each is: edges are repeated."""
+    wanted = np.clip(np.arange(number - slices // 2, number - slices // 2 + slices), 0, total - 1)
+    return slice(int(wanted[0]), int(wanted[-1]) + 1), [int(n - wanted[0]) for n in wanted]
+
+
+def block(path: Path, axes: tuple[str, ...], number: int, slices: int) -> NDArray[np.float32]:
+    """`slices` neighbours of slice `number` of a volume, along the last axis."""
+    read, which = around(number, int(nifti(path, axes).shape[-1]), slices)
+    return voxels(path, (..., read), axes)[..., which]
+
+
+def plane_axes(values: NDArray[np.float32], transposed: bool) -> NDArray[np.float32]:
+    """(..., x, y, z) to (..., z, y, x), or (..., y, x, z) likewise."""
+    return np.moveaxis(values if transposed else values.swapaxes(-3, -2), -1, -3)
+
+
+def label_planes(
+    values: NDArray[np.float32], classes: Mapping[str, Sequence[int]], where: str, known: Sequence[int] = ()
+) -> NDArray[np.bool_]:
+    """Labels (z, y, x) as one plane for each class, (class, z, y, x). InputError for labels that are not 0, not of a
+    class and not among the `known`."""
+    allowed = sorted({0, *known, *(n for numbers in classes.values() for n in numbers)})
+    wrong = values[~np.isin(values, allowed)]
+    if wrong.size:
+        raise InputError(f"{where}: labels must be of {allowed}, and there is {wrong.flat[0]:g}")
+    return np.stack([np.isin(values, list(numbers)) for numbers in classes.values()])
+
+
+def as_sample(
+    subject: Subject,
+    number: int,
+    values: Sequence[NDArray[np.float32]],
+    contrasts: Sequence[str],
+    classes: Mapping[str, Sequence[int]],
+    slices: int,
+) -> Sample:
+    """The slice `number` and its neighbours of a subject; `values` are the blocks of its images, as in the files.
+
+    Labels are read here. z is left out where `slices` is 1. InputError where files do not fit each other.
+    """
+    labels = block(subject.labels, THREE, number, slices)
+    grids = sorted({v.shape[-3:-1] for v in (*values, labels)})
+    if len(grids) > 1:
+        raise InputError(f"{subject.path}: contrasts and labels have different grids {grids}")
+    image = plane_axes(np.stack(values) if len(values) > 1 else values[0], subject.transposed)
+    if len(image) != len(contrasts):
+        raise InputError(f"{subject.path}: must have the contrasts {', '.join(contrasts)}, got {len(image)}")
+    planes = label_planes(plane_axes(labels, subject.transposed), classes, str(subject.labels))
+    if slices == 1:
+        image, planes = image[:, 0], planes[:, 0]
+    return Sample(
+        names=(f"{subject.path}, slice {number}",),
+        image=torch.from_numpy(np.ascontiguousarray(image, np.float32))[None],
+        labels=torch.from_numpy(np.ascontiguousarray(planes))[None],
+    )
+
+
+def examined_volumes(
+    subjects: Sequence[Subject], contrasts: int, split: Split, source: Callable[[], Slices]
+) -> Iterator[str]:
+    """A sentence for an empty part, for each subject whose files cannot be read or do not fit each other, and, where
+    there is none of these, for each of a few slices of `source` that cannot be used."""
+    found = list(split_problems([s.patient for s in subjects], split))
+    for subject in subjects:
+        found += _misfits(subject, contrasts)
+    yield from found
+    if not found:
+        yield from examined(source())
+
+
+def _misfits(subject: Subject, contrasts: int) -> Iterator[str]:
+    try:
+        shapes = {path: nifti(path, subject.axes).shape for path in subject.images}
+        grid = nifti(subject.labels, THREE).shape
+    except InputError as error:
+        yield str(error)
+        return
+    for number, (path, shape) in enumerate(shapes.items()):
+        if len(shape) == 4 and shape[0] != contrasts:
+            yield f"{path}: must have {contrasts} contrasts along its first axis, got the shape {shape}"
+        if shape[-3:] != grid and number not in subject.elsewhere:
+            yield f"{path}: has the grid {shape[-3:]}, but {subject.labels.name} has {grid}"
+
+
+def told(left_out: Sequence[str], why: str) -> None:
+    """In the log, once for all of them."""
+    if left_out:
+        _logger.warning("%s and %d more: %s", left_out[0], len(left_out) - 1, why)

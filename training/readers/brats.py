@@ -1,0 +1,87 @@
+"""BraTS 2023 adult glioma (ASNR-MICCAI, Synapse syn51156910): four contrasts and the labels of a tumour.
+
+As published, a folder for each scan: BraTS-GLI-00005-000/BraTS-GLI-00005-000-{t1c,t1n,t2f,t2w,seg}.nii.gz, 240 x 240 x
+155, skull-stripped. As ATOMMIC converts it, BraTS-GLI-00005-000.nii.gz (contrast, x, y, slice), the contrasts in that
+order, and BraTS-GLI-00005-000-seg.nii.gz in a folder beside. Labels: 1 necrotic core, 2 oedema, 3 enhancing tumour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from mrnets.errors import InputError
+from training.data import Part, Place, Sample, Slices, Split
+from training.readers._contrasts import (
+    ENDINGS,
+    Subject,
+    as_sample,
+    block,
+    examined_volumes,
+    stem,
+    told,
+    volumes,
+    with_anatomy,
+)
+from training.readers.files import listed
+
+__all__ = ["CONTRASTS", "LABELS", "check", "read"]
+
+CONTRASTS = ("t1c", "t1n", "t2f", "t2w")
+CLASSES = {"necrotic core": (1,), "oedema": (2,), "enhancing tumour": (3,), "whole tumour": (1, 2, 3)}
+LABELS = tuple(CLASSES)
+
+
+def read(folder: Path, part: Part, split: Split, *, slices: int = 1) -> Slices:
+    """Axial slices: image (1, 4, [z,] y, x), contrasts in the order of CONTRASTS, and the overlapping planes LABELS.
+
+    `slices` neighbours, an odd number, make z where more than 1; edges are repeated. Slices without brain are left out.
+    What is split are patients, who can have several scans; scans without labels are left out.
+    """
+    subjects, unlabelled = _subjects(folder)
+    told(unlabelled, "no labels (*-seg.nii.gz); left out")
+    load = partial(_load, subjects={s.path: s for s in subjects}, slices=slices)
+    return volumes(subjects, part, split, load, LABELS)
+
+
+def check(folder: Path, split: Split, *, slices: int = 1) -> Iterator[str]:
+    """What is missing or malformed, from headers and a few slices."""
+    try:
+        subjects, unlabelled = _subjects(folder)
+    except InputError as error:
+        yield str(error)
+        return
+    yield from (f"{path}: no labels (*-seg.nii.gz); left out" for path in unlabelled)
+    yield from examined_volumes(subjects, len(CONTRASTS), split, lambda: read(folder, "train", split, slices=slices))
+
+
+def _subjects(folder: Path) -> tuple[list[Subject], list[str]]:
+    """The scans with labels, and the paths of those without. Not all files of a scan need be there."""
+    files = list(listed(folder, *ENDINGS).values())
+    labels = {stem(f).removesuffix("-seg"): f for f in files if stem(f).endswith("-seg")}
+    found: dict[str, dict[str, Path]] = {}
+    for file in files:
+        scan, _, kind = stem(file).rpartition("-")
+        if kind in CONTRASTS:
+            found.setdefault(scan, {})[kind] = file
+        elif kind != "seg":
+            found.setdefault(stem(file), {})["all"] = file
+    subjects, unlabelled = [], []
+    for scan, images in found.items():
+        path = images.get("all") or next(iter(images.values())).parent
+        if scan not in labels:
+            unlabelled.append(str(path))
+            continue
+        contrasts = (path,) if "all" in images else tuple(images.get(c, path / f"{scan}-{c}.nii.gz") for c in CONTRASTS)
+        subjects.append(Subject(str(path), scan.rpartition("-")[0] or scan, contrasts, labels[scan]))
+    if not subjects:
+        raise InputError(f"{folder}: no scan with labels (*-seg.nii.gz) in it or below")
+    return subjects, unlabelled
+
+
+def _load(place: Place, *, subjects: Mapping[str, Subject], slices: int) -> Sample:
+    subject = subjects[place.path]
+    number = with_anatomy(subject, place.index)
+    values = [block(path, subject.axes, number, slices) for path in subject.images]
+    return as_sample(subject, number, values, CONTRASTS, CLASSES, slices)

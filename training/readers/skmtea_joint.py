@@ -1,0 +1,156 @@
+"""SKM-TEA, raw data track: k-space of knees (qDESS, two echoes), sensitivities, sampling masks and tissue labels.
+
+files_recon_calib-24/MTR_005.h5 has kspace (x, ky, kz, echo, coil), inverse-transformed along the readout x, and maps
+(x, ky, kz, coil, map), JSENSE sensitivities of the image; the transform is centred, orthonormal. Of 512 x 160 samples
+416 x 80 were acquired, the rest is zero. masks/poisson_{4,6,8,10,12,16}.0x have the acquired shape (ky, kz).
+segmentation_masks/raw-data-track/MTR_005.nii.gz has labels from 0 to 6 on the grid (x, y, z) of the image.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrnets.errors import InputError
+from mrnets.physics.fourier import resize
+from training.data import Part, Place, Sample, Slices, Split
+from training.readers._contrasts import label_planes
+from training.readers._maps import unit_maps
+from training.readers._skmtea import CLASSES, TISSUES, Classes, files, root
+from training.readers.files import array, examined, full, hdf5, nifti, read_mask, split_problems, voxels
+from training.readers.files import slices as slices_of
+
+__all__ = ["check", "read"]
+
+TRACK = "files_recon_calib-24"
+KSPACE = ("x", "ky", "kz", "echo", "coil")
+MAPS = ("x", "ky", "kz", "coil", "map")
+
+
+def read(
+    folder: Path,
+    part: Part,
+    split: Split,
+    *,
+    echo: int = 1,
+    acceleration: float | None = 4.0,
+    classes: Classes = "paper",
+) -> Slices:
+    """Axial slices, positions along the readout: fully sampled raw data with given maps, and a plane for each class.
+
+    y is encode step 2 (kz) and x encode step 1 (ky), as the sort gadget has them. `acceleration` chooses the file's
+    mask, filled up to the size of k-space as this is (masks.kspace_crop takes both to what was acquired); None: no
+    mask. `classes`: see `training.readers._skmtea`. Labels of a subject are read once in each process and kept packed.
+    """
+    found, split = files(folder, TRACK, split)
+    labels = {str(path): str(_labels_of(folder, path)) for path in found.values()}
+    load = partial(_load, labels=labels, echo=echo, acceleration=acceleration, classes=classes)
+    count = partial(_numbers, echo=echo)
+    return slices_of(found, part, split, count, load, tuple(CLASSES[classes]))
+
+
+def check(
+    folder: Path,
+    split: Split,
+    *,
+    echo: int = 1,
+    acceleration: float | None = 4.0,
+    classes: Classes = "paper",
+) -> Iterator[str]:
+    """What is missing or malformed, from headers and a few slices."""
+    try:
+        found, own = files(folder, TRACK, split)
+    except InputError as error:
+        yield str(error)
+        return
+    problems = list(split_problems(found, own))
+    for path in found.values():
+        try:
+            _numbers(path, echo=echo)
+            _mask(str(path), acceleration)
+            with hdf5(path) as file:
+                grid = file["kspace"].shape[:3]
+            labels = _labels_of(folder, path)
+            shape = nifti(labels).shape
+            if shape != grid:
+                problems.append(f"{labels}: has the grid {shape}, but k-space of {path.name} {grid}")
+        except InputError as error:
+            problems.append(str(error))
+    yield from problems
+    if not problems:
+        yield from examined(read(folder, "train", split, echo=echo, acceleration=acceleration, classes=classes))
+
+
+def _labels_of(folder: Path, path: Path) -> Path:
+    return root(folder, TRACK) / "segmentation_masks" / "raw-data-track" / f"{path.stem}.nii.gz"
+
+
+def _numbers(path: Path, *, echo: int) -> range:
+    """The positions along the readout, from the headers; InputError where these do not fit each other."""
+    with hdf5(path) as file:
+        kspace, maps = array(file, "kspace", KSPACE), array(file, "maps", MAPS)
+        expected = (*kspace.shape[:3], kspace.shape[4])
+        if maps.shape[:4] != expected:
+            raise InputError(f"{path}: maps must have the shape {(*expected, 1)} to fit kspace, got {maps.shape}")
+        if not 1 <= echo <= kspace.shape[3]:
+            raise InputError(f"{path}: option echo must be from 1 to {kspace.shape[3]}, got {echo}")
+        return range(kspace.shape[0])
+
+
+def _load(place: Place, *, labels: dict[str, str], echo: int, acceleration: float | None, classes: Classes) -> Sample:
+    _numbers(Path(place.path), echo=echo)
+    with hdf5(place.path) as file:
+        kspace = np.asarray(file["kspace"][place.index, :, :, echo - 1], np.complex64).T
+        maps = np.asarray(file["maps"][place.index, ..., 0], np.complex64).T
+    shape = (kspace.shape[1], kspace.shape[2])
+    sampled = _mask(place.path, acceleration)
+    if sampled is not None:
+        if any(n > m for n, m in zip(sampled.shape, shape[::-1], strict=True)):
+            raise InputError(f"{place.path}: its mask {sampled.shape} is larger than its k-space {shape[::-1]}")
+        sampled = np.ascontiguousarray(resize(sampled.T, shape))
+    tissue = _tissues(labels[place.path], place.index, shape)
+    planes = label_planes(tissue, CLASSES[classes], labels[place.path], range(1, TISSUES + 1))
+    return Sample(
+        names=(f"{place.path}, slice {place.index}",),
+        raw=full(kspace[None], "batch", sens=torch.from_numpy(unit_maps(maps))[None, None], sens_method="given"),
+        mask=None if sampled is None else torch.from_numpy(sampled)[None, None, None],
+        labels=torch.from_numpy(planes)[None],
+    )
+
+
+def _mask(path: str, acceleration: float | None) -> NDArray[np.bool_] | None:
+    """(ky, kz)"""
+    if acceleration is None:
+        return None
+    mask = read_mask(Path(path), 0, f"masks/poisson_{float(acceleration)}x")
+    if mask.ndim != 2:
+        raise InputError(f"{path}: masks/poisson_{float(acceleration)}x must be (ky, kz), got the shape {mask.shape}")
+    return mask
+
+
+def _tissues(path: str, number: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Labels (kz, ky) of a position along the readout."""
+    (ky, kz), packed = _packed(path)
+    if (kz, ky) != shape or number >= len(packed):
+        raise InputError(f"{path}: its slices have the grid {(ky, kz)}, but those of k-space {shape[::-1]}")
+    return np.frombuffer(zlib.decompress(packed[number]), np.uint8).reshape(ky, kz).T
+
+
+@lru_cache(maxsize=256)
+def _packed(path: str) -> tuple[tuple[int, int], tuple[bytes, ...]]:
+    """All labels of a subject, by position along the readout: unpacking the file takes seconds, and it does for each
+    slice; packed by themselves they take about 1 MB."""
+    values = voxels(path)
+    with np.errstate(invalid="ignore"):
+        small = values.astype(np.uint8)
+    if not (small == values).all():
+        raise InputError(f"{path}: labels must be whole numbers from 0 to {TISSUES}")
+    packed = tuple(zlib.compress(np.ascontiguousarray(plane).tobytes(), 1) for plane in small)
+    return (small.shape[1], small.shape[2]), packed
