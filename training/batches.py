@@ -174,6 +174,7 @@ def prepared(
     both = dataclasses.replace(raw, kspace=torch.cat((raw.kspace, fftc(coil_images)), dim=1))
     ahead = prepare(both, dataclasses.replace(preparation, normalisation="none"), image=image)
     echoes, kspace, sens = raw.kspace.shape[1], ahead.scan.kspace, ahead.scan.sens
+    assert kspace is not None
     mixed = dataclasses.replace(
         raw,
         kspace=kspace[:, :echoes],
