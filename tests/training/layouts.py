@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 
 Complex = NDArray[np.complex64]
 
+TINY: dict[str, tuple[str, ...]] = {
+    "cc359": ("masks.accelerations=[2.5]", "masks.centres=[0.3]"),
+    "fastmri_brains": ("masks.accelerations=[2, 3]", "masks.centres=[0.2]"),
+    "stanford_knees": ("masks.accelerations=[2.5]", "masks.centres=[0.4]"),
+    "ismrmrd": ("masks.accelerations=[2]", "masks.centres=[0.3]"),
+}
+"""What the recipes must be told for these data, which are too small for the published accelerations."""
+
 __all__ = [
+    "TINY",
     "cc359_kspace",
     "centred_kspace",
     "coil_images",

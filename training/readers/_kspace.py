@@ -44,8 +44,11 @@ def gridded(scan: Scan, rows: Rows, part: slice = slice(None)) -> tuple[NDArray[
             line = np.stack([data[n] for n in chosen])
             values, first, end = _on_grid(scan, line, heads[chosen[0]], int(which[chosen[0]]))
             at = positions(grid, heads[chosen])
-            np.add.at(kspace, at, values[..., part])
             np.add.at(counts, at, 1)
+            if counts[at].max() > 1:  # slow, but right where a place comes twice
+                np.add.at(kspace, at, values[..., part])
+            else:
+                kspace[at] = values[..., part]
             np.maximum.at(start, at, first)
             np.minimum.at(stop, at, end)
     if (counts > 1).any():
@@ -82,7 +85,7 @@ def _lines(scan: Scan, rows: Rows) -> Iterator[tuple[Rows, list[NDArray[np.compl
     """Rows of the file and their samples, each (coil, sample), in blocks."""
     heads = scan.heads
     most = int(heads["number_of_samples"][rows].max(initial=1)) * int(heads["active_channels"][rows].max(initial=1)) * 8
-    step = max(1, min(4096, BLOCK_BYTES // most))
+    step = max(1, min(4096, BLOCK_BYTES // max(most, 1)))
     with hdf5(scan.path) as file:
         records = file[GROUP]["data"].fields("data")
         for start in range(0, len(rows), step):

@@ -23,6 +23,7 @@ __all__ = ["CALIBRATION", "GROUP", "REVERSE", "Grid", "Image", "Rows", "Scan", "
 Rows = NDArray[np.int64]
 
 GROUP = "dataset"
+MOST_LINES = 1 << 24
 MOST_NOISE_LINES = 4096
 MOST_HEADER = 64 << 20
 NOISE, CALIBRATION, CALIBRATION_AND_IMAGING, REVERSE = (1 << (flag - 1) for flag in (19, 20, 21, 22))
@@ -99,7 +100,7 @@ def scan(path: str | Path) -> Scan:
     return _scan(str(path), stat.st_mtime_ns, stat.st_size)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=512)
 def _scan(path: str, changed: int, size: int) -> Scan:
     with hdf5(path) as file:
         group = file.get(GROUP)
@@ -115,10 +116,15 @@ def _scan(path: str, changed: int, size: int) -> Scan:
     spaces, counts = np.unique(heads["encoding_space_ref"][image], return_counts=True)
     space = int(spaces[np.argmax(counts)])
     image &= heads["encoding_space_ref"] == space
-    if len(np.unique(heads["active_channels"][image])) > 1:
-        raise InputError(f"{path}: the number of coils changes within the scan")
+    coils = np.unique(heads["active_channels"][image])
+    if len(coils) > 1:
+        raise InputError(f"{path}: the number of coils changes within the scan ({', '.join(map(str, coils))})")
+    if coils[0] < 1 or heads["number_of_samples"][image].min() < 1:
+        raise InputError(f"{path}: has acquisitions without coils or samples")
     grid, separate = _grid(path, header, space, heads[image])
     _require_on_grid(path, grid, heads, image)
+    if grid.matrix[1] * grid.matrix[2] * int(coils[0]) * (1 if grid.volume else grid.width) > MOST_VALUES:
+        raise InputError(f"{path}: slices of {grid.matrix} samples and {coils[0]} coils are absurdly large")
     calibration = image & ((heads["flags"] & CALIBRATION) != 0)
     both = (heads["flags"] & CALIBRATION_AND_IMAGING) != 0
     reference = image & (calibration | both) if separate else np.zeros_like(image)
@@ -128,7 +134,7 @@ def _scan(path: str, changed: int, size: int) -> Scan:
     return Scan(
         path=path,
         grid=grid,
-        coils=int(heads["active_channels"][image][0]),
+        coils=int(coils[0]),
         images=tuple(_images(heads, image, reference)),
         echo_times=tuple(float(te) * 1e-3 for te in getattr(header.sequenceParameters, "TE", None) or ()),
         bandwidth=_bandwidth(header),
@@ -197,6 +203,8 @@ def _heads(path: str, records: Any) -> NDArray[np.void]:
         or not {"head", "data"} <= set(records.dtype.names or ())
     ):
         raise InputError(f"{path}: {GROUP}/data must hold acquisitions")
+    if len(records) > MOST_LINES:
+        raise InputError(f"{path}: has {len(records)} acquisitions, which is absurdly many")
     kinds = {name: records.dtype["head"][name] for name in _FIELDS} | dict.fromkeys(_COUNTERS, np.dtype(np.uint16))
     kept = np.zeros(len(records), [(name, "<u8" if name == "flags" else kind) for name, kind in kinds.items()])
     for start in range(0, len(records), 16384):

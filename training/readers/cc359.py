@@ -11,6 +11,7 @@ Source: Souza et al. 2018 and the challenge's own code (MC-MRI-Rec).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError
-from training.data import Part, Place, Sample, Slices, Split
+from training.data import Part, Place, Sample, Slices, Split, part_of
 from training.readers.files import array, examined, full, hdf5, listed, read_mask, slices, split_problems
 
 __all__ = ["check", "read"]
@@ -38,11 +39,13 @@ def read(
     masks: str = "",
     accelerations: tuple[float, ...] = (5.0,),
     centre: Centre = "middle",
+    prospective: bool = False,
 ) -> Slices:
     """trim: slices left out at the beginning and at the end, beyond the anatomy. masks, accelerations: the folder of
     the masks that come with the data, and which of them; with several, slices take them in turn (`masks.source: data`).
-    centre: where files have the zero frequency."""
-    load = partial(_load, masks=masks, accelerations=accelerations, centre=centre)
+    centre: where files have the zero frequency. prospective: undersampled files, as those for the challenge's test, are
+    read, too, as they were sampled; they cannot be a target."""
+    load = partial(_load, masks=masks, accelerations=accelerations, centre=centre, prospective=prospective)
     return slices(listed(folder, ".h5", ".hdf5"), part, split, partial(_kept, trim=trim), load)
 
 
@@ -54,6 +57,7 @@ def check(
     masks: str = "",
     accelerations: tuple[float, ...] = (5.0,),
     centre: Centre = "middle",
+    prospective: bool = False,
 ) -> Iterator[str]:
     """A sentence for everything that is missing or malformed."""
     try:
@@ -72,8 +76,9 @@ def check(
     yield from split_problems(good, split)
     if not good:
         return
-    load = partial(_load, masks=masks, accelerations=accelerations, centre=centre)
-    places = tuple(Place(str(path), _middle(_kept(path, trim)), subject) for subject, path in good.items())
+    load = partial(_load, masks=masks, accelerations=accelerations, centre=centre, prospective=prospective)
+    used = {*part_of(list(good), "train", split), *part_of(list(good), "validation", split)}
+    places = tuple(Place(str(path), _middle(_kept(path, trim)), s) for s, path in good.items() if s in used)
     yield from examined(Slices(places, load))
     yield from _misplaced_centre(places[0], centre)
 
@@ -94,13 +99,28 @@ def _middle(numbers: range) -> int:
     return numbers[len(numbers) // 2]
 
 
-def _load(place: Place, masks: str, accelerations: tuple[float, ...], centre: Centre) -> Sample:
+def _load(place: Place, masks: str, accelerations: tuple[float, ...], centre: Centre, prospective: bool) -> Sample:
     with hdf5(place.path) as file:
         data = array(file, "kspace", AXES, "real")[place.index].astype(np.float32)
     kspace = np.moveaxis(data[..., ::2] + 1j * data[..., 1::2], -1, 0)
     name = f"{place.subject}, slice {place.index}"
     mask = _mask(place, masks, accelerations, kspace.shape[-2:]) if masks else None
-    return Sample(names=(name,), raw=full(_centred(kspace, centre)[None], "batch"), mask=mask)
+    raw = full(_centred(kspace, centre)[None], "batch")
+    sampled = (data != 0).any(-1)
+    if _has_gaps(sampled):
+        if not prospective:
+            raise InputError(
+                f"{place.path}: slice {place.index} is undersampled, so it cannot be a target; leave the file out, or "
+                f"set reader.options.prospective=true to read it as it was sampled"
+            )
+        raw = replace(raw, mask=torch.from_numpy(sampled)[None, None, None])
+    return Sample(names=(name,), raw=raw, mask=mask)
+
+
+def _has_gaps(sampled: NDArray[np.bool_]) -> bool:
+    """Whether more than a few samples (y, x) are missing within the rows and columns that have any."""
+    inside = sampled[np.ix_(sampled.any(1), sampled.any(0))]
+    return inside.size > 0 and float(inside.mean()) < 0.9
 
 
 def _centred(kspace: NDArray[Any], centre: Centre) -> NDArray[np.complex64]:
@@ -121,6 +141,8 @@ def _centred(kspace: NDArray[Any], centre: Centre) -> NDArray[np.complex64]:
 
 def _mask(place: Place, masks: str, accelerations: tuple[float, ...], shape: tuple[int, ...]) -> torch.Tensor:
     """(1, 1, 1, y, x): of this slice."""
+    if not accelerations:
+        raise InputError("option reader.options.accelerations must say which masks to take")
     wanted, folder = accelerations[place.index % len(accelerations)], Path(masks)
     own = folder / Path(place.path).name
     names = [f"R{wanted:g}_{shape[0]}x{shape[1]}.npy", f"R{wanted:g}.npy"]

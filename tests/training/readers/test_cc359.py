@@ -79,6 +79,23 @@ def test_masks_made_for_each_file_are_taken_first(tmp_path: Path, rng: np.random
     np.testing.assert_array_equal(sample.mask[0, 0, 0], own[51])
 
 
+def test_undersampled_files_are_no_targets(tmp_path: Path, rng: np.random.Generator) -> None:
+    write_cc359(tmp_path, rng)
+    (tmp_path / "Test").mkdir()
+    path = tmp_path / "Test" / "e9_P9.7.h5"
+    mask = rng.random((24, 20)) < 0.3
+    with h5py.File(tmp_path / "Train" / "e0_P0.7.h5") as source, h5py.File(path, "w") as file:
+        file["kspace"] = source["kspace"][()] * mask[..., None]
+    assert list(check(tmp_path, Split())) == []  # nothing is trained on it
+    with pytest.raises(InputError, match=r"e9_P9\.7\.h5: slice 51 is undersampled"):
+        read(tmp_path, "test", Split()).take([0], rng)
+    raw = read(tmp_path, "test", Split(), prospective=True).take([0], rng).raw
+    mask[:, 17:] = False
+    np.testing.assert_array_equal(raw.mask[0, 0, 0], mask)
+    path.rename(tmp_path / "Train" / "e9_P9.7.h5")
+    assert "e9_P9.7.h5: slice 52 is undersampled" in next(check(tmp_path, Split()))
+
+
 def test_check_is_content_with_the_published_layout(tmp_path: Path, rng: np.random.Generator) -> None:
     write_cc359(tmp_path, rng)
     assert list(check(tmp_path, Split())) == []

@@ -204,6 +204,7 @@ def test_check_names_what_is_malformed(tmp_path: Path, rng: np.random.Generator)
     layouts.write_scan(tmp_path / "outside.h5", head, [*rows(images), (images[:, 0], {"kspace_encode_step_1": 8})])
     layouts.write_scan(tmp_path / "coils.h5", head, [*rows(images), (images[:1, 0], {})])
     layouts.write_scan(tmp_path / "noise.h5", head, rows(images, flags=1 << 18))
+    layouts.write_scan(tmp_path / "empty.h5", head, [(images[:, 0, :0], {})])
     head.encoding[0].trajectory = type(head.encoding[0].trajectory).RADIAL
     layouts.write_scan(tmp_path / "radial.h5", head, rows(images))
     with h5py.File(tmp_path / "other.h5", "w") as file:
@@ -214,6 +215,7 @@ def test_check_names_what_is_malformed(tmp_path: Path, rng: np.random.Generator)
     found = list(check(tmp_path, Split()))
     for name, text in (
         ("coils", "the number of coils changes"),
+        ("empty", "has acquisitions without coils or samples"),
         ("noise", "has no lines of an image"),
         ("other", "not ISMRMRD"),
         ("outside", "acquisition 8 has kspace_encode_step_1 8, outside of the encoded matrix of 8"),
@@ -221,7 +223,7 @@ def test_check_names_what_is_malformed(tmp_path: Path, rng: np.random.Generator)
         ("xml", "declares a document type"),
     ):
         assert any(f"{name}.h5: " in line and text in line for line in found), name
-    assert len(found) == 6
+    assert len(found) == 7
 
 
 def test_samples_that_are_not_finite_are_found(tmp_path: Path, rng: np.random.Generator) -> None:
