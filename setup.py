@@ -30,6 +30,7 @@ setup(
     extras_require={
         "gpu": ["cupy-cuda12x>=13"],
         "training": [
+            "filelock>=3.12",
             "matplotlib>=3.8",
             "nibabel>=5",
             "nilearn>=0.10",

@@ -228,8 +228,8 @@ def bind(name: str, function: Literal["read", "check"], options: Mapping[str, An
 
 
 def _own_part(subject: str) -> Part | None:
-    """The part that a data set's folders name: train, val(idation), test."""
-    for folder in Path(subject.lower()).parts[:-1]:
+    """The part that a data set's folders name, the innermost that does: train, val(idation), test."""
+    for folder in reversed(Path(subject.lower()).parts[:-1]):
         for part in PARTS:
             if folder.startswith(("val", "multicoil_val") if part == "validation" else (part, f"multicoil_{part}")):
                 return part

@@ -253,6 +253,8 @@ def _update(run: Run, clip: float) -> None:
 def _schedule(step: int, steps: int, options: Options) -> float:
     """Share of the learning rate: linear warm-up, then as the optimiser's `schedule` says."""
     warm_up, kind = options.optimiser.warm_up, options.optimiser.schedule
+    if 0 < warm_up < 1:
+        warm_up = max(round(warm_up * steps), 1)
     if step < warm_up:
         return (step + 1) / warm_up
     if kind == "cosine":

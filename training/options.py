@@ -188,7 +188,8 @@ class Optimiser:
     schedule: Literal["cosine", "inverse_sqrt", "constant"] = "cosine"
     """After the warm-up: half a cosine down to zero over the steps of the run; or with the inverse square root of the
     step, from the learning rate at the end of the warm-up."""
-    warm_up: int = 200
+    warm_up: float = 200
+    """Steps in which the learning rate rises from nothing; below 1: as a share of all steps."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     ema: float = 0.999

@@ -163,6 +163,8 @@ def test_early_stopping_keeps_the_best_weights(options: Options) -> None:
 def test_schedules(options: Options, schedule: Any) -> None:
     options = dataclasses.replace(options, optimiser=Optimiser(schedule=schedule, warm_up=10))
     factors = [loop._schedule(step, 110, options) for step in range(110)]
+    share = dataclasses.replace(options, optimiser=Optimiser(schedule=schedule, warm_up=10 / 110))
+    assert factors == [loop._schedule(step, 110, share) for step in range(110)]
     assert factors[0] == pytest.approx(0.1)
     assert max(factors) <= 1
     assert factors[10] == pytest.approx(1, abs=0.05)
