@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import torch
 
-from mrnets.contract import Raw
 from mrnets.physics import simulate
 from mrnets.physics.arrays import Array
 from mrnets.physics.coils import rss
 from mrnets.physics.fourier import fftc, ifftc
 from training.data import Sample
 from training.options import Augmentation
-from training.planes import Move, fully_sampled, moved
+from training.planes import Move, fully_sampled, moved_planes
 
 __all__ = ["augmented"]
 
@@ -36,18 +36,36 @@ def augmented(sample: Sample, settings: Augmentation, rng: np.random.Generator) 
     """
     if settings == OFF or (sample.raw is not None and sample.coil_images is not None):
         return sample
-    sample = _with_move(sample, settings, rng)
     if sample.raw is None:
-        return _image(sample, settings, rng)
+        return _image(_with_move(sample, settings, rng), settings, rng)
+    sample = dataclasses.replace(sample, coil_images=ifftc(sample.raw.kspace))  # k-space follows at the end
+    sample = _with_move(sample, settings, rng)
     if settings.coils < 1:
         sample = _with_coils(sample, settings.coils, rng)
     if settings.intensity != OFF.intensity:
         sample = _with_intensity(sample, settings.intensity, rng)
     if settings.phase > 0:
         sample = _with_phase(sample, settings.phase, rng)
-    if settings.noise != OFF.noise and fully_sampled(sample):
-        sample = _with_noise(sample, settings.noise, rng)
-    return sample
+    return _measured(sample, settings.noise, rng)
+
+
+def _measured(sample: Sample, levels: tuple[float, float], rng: np.random.Generator) -> Sample:
+    """K-space of the coil images, which stay as the target where it has no gaps, and then with noise of mean variance
+    (level * peak)^2 in each coil."""
+    raw, images = sample.raw, sample.coil_images
+    assert raw is not None
+    assert images is not None
+    kspace, noise = fftc(images) * raw.mask, raw.noise
+    if not fully_sampled(sample):
+        return dataclasses.replace(sample, coil_images=None, raw=dataclasses.replace(raw, kspace=kspace))
+    if levels != OFF.noise:
+        peak = _peak(rss(images[:, 0]))[:, 0, 0]
+        sigma = _each(rng.uniform(*levels, len(peak)), peak)[:, 0, 0] * peak
+        eye = torch.eye(kspace.shape[-3], dtype=kspace.dtype, device=kspace.device)
+        shape = eye if noise is None else noise / noise.diagonal().real.mean()
+        kspace = kspace + simulate.noise(rng, shape, tuple(kspace.shape)) * sigma[:, None, None, None, None]
+        noise = None if noise is None else noise + shape * sigma.square().mean()
+    return dataclasses.replace(sample, raw=dataclasses.replace(raw, kspace=kspace, noise=noise))
 
 
 def _with_move(sample: Sample, settings: Augmentation, rng: np.random.Generator) -> Sample:
@@ -57,31 +75,32 @@ def _with_move(sample: Sample, settings: Augmentation, rng: np.random.Generator)
     if sample.raw is not None and sample.raw.readout == "x":
         turns -= turns % 2
     if flips or turns:
-        sample = _moved_with_masks(sample, lambda x: x.flip(flips).rot90(turns, (-2, -1)), flips, turns)
+        sample = _moved(
+            sample,
+            lambda x: x.flip(flips).rot90(turns, (-2, -1)),
+            lambda mask: _turned(_reversed(mask, flips), turns),
+        )
     if settings.crop < 1:
-        share = rng.uniform(settings.crop, 1, 2)
-        offset = rng.random(2)
+        share, offset = rng.uniform(settings.crop, 1, 2), rng.random(2)
         if sample.mask is None and (sample.raw is None or fully_sampled(sample)):
-            sample = _cropped(sample, share, offset)
+            window = _window(sample, share, offset)
+            sample = _moved(sample, lambda x: x[window], lambda mask: mask[window])
     return sample
 
 
-def _moved_with_masks(sample: Sample, move: Move, flips: list[int], turns: int) -> Sample:
-    """Masks go with k-space, where each frequency goes to its negative: index n // 2 stays."""
-
-    def in_kspace(mask: Array) -> Array:
-        return _turned(_reversed(mask, flips), turns)
-
-    done = moved(sample, move)
-    raw = done.raw
-    if raw is not None:
-        mask = in_kspace(raw.mask)
-        raw = dataclasses.replace(raw, mask=mask, kspace=raw.kspace * mask, calibration=None)
-    return dataclasses.replace(done, raw=raw, mask=None if sample.mask is None else in_kspace(sample.mask))
+def _moved(sample: Sample, move: Move, masks: Move) -> Sample:
+    """All that has pixels through `move`, and all masks through `masks`."""
+    done = moved_planes(sample, move)
+    raw = sample.raw
+    if raw is None:
+        return done
+    sens = None if raw.sens is None else move(raw.sens)
+    raw = dataclasses.replace(raw, mask=masks(raw.mask), sens=sens, calibration=None)
+    return dataclasses.replace(done, raw=raw, mask=None if sample.mask is None else masks(sample.mask))
 
 
 def _reversed(mask: Array, axes: list[int]) -> Array:
-    """The value at n // 2 + f of each axis, at n // 2 - f."""
+    """The value at n // 2 + f of each axis, at n // 2 - f: where k-space goes when the image is flipped."""
     return mask.flip(axes).roll([1 - mask.shape[axis] % 2 for axis in axes], axes) if axes else mask
 
 
@@ -92,47 +111,39 @@ def _turned(mask: Array, turns: int) -> Array:
     return mask
 
 
-def _cropped(sample: Sample, share: Array, offset: Array) -> Sample:
-    """A window of `share` of each axis, `offset` (0 to 1) into the room that is left."""
-    planes = sample.image if sample.raw is None else sample.raw.kspace
+def _window(sample: Sample, share: Array, offset: Array) -> tuple[Any, ...]:
+    """The index of `share` of each axis, `offset` (0 to 1) into the room that is left."""
+    planes = sample.image if sample.raw is None else sample.coil_images
     assert planes is not None
-    window: list[slice] = []
-    for n, part, where in zip(planes.shape[-2:], share, offset, strict=True):
-        kept = max(math.ceil(n * part), 1)
-        start = int(where * (n - kept + 1))
-        window.append(slice(start, start + kept))
-    done = moved(sample, lambda x: x[..., window[0], window[1]])
-    if done.raw is None:
-        return done
-    full = torch.ones((len(done.names), 1, 1, *done.raw.kspace.shape[-2:]), dtype=torch.bool, device=planes.device)
-    return dataclasses.replace(done, raw=dataclasses.replace(done.raw, mask=full, calibration=None))
+    kept = [max(math.ceil(n * part), 1) for n, part in zip(planes.shape[-2:], share, strict=True)]
+    start = [int(where * (n - m + 1)) for n, m, where in zip(planes.shape[-2:], kept, offset, strict=True)]
+    return (..., *(slice(first, first + m) for first, m in zip(start, kept, strict=True)))
 
 
 def _with_coils(sample: Sample, least: float, rng: np.random.Generator) -> Sample:
     """A random subset of the coils. Given sensitivities have norm 1 again; the object takes up what that changes."""
-    raw = sample.raw
+    raw, before = sample.raw, sample.coil_images
     assert raw is not None
-    coils = raw.kspace.shape[-3]
+    assert before is not None
+    coils = before.shape[-3]
     count = max(math.ceil(coils * rng.uniform(least, 1)), 1)
-    kept = torch.from_numpy(np.sort(rng.choice(coils, count, replace=False))).to(raw.kspace.device)
-    kspace = raw.kspace.index_select(-3, kept)
+    kept = torch.from_numpy(np.sort(rng.choice(coils, count, replace=False))).to(before.device)
+    images = before.index_select(-3, kept)
     sens = None if raw.sens is None else raw.sens.index_select(-3, kept)
     if sens is None:
-        seen = rss(ifftc(kspace[:, 0])) / _positive(rss(ifftc(raw.kspace[:, 0])))
+        seen = rss(images[:, 0]) / _positive(rss(before[:, 0]))
     else:
         seen = rss(sens[:, 0])
         sens = sens / _positive(seen)[:, None, None]
-    calibration = None if raw.calibration is None else raw.calibration.index_select(-3, kept)
     noise = None if raw.noise is None else raw.noise[kept][:, kept]
-    raw = dataclasses.replace(raw, kspace=kspace, sens=sens, calibration=calibration, noise=noise)
-    return dataclasses.replace(sample, raw=raw, maps=_with_s0(sample, seen))
+    raw = dataclasses.replace(raw, sens=sens, calibration=None, noise=noise)
+    return dataclasses.replace(sample, raw=raw, coil_images=images, maps=_with_s0(sample, seen))
 
 
 def _with_intensity(sample: Sample, exponents: tuple[float, float], rng: np.random.Generator) -> Sample:
     """The magnitude to a power, its maximum kept, by one real factor for all echoes and coils."""
-    raw = sample.raw
-    assert raw is not None
-    magnitude = _combined(raw)
+    assert sample.coil_images is not None
+    magnitude = rss(sample.coil_images[:, 0])
     relative = magnitude / _peak(magnitude)
     powers = _each(rng.uniform(*exponents, len(relative)), relative)
     factor = torch.where(relative > 0, relative ** (powers - 1), torch.zeros_like(relative))
@@ -141,32 +152,17 @@ def _with_intensity(sample: Sample, exponents: tuple[float, float], rng: np.rand
 
 def _with_phase(sample: Sample, largest: float, rng: np.random.Generator) -> Sample:
     """A smooth phase, the same for all echoes: B0 stays, the phase at the echo time 0 does not."""
-    assert sample.raw is not None
-    shape = tuple(sample.raw.kspace.shape[-2:])
-    phases = [
-        simulate.random_phase(rng, shape, strength=rng.uniform(0, largest), like=sample.raw.kspace)
-        for _ in sample.names
-    ]
-    phase = torch.stack(phases)
+    images = sample.coil_images
+    assert images is not None
+    shape = (images.shape[-2], images.shape[-1])
+    phase = torch.stack(
+        [simulate.random_phase(rng, shape, strength=rng.uniform(0, largest), like=images) for _ in sample.names]
+    )
     maps = {
         name: torch.angle(torch.polar(torch.ones_like(m), m) * phase) if name == "phase" else m
         for name, m in sample.maps.items()
     }
     return dataclasses.replace(_times(sample, phase), maps=maps)
-
-
-def _with_noise(sample: Sample, levels: tuple[float, float], rng: np.random.Generator) -> Sample:
-    """Complex noise of mean variance (level * peak)^2 in each coil; the coil images without it are the target."""
-    raw = sample.raw
-    assert raw is not None
-    peak = _peak(_combined(raw))[:, 0, 0]
-    sigma = _each(rng.uniform(*levels, len(peak)), peak)[:, 0, 0] * peak
-    eye = torch.eye(raw.kspace.shape[-3], dtype=raw.kspace.dtype, device=raw.kspace.device)
-    shape = eye if raw.noise is None else raw.noise / raw.noise.diagonal().real.mean()
-    added = simulate.noise(rng, shape, tuple(raw.kspace.shape)) * sigma[:, None, None, None, None]
-    noise = None if raw.noise is None else raw.noise + shape * sigma.square().mean()
-    noisy = dataclasses.replace(raw, kspace=raw.kspace + added, noise=noise, calibration=None)
-    return dataclasses.replace(sample, raw=noisy, coil_images=ifftc(raw.kspace))
 
 
 def _image(sample: Sample, settings: Augmentation, rng: np.random.Generator) -> Sample:
@@ -188,19 +184,14 @@ def _image(sample: Sample, settings: Augmentation, rng: np.random.Generator) -> 
 
 def _times(sample: Sample, factor: Array) -> Sample:
     """Coil images times `factor` (batch, y, x)."""
-    raw = sample.raw
-    assert raw is not None
-    kspace = fftc(ifftc(raw.kspace) * factor[:, None, None]) * raw.mask
-    return dataclasses.replace(sample, raw=dataclasses.replace(raw, kspace=kspace, calibration=None))
+    assert sample.raw is not None
+    assert sample.coil_images is not None
+    raw = dataclasses.replace(sample.raw, calibration=None)
+    return dataclasses.replace(sample, raw=raw, coil_images=sample.coil_images * factor[:, None, None])
 
 
 def _with_s0(sample: Sample, factor: Array) -> dict[str, Array]:
     return {name: m * factor if name == "S0" else m for name, m in sample.maps.items()}
-
-
-def _combined(raw: Raw) -> Array:
-    """(batch, y, x): magnitude of the first echo, all coils together."""
-    return rss(ifftc(raw.kspace[:, 0]))
 
 
 def _peak(magnitude: Array) -> Array:

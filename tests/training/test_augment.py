@@ -119,8 +119,16 @@ def test_gaps_and_masks_move_with_kspace(shape, settings):
 
 def test_gaps_and_own_masks_are_not_cropped(rng):
     sample = scan()
-    own = dataclasses.replace(sample, mask=sample.raw.mask)
-    assert augmented(own, Augmentation(crop=0.5), rng) is own
+    mask = sample.raw.mask.clone()
+    mask[..., 13:, :] = False
+    gaps = dataclasses.replace(sample.raw, kspace=sample.raw.kspace * mask, mask=mask)
+    for whole in (dataclasses.replace(sample, mask=sample.raw.mask), dataclasses.replace(sample, raw=gaps)):
+        made = augmented(whole, Augmentation(crop=0.5, noise=(1.0, 1.0)), rng)
+        assert made.raw.kspace.shape == whole.raw.kspace.shape
+        assert torch.equal(made.raw.mask, whole.raw.mask)
+        assert torch.equal(made.maps["S0"], whole.maps["S0"])
+    torch.testing.assert_close(made.raw.kspace, gaps.kspace)  # no noise either: there is no target without it
+    assert not masked(made, Masks(), [rng, rng]).raw.mask[..., :13, :].all()
 
 
 def test_a_readout_in_the_plane_is_turned_by_180_degrees_only():
@@ -179,7 +187,7 @@ def test_noise_is_of_the_level_asked_for_and_not_in_the_target(rng, level):
     peak = rss(ifftc(whole.raw.kspace[:, 0])).amax((-2, -1))
     added = made.raw.kspace - whole.raw.kspace
     torch.testing.assert_close(added.abs().square().mean((1, 2, 3, 4)).sqrt(), level * peak, rtol=0.03, atol=0)
-    assert torch.equal(made.coil_images, ifftc(whole.raw.kspace))
+    torch.testing.assert_close(made.coil_images, ifftc(whole.raw.kspace))
     thinned = masked(made, Masks(), [rng, rng])
     assert not thinned.raw.mask.all()
     assert thinned.coil_images is made.coil_images
@@ -205,7 +213,7 @@ def test_coil_subsets(sens):
     for made in seeds(Augmentation(coils=0.5), whole):
         kept = made.raw.noise.diagonal().real.long()
         counts.add(len(kept))
-        assert torch.equal(made.raw.kspace, whole.raw.kspace[:, :, kept])
+        torch.testing.assert_close(made.raw.kspace, whole.raw.kspace[:, :, kept])
         if sens:
             norm = made.raw.sens.abs().square().sum(2)
             torch.testing.assert_close(norm, torch.ones_like(norm))
