@@ -1,0 +1,149 @@
+"""Every recipe, for every network of its task: two epochs on a tiny data set of its layout, and images of a chain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ismrmrd
+import numpy as np
+import pytest
+
+from gadgets.files import write_scan
+from gadgets.hosts.replay import replay
+from gadgets.simulate import Settings, make_scan
+from mrnets import store
+from tests.mrnets.examples import SMALL
+from tests.training import layouts, layouts_maps
+from training import loop
+from training.options import read
+from training.survey import problems
+
+RECIPES = Path(loop.__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe, who writes its data, and what it must be told for data so small."""
+
+    write: Callable[..., None]
+    task: str
+    overrides: tuple[str, ...] = ()
+
+
+CASES = {
+    "cc359": Case(layouts.write_cc359, "reconstruction", layouts.TINY["cc359"]),
+    "fastmri_brains": Case(layouts.write_fastmri, "reconstruction", layouts.TINY["fastmri_brains"]),
+    "stanford_knees": Case(layouts.write_knees, "reconstruction", layouts.TINY["stanford_knees"]),
+    "ismrmrd": Case(layouts.write_ismrmrd, "reconstruction", layouts.TINY["ismrmrd"]),
+    "ahead": Case(layouts_maps.write_ahead, "reconstruction"),
+    "ahead_maps": Case(layouts_maps.write_ahead, "quantitative"),
+    "brats": Case(layouts_maps.write_brats, "segmentation"),
+    "isles": Case(layouts_maps.write_isles, "segmentation"),
+    "skmtea_segmentation": Case(layouts_maps.write_skmtea_segmentation, "segmentation"),
+    "skmtea_joint": Case(layouts_maps.write_skmtea_joint, "joint"),
+}
+SIMULATED = {"compare", "demo", "lesions", "simulated_joint", "simulated_maps"}
+"""Recipes of our own, which need no data set in a published layout."""
+NETWORKS = {
+    task: [n for n in store.names() if store.describe(n).task == task and n not in ("cgsense", "zerofilled")]
+    for task in ("reconstruction", "quantitative", "segmentation", "joint")
+}
+QUICK = {"reconstruction": "varnet", "quantitative": "qvarnet", "segmentation": "segunet", "joint": "segnet"}
+"""One network of each task is tried with every recipe in the quick suite, the others in the slow one."""
+
+CHAIN = """<configuration><version>2</version><readers/><writers/><stream><external>
+<execute name="gadgets" target="pipeline" type="python"/><configuration><gadget name="noise"/><gadget name="sort"/>
+{first}<gadget name="network"><property name="weights" value="{weights}"/><property name="fallback" value="none"/>
+</gadget><gadget name="images"/></configuration></external></stream></configuration>"""
+
+
+def test_every_recipe_is_tried() -> None:
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == set(CASES) | SIMULATED
+
+
+@pytest.mark.parametrize("recipe", sorted(SIMULATED & {path.stem for path in RECIPES.glob("*.yaml")}))
+def test_recipes_of_simulated_scans_are_read(recipe: str) -> None:
+    assert read(RECIPES / f"{recipe}.yaml").reader.name in ("simulated", "labelled")
+
+
+def pairs() -> list[Any]:
+    return [
+        pytest.param(recipe, name, marks=() if name == QUICK[case.task] else pytest.mark.slow)
+        for recipe, case in CASES.items()
+        for name in NETWORKS[case.task]
+    ]
+
+
+@pytest.mark.parametrize(("recipe", "name"), pairs())
+def test_a_recipe_ends_in_images_of_a_chain(recipe: str, name: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    case = CASES[recipe]
+    case.write(tmp_path / "data", rng)
+    options = {k: v for k, v in SMALL[name].items() if k != "coils"}
+    if read(RECIPES / f"{recipe}.yaml").network.options.get("sens_net"):
+        options |= {"sens_net": True, "sens_channels": 2, "sens_pooling_layers": 2}
+    run = read(
+        RECIPES / f"{recipe}.yaml",
+        [
+            *case.overrides,
+            f"network.name={name}",
+            f"network.options={plain(options)}",
+            f"data={tmp_path / 'data'}",
+            f"folder={tmp_path / 'run'}",
+            f"weights={tmp_path / 'weights.safetensors'}",
+            *("device=cpu", "precision=float32", "workers=0", "epochs=2", "validation.examples=2"),
+        ],
+    )
+    loop.fit(run)
+    header = store.header(tmp_path / "weights.safetensors")
+    assert header["network"] == name
+    assert all(math.isfinite(score) for score in header["provenance"]["scores"].values())
+    for image in replayed(tmp_path, header, case.task):
+        assert bool(np.isfinite(image.data).all())
+
+
+@pytest.mark.parametrize("recipe", sorted(CASES))
+def test_a_sound_data_set_has_no_problems_and_an_empty_one_has(
+    recipe: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    case = CASES[recipe]
+    (tmp_path / "empty").mkdir()
+    case.write(tmp_path / "data", rng)
+    tiny = [*case.overrides, "device=cpu", f"network.name={QUICK[case.task]}"]
+    assert list(problems(read(RECIPES / f"{recipe}.yaml", [*tiny, f"data={tmp_path / 'data'}"]))) == []
+    found = list(problems(read(RECIPES / f"{recipe}.yaml", [*tiny, f"data={tmp_path / 'empty'}"])))
+    assert found
+    assert str(tmp_path / "empty") in found[0]
+
+
+def plain(options: dict[str, Any]) -> str:
+    """As YAML in one line."""
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+    return str(values).replace("True", "true").replace("False", "false")
+
+
+def replayed(folder: Path, header: dict[str, Any], task: str) -> list[ismrmrd.Image]:
+    """The images that a chain with the trained weights makes of a simulated scan: a series for each thing asked for."""
+    preparation, bound = header["preparation"], header["options"]
+    echoes = 4 if task == "quantitative" else bound.get("contrasts", 1)
+    coils = max(preparation["coils"] or 4, 4)
+    scan = Settings(coils=coils, matrix=32, slices=2, echoes=echoes, acceleration=2, calibration=14, seed=3)
+    write_scan(folder / "scan.h5", *make_scan(scan)[:2])
+    first = (
+        '<gadget name="network"><property name="network" value="cgsense"/></gadget>' if task == "segmentation" else ""
+    )
+    chain = folder / "chain.xml"
+    chain.write_text(CHAIN.format(first=first, weights=folder / "weights.safetensors"), encoding="utf-8")
+    replay(folder / "scan.h5", folder / "images.h5", str(chain))
+    images = []
+    with ismrmrd.Dataset(str(folder / "images.h5"), mode="r") as data:
+        for group in data.list():
+            if group.startswith("image"):
+                images += [data.read_image(group, n) for n in range(data.number_of_images(group))]
+    roles = {image.meta["GADGETRON_DataRole"] for image in images}
+    expected = {"quantitative": {"R2*", "S0", "B0", "phase"}, "reconstruction": {"Image"}}
+    assert roles == expected.get(task, {"Image", "Segmentation"})
+    return images
