@@ -13,7 +13,7 @@ from mrnets.contract import Scan
 from mrnets.errors import InputError
 from mrnets.physics.fourier import ifftc, resize
 
-__all__ = ["SensitivityNet", "sensitivities"]
+__all__ = ["SensitivityNet", "sensitivities", "unit_norm"]
 
 
 class SensitivityNet(nn.Module):
@@ -31,8 +31,13 @@ class SensitivityNet(nn.Module):
         images = ifftc(resize(calibration, shape))
         flat = images.reshape(-1, 1, *shape)
         coils: Tensor = self.unet(flat).reshape(images.shape)
-        power = torch.sum(coils.real**2 + coils.imag**2, dim=-3, keepdim=True)
-        return coils * torch.rsqrt(power + torch.finfo(power.dtype).tiny)
+        return unit_norm(coils)
+
+
+def unit_norm(maps: Tensor) -> Tensor:
+    """Maps (..., coil, y, x) divided by the root of the sum of squares over coils; zeros stay zeros."""
+    power = torch.sum(maps.real**2 + maps.imag**2, dim=-3, keepdim=True)
+    return maps * torch.rsqrt(power + torch.finfo(power.dtype).tiny)
 
 
 def sensitivities(scan: Scan, net: SensitivityNet | None, name: str) -> Tensor:

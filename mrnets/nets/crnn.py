@@ -30,8 +30,9 @@ class _RecurrentConv(nn.Module):
 class CRNN(nn.Module):
     """Iterations of x <- DC(x + CRNN(x)) with the same weights, whose recurrent units remember the iterations before.
 
-    One unit, `n_convs` more, and a linear convolution to the image. (The paper's first unit also recurs over the frames
-    of a cine; with one frame it is like the others. Echoes are frames of their own here.) The paper's data consistency
+    One unit, `n_convs` more, and a linear convolution to the image: with 3 the five layers of the authors' code
+    (github.com/js3611/Deep-MRI-Reconstruction), whose first unit also recurs over the frames of a cine; with one frame
+    it is like the others. Echoes are frames of their own here. The paper's data consistency
     has a weight that is 1 for data without noise; here it is learned and starts at 1.
 
     With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.

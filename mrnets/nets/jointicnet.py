@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mrnets.blocks.checks import whole
 from mrnets.blocks.consistency import initial_image, measured
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.sensitivity import SensitivityNet, sensitivities, unit_norm
 from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Estimate, Scan
 from mrnets.physics.coils import expand, reduce
@@ -21,9 +21,11 @@ class JointICNet(nn.Module):
 
     |M F S x - y|^2 + image_weight |x - D_I(x)|^2 + kspace_weight |F x - D_F(F x)|^2 + sens_weight |S - D_S(S0)|^2,
 
-    with U-Nets D_I on the image, D_F on its k-space and D_S on each of the given maps S0, where the descent starts.
-    Steps and weights are learned for every iteration. k-space is scaled to an image maximum of 1 inside, so that a step
-    means the same for every scan. Echoes share S, whose data term is their mean.
+    with U-Nets D_I on the image, D_F on its k-space and D_S on each of the given maps S0, where the descent starts; all
+    iterations share them. Steps and weights are learned for every iteration. After every step the maps get unit norm,
+    since the scales of S and x are otherwise open; all this as in DIRECT's implementation (Yiasemis et al., JOSS 2022),
+    but that its D_S sees the coil images instead of S0. The maps stay zero where S0 is. k-space is scaled to an image
+    maximum of 1 inside, so that a step means the same for every scan. Echoes share S, whose data term is their mean.
 
     With `sens_net` S0 comes from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
@@ -58,11 +60,13 @@ class JointICNet(nn.Module):
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         x, kspace = x / scale, kspace / scale[..., None, :, :]
         prior = _applied(self.map_net, sens)
+        support = (sens != 0).any(dim=-3, keepdim=True)
         steps = zip(
             self.image_step, self.sens_step, self.image_weight, self.kspace_weight, self.sens_weight, strict=True
         )
         for image_step, sens_step, image_weight, kspace_weight, sens_weight in steps:
             sens = sens - sens_step * (sens_gradient(x, sens, kspace, mask) + sens_weight * (sens - prior))
+            sens = unit_norm(sens) * support
             from_kspace = ifftc(_applied(self.kspace_net, fftc(x)))
             x = x - image_step * (
                 image_gradient(x, sens, kspace, mask)

@@ -18,10 +18,12 @@ __all__ = ["KIKINet"]
 
 class KIKINet(nn.Module):
     """Iterations of a k-space network (each coil on its own), data consistency, an image network (combined image) and
-    data consistency; every network has its own weights and gives a correction of its input.
+    data consistency; every network has its own weights.
 
-    The measured samples replace those of every network, as in the paper. With `sens_net` the coil sensitivities come
-    from the calibration lines by a small U-Net, trained jointly.
+    A k-space network gives the k-space itself and an image network a change of its input, as the paper's K-net and
+    I-net do (so does the public code of Ramzi et al., Appl. Sci. 2020); the measured samples replace those of either.
+    Both are U-Nets here, where the paper has 25 convolutions.
+    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
 
@@ -48,11 +50,13 @@ class KIKINet(nn.Module):
         sens = sensitivities(scan, self.sens_net, "kikinet")
         kspace = data * mask
         for kspace_net, image_net in zip(self.kspace_nets, self.image_nets, strict=True):
-            kspace = replace(_corrected(kspace, kspace_net), data, mask)
-            image = _corrected(reduce(ifftc(kspace), sens), image_net)
+            kspace = replace(_applied(kspace_net, kspace), data, mask)
+            image = reduce(ifftc(kspace), sens)
+            image = image + _applied(image_net, image)
             kspace = replace(fftc(expand(image, sens)), data, mask)
         return Estimate(image=reduce(ifftc(kspace), sens))
 
 
-def _corrected(x: Tensor, net: nn.Module) -> Tensor:
-    return x + to_complex(net(to_channels(x.reshape(-1, 1, *x.shape[-2:])))).reshape(x.shape)
+def _applied(net: nn.Module, x: Tensor) -> Tensor:
+    """The network on every plane of its own."""
+    return to_complex(net(to_channels(x.reshape(-1, 1, *x.shape[-2:])))).reshape(x.shape)

@@ -22,8 +22,9 @@ class VSNet(nn.Module):
     denoiser u = x + CNN(x); data consistency z = S^H F^-1 of the coils' k-space F S x, drawn to the measured samples
     by a learned weight; weighted average x <- average * u + (1 - average) * z.
 
-    The CNN has `n_convs` convolutions 3x3 in all, with ReLU between. With `sens_net` the coil sensitivities come from
-    the calibration lines by a small U-Net, trained jointly.
+    The CNN has `n_convs` convolutions 3x3 in all, with ReLU between; the authors' code (github.com/j-duan/VS-Net) has
+    5, and otherwise these blocks.
+    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
 

@@ -1,123 +1,141 @@
-"""varnet (8 cascades, 18 channels) on 12 coils of 256 x 256: forward, forward + backward and peak memory, beside
-fastMRI's VarNet of the same size.
+"""Forward, forward + backward and peak memory of networks, beside the same ones of ATOMMIC, DIRECT and fastMRI.
 
-    python tests/benchmarks/bench_networks.py [--repeats 5] [--threads 2]
+    python tests/benchmarks/bench_networks.py [--networks varnet unet ...] [--size 128] [--python PEERS/bin/python]
 
-Times are the fastest of alternating repeats. Memory is the growth of the process's peak resident set, each measured in
-a process of its own. fastMRI estimates its sensitivities with a network; here it is given the maps, as ours is.
+Every network runs in a process of its own, and in turns: one run of each, again and again; times are the fastest, in
+seconds of the processor over all threads, so that other work on the machine counts little.
+Memory is the growth of the peak resident set over a first forward + backward, each in a fresh process. --python: the
+interpreter of an environment that has the peers, torch, and what `mrnets` needs; ours runs under it too, so that all
+have one torch. A peer that it has not is "not installed".
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from mrnets import store
-from mrnets.contract import Scan
-
-COILS, SIZE = 12, 256
+_ROOT = Path(__file__).parents[2]
 
 
-def example() -> Scan:
-    generator = torch.Generator().manual_seed(0)
-    shape = (1, 1, COILS, SIZE, SIZE)
-    sens = torch.randn(shape, dtype=torch.complex64, generator=generator)
-    sens /= torch.linalg.vector_norm(sens, dim=2, keepdim=True)
-    mask = torch.zeros(1, 1, 1, SIZE, SIZE, dtype=torch.bool)
-    mask[..., ::4, :] = True
-    mask[..., SIZE // 2 - 12 : SIZE // 2 + 12, :] = True
-    return Scan(kspace=mask * torch.randn(shape, dtype=torch.complex64, generator=generator), mask=mask, sens=sens)
+class Contestant:
+    """One network in a process of its own, which does what it is told, one word at a time."""
+
+    def __init__(self, python: str, network: str, peer: str, size: int, coils: int, threads: int) -> None:
+        words = [python, __file__, "--worker", network, peer, str(size), str(coils), str(threads)]
+        path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, env=environment)
+        self.state = self._heard()
+
+    def ask(self, word: str) -> float:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+        return float(self._heard())
+
+    def _heard(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
+        if not line:
+            raise SystemExit(f"{' '.join(map(str, self.process.args))} has failed")  # type: ignore[arg-type]
+        return line
+
+    def close(self) -> None:
+        self.process.communicate()
 
 
-def ours() -> Callable[[], Tensor]:
-    network, scan = store.create("varnet"), example()
-    return lambda: network(scan).image
+def work(network: str, peer: str, size: int, coils: int, threads: int) -> None:
+    """The other side of a `Contestant`."""
+    import torch
 
+    from tests.benchmarks.peers import MAKERS, OURS, ours
 
-def fastmri() -> Callable[[], Tensor]:
-    from fastmri.models.varnet import NormUnet, VarNetBlock
-
-    scan = example()
-    cascades = torch.nn.ModuleList(VarNetBlock(NormUnet(18, 4)) for _ in range(8))
-    kspace, sens = torch.view_as_real(scan.kspace[:, 0]), torch.view_as_real(scan.sens[:, 0])
-    mask = scan.mask[..., None][:, 0]
-
-    def run() -> Tensor:
-        current = kspace
-        for cascade in cascades:
-            current = cascade(current, kspace, mask, sens)
-        return cascades[0].sens_reduce(current, sens)
-
-    return run
-
-
-def forward(run: Callable[[], Tensor]) -> None:
-    with torch.inference_mode():
-        run()
-
-
-def both(run: Callable[[], Tensor]) -> None:
-    run().abs().sum().backward()
-
-
-def seconds(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def growth(make: Callable[[], Any], work: Callable[[Any], None], threads: int) -> float:
-    """MiB by which `work` raises the peak of this process; to be called in a fresh one."""
     torch.set_num_threads(threads)
-    run = make()
-    before = peak()
-    work(run)
-    return peak() - before
+    torch.manual_seed(0)
+    shape = (1, coils, size, size)
+    sens = torch.randn(shape, dtype=torch.complex64)
+    sens /= torch.linalg.vector_norm(sens, dim=1, keepdim=True)
+    mask = torch.zeros((1, 1, size, size), dtype=torch.bool)
+    mask[..., ::4, :] = True
+    mask[..., size // 2 - 12 : size // 2 + 12, :] = True
+    kspace = mask * torch.randn(shape, dtype=torch.complex64)
+    try:
+        make = MAKERS[network].get(peer)
+        run = ours(network, kspace, sens, mask) if make is None or peer == OURS else make(kspace, sens, mask)
+    except ImportError as error:
+        print(f"not installed ({error})", flush=True)
+        return
+    print("ready", flush=True)
+    for line in sys.stdin:
+        start, before = time.process_time(), _peak()
+        if line.strip() == "forward":
+            with torch.inference_mode():
+                run()
+        else:
+            run().abs().sum().backward()
+        print(_peak() - before if line.strip() == "memory" else time.process_time() - start, flush=True)
 
 
-def peak() -> float:
+def _peak() -> float:
     """Peak resident set in MiB. (getrusage's figure survives the exec of a child, so it would be the parent's.)"""
-    with open("/proc/self/status") as status:
+    with open("/proc/self/status", encoding="ascii") as status:
         return next(float(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 
 
-def isolated_growth(make: Callable[[], Any], work: Callable[[Any], None], threads: int) -> float:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(growth, (make, work, threads))
+def race(network: str, python: str, size: int, coils: int, threads: int, repeats: int) -> None:
+    from tests.benchmarks.peers import MAKERS, OURS
+
+    started = {peer: Contestant(python, network, peer, size, coils, threads) for peer in (OURS, *MAKERS[network])}
+    running = {peer: one for peer, one in started.items() if one.state == "ready"}
+    best = {(peer, word): float("inf") for peer in running for word in ("forward", "both")}
+    for repeat in range(repeats + 1):
+        for peer, word in best:
+            taken = running[peer].ask(word)
+            best[peer, word] = min(best[peer, word], taken) if repeat else best[peer, word]
+    memory = {}
+    for contestant in started.values():
+        contestant.close()
+    for peer in running:
+        fresh = Contestant(python, network, peer, size, coils, threads)
+        memory[peer] = fresh.ask("memory")
+        fresh.close()
+    print(f"{network}, {coils} coils of {size} x {size}")
+    for peer, one in started.items():
+        if peer not in running:
+            print(f"  {peer:8s} {one.state}")
+            continue
+        forward, both = best[peer, "forward"], best[peer, "both"]
+        print(
+            f"  {peer:8s} forward {forward:6.2f} s, + backward {both:6.2f} s, memory {memory[peer]:5.0f} MiB; ours / "
+            f"{peer}: {best[OURS, 'forward'] / forward:.2f}, {best[OURS, 'both'] / both:.2f}, "
+            f"{memory[OURS] / memory[peer]:.2f}",
+            flush=True,
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    makers: dict[str, Callable[[], Any]] = {"ours": ours}
-    try:
-        fastmri()
+    if sys.argv[1:2] == ["--worker"]:
+        network, peer, *numbers = sys.argv[2:]
+        work(network, peer, *map(int, numbers))
+        return
+    sys.path.insert(0, str(_ROOT))
+    from tests.benchmarks.peers import MAKERS
 
-        makers["fastMRI"] = fastmri
-    except ImportError:
-        print("fastMRI: not installed")
-    runs = {name: make() for name, make in makers.items()}
-    for label, work in (("forward", forward), ("forward + backward", both)):
-        best = dict.fromkeys(runs, float("inf"))
-        for repeat in range(arguments.repeats + 1):
-            for name, run in runs.items():
-                taken = seconds(lambda run=run, work=work: work(run))
-                best[name] = min(best[name], taken) if repeat else best[name]
-        memory = {name: isolated_growth(make, work, arguments.threads) for name, make in makers.items()}
-        for name in runs:
-            print(
-                f"{label:20s} {name:8s} {best[name]:6.2f} s {memory[name]:7.0f} MiB   "
-                f"ours / {name}: time {best['ours'] / best[name]:.2f}, memory {memory['ours'] / memory[name]:.2f}"
-            )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--networks", nargs="+", choices=list(MAKERS), default=list(MAKERS))
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--coils", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--python", default=sys.executable, metavar="PATH", help="interpreter that has the peers")
+    chosen = parser.parse_args()
+    for network in chosen.networks:
+        race(network, chosen.python, chosen.size, chosen.coils, chosen.threads, chosen.repeats)
 
 
 if __name__ == "__main__":

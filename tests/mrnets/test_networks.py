@@ -30,6 +30,8 @@ PARAMETERS = {
 }
 ECHOES_SHARE = {"jointicnet"}
 """Networks that estimate one set of sensitivities from all echoes together."""
+STEPS = {"cirim": 3, "dynunet": 2, "mtlrs": 3, "qcirim": 3, "rim": 2, "rvn": 1, "segnet": 2}
+"""Those whose papers train on intermediate estimates, and how many the small ones give beside the last."""
 EXACT_WHEN_FULLY_SAMPLED = ["cgsense", "zerofilled"]
 
 
@@ -188,6 +190,28 @@ def test_can_estimate_its_own_sensitivities(name: str) -> None:
     assert all(bool((p.grad != 0).any()) for key, p in network.named_parameters() if key.startswith("sens_net"))
     with pytest.raises(InputError, match="calibration"):
         network(dataclasses.replace(example, calibration=None))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_can_learn_and_uses_sensitivities_can_estimate_them(name: str) -> None:
+    network = create(name).eval()
+    example = scan_for(name)
+    other = dataclasses.replace(example, sens=example.sens.roll(1, dims=2))
+    with torch.inference_mode():
+        pairs = zip(tensors(network(example)), tensors(network(other)), strict=True)
+        uses = any(not torch.equal(one, another) for one, another in pairs)
+    assert ("sens_net" in store.bind(name)) == (uses and bool(list(network.parameters())))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_intermediate_estimates_are_there_where_papers_train_on_them(name: str) -> None:
+    network = create(name)
+    example = scan_for(name)
+    with torch.no_grad():
+        steps = network.train()(example).steps
+        assert network.eval()(example).steps == ()
+    assert len(steps) == STEPS.get(name, 0)
+    assert all(field.shape[-2:] == (24, 20) for step in steps for field in tensors(step))
 
 
 @pytest.mark.parametrize("name", ["unet", "zerofilled"])

@@ -8,30 +8,47 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mrnets import store
 from mrnets.blocks.relaxometry import relaxometry
 from mrnets.contract import Estimate, Scan
 from mrnets.physics.coils import forward
 from mrnets.physics.relaxation import MAPS, signal
-from training.metrics import ssim
+from training.metrics import dice, ssim
 
 SIZE = 40
 TIMES = (0.003, 0.0115, 0.020, 0.0285)
 NARROW: dict[str, dict[str, Any]] = {
+    "attentionunet": {"channels": 8, "pooling_layers": 3},
     "ccnn": {"num_cascades": 5, "hidden_channels": 32},
     "cirim": {"num_cascades": 2, "conv_filters": (32, 32, 2), "recurrent_filters": (32, 32), "time_steps": 4},
     "crnn": {"num_iterations": 5, "hidden_channels": 32},
+    "dynunet": {"channels": 8, "pooling_layers": 3},
+    "idslr": {"coils": 6, "channels": 16, "num_iters": 3},
+    "idslrunet": {"coils": 6, "channels": 16, "num_iters": 3},
     "jointicnet": {},
     "kikinet": {},
     "lpdnet": {"num_iter": 3},
     "modl": {"channels": 32, "residual_blocks": 3},
+    "mtlrs": {
+        "conv_filters": (32, 32, 2),
+        "recurrent_filters": (32, 32),
+        "time_steps": 4,
+        "num_cascades": 2,
+        "channels": 8,
+        "pooling_layers": 3,
+    },
     "qcirim": {"num_cascades": 1, "conv_filters": (32, 32, 4), "recurrent_filters": (32, 32)},
     "qvarnet": {"num_cascades": 3, "channels": 8, "pooling_layers": 2},
     "rim": {"conv_filters": (32, 32, 2), "recurrent_filters": (32, 32)},
     "rvn": {"num_steps": 4, "recurrent_hidden_channels": 32, "initializer_channels": (16, 16, 32, 32)},
+    "segnet": {"coils": 6, "channels": 16, "num_cascades": 3},
+    "segunet": {"channels": 8, "pooling_layers": 3},
     "unet": {"channels": 32, "pooling_layers": 3},
+    "unet3d": {"channels": 8, "pooling_layers": 3},
     "varnet": {"num_cascades": 4, "channels": 8, "pooling_layers": 3},
+    "vnet": {"channels": 8, "pooling_layers": 3, "dropout": 0.0},
     "vsnet": {"num_cascades": 5, "hidden_channels": 32},
     "xpdnet": {"num_iter": 4, "channels": 8},
 }
@@ -77,6 +94,32 @@ def sampled(
     return Scan(kspace=kspace + mask * noise, mask=mask, sens=sens, **fields)
 
 
+def labelled(generator: torch.Generator, number: int) -> tuple[Tensor, Tensor]:
+    """Classes (number, y, x) from 0 to 3, ellipses on a background, and images (number, 4, y, x) of four contrasts."""
+    labels = torch.zeros((number, SIZE, SIZE), dtype=torch.long)
+    for index, disc in enumerate(discs(generator, number, 3).unbind(1), start=1):
+        labels[disc > 0] = index
+    contrasts = torch.rand((4, 4), generator=generator)
+    images = contrasts[:, labels].movedim(0, 1)
+    return labels, images + 0.1 * torch.randn(images.shape, generator=generator)
+
+
+def overlap(logits: Tensor, labels: Tensor) -> float:
+    """The least Dice coefficient of the classes 1 to 3, over everything."""
+    decided = logits.argmax(dim=1)
+    return min(dice(decided.numpy() == index, labels.numpy() == index) for index in (1, 2, 3))
+
+
+def image_loss(estimate: Estimate, image: Tensor) -> Tensor:
+    error = estimate.image - image
+    magnitude = (estimate.image.abs() ** 2 + 1e-12).sqrt()
+    return (error.abs() ** 2 + 1e-12).sqrt().mean() + 0.2 * (1 - ssim(magnitude, image.abs()).mean())
+
+
+def alike(estimate: Estimate, image: Tensor) -> bool:
+    return bool((ssim(estimate.image.abs(), image.abs()) > 0.98).all())
+
+
 def train(network: torch.nn.Module, scan: Scan, loss: Any, good: Any, steps: int = 500) -> bool:
     """Whether `good` of the estimate comes true within that many steps of Adam on `loss` of estimate and steps."""
     optimiser = torch.optim.Adam(network.parameters(), 2e-3)
@@ -105,12 +148,10 @@ def test_learns_four_slices(name: str) -> None:
     scan = sampled(image, generator, 0.15)
 
     def loss(estimate: Estimate) -> Tensor:
-        error = estimate.image - image
-        magnitude = (estimate.image.abs() ** 2 + 1e-12).sqrt()
-        return (error.abs() ** 2 + 1e-12).sqrt().mean() + 0.2 * (1 - ssim(magnitude, image.abs()).mean())
+        return image_loss(estimate, image)
 
     def good(estimate: Estimate) -> bool:
-        return bool((ssim(estimate.image.abs(), image.abs()) > 0.98).all())
+        return alike(estimate, image)
 
     assert not good(store.create("zerofilled")(scan))
     torch.manual_seed(0)
@@ -142,5 +183,47 @@ def test_learns_the_maps_of_four_slices(name: str) -> None:
 
     problem, start = relaxometry(scan, scan.sens, name, initial="cgsense", iterations=10)
     assert not good(problem.estimate(start))
+    torch.manual_seed(0)
+    assert train(store.create(name, **NARROW.get(name, {})), scan, loss, good)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in LEARNED if TASKS[name] == "segmentation"])
+def test_learns_the_labels_of_four_slices(name: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    labels, images = labelled(generator, 12 if name == "unet3d" else 4)
+    if name == "unet3d":  # three neighbours of each slice are learned with it
+        labels, images = labels.unflatten(0, (4, 3)), images.unflatten(0, (4, 3)).movedim(1, 2)
+
+    def loss(estimate: Estimate) -> Tensor:
+        return functional.cross_entropy(estimate.logits, labels)
+
+    def good(estimate: Estimate) -> bool:
+        return overlap(estimate.logits, labels) > 0.95
+
+    torch.manual_seed(0)
+    network = store.create(name, **NARROW.get(name, {}))
+    assert not good(network(Scan(image=images)))
+    assert train(network, Scan(image=images), loss, good)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in LEARNED if TASKS[name] == "joint"])
+def test_learns_images_and_labels_of_four_slices(name: str) -> None:
+    generator = torch.Generator().manual_seed(4)
+    labels, contrasts = labelled(generator, 4)
+    y, x = grid()
+    image = torch.polar((0.3 + contrasts[:, :1].clamp(min=0)) * (x**2 + 1.2 * y**2 < 0.8), 0.8 * x + y**2)
+    image = image / image.abs().amax()
+    scan = sampled(image, generator, 0.15)
+
+    def loss(estimate: Estimate) -> Tensor:
+        image_part = 0.0 if estimate.image is None else image_loss(estimate, image)
+        return image_part + (0.0 if estimate.logits is None else functional.cross_entropy(estimate.logits, labels))
+
+    def good(estimate: Estimate) -> bool:
+        return alike(estimate, image) and overlap(estimate.logits, labels) > 0.95
+
+    assert not alike(store.create("zerofilled")(scan), image)
     torch.manual_seed(0)
     assert train(store.create(name, **NARROW.get(name, {})), scan, loss, good)
