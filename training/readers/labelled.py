@@ -51,6 +51,7 @@ def read(
     drawn: bool = False,
     scans: bool = False,
     scalp: float = 0.0,
+    companion: str = "",
     slices: int = 1,
     settings: Simulated | None = None,
 ) -> Source:
@@ -63,10 +64,14 @@ def read(
     empty: in training, share of the slices without any label that are kept, evenly spaced.
     drawn: training slices are rotated, flipped, stretched, moved and shaded at random, on grids of `simulated.matrix`.
     scalp: share of these that get a scalp drawn around what they show: for heads where only brains are labelled.
+    companion: name of a file whose contrast these are weighted with at random, which is not given itself (a T1-weighted
+    image for FLAIR: what differs between scanners and protocols is how much T1 weighs).
     scans: slices come as simulated scans, as `simulated` says, with drawn grids for all parts; of the first contrast.
     Raises InputError for folders, files or classes that are not so.
     """
-    layout = Layout(contrasts, label_map, _classes(classes), axes, slices)
+    vary = drawn and part == "train"
+    mixed = (companion,) if vary and companion else ()
+    layout = Layout((*contrasts, *mixed), label_map, _classes(classes), axes, slices)
     if scans and (len(contrasts) != 1 or slices != 1):
         raise InputError("reader labelled: simulated scans show one contrast and one slice; see contrasts and slices")
     folders = _folders(folder)
@@ -76,10 +81,9 @@ def read(
         kept = _kept(subject, layout, least, empty if part == "train" else 1.0)
         places += [Place(str(folders[name]), index, name) for index in kept]
     fixed = Slices(tuple(places), functools.partial(_load, layout), tuple(layout.classes))
-    if not scans and not (drawn and part == "train"):
+    if not scans and not vary:
         return fixed
-    vary = drawn and part == "train"
-    return Drawn(fixed, layout, settings or Simulated(), scans=scans, vary=vary, scalp=scalp if vary else 0.0)
+    return Drawn(fixed, layout, settings or Simulated(), scans=scans, vary=vary, scalp=scalp, mixed=bool(mixed))
 
 
 def check(
@@ -136,7 +140,8 @@ class Drawn:
     settings: Simulated
     scans: bool
     vary: bool
-    scalp: float
+    scalp: float = 0.0
+    mixed: bool = False
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -169,6 +174,8 @@ class Drawn:
         stack = image.shape[1:-2]  # neighbouring slices, if any
         view = draw_view(image.flatten(0, -3)[math.prod(stack) // 2], self._spacing(number), rng)
         image = seen(image.flatten(0, -3), view, fine or shape)
+        if self.mixed:
+            image = _weighted(*image.unflatten(0, (-1, math.prod(stack))).split([-1 + sample.image.shape[1], 1]), rng)
         if self.vary:
             image = _varied(image, self.scalp, rng)
         labels = seen(labels.flatten(0, -3).float(), view, shape, fine)
@@ -317,13 +324,19 @@ def _decided(planes: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
     return torch.nn.functional.one_hot(planes.argmax(0), len(planes)).movedim(-1, 0).bool()
 
 
+def _weighted(images: torch.Tensor, companion: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Images (contrast, z, y, x) times a power of the `companion`, as longer or shorter times of a sequence
+    would: (contrast * z, y, x). Where the companion is dark, as in liquid, it counts as half as bright as tissue."""
+    return (images * companion.clamp(0.5, 1.5) ** float(rng.uniform(-0.7, 0.3))).flatten(0, 1)
+
+
 def _varied(images: torch.Tensor, scalp: float, rng: np.random.Generator) -> torch.Tensor:
     """Images (n, y, x), bright tissue 1: sharper or more blurred, other contrast, shaded, some with a scalp around."""
     if rng.random() < scalp:
         images = _with_scalp(images, rng)
     if rng.random() < 0.5:
         images = blurred(images, rng.uniform(0, 1.2))
-    images = images ** float(np.exp(rng.normal(0, 0.25)))
+    images = images ** float(np.exp(rng.normal(0, 0.3)))
     shade = torch.exp(float(rng.uniform(0, 0.4)) * _smooth(rng, (images.shape[-2], images.shape[-1]), 3))
     return images * shade
 
