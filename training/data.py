@@ -182,7 +182,7 @@ def part_of(subjects: Sequence[str], part: Part, split: Split) -> list[str]:
 
 
 def stacked(samples: Sequence[Sample]) -> Sample:
-    """One batch; InputError where the samples differ in shape."""
+    """One batch; InputError where the samples differ in shape, in noise or in echo times."""
     if len(samples) == 1:
         return samples[0]
     first = samples[0]
@@ -191,13 +191,17 @@ def stacked(samples: Sequence[Sample]) -> Sample:
         for f in dataclasses.fields(Sample)
         if f.name not in ("names", "volumes", "raw", "maps")
     }
+    raws = [s.raw for s in samples if s.raw is not None]
+    if len({(s.raw is None, *sorted(s.maps)) for s in samples}) > 1:
+        held = [", ".join(("no k-space" if s.raw is None else "k-space", *s.maps)) for s in samples]
+        raise _differ("what they hold", held, samples)
     raw = None
-    if first.raw is not None:
-        raws = [s.raw for s in samples]
-        whole = {f.name: getattr(first.raw, f.name) for f in dataclasses.fields(Raw)}
+    if raws:
         parts = ("kspace", "mask", "calibration", "sens")
         joined = {name: _joined(name, [getattr(r, name) for r in raws], samples) for name in parts}
-        raw = Raw(**{**whole, **joined})
+        rest = [f.name for f in dataclasses.fields(Raw) if f.name not in parts]
+        alike = {name: _same(name, [getattr(r, name) for r in raws], samples) for name in rest}
+        raw = Raw(**joined, **alike)
     maps = {name: torch.cat([s.maps[name] for s in samples]) for name in first.maps}
     both = {f: tuple(name for s in samples for name in getattr(s, f)) for f in ("names", "volumes")}
     return Sample(**both, raw=raw, maps=maps, **values)
@@ -241,20 +245,37 @@ def _ends(subjects: int, counts: Sequence[int], *, exact: bool) -> tuple[int, in
     total = sum(counts)
     if exact and subjects >= total:
         return counts[0], counts[0] + counts[1], total
-    training = min(max(round(subjects * counts[0] / total), 1), subjects - 1)
+    kept = sum(count > 0 for count in counts[1:])  # one for each of the other parts, where there are as many
+    training = min(max(round(subjects * counts[0] / total), 1), max(subjects - kept, 1))
     validation = max(round(subjects * counts[1] / total), 1) if counts[1] else 0
+    if not counts[2]:
+        training, validation = (subjects - validation, validation) if counts[1] else (subjects, 0)
     return training, min(training + validation, subjects), subjects
 
 
 def _joined(name: str, arrays: Sequence[Any], samples: Sequence[Sample]) -> Any:
-    if arrays[0] is None:
-        return None
-    if len({tuple(a.shape) for a in arrays}) > 1:
-        shapes = ", ".join(f"{s.names[0]}: {tuple(a.shape)}" for s, a in zip(samples, arrays, strict=True))
-        raise InputError(
-            f"a batch needs slices of one shape, and {name} differs ({shapes}); use batch=1 and accumulate"
-        )
-    return torch.cat(list(arrays))
+    shapes = [None if a is None else tuple(a.shape) for a in arrays]
+    if len(set(shapes)) > 1:
+        raise _differ(name, shapes, samples)
+    return None if arrays[0] is None else torch.cat(list(arrays))
+
+
+def _same(name: str, values: Sequence[Any], samples: Sequence[Sample]) -> Any:
+    """What a batch has but once. Slices of scans with other noise would quietly be whitened by the wrong covariance."""
+    first = values[0]
+    for value in values[1:]:
+        if isinstance(first, torch.Tensor) and isinstance(value, torch.Tensor):
+            alike = torch.equal(first, value)
+        else:
+            alike = not isinstance(value, torch.Tensor) and first == value
+        if not alike:
+            raise _differ(name, ["one" if v is first else "another" for v in values], samples)
+    return first
+
+
+def _differ(what: str, values: Sequence[Any], samples: Sequence[Sample]) -> InputError:
+    each = ", ".join(f"{s.names[0]}: {value}" for s, value in zip(samples, values, strict=True))
+    return InputError(f"a batch needs slices that are alike, and {what} differs ({each}); use batch=1 and accumulate")
 
 
 def _finite(sample: Sample) -> bool:

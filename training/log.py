@@ -19,7 +19,7 @@ __all__ = ["EVERY", "Log"]
 
 EVERY = 20
 """Steps from one line of progress to the next."""
-EXTRAS = {"tensorboard": "training", "wandb": "wandb"}
+EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 """What `pip install gadgetron-networks[...]` wants for each."""
 
 Picture = NDArray[np.uint8]

@@ -68,7 +68,7 @@ def test_folders_of_the_data_set_say_the_part(train, validation, test):
 
 
 def test_names_of_files_are_not_folders():
-    assert [len(p) for p in parts(["train_1", "val_1", "test_1", "train_2"], Split())] == [3, 1, 0]
+    assert [len(p) for p in parts(["train_1", "val_1", "test_1", "train_2"], Split())] == [2, 1, 1]
 
 
 @pytest.mark.parametrize("counts", [(1,), (1, 2), (0, 1, 1), (3, -1, 1), (1, 1, 1, 1)])
@@ -250,3 +250,23 @@ def test_every_reader_reads_and_checks():
     for name in data.names():
         assert callable(bind(name, "read", {}))
         assert callable(bind(name, "check", {}))
+
+
+def test_a_part_that_is_not_wanted_stays_empty():
+    subjects = [f"s{n}" for n in range(5)]
+    assert [len(p) for p in parts(subjects, Split(counts=(5, 5, 0)))] == [3, 2, 0]
+    assert [len(p) for p in parts(subjects, Split(counts=(8, 0, 0)))] == [5, 0, 0]
+
+
+def test_slices_of_scans_with_other_noise_are_not_one_batch():
+    kspace = torch.zeros((1, 1, 2, 4, 4), dtype=torch.complex64)
+    mask = torch.ones((1, 1, 1, 4, 4), dtype=torch.bool)
+    one, other = (
+        Sample(names=(name,), raw=Raw(kspace=kspace, mask=mask, noise=power * torch.eye(2, dtype=torch.complex64)))
+        for name, power in (("a", 1.0), ("b", 2.0))
+    )
+    assert stacked([one, one]).raw.kspace.shape[0] == 2
+    with pytest.raises(InputError, match=r"noise differs \(a: one, b: another\); use batch=1 and accumulate"):
+        stacked([one, other])
+    with pytest.raises(InputError, match="what they hold differs"):
+        stacked([one, Sample(names=("c",))])

@@ -73,7 +73,7 @@ def test_a_validation_says_what_it_found(tmp_path, capsys):
     assert table(tmp_path)[0]["dice"] == "nan"
 
 
-@pytest.mark.parametrize(("kind", "extra"), [("tensorboard", "training"), ("wandb", "wandb")])
+@pytest.mark.parametrize(("kind", "extra"), [("tensorboard", "tensorboard"), ("wandb", "wandb")])
 def test_what_is_not_installed_is_named(tmp_path, monkeypatch, kind, extra):
     monkeypatch.setitem(sys.modules, kind, None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
