@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from mrnets import store
 from mrnets.errors import InputError
 from mrnets.physics.coils import rss
+from mrnets.preparation import Preparation
+from training import loop
 from training.data import Place, Sample, Slices, Split, bind
-from training.options import Simulated
+from training.options import Loss, Network, Options, Reader, Simulated, Validation
 from training.readers import labelled
 from training.readers.anatomy import seen
 
@@ -168,3 +171,50 @@ def test_training_slices_vary_and_validation_does_not(folder: Path) -> None:
     )
     validation = labelled.read(folder, "validation", SPLIT, settings=SIMULATED, **options)
     assert isinstance(validation, Slices)
+
+
+def test_the_companion_weights_and_is_not_given(folder: Path) -> None:
+    options: dict[str, Any] = {"label_map": "seg*", "classes": {"lesion": [1, 2]}, "drawn": True}
+    plain, weighted = (
+        labelled.read(folder, "train", SPLIT, settings=SIMULATED, companion=companion, **options).take([4], seeded())
+        for companion in ("", "T1*")
+    )
+    assert plain.image is not None
+    assert weighted.image is not None
+    assert plain.image.shape == weighted.image.shape
+    assert not torch.allclose(plain.image, weighted.image)
+    held = labelled.read(folder, "validation", SPLIT, companion="T1*", **options).take([4], seeded())
+    assert held.image is not None
+    assert held.image.shape[1] == 1
+
+
+@pytest.mark.parametrize(("network", "scans"), [("segunet", False), ("idslr", True)])
+def test_networks_train_on_it(folder: Path, network: str, *, scans: bool) -> None:
+    options = Options(
+        network=Network(name=network, options={"channels": 2, "pooling_layers": 1}),
+        weights=str(folder / "weights.safetensors"),
+        folder=str(folder / "run"),
+        data=str(folder),
+        reader=Reader(
+            name="labelled",
+            options={
+                "label_map": "seg*",
+                "classes": {"background": [0], "lesion": [1, 2]},
+                "drawn": True,
+                "scans": scans,
+            },
+            split=SPLIT,
+        ),
+        preparation=Preparation(coils=4 if scans else None),
+        simulated=SIMULATED,
+        loss=Loss(l1=0.5 if scans else 0.0, dice=0.5),
+        validation=Validation(every=2, examples=2),
+        steps=2,
+        workers=0,
+    )
+    trained = store.load(loop.fit(options))
+    assert trained.name == network
+
+
+def seeded() -> np.random.Generator:
+    return np.random.default_rng(7)

@@ -175,7 +175,8 @@ class Drawn:
         view = draw_view(image.flatten(0, -3)[math.prod(stack) // 2], self._spacing(number), rng)
         image = seen(image.flatten(0, -3), view, fine or shape)
         if self.mixed:
-            image = _weighted(*image.unflatten(0, (-1, math.prod(stack))).split([-1 + sample.image.shape[1], 1]), rng)
+            *contrasts, companion = image.unflatten(0, (-1, math.prod(stack)))
+            image = _weighted(torch.stack(contrasts), companion, rng)
         if self.vary:
             image = _varied(image, self.scalp, rng)
         labels = seen(labels.flatten(0, -3).float(), view, shape, fine)
