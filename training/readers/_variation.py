@@ -1,0 +1,55 @@
+"""What other scanners would have made of an image: contrast, shading, sharpness, and a scalp where there is none.
+
+Axes: (n, y, x), bright tissue 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.nn import functional
+
+from training.readers.anatomy import blurred
+
+__all__ = ["varied", "weighted"]
+
+
+def weighted(images: torch.Tensor, companion: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Images (contrast, z, y, x) times a power of the `companion`, as longer or shorter times of a sequence
+    would: (contrast * z, y, x). Where the companion is dark, as in liquid, it counts as half as bright as tissue."""
+    return (images * companion.clamp(0.5, 1.5) ** float(rng.uniform(-0.7, 0.3))).flatten(0, 1)
+
+
+def varied(images: torch.Tensor, scalp: float, rng: np.random.Generator) -> torch.Tensor:
+    """Images (n, y, x), bright tissue 1: sharper or more blurred, other contrast, shaded, some with a scalp around."""
+    if rng.random() < scalp:
+        images = _with_scalp(images, rng)
+    if rng.random() < 0.5:
+        images = blurred(images, rng.uniform(0, 1.2))
+    images = images ** float(np.exp(rng.normal(0, 0.3)))
+    shade = torch.exp(float(rng.uniform(0, 0.4)) * _smooth(rng, (images.shape[-2], images.shape[-1]), 3))
+    return images * shade
+
+
+def _smooth(rng: np.random.Generator, shape: tuple[int, int], nodes: int) -> torch.Tensor:
+    """Normal numbers on `nodes` x `nodes` points, interpolated: (y, x)."""
+    coarse = torch.from_numpy(rng.standard_normal((1, 1, nodes, nodes))).float()
+    return functional.interpolate(coarse, size=shape, mode="bicubic", align_corners=True)[0, 0]
+
+
+def _with_scalp(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """A band around a stripped brain, at a distance: what a network must learn not to take for labelled tissue."""
+    shape = (images.shape[-2], images.shape[-1])
+    brain = ndimage.binary_fill_holes(images.amax(0).numpy() > 0.15)
+    size = max(float(np.sqrt(brain.sum())), 1.0)
+    away = torch.from_numpy(ndimage.distance_transform_edt(~brain)).float() / size
+    inner = rng.uniform(0.02, 0.1) * (1 + 0.3 * _smooth(rng, shape, 4))
+    outer = inner + rng.uniform(0.02, 0.15) * (1 + 0.4 * _smooth(rng, shape, 6)).clamp(0.2)
+    edge = rng.uniform(0.5, 1.5) / size
+    band = torch.sigmoid((away - inner) / edge) * torch.sigmoid((outer - away) / edge)
+    for number in range(len(images)):
+        level = rng.uniform(0.2, 2.0) * (1 + 0.3 * _smooth(rng, shape, 12)).clamp(0.1)
+        images = images.clone()
+        images[number] = torch.maximum(images[number], band * level)
+    return images
