@@ -17,6 +17,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -77,6 +78,7 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in _WEIGHTS.glob("*.safetensors"))
 
 
+@lru_cache
 def describe(name: str) -> Description:
     """The task, title and paper of the network `name`. Does not import torch."""
     if name not in names():

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mrnets import store
 from mrnets.contract import Estimate, Raw, Scan
 from mrnets.physics.arrays import Array
 from mrnets.physics.coils import reduce
@@ -67,7 +68,8 @@ class Batches(torch.utils.data.Dataset[Sample]):
         else:
             volumes = sample.volumes or tuple(map(str, positions))
             rngs = [self._rng(zlib.crc32(volume.encode()), 2) for volume in volumes]
-        return _finished(masked(sample, self.options.masks, rngs), self.options.preparation, noise_free, first)
+        fits = store.describe(self.options.network.name).task == "quantitative"
+        return _finished(masked(sample, self.options.masks, rngs), self.options.preparation, noise_free, first, fits)
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self.options.seed, _STREAMS[self.part], *key])
@@ -127,8 +129,9 @@ _orders: dict[tuple[int, int, int], Array] = {}
 """The permutation of this epoch, so that each sample does not shuffle the data set."""
 
 
-def _finished(sample: Sample, preparation: Preparation, noise_free: bool, first: First | None) -> Example:
-    """`sample`, masked, as what the network takes and what it should give. Tensors stay on their device."""
+def _finished(sample: Sample, preparation: Preparation, noise_free: bool, first: First | None, fits: bool) -> Example:
+    """`sample`, masked, as what the network takes and what it should give. Tensors stay on their device. Maps, which
+    are fitted where they are not known, cost time: `fits` says whether the network makes any."""
     weight = torch.ones(len(sample.names))
     if sample.raw is None:
         ready = prepare_image(sample.image, preparation)
@@ -144,7 +147,7 @@ def _finished(sample: Sample, preparation: Preparation, noise_free: bool, first:
         scan=ready.scan,
         names=sample.names,
         target=target,
-        maps=_maps(sample, target, ready),
+        maps=_maps(sample, target, ready) if fits else {},
         labels=sample.labels,
         region=sample.region,
         weight=weight.to(target.device),
@@ -154,8 +157,6 @@ def _finished(sample: Sample, preparation: Preparation, noise_free: bool, first:
 def _maps(sample: Sample, target: Array, ready: Prepared) -> dict[str, Array]:
     """The known maps, and for the others the fit to the target."""
     assert sample.raw is not None
-    if sample.raw.echo_times is None or target.shape[1] < 2:
-        return {}
     fitted = dict(zip(MAPS, fit(target, sample.raw.echo_times).unbind(1), strict=True))
     known = {name: m / ready.scale[:, None, None] if name == "S0" else m for name, m in sample.maps.items()}
     return {**fitted, **known}

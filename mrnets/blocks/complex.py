@@ -20,6 +20,9 @@ def to_channels(x: Tensor, axis: int = -3) -> Tensor:
 
 
 def to_complex(x: Tensor, axis: int = -3) -> Tensor:
-    """Real (..., 2 * channel, y, x) to complex (..., channel, y, x); inverse of `to_channels`."""
+    """Real (..., 2 * channel, y, x) to complex (..., channel, y, x); inverse of `to_channels`.
+
+    Halves, as mixed precision has them, become complex64."""
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # under autocast; complex numbers have no halves
     real, imag = x.chunk(2, dim=axis)
     return torch.complex(real, imag)
