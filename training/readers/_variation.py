@@ -39,7 +39,8 @@ def _smooth(rng: np.random.Generator, shape: tuple[int, int], nodes: int) -> tor
 
 
 def _with_scalp(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """A band around a stripped brain, at a distance: what a network must learn not to take for labelled tissue."""
+    """A band around a stripped brain, at a distance, and patches (eyes, muscles) in half of them: what a network must
+    learn not to take for labelled tissue."""
     shape = (images.shape[-2], images.shape[-1])
     brain = ndimage.binary_fill_holes(images.amax(0).numpy() > 0.15)
     size = max(float(np.sqrt(brain.sum())), 1.0)
@@ -48,8 +49,8 @@ def _with_scalp(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     outer = inner + rng.uniform(0.02, 0.15) * (1 + 0.4 * _smooth(rng, shape, 6)).clamp(0.2)
     edge = rng.uniform(0.5, 1.5) / size
     band = torch.sigmoid((away - inner) / edge) * torch.sigmoid((outer - away) / edge)
-    for number in range(len(images)):
-        level = rng.uniform(0.2, 2.0) * (1 + 0.3 * _smooth(rng, shape, 12)).clamp(0.1)
-        images = images.clone()
-        images[number] = torch.maximum(images[number], band * level)
-    return images
+    if rng.random() < 0.5:
+        patches = torch.sigmoid((_smooth(rng, shape, int(rng.integers(6, 16))) - 0.8) / 0.1)
+        band = torch.maximum(band, patches * torch.sigmoid((away - inner) / edge) * (away < outer.clamp(0.2)))
+    levels = [rng.uniform(0.2, 2.0) * (1 + 0.3 * _smooth(rng, shape, 12)).clamp(0.1) for _ in images]
+    return torch.maximum(images, band * torch.stack(levels))
