@@ -117,7 +117,7 @@ class Rim(nn.Module):
         before: Sequence[Tensor | None] = state or [None] * len(self.units)
         new: State = []
         for conv, unit, hidden in zip(self.convs, self.units, before, strict=True):
-            x = unit(torch.relu(conv(x)), hidden)
+            x = unit(torch.relu_(conv(x)), hidden)
             new.append(x)
         return self.last(x), new
 

@@ -91,7 +91,7 @@ class _ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         features = first = self.first(to_channels(x))
         for conv1, conv2 in zip(self.conv1, self.conv2, strict=True):
-            features = features + self.factor * conv2(torch.relu(conv1(features)))
+            features = torch.add(features, conv2(torch.relu_(conv1(features))), alpha=self.factor)
         return to_complex(self.last(self.middle(features) + first))
 
 

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mrnets.blocks.checks import one_of, whole
 from mrnets.blocks.complex import to_channels, to_complex
@@ -105,14 +106,29 @@ class _ConvGRU(nn.Module):
     def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         new: State = []
         *convs, last = self.convs
-        for n, (conv, reset, update, out) in enumerate(zip(convs, self.reset, self.update, self.out, strict=True)):
-            x = torch.relu(conv(x))
-            before = torch.zeros_like(x) if state is None else state[n]
-            both = torch.cat((x, before), dim=1)
-            candidate = torch.tanh(out(torch.cat((x, before * torch.sigmoid(reset(both))), dim=1)))
-            new.append(torch.lerp(before, candidate, torch.sigmoid(update(both))))
+        for n, (conv, *gates) in enumerate(zip(convs, self.reset, self.update, self.out, strict=True)):
+            new.append(_gated(torch.relu_(conv(x)), None if state is None else state[n], *gates))
             x = torch.relu(new[-1])
         return last(x), new
+
+
+def _gated(x: Tensor, before: Tensor | None, reset: nn.Conv2d, update: nn.Conv2d, out: nn.Conv2d) -> Tensor:
+    """The new state from (x, state before), both (batch, hidden, y, x); before None: zeros.
+
+    The gates' convolutions 1x1 are done in parts, so that nothing is concatenated, nor kept twice for the gradient.
+    """
+    width = x.shape[1]
+    weights = [gate.weight for gate in (reset, update, out)]
+    biases = torch.cat([gate.bias for gate in (reset, update, out) if gate.bias is not None])
+    parts = functional.conv2d(x, torch.cat([weight[:, :width] for weight in weights]), biases)
+    resets, updates, candidate = parts.chunk(3, dim=1)
+    if before is None:
+        return torch.tanh(candidate) * torch.sigmoid(updates)
+    more = functional.conv2d(before, torch.cat([weight[:, width:] for weight in weights[:2]]))
+    more_resets, more_updates = more.chunk(2, dim=1)
+    kept = before * torch.sigmoid(resets + more_resets)
+    candidate = torch.tanh(candidate + functional.conv2d(kept, weights[2][:, width:]))
+    return torch.lerp(before, candidate, torch.sigmoid(updates + more_updates))
 
 
 def _gate(hidden: int, bias: float = 0.0) -> nn.Conv2d:
