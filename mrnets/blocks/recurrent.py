@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mrnets.blocks.checks import one_of, whole
 from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.consistency import data_gradient
+from mrnets.blocks.taps import by_taps
 from mrnets.errors import InputError
 
 __all__ = ["ConvGRU", "IndRNN", "Rim", "State", "infer", "inferred", "replicating_conv"]
@@ -119,7 +120,7 @@ class Rim(nn.Module):
         for conv, unit, hidden in zip(self.convs, self.units, before, strict=True):
             x = unit(torch.relu_(conv(x)), hidden)
             new.append(x)
-        return self.last(x), new
+        return by_taps(self.last, x), new
 
 
 def infer(

@@ -14,6 +14,7 @@ from mrnets.blocks.checks import one_of, whole
 from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.consistency import Combination, cascaded, initial_image, measured
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.taps import by_taps
 from mrnets.contract import Estimate, Scan
 from mrnets.physics.fourier import ifftc
 
@@ -72,4 +73,4 @@ class _Stack(nn.Module):
         features = to_channels(x)
         for conv in hidden:
             features = functional.prelu(conv(features), slope)
-        return to_complex(last(features))
+        return to_complex(by_taps(last, features))

@@ -9,6 +9,7 @@ from mrnets.blocks.checks import whole
 from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.consistency import combined, initial_image, measured
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.taps import by_taps
 from mrnets.contract import Estimate, Scan
 
 __all__ = ["CRNN"]
@@ -70,6 +71,6 @@ class CRNN(nn.Module):
             features = to_channels(x.reshape(-1, 1, *x.shape[-2:]))
             for i, unit in enumerate(self.units):
                 features = states[i] = unit(features, states[i])
-            x = x + to_complex(self.last(features)).reshape(x.shape)
+            x = x + to_complex(by_taps(self.last, features)).reshape(x.shape)
             x = combined(x, start, sens, mask, self.dc_weight)
         return Estimate(image=x)

@@ -11,6 +11,7 @@ from mrnets.blocks.checks import number, one_of, whole
 from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.consistency import Start, first_image, initial_image, magnitude, measured, solved
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.taps import by_taps
 from mrnets.contract import Estimate, Scan
 
 __all__ = ["MoDL"]
@@ -92,7 +93,7 @@ class _ResNet(nn.Module):
         features = first = self.first(to_channels(x))
         for conv1, conv2 in zip(self.conv1, self.conv2, strict=True):
             features = torch.add(features, conv2(torch.relu_(conv1(features))), alpha=self.factor)
-        return to_complex(self.last(self.middle(features) + first))
+        return to_complex(by_taps(self.last, self.middle(features) + first))
 
 
 def _conv(i: int, o: int) -> nn.Conv2d:

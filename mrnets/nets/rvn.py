@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.consistency import Combination, Start, cascaded, first_image, initial_image, measured
 from mrnets.blocks.recurrent import State, replicating_conv
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.taps import by_taps
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
 from mrnets.physics.fourier import fftc, ifftc
@@ -107,9 +108,10 @@ class _ConvGRU(nn.Module):
         new: State = []
         *convs, last = self.convs
         for n, (conv, *gates) in enumerate(zip(convs, self.reset, self.update, self.out, strict=True)):
-            new.append(_gated(torch.relu_(conv(x)), None if state is None else state[n], *gates))
+            before = None if state is None else state[n]
+            new.append(_gated(torch.relu_(conv(x)), before, *cast("list[nn.Conv2d]", gates)))
             x = torch.relu(new[-1])
-        return last(x), new
+        return by_taps(last, x), new
 
 
 def _gated(x: Tensor, before: Tensor | None, reset: nn.Conv2d, update: nn.Conv2d, out: nn.Conv2d) -> Tensor:

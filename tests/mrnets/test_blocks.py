@@ -9,6 +9,7 @@ from torch.nn import functional
 from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.consistency import data_gradient, initial_image, normal, replace, solved, weighted
 from mrnets.blocks.sensitivity import SensitivityNet
+from mrnets.blocks.taps import by_taps
 from mrnets.blocks.unet import NormUnet, Unet, normalised
 from mrnets.contract import Scan
 from mrnets.errors import InputError
@@ -167,3 +168,17 @@ def test_modl_with_an_identity_denoiser_solves_the_regularised_least_squares() -
     rhs = (start + 0.2 * start).reshape(-1)
     exact = torch.linalg.solve(dense(example, torch.tensor(0.2), example.sens), rhs)
     assert torch.linalg.vector_norm(network(example).image.reshape(-1) - exact) < 1e-4 * torch.linalg.vector_norm(exact)
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
+@pytest.mark.parametrize(("kernel", "bias", "dilation"), [(3, True, 1), (5, False, 1), (1, True, 1), (3, True, 2)])
+def test_a_convolution_by_taps_is_that_convolution(padding_mode: str, kernel: int, bias: bool, dilation: int) -> None:
+    torch.manual_seed(0)
+    how = {"padding": dilation * (kernel // 2), "padding_mode": padding_mode, "dilation": dilation}
+    conv = torch.nn.Conv2d(4, 2, kernel, bias=bias, **how)
+    x = torch.randn(2, 4, 7, 6, requires_grad=True)
+    torch.testing.assert_close(by_taps(conv, x), conv(x))
+    inputs = (x, *conv.parameters())
+    weights = torch.randn(2, 2, 7, 6)
+    ours = torch.autograd.grad((by_taps(conv, x) * weights).sum(), inputs)
+    torch.testing.assert_close(ours, torch.autograd.grad((conv(x) * weights).sum(), inputs), rtol=1e-4, atol=1e-5)
