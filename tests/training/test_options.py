@@ -48,7 +48,7 @@ def test_command_line_goes_over_recipe_goes_over_defaults(tmp_path: Path) -> Non
         ("simulated.coils=[4]", "option simulated.coils must be"),
         ("steps.x=1", "steps has no parts"),
         ("steps", "expected key=value"),
-        ("precision=float16", "option precision must be"),
+        ("precision=float8", "option precision must be"),
         ("steps=[", "not YAML"),
     ],
 )

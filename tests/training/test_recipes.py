@@ -16,6 +16,7 @@ from gadgets.files import write_scan
 from gadgets.hosts.replay import replay
 from gadgets.simulate import Settings, make_scan
 from mrnets import store
+from mrnets.errors import InputError
 from tests.mrnets.examples import SMALL
 from tests.training import layouts, layouts_maps
 from training import loop
@@ -105,6 +106,35 @@ def test_a_recipe_ends_in_images_of_a_chain(recipe: str, name: str, tmp_path: Pa
         assert bool(np.isfinite(image.data).all())
 
 
+def test_maps_in_two_stages(tmp_path: Path, rng: np.random.Generator) -> None:
+    """A reconstruction network first; the quantitative one starts from its images, in training and in a chain."""
+    CASES["ahead"].write(tmp_path / "data", rng)
+    common = [f"data={tmp_path / 'data'}", "device=cpu", "precision=float32", "workers=0", "validation.examples=1"]
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    one = [
+        "network.name=varnet",
+        f"network.options={plain(SMALL['varnet'])}",
+        f"weights={first}",
+        f"folder={tmp_path / '1'}",
+        "epochs=1",
+    ]
+    loop.fit(read(RECIPES / "ahead.yaml", [*common, *one]))
+    options = {**SMALL["qvarnet"], "initial": "image"}
+    two = ["network.name=qvarnet", f"network.options={plain(options)}", f"weights={second}", f"folder={tmp_path / '2'}"]
+    with pytest.raises(InputError, match="initial='image' needs complex images"):
+        loop.fit(read(RECIPES / "ahead_maps.yaml", [*common, *two, "epochs=1"]))
+    loop.fit(read(RECIPES / "ahead_maps.yaml", [*common, *two, f"network.first={first}", "epochs=1"]))
+    assert store.header(second)["provenance"]["options"]["network"]["first"] == "first.safetensors"
+    with pytest.raises(InputError, match=r"second\.safetensors holds qvarnet, which makes no images"):
+        loop.fit(read(RECIPES / "ahead_maps.yaml", [*common, *two, f"network.first={second}", f"folder={tmp_path}"]))
+    scan = Settings(coils=4, matrix=32, echoes=4, acceleration=2, calibration=14, seed=3)
+    write_scan(tmp_path / "scan.h5", *make_scan(scan)[:2])
+    before = f'<gadget name="network"><property name="weights" value="{first}"/></gadget>'
+    chain = CHAIN.format(first=before, weights=second)
+    roles = {image.meta["GADGETRON_DataRole"] for image in images_of(tmp_path, chain)}
+    assert roles == {"Image", "R2*", "S0", "B0", "phase"}
+
+
 @pytest.mark.parametrize("recipe", sorted(CASES))
 def test_a_sound_data_set_has_no_problems_and_an_empty_one_has(
     recipe: str, tmp_path: Path, rng: np.random.Generator
@@ -135,15 +165,20 @@ def replayed(folder: Path, header: dict[str, Any], task: str) -> list[ismrmrd.Im
     first = (
         '<gadget name="network"><property name="network" value="cgsense"/></gadget>' if task == "segmentation" else ""
     )
-    chain = folder / "chain.xml"
-    chain.write_text(CHAIN.format(first=first, weights=folder / "weights.safetensors"), encoding="utf-8")
-    replay(folder / "scan.h5", folder / "images.h5", str(chain))
+    images = images_of(folder, CHAIN.format(first=first, weights=folder / "weights.safetensors"))
+    roles = {image.meta["GADGETRON_DataRole"] for image in images}
+    expected = {"quantitative": {"R2*", "S0", "B0", "phase"}, "reconstruction": {"Image"}}
+    assert roles == expected.get(task, {"Image", "Segmentation"})
+    return images
+
+
+def images_of(folder: Path, chain: str) -> list[ismrmrd.Image]:
+    """What a chain makes of `scan.h5`."""
+    (folder / "chain.xml").write_text(chain, encoding="utf-8")
+    replay(folder / "scan.h5", folder / "images.h5", str(folder / "chain.xml"))
     images = []
     with ismrmrd.Dataset(str(folder / "images.h5"), mode="r") as data:
         for group in data.list():
             if group.startswith("image"):
                 images += [data.read_image(group, n) for n in range(data.number_of_images(group))]
-    roles = {image.meta["GADGETRON_DataRole"] for image in images}
-    expected = {"quantitative": {"R2*", "S0", "B0", "phase"}, "reconstruction": {"Image"}}
-    assert roles == expected.get(task, {"Image", "Segmentation"})
     return images
