@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.frame import Frame
 from gadgets.lines import Item
+from gadgets.models import Model, device_of, model_of
 from gadgets.neighbours import with_neighbours
 from gadgets.stream import gadget
 from mrnets.contract import Estimate, Raw, Scan
 from mrnets.errors import InputError
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
     from mrnets.preparation import Preparation, Sensitivities
-    from mrnets.store import Trained
 
 __all__ = ["network"]
 
@@ -69,7 +64,7 @@ def network(
     """
     if batch < 1:
         raise InputError(f"network: batch must be at least 1, got {batch}")
-    model = _model(weights, network, options, _device(device))
+    model = model_of(weights, network, options, device_of(device))
     how = _How(batch, precision, fallback)
     if model.slices > 1:
         yield from with_neighbours(stream, header, lambda frames: _completed(frames, model, how))
@@ -79,34 +74,13 @@ def network(
 
 
 @dataclass(frozen=True)
-class _Model:
-    """A network ready to run."""
-
-    name: str
-    module: nn.Module
-    preparation: Preparation | None
-    """None for a network without weights: it takes what there is."""
-    device: torch.device
-    takes: Literal["kspace", "image", "both"] = "kspace"
-    contrasts: int | None = None
-    """Of the images that it takes; None: any number."""
-    units: Mapping[str, str] = field(default_factory=dict)
-    labels: tuple[str, ...] = ()
-
-    @property
-    def slices(self) -> int:
-        """Neighbouring slices that it takes together."""
-        return 1 if self.preparation is None or self.takes != "image" else self.preparation.slices
-
-
-@dataclass(frozen=True)
 class _How:
     batch: int
     precision: Precision
     fallback: Fallback
 
 
-def _completed(frames: list[Frame], model: _Model, how: _How) -> list[Frame]:
+def _completed(frames: list[Frame], model: Model, how: _How) -> list[Frame]:
     """Frames with their estimate: one, or several slices that lie side by side."""
     for frame in frames:
         _check(frame, model)
@@ -129,7 +103,7 @@ def _completed(frames: list[Frame], model: _Model, how: _How) -> list[Frame]:
     return [_with(frame, estimate, model, (*_notes(frame, model), *notes)) for frame, estimate in both]
 
 
-def _check(frame: Frame, model: _Model) -> None:
+def _check(frame: Frame, model: Model) -> None:
     """Raises InputError where the network takes images and `frame` has none, or not as many as it takes."""
     if model.takes == "kspace":
         return
@@ -154,12 +128,12 @@ def _fallen_back(frame: Frame, failure: str, fallback: str) -> Frame:
     frame = replace(frame, fallback=True, notes=(*frame.notes, note))
     if kept:
         return frame
-    simple = _model(None, fallback, "", _device("cpu"))
+    simple = model_of(None, fallback, "", device_of("cpu"))
     estimate, notes = _estimate(frame, simple, _How(1, "float32", "none"))
     return _with(frame, estimate, simple, notes)
 
 
-def _with(frame: Frame, estimate: Estimate, model: _Model, notes: tuple[str, ...]) -> Frame:
+def _with(frame: Frame, estimate: Estimate, model: Model, notes: tuple[str, ...]) -> Frame:
     """What `model` has estimated, beside what earlier networks have and it has not."""
     before = frame.estimate or Estimate()
     made = [*estimate.maps, *(["Image"] if estimate.image is not None else [])]
@@ -181,14 +155,14 @@ def _with(frame: Frame, estimate: Estimate, model: _Model, notes: tuple[str, ...
     )
 
 
-def _notes(frame: Frame, model: _Model) -> tuple[str, ...]:
+def _notes(frame: Frame, model: Model) -> tuple[str, ...]:
     wants_noise = model.takes != "image" and model.preparation is not None and model.preparation.whiten == "covariance"
     if wants_noise and not frame.raw.whitened and frame.raw.noise is None:
         return (f"{model.name} was trained on prewhitened data, but the scan has no noise measurement",)
     return ()
 
 
-def _estimate(frame: Frame, model: _Model, how: _How) -> tuple[Estimate, tuple[str, ...]]:
+def _estimate(frame: Frame, model: Model, how: _How) -> tuple[Estimate, tuple[str, ...]]:
     """In the units of the raw data, and notes. Raises ArithmeticError for values that are not finite."""
     import torch
 
@@ -214,7 +188,7 @@ def _estimate(frame: Frame, model: _Model, how: _How) -> tuple[Estimate, tuple[s
         return _finite(_joined(parts)), notes
 
 
-def _segmented(frames: list[Frame], model: _Model, how: _How) -> list[Estimate]:
+def _segmented(frames: list[Frame], model: Model, how: _How) -> list[Estimate]:
     """Logits (batch, class, y, x) of frames that lie side by side. Raises ArithmeticError as `_estimate` does."""
     import torch
 
@@ -243,12 +217,12 @@ def _segmented(frames: list[Frame], model: _Model, how: _How) -> list[Estimate]:
     return [Estimate(logits=part) for part in logits.split([len(image) for image in images])]
 
 
-def _alone(frames: list[Frame], model: _Model) -> tuple[str, ...]:
+def _alone(frames: list[Frame], model: Model) -> tuple[str, ...]:
     there = sum(len(frame.raw.kspace) for frame in frames)
     return () if there >= model.slices else (f"{model.name} takes {model.slices} neighbouring slices; {there} came",)
 
 
-def _run(model: _Model, scan: Scan, how: _How) -> Estimate:
+def _run(model: Model, scan: Scan, how: _How) -> Estimate:
     import torch
 
     with torch.autocast(model.device.type, getattr(torch, how.precision), enabled=how.precision != "float32"):
@@ -297,105 +271,3 @@ def _joined(parts: list[Estimate]) -> Estimate:
         maps={name: cat([part.maps[name] for part in parts]) for name in parts[0].maps},
         logits=cat([part.logits for part in parts]),
     )
-
-
-_models: dict[tuple[Any, ...], _Model] = {}
-"""Networks of this process, so that a resident server loads each but once. Read and written under `_loading`."""
-_loading = threading.Lock()
-
-
-def _model(weights: str | None, name: str | None, options: str, device: torch.device) -> _Model:
-    """The network, loaded or made at most once for each process. Raises InputError."""
-    if (weights is None) == (name is None):
-        raise InputError("network: give either weights (a file, or a name that ships) or network (one without weights)")
-    if weights is not None and options:
-        raise InputError("network: options go with network; a weights file has its own")
-    key = (weights, _stamp(weights), name, options, str(device))
-    with _loading:
-        if key not in _models:
-            _models[key] = _loaded(weights, device) if weights is not None else _made(str(name), options, device)
-        return _models[key]
-
-
-def _stamp(weights: str | None) -> tuple[int, int] | None:
-    """What changes when a weights file is replaced; None for those that ship."""
-    path = Path(weights or "")
-    if weights is None or not path.is_file():
-        return None
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size
-
-
-def _loaded(weights: str, device: torch.device) -> _Model:
-    from mrnets import store
-    from mrnets.preparation import Preparation
-
-    trained = store.load(weights, device)
-    labels = tuple(str(label) for label in trained.metadata["labels"])
-    classes = trained.options.get("classes", len(labels))
-    if labels and len(labels) != classes:
-        raise InputError(f"network: {weights} names {len(labels)} classes, and its network has {classes}")
-    return _Model(
-        name=Path(weights).stem,
-        module=trained.network,
-        preparation=Preparation.from_json(trained.preparation),
-        device=device,
-        takes=_takes(trained),
-        contrasts=trained.options.get("contrasts"),
-        units={str(name): str(unit) for name, unit in trained.metadata["units"].items()},
-        labels=labels,
-    )
-
-
-def _takes(trained: Trained) -> Literal["kspace", "image", "both"]:
-    from mrnets import store
-
-    if store.describe(trained.name).task == "segmentation":
-        return "image"
-    return "both" if trained.options.get("initial") == "image" else "kspace"
-
-
-def _made(name: str, options: str, device: torch.device) -> _Model:
-    from mrnets import store
-
-    module = store.create(name, **_parsed(options)).to(device).eval()
-    if next(module.parameters(), None) is not None:
-        raise InputError(f"network: {name} has to be trained: give weights; network is for those without")
-    return _Model(name, module, None, device)
-
-
-def _parsed(options: str) -> dict[str, Any]:
-    """ "iterations=20, regularisation=0.01" as {"iterations": 20, "regularisation": 0.01}."""
-    parsed: dict[str, Any] = {}
-    for part in filter(None, (piece.strip() for piece in options.split(","))):
-        name, equals, text = (piece.strip() for piece in part.partition("="))
-        if not (name and equals and text):
-            raise InputError(f"network: options must be like iterations=20, regularisation=0.01; got {part!r}")
-        parsed[name] = _number(text)
-    return parsed
-
-
-def _number(text: str) -> Any:
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _device(name: str) -> torch.device:
-    """Raises InputError for a device that cannot be had."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"network: no such device: {name!r}; use auto, cpu, cuda, cuda:1 and so on") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"network: device is {name}, but torch finds {torch.cuda.device_count()} CUDA devices")
-    return device

@@ -392,9 +392,12 @@ def _start(settings: Settings) -> str:
 
 def _preparation(settings: Settings, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """What the settings say of the data. Where ATOMMIC subtracts a real number from complex data, which is a spike in
-    k-space, we only divide; its patch of noise and its ESPIRiT are left to ours, which find what they need."""
+    k-space, we only divide; its patch of noise and its ESPIRiT are left to ours, which find what they need. Each class
+    of a segmentation is decided by itself."""
     coils, squares = options.get("coils"), _start(settings) == "RSS"
     values: dict[str, Any] = {
+        "slices": 3 if name == "unet3d" else 1,
+        "classes": "overlapping" if "classes" in options else "exclusive",
         "whiten": "periphery" if _found(settings, "apply_prewhitening") else "none",
         "combination": "rss" if squares else "sense",
         "sens": "none" if store.describe(name).task == "segmentation" or (name == "unet" and squares) else "espirit",

@@ -6,7 +6,6 @@ Batch n of a run is the same in every process and on every machine. `prepare` is
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,8 @@ import numpy as np
 import torch
 
 from mrnets import store
-from mrnets.contract import Estimate, Raw, Scan
+from mrnets.contract import Raw
+from mrnets.errors import InputError
 from mrnets.physics.arrays import Array
 from mrnets.physics.coils import reduce
 from mrnets.physics.fourier import fftc, ifftc
@@ -25,7 +25,7 @@ from mrnets.prepare import Prepared, combine, prepare, prepare_image, restore
 from training.augment import augmented
 from training.data import Example, Part, Sample, Source
 from training.options import Options
-from training.undersample import masked
+from training.undersample import generator, masked
 
 __all__ = ["Batches", "examples", "first_stage", "prepared", "to_device"]
 
@@ -66,13 +66,12 @@ class Batches(torch.utils.data.Dataset[Sample]):
             sample = augmented(sample, self.options.augmentation, self._rng(positions[0], 1))
             rngs = [self._rng(p, 2) for p in positions]
         else:
-            volumes = sample.volumes or tuple(map(str, positions))
-            rngs = [self._rng(zlib.crc32(volume.encode()), 2) for volume in volumes]
+            rngs = [self._rng(volume, 2) for volume in sample.volumes or tuple(map(str, positions))]
         fits = store.describe(self.options.network.name).task == "quantitative"
         return _finished(masked(sample, self.options.masks, rngs), self.options.preparation, noise_free, first, fits)
 
-    def _rng(self, *key: int) -> np.random.Generator:
-        return np.random.default_rng([self.options.seed, _STREAMS[self.part], *key])
+    def _rng(self, *place: int | str) -> np.random.Generator:
+        return generator(self.options.seed, _STREAMS[self.part], *place)
 
     def _number(self, position: int) -> int:
         """Training goes through the data in an order of its own in each epoch; else evenly spaced."""
@@ -199,13 +198,19 @@ def prepared(
     return dataclasses.replace(ready, scan=dataclasses.replace(ready.scan, image=started)), target / scale, explained
 
 
-def first_stage(network: Callable[[Scan], Estimate], preparation: Preparation) -> First:
-    """`First` of a trained reconstruction network and the preparation of its weights file."""
+def first_stage(options: Options, device: torch.device | str) -> First | None:
+    """`First` of the reconstruction network that `network.first` names. Raises InputError where that is another one."""
+    if options.network.first is None:
+        return None
+    trained = store.load(options.network.first, device)
+    if store.describe(trained.name).task != "reconstruction":
+        raise InputError(f"option network.first: {options.network.first} holds {trained.name}, which makes no images")
+    preparation = Preparation.from_json(trained.preparation)
 
     @torch.no_grad()
     def images(raw: Raw) -> Array:
         own = prepare(raw, preparation)
-        image = restore(network(own.scan), own).image
+        image = restore(trained.network(own.scan), own).image
         assert image is not None
         return image
 

@@ -98,7 +98,11 @@ def evaluate(
     """
     contenders = _contenders([weights] if isinstance(weights, str) else list(weights), options, part)
     source = contenders[0].batches.source
-    first, labels, count = _first(options), source.labels, options.validation.examples or len(source)
+    first, labels, count = (
+        first_stage(options, options.device),
+        source.labels,
+        options.validation.examples or len(source),
+    )
     rows: Rows = {}
     slices: list[str] = []
     volumes = Volumes(labels)
@@ -128,7 +132,8 @@ def _contenders(weights: Sequence[str], options: Options, part: Part) -> list[Co
     contenders = []
     for path, trained in zip(weights, loaded, strict=True):
         preparation = Preparation.from_json(trained.preparation)
-        own = dataclasses.replace(options, preparation=preparation)
+        network = dataclasses.replace(options.network, name=trained.name, options=trained.options)
+        own = dataclasses.replace(options, network=network, preparation=preparation)
         source = opened(own, part)
         known = tuple(trained.metadata["labels"])
         if known and known != tuple(source.labels):
@@ -138,13 +143,6 @@ def _contenders(weights: Sequence[str], options: Options, part: Part) -> list[Co
     if len({c.label for c in contenders}) < len(contenders):
         raise InputError(f"weights side by side need names of their own: {', '.join(weights)}")
     return contenders
-
-
-def _first(options: Options) -> First | None:
-    if options.network.first is None:
-        return None
-    trained = store.load(options.network.first, options.device)
-    return first_stage(trained.network, Preparation.from_json(trained.preparation))
 
 
 def _examples(

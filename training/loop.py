@@ -11,7 +11,7 @@ import os
 import pickle
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mrnets import store
 from mrnets.errors import InputError
 from mrnets.physics.relaxation import MAPS
-from mrnets.preparation import Preparation
 from training import panel
 from training.batches import Batches, First, examples, first_stage
 from training.data import Example, Source
@@ -78,32 +77,25 @@ def _fit(options: Options, team: Team, stop_at: int | None) -> Path:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    source = opened(options, "train")
-    options = fitted(options, source)
-    source = opened(options, "train")
-    steps = _steps(options, source, team)
+    options, source = fitted(options)
+    steps, settings = _steps(options, source, team), options.optimiser
     if team.leads:
         (folder / "options.json").write_text(json.dumps(dataclasses.asdict(options), indent=1), encoding="utf-8")
 
     run = built(options, team.device)
     _resume(folder, options, run)
-    first = _first(options, team.device)
+    first = first_stage(options, team.device)
     checked = list(_validation(options, team.device, first)) if team.leads else []
     log = Log(folder, options.log, run.step) if team.leads else None
     shared = team.share(run.network, some_frozen=bool(options.stages))
     forward = torch.compile(shared) if options.compile else shared
-    settings = options.optimiser
     batches = Batches(source, options, "train", options.batch, team.rank, team.world)
     order = range(run.step * settings.accumulate, steps * settings.accumulate)
     feed = examples(batches, order, options.workers, team.device, first)
-    autocast = torch.autocast(team.device.type, _dtype(options), enabled=options.precision != "float32")
     began, waited, start = time.monotonic(), 0.0, run.step
+    result: dict[str, float] | None = None
 
-    while run.step < steps:
-        if run.step == stop_at:
-            if log is not None:
-                log.close()
-            return folder
+    while run.step < steps and run.step != stop_at:
         terms = _staged(run, options)
         for group in run.optimiser.param_groups:
             group["lr"] = settings.learning_rate * _schedule(run.step, steps, options)
@@ -115,14 +107,8 @@ def _fit(options: Options, team: Team, stop_at: int | None) -> Path:
             batch = next(feed)
             waited += time.monotonic() - asked
             _seed(options.seed, run.step * settings.accumulate + part, team.rank)
-            alone = contextlib.nullcontext() if part == settings.accumulate - 1 else _unshared(shared)
-            with alone:
-                with autocast:
-                    estimate = forward(batch.scan)
-                value = loss(estimate, batch, terms, source.labels) / settings.accumulate
-                _check_loss(value, run, batch, folder)
-                run.scaler.scale(value).backward()
-            total += value.item()
+            with _alone(shared, last=part == settings.accumulate - 1):
+                total += _backward(run, forward, batch, terms, source.labels, options)
         _update(run, settings.clip)
         run.step += 1
         run.losses.append(total)
@@ -133,20 +119,19 @@ def _fit(options: Options, team: Team, stop_at: int | None) -> Path:
         stop = False
         if run.step % options.validation.every == 0 or run.step == steps:
             if log is not None:
-                stop = _validated(run, checked, options, source, log, folder)
+                result = _validated(run, checked, options, source, log)
+                stop = bool(options.early.patience) and run.since >= options.early.patience
+            run.losses = []
             stop = team.agreed(stop)
         if team.leads and (run.step % options.save_every == 0 or run.step == steps or stop):
             _save(folder, options, run)
         if stop:
             break
 
-    if team.leads:
-        if options.early.patience and (folder / "best.pt").exists():
-            run.average.load_state_dict(torch.load(folder / "best.pt", map_location=team.device, weights_only=True))
-        result = validate(run.average.module, checked, options.loss, source.labels)
-        _write_weights(options, run.average.module, result, source)
-        assert log is not None
+    if log is not None:
         log.close()
+        if run.step != stop_at:
+            _write_weights(options, run, checked, result, source)
     team.wait()
     return Path(options.weights)
 
@@ -188,15 +173,6 @@ def _steps(options: Options, source: Source, team: Team) -> int:
     return max(round(options.epochs * len(source) / seen), 1)
 
 
-def _first(options: Options, device: torch.device) -> First | None:
-    if options.network.first is None:
-        return None
-    trained = store.load(options.network.first, device)
-    if store.describe(trained.name).task != "reconstruction":
-        raise InputError(f"option network.first: {options.network.first} holds {trained.name}, which makes no images")
-    return first_stage(trained.network, Preparation.from_json(trained.preparation))
-
-
 def _validation(options: Options, device: torch.device, first: First | None) -> Iterable[Example]:
     source = opened(options, "validation")
     count = options.validation.examples or len(source)
@@ -216,28 +192,33 @@ def _staged(run: Run, options: Options) -> Loss:
     return terms
 
 
-def _dtype(options: Options) -> torch.dtype:
-    return torch.float16 if options.precision == "float16" else torch.bfloat16
-
-
 def _seed(seed: int, batch: int, rank: int) -> None:
     """Dropout draws the same in a run that was killed and in one that was not."""
     torch.manual_seed(int(np.random.SeedSequence([seed, batch, rank]).generate_state(1, np.uint64)[0] >> 1))
 
 
-@contextlib.contextmanager
-def _unshared(network: nn.Module) -> Iterator[None]:
+def _alone(network: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[None]:
     """Gradients stay in this process, until the last part of a step."""
-    with network.no_sync() if isinstance(network, nn.parallel.DistributedDataParallel) else contextlib.nullcontext():
-        yield
+    if isinstance(network, nn.parallel.DistributedDataParallel) and not last:
+        return network.no_sync()
+    return contextlib.nullcontext()
 
 
-def _check_loss(value: torch.Tensor, run: Run, batch: Example, folder: Path) -> None:
+def _backward(
+    run: Run, forward: Callable[..., Any], batch: Example, terms: Loss, labels: tuple[str, ...], options: Options
+) -> float:
+    """Add the gradient of a part of a step; its share of the loss. Raises InputError where that is not finite."""
+    half = torch.float16 if options.precision == "float16" else torch.bfloat16
+    with torch.autocast(batch.weight.device.type, half, enabled=options.precision != "float32"):
+        estimate = forward(batch.scan)
+    value = loss(estimate, batch, terms, labels) / options.optimiser.accumulate
     if not bool(torch.isfinite(value)):
         raise InputError(
             f"the loss of step {run.step} is {value.item()}, of {', '.join(batch.names)}; "
-            f"the last checkpoint before it stays in {folder}"
+            f"the last checkpoint before it stays in {options.folder}"
         )
+    run.scaler.scale(value).backward()
+    return value.item()
 
 
 def _update(run: Run, clip: float) -> None:
@@ -262,27 +243,26 @@ def _schedule(step: int, steps: int, options: Options) -> float:
     return math.sqrt(max(warm_up, 1) / (step + 1)) if kind == "inverse_sqrt" else 1.0
 
 
-def _validated(run: Run, checked: Sequence[Example], options: Options, source: Source, log: Log, folder: Path) -> bool:
-    """Log a validation; whether the run is to stop early."""
+def _validated(run: Run, checked: Sequence[Example], options: Options, source: Source, log: Log) -> dict[str, float]:
+    """Scores of the averaged weights, logged; and whether they are the best so far, where it matters."""
+    folder = Path(options.folder)
     result = validate(run.average.module, checked, options.loss, source.labels)
-    trained, run.losses = float(np.mean(run.losses)), []
+    trained = float(np.mean(run.losses))
     log.row({"step": run.step, "train loss": trained, **{name: round(v, 6) for name, v in result.items()}})
     with torch.no_grad():
         pictures = [panel.picture(run.average.module(one.scan), one, source.labels) for one in checked[:8]]
     panel.write(folder / f"step{run.step:06d}.png", pictures)
     log.pictures(run.step, pictures)
-    if not options.early.patience:
-        return False
-    metric = options.early.metric
-    if metric not in result:
-        raise InputError(f"option early.metric: no {metric!r} among {', '.join(result)}")
-    value = -result[metric] if metric.startswith(HIGHER) else result[metric]
-    if value < run.best:
-        run.best, run.since = value, 0
-        _write(run.average.state_dict(), folder / "best.pt")
-    else:
+    if options.early.patience:
+        metric = options.early.metric
+        if metric not in result:
+            raise InputError(f"option early.metric: no {metric!r} among {', '.join(result)}")
+        value = -result[metric] if metric.startswith(HIGHER) else result[metric]
         run.since += 1
-    return run.since >= options.early.patience
+        if value < run.best:
+            run.best, run.since = value, 0
+            _write(run.average.state_dict(), folder / "best.pt")
+    return result
 
 
 def _save(folder: Path, options: Options, run: Run) -> None:
@@ -362,8 +342,17 @@ def _named(network: Network) -> Network:
     return dataclasses.replace(network, start=start, first=first)
 
 
-def _write_weights(options: Options, network: nn.Module, result: dict[str, float], source: Source) -> None:
-    """The weights file: averaged weights, how to prepare their input, and where they come from."""
+def _write_weights(
+    options: Options, run: Run, checked: Sequence[Example], result: dict[str, float] | None, source: Source
+) -> None:
+    """The weights file: averaged weights, how to prepare their input, and where they come from. `result`: of the last
+    validation; None: there was none since the run was resumed."""
+    best = Path(options.folder) / "best.pt"
+    if options.early.patience and best.exists():
+        device = next(run.average.parameters()).device
+        run.average.load_state_dict(torch.load(best, map_location=device, weights_only=True))
+        result = None
+    result = result or validate(run.average.module, checked, options.loss, source.labels)
     path = Path(options.weights)
     path.parent.mkdir(parents=True, exist_ok=True)
     provenance = {
@@ -379,7 +368,7 @@ def _write_weights(options: Options, network: nn.Module, result: dict[str, float
     task = store.describe(options.network.name).task
     store.save(
         path,
-        network,
+        run.average.module,
         name=options.network.name,
         options=options.network.options,
         preparation=options.preparation.to_json(),

@@ -34,9 +34,8 @@ def problems(options: Options) -> Iterator[str]:
         return
     for part in PARTS[:2]:
         try:
-            source = opened(options, part)
-            batches = Batches(source, dataclasses.replace(fitted(options, source)), part, 1)
-            next(examples(batches, range(1), 0, "cpu"))
+            bound, source = fitted(options, part)
+            next(examples(Batches(source, bound, part, 1), range(1), 0, "cpu"))
         except InputError as error:
             yield f"{part}: {error}"
 
@@ -47,9 +46,7 @@ def described(options: Options) -> str:
 
     from training.loop import built
 
-    source = opened(options, "train")
-    options = fitted(options, source)
-    source = opened(options, "train")
+    options, source = fitted(options)
     device = torch.device(options.device)
     run = built(options, device)
     before = _memory(device)

@@ -35,15 +35,15 @@ def opened(options: Options, part: Part) -> Source:
     return source
 
 
-def fitted(options: Options, source: Source | None = None) -> Options:
+def fitted(options: Options, part: Part = "train") -> tuple[Options, Source]:
     """`options` with the network's numbers of coils, contrasts, classes and slices as the data and the preparation have
-    them. Raises InputError where the recipe says otherwise, or the network's task is none of the data's."""
+    them, and the part of the data set. Raises InputError where the recipe says otherwise, or the network's task is none
+    of the data's."""
     name = options.network.name
     bound = store.bind(name, **options.network.options)
-    if name == "unet3d" and options.preparation.slices == 1:
+    if name == "unet3d" and options.preparation.slices == 1:  # no plane has neighbours to convolve with
         options = dataclasses.replace(options, preparation=dataclasses.replace(options.preparation, slices=3))
-        source = None
-    source = source or opened(options, "train")
+    source = opened(options, part)
     sample = source.take([0], np.random.default_rng(options.seed))
     _check_task(store.describe(name).task, sample, options)
     preparation, wanted = options.preparation, {}
@@ -65,7 +65,7 @@ def fitted(options: Options, source: Source | None = None) -> Options:
                 f"option network.options.{key} is {options.network.options[key]}, but the data have {value}"
             )
     network = dataclasses.replace(options.network, options={**options.network.options, **filled})
-    return dataclasses.replace(options, network=network, preparation=preparation)
+    return dataclasses.replace(options, network=network, preparation=preparation), source
 
 
 def _check_task(task: str, sample: Sample, options: Options) -> None:

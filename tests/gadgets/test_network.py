@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-import gadgets.network as module
+import gadgets.models as module
 from gadgets.coils import coils
 from gadgets.compress import compress
 from gadgets.images import images

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-import gadgets.network as module
+import gadgets.models as module
+import gadgets.network as gadget_module
 from gadgets.coils import coils
 from gadgets.files import write_scan
 from gadgets.hosts.replay import replay
@@ -316,7 +317,7 @@ class TestJoint:
 def test_a_volume_is_prepared_in_blocks(tmp_path, monkeypatch):
     path = save(tmp_path / "v.safetensors", "varnet", coils=4)
     (whole,) = network([volume()], header(), weights=path, batch=4)
-    monkeypatch.setattr(module, "PREPARED_AT_ONCE", 5)  # blocks of 8
+    monkeypatch.setattr(gadget_module, "PREPARED_AT_ONCE", 5)  # blocks of 8
     (blocks,) = network([volume()], header(), weights=path, batch=4)
     torch.testing.assert_close(blocks.estimate.image, whole.estimate.image, rtol=1e-3, atol=1e-4)
 

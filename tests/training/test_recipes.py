@@ -47,7 +47,7 @@ CASES = {
     "skmtea_segmentation": Case(layouts_maps.write_skmtea_segmentation, "segmentation"),
     "skmtea_joint": Case(layouts_maps.write_skmtea_joint, "joint"),
 }
-SIMULATED = {"compare", "demo", "lesions", "simulated_joint", "simulated_maps"}
+SIMULATED = {"compare", "demo", "lesions", "simulated_joint", "simulated_maps", "tissue"}
 """Recipes of our own, which need no data set in a published layout."""
 NETWORKS = {
     task: [n for n in store.names() if store.describe(n).task == task and n not in ("cgsense", "zerofilled")]
