@@ -88,7 +88,8 @@ def _fit(options: Options, team: Team, stop_at: int | None) -> Path:
     checked = list(_validation(options, team.device, first)) if team.leads else []
     log = Log(folder, options.log, run.step) if team.leads else None
     shared = team.share(run.network, some_frozen=bool(options.stages))
-    forward = torch.compile(shared) if options.compile else shared
+    # for each shape anew: complex numbers of unknown size are beyond torch's compiler
+    forward = torch.compile(shared, dynamic=False) if options.compile else shared
     batches = Batches(source, options, "train", options.batch, team.rank, team.world)
     order = range(run.step * settings.accumulate, steps * settings.accumulate)
     feed = examples(batches, order, options.workers, team.device, first)

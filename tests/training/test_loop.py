@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,17 @@ def test_schedules(options: Options, schedule: Any) -> None:
 def test_mixed_precision(options: Options, precision: Any) -> None:
     loop.fit(dataclasses.replace(options, precision=precision))
     assert all(bool(torch.isfinite(value).all()) for value in weights(options.weights).values())
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same(options: Options) -> None:
+    compiled = elsewhere(dataclasses.replace(options, compile=True), "compiled")
+    loop.fit(options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's compiler, about itself
+        loop.fit(compiled)
+    one, other = weights(options.weights), weights(compiled.weights)
+    assert all(torch.allclose(one[name], other[name], atol=1e-3) for name in one)
 
 
 def test_epochs_are_passes_over_the_data(options: Options) -> None:
