@@ -1,4 +1,4 @@
-"""`python -m training`: check a data set, fit networks to a recipe, evaluate and compare weights."""
+"""`python -m training`: check a data set, fit networks to a recipe, evaluate and compare weights, label tissue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ _RECIPES = Path(__file__).parent / "recipes"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0; 1 and one sentence on stderr if it failed; 130 after ctrl-C (start again to go on)."""
-    chosen = _parser().parse_args(arguments)
+    parser = _parser()
+    chosen, later = parser.parse_known_args(arguments)
+    if any("=" not in word or word.startswith("-") for word in later) or (later and "overrides" not in chosen):
+        parser.error(f"unrecognized arguments: {' '.join(later)}")
+    if later:  # argparse takes no more of them after an option such as --recipe or -o
+        chosen.overrides += later
     logging.basicConfig(format=f"training {chosen.command}: %(message)s")
     try:
         return int(chosen.run(chosen) or 0)
@@ -51,6 +56,14 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="train several networks alike, and evaluate them side by side")
     compare.add_argument("networks", help="names with commas between them, or all: every one of the recipe's task")
     compare.set_defaults(run=_compare)
+    tissue = commands.add_parser("tissue", help="label CSF, grey and white matter in heads, for the recipe tissue")
+    tissue.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="a folder for each head: T1*, T2*, FLAIR*, GOLD_STANDARD* (NIfTI)"
+    )
+    tissue.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DATA", help="for the data set, ICBM152 and pictures in it"
+    )
+    tissue.set_defaults(run=_tissue)
     for command in (check, fit, evaluate, compare):
         if command is not check:
             command.add_argument("recipe", metavar="RECIPE", help=_recipe_help())
@@ -112,6 +125,12 @@ def _compare(chosen: argparse.Namespace) -> None:
 
     options = read(_recipe(chosen.recipe), chosen.overrides)
     compare(chosen.networks.split(","), options)
+
+
+def _tissue(chosen: argparse.Namespace) -> None:
+    from training.tissue import prepare
+
+    prepare(chosen.folder, chosen.output)
 
 
 if __name__ == "__main__":

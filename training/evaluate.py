@@ -53,18 +53,20 @@ class Contender:
 
 @dataclass
 class Volumes:
-    """Masks of the volume that is being gone through, of each method, and the scores of those that are done."""
+    """Masks of the volume that is being gone through, of each method, and the scores of those that are done. Slices of
+    another size, as across another axis, are a volume of their own."""
 
     labels: tuple[str, ...]
-    current: str = ""
+    current: tuple[str, tuple[int, ...]] | None = None
     masks: dict[str, list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]] = field(default_factory=dict)
     rows: Rows = field(default_factory=dict)
 
     def add(self, volume: str, method: str, estimate: Estimate, example: Example) -> None:
-        if volume != self.current:
-            self.close()
-            self.current = volume
         if estimate.logits is not None and example.labels is not None:
+            place = (volume, tuple(example.labels.shape[-2:]))
+            if place != self.current:
+                self.close()
+                self.current = place
             pair = (to_numpy(decided(estimate.logits, self.labels))[0], to_numpy(example.labels)[0])
             mask, target = (m if m.ndim == 3 else m[:, m.shape[1] // 2] for m in pair)
             self.masks.setdefault(method, []).append((mask, target))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 import logging
 import pickle
 import sys
@@ -250,6 +252,9 @@ def test_every_reader_reads_and_checks():
     for name in data.names():
         assert callable(bind(name, "read", {}))
         assert callable(bind(name, "check", {}))
+        module = importlib.import_module(f"training.readers.{name}")
+        read, check = (set(inspect.signature(f).parameters) for f in (module.read, module.check))
+        assert read - check <= {"part", "settings"}, name  # a recipe's options must do for both
 
 
 def test_a_part_that_is_not_wanted_stays_empty():

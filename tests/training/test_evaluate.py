@@ -137,6 +137,16 @@ def test_scores_of_volumes_are_not_means_of_slices() -> None:
     assert volumes.rows["net"]["lesion_f1"] == [1, 1]
 
 
+def test_slices_across_another_axis_are_a_volume_of_their_own() -> None:
+    volumes = evaluate.Volumes(("lesion",))
+    for shape in ((8, 8), (8, 8), (8, 6)):
+        target = torch.ones(1, 1, *shape, dtype=torch.bool)
+        example = Example(scan=Scan(), names=("",), labels=target, weight=torch.ones(1))
+        volumes.add("a", "net", Estimate(logits=target.float() - 0.5), example)
+    volumes.close()
+    assert volumes.rows["net"]["dice"] == [1, 1]
+
+
 def joint(rng: np.random.Generator) -> tuple[Estimate, Example]:
     """Everything that there can be, of one slice."""
     sens = torch.ones(1, 1, 2, 20, 18, dtype=torch.complex64) / 2**0.5

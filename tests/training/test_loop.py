@@ -265,6 +265,13 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "no folder" in capsys.readouterr().err
     assert main(["check", str(tmp_path / "none"), "--recipe", str(path)]) == 1
     assert "no such folder" in capsys.readouterr().out
+    words = ["check", str(tmp_path / "none"), "--recipe", str(path)]
+    assert main([*words, "network.options.chanels=3"]) == 1  # overrides may stand behind an option
+    assert "unknown option of network varnet: 'chanels'" in capsys.readouterr().err
+    for wrong in ("chanels", "--steps=3"):
+        with pytest.raises(SystemExit):
+            main([*words, wrong])
+        assert f"unrecognized arguments: {wrong}" in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_what_would_be_done(options: Options, tmp_path: Path, capsys: Any) -> None:

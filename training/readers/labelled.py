@@ -35,6 +35,8 @@ Axis = Literal["z", "y", "x"]
 AXES: tuple[Axis, ...] = ("z", "y", "x")
 LESION: dict[str, Any] = {"lesion": [1]}
 _ENDINGS = (".nii", ".nii.gz")
+_MARGIN = 2.5
+"""Largest factor of the field of view that fits what is in a slice."""
 
 
 def read(
@@ -94,11 +96,19 @@ def check(
     label_map: str = "*seg*",
     classes: dict[str, Any] = LESION,
     axes: tuple[Axis, ...] = ("z",),
+    least: float = 0.02,
+    empty: float = 1.0,
+    drawn: bool = False,
+    scans: bool = False,
+    scalp: float = 0.0,
+    companion: str = "",
     slices: int = 1,
 ) -> Iterator[str]:
     """A sentence for each subject whose files are missing, too many or of different grids, and for a few slices that
-    cannot be read or have values of no class."""
-    layout = Layout(contrasts, label_map, _classes(classes), axes, slices)
+    cannot be read or have values of no class. Options are those of `read`; which slices it keeps and how it draws them
+    is nothing to check."""
+    mixed = (companion,) if drawn and companion else ()
+    layout = Layout((*contrasts, *mixed), label_map, _classes(classes), axes, slices)
     folders = _folders(folder)
     yield from split_problems(folders, split)
     good = []
@@ -173,6 +183,8 @@ class Drawn:
         image, labels = sample.image[0], sample.labels[0]
         stack = image.shape[1:-2]  # neighbouring slices, if any
         view = draw_view(image.flatten(0, -3)[math.prod(stack) // 2], self._spacing(number), rng)
+        if self.vary and rng.random() < 0.5:  # the outer slices of a scan have wide margins
+            view[:, :2] *= rng.uniform(1, _MARGIN)
         image = seen(image.flatten(0, -3), view, fine or shape)
         if self.mixed:
             *contrasts, companion = image.unflatten(0, (-1, math.prod(stack)))
