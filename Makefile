@@ -17,7 +17,7 @@ test: $(VENV)/.installed
 	$(VENV)/bin/mypy
 	$(TEST) -m "not slow and not gpu"
 
-slow: $(VENV)/.installed
+slow: $(VENV)/.installed $(VENV)/.wandb
 	$(TEST) -m "slow and not gpu"
 
 bench: $(VENV)/.installed
@@ -27,6 +27,11 @@ $(VENV)/.installed: setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed, $(PYTHON) is older"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a virtual environment; on Debian: apt install python3-venv"; exit 1; }
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[training,tensorboard,export,demo,dev]'
+	touch $@
+
+# Only the slow tests log to Weights & Biases, which brings two dozen packages.
+$(VENV)/.wandb: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[wandb]'
 	touch $@
 
 clean:
