@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from typing import get_args
+import math
+from typing import Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mrnets.blocks.checks import number, one_of, whole
-from mrnets.blocks.consistency import Combination, cascaded, initial_image, measured, solved
+from mrnets.blocks.complex import to_channels, to_complex
+from mrnets.blocks.consistency import Combination, cascaded, data_gradient, initial_image, measured, solved
+from mrnets.blocks.correction import CorrectionUnet
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Estimate, Scan
+from mrnets.errors import InputError
 from mrnets.physics.fourier import ifftc
 
 __all__ = ["VarNet"]
+
+Consistency = Literal["gradient", "proximal"]
+"""With the data in each cascade: a step down the gradient, or the minimum that conjugate gradients find."""
+
+
+_WEIGHT = 0.1
+"""Of the distance to the denoised image, at the start of training."""
 
 
 class VarNet(nn.Module):
@@ -26,6 +37,12 @@ class VarNet(nn.Module):
     start_iterations: of conjugate-gradient SENSE (with `start_regularisation`), whose k-space stands where nothing was
     measured at the start; 0, as published: zeros. A few cascades cannot unfold what gradient steps unfold slowly, as
     regular undersampling with few coils.
+
+    consistency: "gradient", as published; or "proximal", as PM of Hammernik et al. (MRM 2022) and MoDL: from z = 0, or
+    the start above, x <- argmin ||E x - y||^2 + w ||x - z||^2 and z <- x + D(x), with a positive w and a U-Net D for
+    each cascade; the image is the last z. The minimum comes from `consistency_iterations` of conjugate gradients, which
+    unfold what gradient steps need many cascades for. D is a `CorrectionUnet`, which does not put the mean of its input
+    back as the published one does. Only with `combination` "sense", and without `padding`.
 
     padding: see `NormUnet`. Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
@@ -39,6 +56,8 @@ class VarNet(nn.Module):
         padding: int | None = None,
         start_iterations: int = 0,
         start_regularisation: float = 0.01,
+        consistency: Consistency = "gradient",
+        consistency_iterations: int = 6,
         combination: Combination = "sense",
         sens_net: bool = False,
         sens_channels: int = 8,
@@ -47,13 +66,23 @@ class VarNet(nn.Module):
         super().__init__()
         one_of("combination", combination, get_args(Combination))
         self.combination = combination
+        one_of("consistency", consistency, get_args(Consistency))
+        if consistency == "proximal" and combination == "rss":
+            raise InputError("consistency 'proximal' makes one image of all coils: combination must be 'sense'")
+        if consistency == "proximal" and padding is not None:
+            raise InputError("padding is for imported weights, whose consistency is 'gradient'")
+        self.consistency_iterations = whole("consistency_iterations", consistency_iterations, 1, 1000)
         whole("num_cascades", num_cascades, 1, 64)
         self.start_iterations = whole("start_iterations", start_iterations, 0, 1000)
         self.start_regularisation = number("start_regularisation", start_regularisation, 0.0, 1e6)
+        shape = {"channels": channels, "pooling_layers": pooling_layers}
         self.unets = nn.ModuleList(
-            NormUnet(channels=channels, pooling_layers=pooling_layers, padding=padding) for _ in range(num_cascades)
+            NormUnet(**shape, padding=padding) if consistency == "gradient" else CorrectionUnet(2, 2, **shape)
+            for _ in range(num_cascades)
         )
-        self.dc_weight = nn.Parameter(torch.ones(num_cascades))
+        gradient = consistency == "gradient"
+        self.dc_weight = nn.Parameter(torch.ones(num_cascades)) if gradient else None
+        self.log_weight = None if gradient else nn.Parameter(torch.full((num_cascades,), math.log(_WEIGHT)))
         self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
@@ -61,8 +90,19 @@ class VarNet(nn.Module):
         kspace, mask = measured(scan, "varnet")
         sens = sensitivities(scan, self.sens_net, "varnet")
         start = initial_image(kspace, mask, sens)
-        guess = None
+        guess = None if self.log_weight is None else torch.zeros_like(start)
         if self.start_iterations:
             guess = solved(start, sens, mask, self.start_regularisation, iterations=self.start_iterations)
+        if self.dc_weight is None:
+            assert guess is not None
+            return Estimate(image=self._proximal(guess, start, sens, mask))
         coils = ifftc(kspace * mask) if self.combination == "rss" else None
         return Estimate(image=cascaded(start, sens, mask, self.unets, self.dc_weight, guess, coils)[-1])
+
+    def _proximal(self, z: Tensor, start: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
+        assert self.log_weight is not None
+        for unet, weight in zip(self.unets, self.log_weight.exp(), strict=True):
+            residual = -data_gradient(z, start, sens, mask)
+            x = z + solved(residual, sens, mask, weight, iterations=self.consistency_iterations)
+            z = x + to_complex(unet(to_channels(x.reshape(-1, 1, *x.shape[-2:])))).reshape(x.shape)
+        return z

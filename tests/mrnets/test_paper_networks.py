@@ -12,6 +12,7 @@ from mrnets import store
 from mrnets.blocks.consistency import combined, initial_image, replace, weighted
 from mrnets.blocks.sensitivity import unit_norm
 from mrnets.blocks.wavelet import MWCNN, haar, inverse_haar
+from mrnets.errors import InputError
 from mrnets.nets.jointicnet import image_gradient, sens_gradient
 from mrnets.physics.coils import expand, forward, reduce
 from mrnets.physics.fourier import fftc, ifftc
@@ -252,3 +253,29 @@ def test_xpdnet_s_iterations_use_the_scales_and_the_data() -> None:
         first = net.down[0][0].weight.grad
         gradient_channels = first.reshape(first.shape[0], 2, -1, 3, 3)[:, :, -1]
         assert bool((gradient_channels != 0).any())
+
+
+def test_proximal_varnet_s_steps_are_regularised_sense_around_the_denoised_image() -> None:
+    """With D = 0 and n cascades: Tikhonov regularisation iterated n times, by its closed form on the normal matrix."""
+    network = silenced(create("varnet", num_cascades=3, consistency="proximal", consistency_iterations=60), "head")
+    example = scan((5, 6), coils=2, fraction=0.5)
+    start = initial_image(example.kspace, example.mask, example.sens).flatten()
+    basis = torch.eye(30, dtype=torch.complex64).reshape(30, 1, 5, 6)
+    matrix = reduce(
+        ifftc(example.mask * fftc(expand(basis, example.sens.expand(30, -1, -1, -1, -1)))),
+        example.sens.expand(30, -1, -1, -1, -1),
+    )
+    normal = matrix.reshape(30, 30).T
+    x = torch.zeros(30, dtype=torch.complex64)
+    for weight in network.log_weight.exp().detach():
+        x = torch.linalg.solve(normal + weight * torch.eye(30), start + weight * x)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(example).image.flatten(), x, rtol=1e-3, atol=1e-4)
+
+
+def test_proximal_varnet_ends_with_its_denoiser_and_every_weight_learns() -> None:
+    network = create("varnet", consistency="proximal").train()
+    energy(network(scan(batch=2))).backward()
+    assert all(bool((parameter.grad != 0).any()) for parameter in network.parameters())
+    with pytest.raises(InputError, match="combination must be 'sense'"):
+        create("varnet", consistency="proximal", combination="rss")
