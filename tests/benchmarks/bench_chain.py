@@ -27,7 +27,13 @@ from mrnets.prepare import Preparation, prepare
 
 NETWORKS = {
     "varnet as published (8 cascades, 18 channels)": {},
-    "varnet of the demo (6 cascades, 12 channels)": {"num_cascades": 6, "channels": 12, "pooling_layers": 3},
+    "varnet of the demo (4 cascades, 16 channels, proximal)": {
+        "num_cascades": 4,
+        "channels": 16,
+        "pooling_layers": 3,
+        "start_iterations": 10,
+        "consistency": "proximal",
+    },
 }
 
 
