@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 from training.panel import Picture, colours, write
+from training.readers import anatomy
 from training.readers.files import nifti, voxels
 
 __all__ = ["CLASSES", "Atlas", "aligned", "icbm152", "prepare", "segment"]
@@ -78,13 +78,7 @@ class Atlas:
 
 def icbm152() -> Atlas:
     """The ICBM152 2009a atlas that the nilearn package carries. Raises InputError where nilearn is not installed."""
-    try:
-        folder = resources.files("nilearn.datasets") / "data"
-    except ModuleNotFoundError:
-        raise InputError("tissue: the ICBM152 atlas comes with nilearn (pip install nilearn)") from None
-    t1, grey, white = (
-        Path(str(folder / f"mni_icbm152_{n}_tal_nlin_sym_09a_converted.nii.gz")) for n in ("t1", "gm", "wm")
-    )
+    t1, grey, white = anatomy.icbm152("t1"), anatomy.icbm152("gm"), anatomy.icbm152("wm")
     whole = 255.0 if voxels(white).max() > 1 else 1.0  # nilearn's files are bytes
     return Atlas(
         voxels(t1).T, voxels(grey).T / whole, voxels(white).T / whole, np.asarray(nifti(t1).affine, np.float64)

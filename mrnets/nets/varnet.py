@@ -23,7 +23,6 @@ __all__ = ["VarNet"]
 Consistency = Literal["gradient", "proximal"]
 """With the data in each cascade: a step down the gradient, or the minimum that conjugate gradients find."""
 
-
 _WEIGHT = 0.1
 """Of the distance to the denoised image, at the start of training."""
 
@@ -67,9 +66,10 @@ class VarNet(nn.Module):
         one_of("combination", combination, get_args(Combination))
         self.combination = combination
         one_of("consistency", consistency, get_args(Consistency))
-        if consistency == "proximal" and combination == "rss":
+        gradient = consistency == "gradient"
+        if not gradient and combination == "rss":
             raise InputError("consistency 'proximal' makes one image of all coils: combination must be 'sense'")
-        if consistency == "proximal" and padding is not None:
+        if not gradient and padding is not None:
             raise InputError("padding is for imported weights, whose consistency is 'gradient'")
         self.consistency_iterations = whole("consistency_iterations", consistency_iterations, 1, 1000)
         whole("num_cascades", num_cascades, 1, 64)
@@ -77,10 +77,9 @@ class VarNet(nn.Module):
         self.start_regularisation = number("start_regularisation", start_regularisation, 0.0, 1e6)
         shape = {"channels": channels, "pooling_layers": pooling_layers}
         self.unets = nn.ModuleList(
-            NormUnet(**shape, padding=padding) if consistency == "gradient" else CorrectionUnet(2, 2, **shape)
+            NormUnet(**shape, padding=padding) if gradient else CorrectionUnet(2, 2, **shape)
             for _ in range(num_cascades)
         )
-        gradient = consistency == "gradient"
         self.dc_weight = nn.Parameter(torch.ones(num_cascades)) if gradient else None
         self.log_weight = None if gradient else nn.Parameter(torch.full((num_cascades,), math.log(_WEIGHT)))
         self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
@@ -90,12 +89,12 @@ class VarNet(nn.Module):
         kspace, mask = measured(scan, "varnet")
         sens = sensitivities(scan, self.sens_net, "varnet")
         start = initial_image(kspace, mask, sens)
-        guess = None if self.log_weight is None else torch.zeros_like(start)
+        guess = None
         if self.start_iterations:
             guess = solved(start, sens, mask, self.start_regularisation, iterations=self.start_iterations)
         if self.dc_weight is None:
-            assert guess is not None
-            return Estimate(image=self._proximal(guess, start, sens, mask))
+            first = torch.zeros_like(start) if guess is None else guess
+            return Estimate(image=self._proximal(first, start, sens, mask))
         coils = ifftc(kspace * mask) if self.combination == "rss" else None
         return Estimate(image=cascaded(start, sens, mask, self.unets, self.dc_weight, guess, coils)[-1])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -44,12 +45,15 @@ class Volume:
     spacing: tuple[float, float, float]
 
 
-def icbm152() -> Path:
-    """The ICBM152 2009 T1 volume that the nilearn package carries. Raises InputError where nilearn is not installed."""
+def icbm152(volume: Literal["t1", "gm", "wm"] = "t1") -> Path:
+    """ICBM152 2009a that the nilearn package carries: T1, or the probability of grey or white matter. Raises InputError
+    where nilearn is not installed."""
     try:
-        file = resources.files("nilearn.datasets") / "data" / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+        file = resources.files("nilearn.datasets") / "data" / f"mni_icbm152_{volume}_tal_nlin_sym_09a_converted.nii.gz"
     except ModuleNotFoundError:
-        raise InputError("no folder of anatomy given (data=FOLDER), and nilearn is not installed") from None
+        raise InputError(
+            "the head ICBM152 comes with nilearn, which is not installed (pip install nilearn); or give data=FOLDER"
+        ) from None
     return Path(str(file))
 
 
