@@ -6,6 +6,7 @@ Batch n of a run is the same in every process and on every machine. `prepare` is
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -89,8 +90,13 @@ def examples(
     device: torch.device | str,
     first: First | None = None,
 ) -> Iterator[Example]:
-    """The batches `order`, read (and, for a CPU, finished) by `workers` processes, ahead of the network."""
-    in_workers = workers > 0 and torch.device(device).type == "cpu" and first is None
+    """The batches `order`, read (and, for a CPU, finished) by `workers` processes, ahead of the network.
+
+    On a CUDA device they are finished on a stream of their own: whoever asks for one while the network still computes
+    does not wait for the network, and the network waits for no copy.
+    """
+    device = torch.device(device)
+    in_workers = workers > 0 and device.type == "cpu" and first is None
     loader = torch.utils.data.DataLoader(
         _Finished(batches) if in_workers else batches,
         batch_size=None,
@@ -100,8 +106,31 @@ def examples(
         pin_memory=False,
         collate_fn=_as_it_is,
     )
+    aside = _Aside(device)
     for n, one in zip(order, loader, strict=True):
-        yield one if in_workers else batches.finish(one, n, device, first)
+        yield one if in_workers else aside.done(functools.partial(batches.finish, one, n, device, first))
+
+
+class _Aside:
+    """Work on a stream beside the one on which the network computes; on a CPU there is but one."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        if self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream(device))
+
+    def done(self, work: Callable[[], Example]) -> Example:
+        """What `work` makes, for use on the current stream, which waits for it."""
+        if self.stream is None:
+            return work()
+        with torch.cuda.stream(self.stream):
+            made = work()
+        network = torch.cuda.current_stream(self.device)
+        network.wait_stream(self.stream)
+        for tensor in _tensors(made):
+            tensor.record_stream(network)  # else its memory could be used anew while the network still reads it
+        return made
 
 
 @dataclass(frozen=True)
@@ -215,6 +244,18 @@ def first_stage(options: Options, device: torch.device | str) -> First | None:
         return image
 
     return images
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors of a dataclass of tensors, dictionaries of them and plain values."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _tensors(getattr(value, field.name))
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _tensors(one)
 
 
 def to_device(value: Any, device: torch.device | str) -> Any:

@@ -93,7 +93,9 @@ def _fit(options: Options, team: Team, stop_at: int | None) -> Path:
     batches = Batches(source, options, "train", options.batch, team.rank, team.world)
     order = range(run.step * settings.accumulate, steps * settings.accumulate)
     feed = examples(batches, order, options.workers, team.device, first)
-    began, waited, start = time.monotonic(), 0.0, run.step
+    began, start = time.monotonic(), run.step
+    batch = next(feed, None)
+    waited = time.monotonic() - began
     result: dict[str, float] | None = None
 
     while run.step < steps and run.step != stop_at:
@@ -104,12 +106,14 @@ def _fit(options: Options, team: Team, stop_at: int | None) -> Path:
         run.network.train()
         total = 0.0
         for part in range(settings.accumulate):
-            asked = time.monotonic()
-            batch = next(feed)
-            waited += time.monotonic() - asked
+            assert batch is not None
             _seed(options.seed, run.step * settings.accumulate + part, team.rank)
             with _alone(shared, last=part == settings.accumulate - 1):
-                total += _backward(run, forward, batch, terms, source.labels, options)
+                value = _backward(run, forward, batch, terms, source.labels, options)
+            asked, names = time.monotonic(), batch.names
+            batch = next(feed, None)  # a device still computes the gradient meanwhile
+            waited += time.monotonic() - asked
+            total += _finite(value, names, run.step, options)
         _update(run, settings.clip)
         run.step += 1
         run.losses.append(total)
@@ -207,19 +211,25 @@ def _alone(network: nn.Module, *, last: bool) -> contextlib.AbstractContextManag
 
 def _backward(
     run: Run, forward: Callable[..., Any], batch: Example, terms: Loss, labels: tuple[str, ...], options: Options
-) -> float:
-    """Add the gradient of a part of a step; its share of the loss. Raises InputError where that is not finite."""
+) -> torch.Tensor:
+    """Add the gradient of a part of a step; its share of the loss, which a device may not have computed yet."""
     half = torch.float16 if options.precision == "float16" else torch.bfloat16
     with torch.autocast(batch.weight.device.type, half, enabled=options.precision != "float32"):
         estimate = forward(batch.scan)
     value = loss(estimate, batch, terms, labels) / options.optimiser.accumulate
-    if not bool(torch.isfinite(value)):
+    run.scaler.scale(value).backward()
+    return value.detach()
+
+
+def _finite(value: torch.Tensor, names: Sequence[str], step: int, options: Options) -> float:
+    """The loss as a number. Raises InputError where it is not finite."""
+    number = value.item()
+    if not math.isfinite(number):
         raise InputError(
-            f"the loss of step {run.step} is {value.item()}, of {', '.join(batch.names)}; "
+            f"the loss of step {step} is {number}, of {', '.join(names)}; "
             f"the last checkpoint before it stays in {options.folder}"
         )
-    run.scaler.scale(value).backward()
-    return value.item()
+    return number
 
 
 def _update(run: Run, clip: float) -> None:

@@ -27,10 +27,10 @@ from mrnets.prepare import Preparation, prepare
 
 NETWORKS = {
     "varnet as published (8 cascades, 18 channels)": {},
-    "varnet of the demo (4 cascades, 16 channels, proximal)": {
+    "varnet that ships (4 cascades, 32 channels, proximal)": {
         "num_cascades": 4,
-        "channels": 16,
-        "pooling_layers": 3,
+        "channels": 32,
+        "pooling_layers": 2,
         "start_iterations": 10,
         "consistency": "proximal",
     },

@@ -1,6 +1,6 @@
 """Whole training steps, from the file to the updated weights, beside those of ATOMMIC's trainer.
 
-    python tests/benchmarks/bench_training.py [--python PEERS/bin/python] [--maps network espirit]
+    python tests/benchmarks/bench_training.py [--python PEERS/bin/python] [--maps network espirit] [--device cuda]
 
 varnet as published (8 cascades, 18 channels), SSIM and L1, AdamW, batch 1, equispaced 4-fold masks; HDF5 files in
 fastMRI's layout. Each trainer runs in processes of its own, and in turns; whoever's turn it is not is stopped with its
@@ -70,9 +70,12 @@ class Contestant:
 
 
 class Told:
-    """The other side of a `Contestant`: counts steps and the time without data. A step comes before the first turn."""
+    """The other side of a `Contestant`: counts steps and the time without data. A step comes before the first turn.
 
-    def __init__(self) -> None:
+    finished: called at the end of each step, and waits for the device."""
+
+    def __init__(self, finished: Callable[[], object]) -> None:
+        self.finished = finished
         self.answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)  # whatever else is printed
         self.left, self.began, self.since, self.waited = 1, 0.0, 0.0, 0.0
@@ -81,10 +84,14 @@ class Told:
         self.answers.write(f"{json.dumps(answer)}\n")
         self.answers.flush()
 
+    def asks(self) -> None:
+        self.since = time.perf_counter()
+
     def has_data(self) -> None:
         self.waited += time.perf_counter() - self.since
 
     def stepped(self) -> None:
+        self.finished()
         self.left -= 1
         if not self.left:
             self.say((time.perf_counter() - self.began, self.waited) if self.began else "ready")
@@ -106,13 +113,17 @@ def train_ours(told: Told, settings: dict[str, Any]) -> None:
 
     options = _options(settings)
     torch.manual_seed(options.seed)
-    source, device = opened(options, "train"), torch.device("cpu")
+    source, device = opened(options, "train"), torch.device(settings["device"])
     run = loop.built(options, device)
     run.network.train()
-    for batch in examples(Batches(source, options, "train", 1), range(10**6), options.workers, device):
-        told.has_data()
+    feed = examples(Batches(source, options, "train", 1), range(10**6), options.workers, device)
+    batch = next(feed)
+    while True:
         run.optimiser.zero_grad(set_to_none=True)
         loss(run.network(batch.scan), batch, options.loss).backward()
+        told.asks()
+        batch = next(feed)
+        told.has_data()
         loop._update(run, options.optimiser.clip)
         told.stepped()
 
@@ -152,7 +163,8 @@ def train_atommic(told: Told, settings: dict[str, Any]) -> None:
             told.stepped()
 
     trainer = pytorch_lightning.Trainer(
-        accelerator="cpu",
+        accelerator="gpu" if settings["device"] == "cuda" else "cpu",
+        devices=1,
         max_epochs=-1,
         logger=False,
         enable_checkpointing=False,
@@ -223,7 +235,9 @@ TRAINERS: dict[str, Callable[[Told, dict[str, Any]], None]] = {OURS: train_ours,
 
 def work(name: str, settings: dict[str, Any]) -> None:
     """The process of a `Contestant`."""
-    told = Told()
+    import torch
+
+    told = Told(torch.cuda.synchronize if settings["device"] == "cuda" else lambda: None)
     try:
         TRAINERS[name](told, settings)
     except ImportError as error:
@@ -252,7 +266,15 @@ def write_files(folder: Path, coils: int, files: int = 4, slices: int = 6, shape
 
 def race(python: str, settings: dict[str, Any], rounds: int, steps: int) -> None:
     """Print the seconds a step of each, in turns; medians of the rounds would hide what is rare, so: means."""
-    title = f"maps: {settings['maps']}; processes of the loader: {settings['workers']}; threads: {settings['threads']}"
+    title = "; ".join(
+        f"{what}: {settings[key]}"
+        for what, key in (
+            ("device", "device"),
+            ("maps", "maps"),
+            ("processes of the loader", "workers"),
+            ("threads", "threads"),
+        )
+    )
     print(title, flush=True)
     running: dict[str, Contestant] = {}
     try:
@@ -272,9 +294,9 @@ def race(python: str, settings: dict[str, Any], rounds: int, steps: int) -> None
             print(f"  {name:8s} {one.state}")
             continue
         whole, data = (seconds / count for seconds in told[name])
-        apart = f"data {data:6.3f}, network {whole - data:6.3f}" if not settings["workers"] else f"waits {data:6.3f}"
+        apart = f"data {data:6.3f}, network {whole - data:6.3f}" if not settings["workers"] else f"waits {data:6.4f}"
         print(
-            f"  {name:8s} {whole:6.2f} s a step, {1 / whole:5.2f} samples/s; {apart} ({data / whole:.1%})", flush=True
+            f"  {name:8s} {whole:6.3f} s a step, {1 / whole:5.2f} samples/s; {apart} ({data / whole:.1%})", flush=True
         )
     if {OURS, ATOMMIC} <= there.keys():
         (ours, own), (peer, other) = told[OURS], told[ATOMMIC]
@@ -294,6 +316,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3, help="of each round")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--python", default=sys.executable, metavar="PATH", help="interpreter that has ATOMMIC")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -301,8 +324,9 @@ def main() -> None:
         print(f"{chosen.coils} coils of 256 x 218, {chosen.rounds} rounds of {chosen.steps} steps")
         for maps in chosen.maps:
             for workers in chosen.workers:
-                settings = {"folder": folder, "maps": maps, "workers": workers, "threads": chosen.threads}
-                race(chosen.python, {**settings, "centre": 0.16}, chosen.rounds, chosen.steps)
+                settings = {"folder": folder, "maps": maps, "workers": workers, "centre": 0.16}
+                settings |= {"threads": chosen.threads, "device": chosen.device}
+                race(chosen.python, settings, chosen.rounds, chosen.steps)
 
 
 if __name__ == "__main__":

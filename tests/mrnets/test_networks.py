@@ -13,6 +13,7 @@ from mrnets.errors import InputError
 from mrnets.physics.coils import reduce
 from mrnets.physics.fourier import ifftc
 from tests.mrnets.examples import SMALL, create, energy, pick, scan, scan_for, tensors
+from training.batches import to_device
 
 NAMES = store.names()
 RECONSTRUCTION = [name for name in NAMES if store.describe(name).task == "reconstruction"]
@@ -44,6 +45,21 @@ def test_gives_finite_results_of_the_scan_s_shape(name: str, shape: tuple[int, i
     assert fields
     assert all(field.shape[0] == 2 and field.shape[-2:] == shape for field in fields)
     assert all(bool(torch.isfinite(field).all()) for field in fields)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", NAMES)
+def test_gives_the_same_on_a_cuda_device(name: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    example, network = scan_for(name, batch=2), create(name).eval()
+    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        here = list(tensors(network(example)))
+        there = list(tensors(network.cuda()(to_device(example, "cuda"))))
+    assert len(here) == len(there)
+    for one, other in zip(here, there, strict=True):
+        assert other.is_cuda
+        torch.testing.assert_close(other.cpu(), one, rtol=1e-3, atol=1e-3 * float(one.abs().max()))
 
 
 @pytest.mark.parametrize("coils", [1, 5])

@@ -256,6 +256,26 @@ def test_a_device_that_is_not_there(options: Options) -> None:
             loop.fit(dataclasses.replace(options, device="cuda"))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_cuda_device_learns_the_same(options: Options, workers: int) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    options = dataclasses.replace(changed(options, learning_rate=1e-4), batch=2, steps=8, workers=workers)
+    loop.fit(options)
+    there = dataclasses.replace(elsewhere(options, "there"), device="cuda")
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        loop.fit(there)
+    one, other = (losses(each) for each in (options, there))
+    np.testing.assert_allclose(other, one, rtol=1e-3)
+
+
+def losses(options: Options) -> list[float]:
+    """Of training and validation, of each validation of a run."""
+    with open(Path(options.folder) / "log.csv", encoding="utf-8", newline="") as file:
+        return [float(row[key]) for row in csv.DictReader(file) for key in ("train loss", "loss")]
+
+
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("network: {name: varnet}\nweights: w.safetensors\nfolder: f\n", encoding="utf-8")
