@@ -62,7 +62,8 @@ class Log:
             writer.pictures(step, pictures)
 
     def progress(self, step: int, steps: int, loss: float, seconds: float, waiting: float) -> None:
-        """After each step: seconds it takes on average, and the share of them spent waiting for data."""
+        """After each step: seconds it takes on average, and the share of them spent waiting for data (on a CUDA device
+        also in having them prepared there, while the network computes)."""
         if step % EVERY and step != steps:
             return
         left = seconds * (steps - step) / 60
