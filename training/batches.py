@@ -92,8 +92,7 @@ def examples(
 ) -> Iterator[Example]:
     """The batches `order`, read (and, for a CPU, finished) by `workers` processes, ahead of the network.
 
-    On a CUDA device they are finished on a stream of their own: whoever asks for one while the network still computes
-    does not wait for the network, and the network waits for no copy.
+    On a CUDA device they are finished on a stream of their own, beside what the network still computes.
     """
     device = torch.device(device)
     in_workers = workers > 0 and device.type == "cpu" and first is None
@@ -128,9 +127,14 @@ class _Aside:
             made = work()
         network = torch.cuda.current_stream(self.device)
         network.wait_stream(self.stream)
-        for tensor in _tensors(made):
-            tensor.record_stream(network)  # else its memory could be used anew while the network still reads it
-        return made
+
+        def kept(tensor: torch.Tensor) -> torch.Tensor:
+            """Its memory is not used anew while the network still reads it."""
+            tensor.record_stream(network)
+            return tensor
+
+        example: Example = _mapped(made, kept)
+        return example
 
 
 @dataclass(frozen=True)
@@ -246,25 +250,17 @@ def first_stage(options: Options, device: torch.device | str) -> First | None:
     return images
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """All tensors of a dataclass of tensors, dictionaries of them and plain values."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            yield from _tensors(getattr(value, field.name))
-    elif isinstance(value, dict):
-        for one in value.values():
-            yield from _tensors(one)
-
-
 def to_device(value: Any, device: torch.device | str) -> Any:
     """A dataclass of tensors, dictionaries of them and plain values, with all tensors on `device`."""
+    return _mapped(value, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=True)
+        return change(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        changes = {f.name: to_device(getattr(value, f.name), device) for f in dataclasses.fields(value)}
+        changes = {f.name: _mapped(getattr(value, f.name), change) for f in dataclasses.fields(value)}
         return dataclasses.replace(value, **changes)
     if isinstance(value, dict):
-        return {key: to_device(v, device) for key, v in value.items()}
+        return {key: _mapped(v, change) for key, v in value.items()}
     return value

@@ -266,16 +266,9 @@ def write_files(folder: Path, coils: int, files: int = 4, slices: int = 6, shape
 
 def race(python: str, settings: dict[str, Any], rounds: int, steps: int) -> None:
     """Print the seconds a step of each, in turns; medians of the rounds would hide what is rare, so: means."""
-    title = "; ".join(
-        f"{what}: {settings[key]}"
-        for what, key in (
-            ("device", "device"),
-            ("maps", "maps"),
-            ("processes of the loader", "workers"),
-            ("threads", "threads"),
-        )
-    )
-    print(title, flush=True)
+    told_of = {"processes of the loader": settings["workers"]}
+    told_of |= {key: settings[key] for key in ("device", "maps", "threads")}
+    print("; ".join(f"{what}: {value}" for what, value in told_of.items()), flush=True)
     running: dict[str, Contestant] = {}
     try:
         for name in TRAINERS:
