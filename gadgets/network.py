@@ -166,23 +166,25 @@ def _estimate(frame: Frame, model: Model, how: _How) -> tuple[Estimate, tuple[st
     """In the units of the raw data, and notes. Raises ArithmeticError for values that are not finite."""
     import torch
 
-    from mrnets.prepare import prepare_blocks, restore
+    from mrnets.prepare import consistent, prepare_blocks, restore
 
     raw = frame.raw
     image = frame.estimate.image if model.takes == "both" and frame.estimate is not None else None
+    preparation = model.preparation or _as_it_comes(raw)
     parts: list[Estimate] = []
     notes: tuple[str, ...] = ()
     with torch.inference_mode():
         blocks = prepare_blocks(
             raw,
-            model.preparation or _as_it_comes(raw),
+            preparation,
             image=image,
             size=how.batch * math.ceil(PREPARED_AT_ONCE / how.batch),
             device=model.device,
         )
         for block in blocks:
             scan = block.scan
-            some = [_run(model, _slices(scan, n, n + how.batch), how) for n in range(0, len(block.scale), how.batch)]
+            batches = (_slices(scan, n, n + how.batch) for n in range(0, len(block.scale), how.batch))
+            some = [consistent(_run(model, one, how), one, preparation) for one in batches]
             parts.append(restore(_joined(some), block))
             notes = block.notes
         return _finite(_joined(parts)), notes
@@ -244,9 +246,9 @@ def _as_it_comes(raw: Raw) -> Preparation:
     from mrnets.preparation import Preparation
 
     if raw.sens is None and raw.calibration is None:
-        return Preparation(sens="none", normalisation="none")
+        return Preparation(sens="none", normalisation="none", consistency=None)
     methods: dict[str | None, Sensitivities] = {"rss": "rss", "unitary": "unitary"}
-    return Preparation(sens=methods.get(raw.sens_method, "espirit"), normalisation="none")
+    return Preparation(sens=methods.get(raw.sens_method, "espirit"), normalisation="none", consistency=None)
 
 
 def _slices(scan: Scan, start: int, stop: int) -> Scan:

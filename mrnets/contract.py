@@ -39,6 +39,9 @@ class Raw:
     readout: Literal["x", "batch", None] = "x"
     """The fully sampled axis: "x" in k-space along the last axis (2-D); "batch" inverse-transformed along the batch
     (3-D); None where no axis is fully sampled (2-D masks in plane)."""
+    averages: float = 1.0
+    """Lines that were averaged into one sample: the harmonic mean over what was sampled. Noise variance goes with its
+    inverse."""
     whitened: bool = False
     compressed: str | None = None
     """None, or how the coils were compressed: "gdcc" or "svd"."""
@@ -62,6 +65,9 @@ class Scan:
     """(echo,) float32, s."""
     calibration: Array | None = None
     """(batch, 1, coil, y', x') complex64, in the scale of `kspace`; for networks that estimate sensitivities."""
+    noise: Array | None = None
+    """(batch,) float32: standard deviation of complex noise in a sample of one coil, in the scale of `kspace`.
+    None: not known."""
 
 
 @dataclass(frozen=True, kw_only=True)

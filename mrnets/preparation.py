@@ -72,6 +72,10 @@ class Preparation:
     combination: Combination = "sense"
     """What makes one image of the coils' where there are sensitivities, for the normalisation and for the target of
     training: "sense", the optimal combination with them; "rss", the root of the sum of squares."""
+    consistency: float | None = 0.035
+    """Standard deviation of the network's error, relative to an image whose maximum is 1. The estimate z becomes
+    argmin ||E x - y||^2 + (noise / consistency)^2 ||x - z||^2, so that measured samples stay as exact as their noise
+    allows. Only where sensitivities and the noise level are known. None: the estimate stays as the network gives it."""
     normalisation: Normalisation = "max"
     """What k-space, for each slice, or an image, for each contrast, is divided by; see
     `physics.normalise.scale_and_offset`. Only real images get an offset."""
@@ -104,6 +108,8 @@ class Preparation:
                 raise InputError(f"preparation: {name} must be odd, got {getattr(self, name)}")
         if not (math.isfinite(self.whiten_scale) and self.whiten_scale > 0):
             raise InputError(f"preparation: whiten_scale must be positive, got {self.whiten_scale}")
+        if self.consistency is not None and not (math.isfinite(self.consistency) and self.consistency > 0):
+            raise InputError(f"preparation: consistency must be positive, got {self.consistency}")
         if (self.patch_start is None) != (self.patch_length is None):
             raise InputError("preparation: patch_start and patch_length go together")
         if self.patch_start is not None and self.whiten != "periphery":

@@ -17,6 +17,7 @@ import torch
 from array_api_compat import is_cupy_array, is_numpy_array
 from torch.utils.dlpack import from_dlpack
 
+from mrnets.blocks.consistency import initial_image, normal, solved
 from mrnets.contract import Estimate, Raw, Scan
 from mrnets.errors import InputError
 from mrnets.physics import whiten
@@ -34,6 +35,7 @@ __all__ = [
     "Sensitivities",
     "combine",
     "compress_raw",
+    "consistent",
     "crop_raw",
     "prepare",
     "prepare_blocks",
@@ -45,6 +47,11 @@ __all__ = [
 ]
 
 Plane = tuple[int, int]
+
+CONSISTENCY_ITERATIONS = 10
+"""Of conjugate gradients, from the network's image: what they have not reached then is below the noise."""
+ESTIMATED_FROM = 8
+"""Slices, evenly spaced, from which an unknown noise level is estimated."""
 
 _logger = logging.getLogger(__name__)
 
@@ -99,11 +106,14 @@ def prepare_blocks(
     one block only. Whitening and coil compression, which look at the whole scan, come before.
     """
     raw = _mixed(to_torch(raw, device), preparation)
+    noise, notes = _noise(raw, preparation)
     coil = _virtual_coil(raw)
     batch = raw.kspace.shape[0]
     for start in range(0, batch, size or max(batch, 1)):
         part = slice(start, start + (size or batch))
-        yield _block(_part(raw, part), None if coil is None else coil[part], _of(image, part, raw), preparation)
+        own = None if coil is None else coil[part]
+        block = _block(_part(raw, part), own, _of(image, part, raw), preparation, noise)
+        yield dataclasses.replace(block, notes=(*block.notes, *notes))
 
 
 def prepare_image(image: Array, preparation: Preparation) -> Prepared:
@@ -156,6 +166,20 @@ def restore(estimate: Estimate, prepared: Prepared) -> Estimate:
     )
 
 
+def consistent(estimate: Estimate, scan: Scan, preparation: Preparation) -> Estimate:
+    """`estimate` of `scan` with an image that keeps the measured samples, as `Preparation.consistency` says.
+
+    Differentiable. The estimate stays as it is without an image, sensitivities or noise level.
+    """
+    level, image, kspace, mask, sens = preparation.consistency, estimate.image, scan.kspace, scan.mask, scan.sens
+    if level is None or image is None or kspace is None or mask is None or sens is None or scan.noise is None:
+        return estimate
+    weight = (scan.noise / level)[:, None, None, None] ** 2
+    residual = initial_image(kspace, mask, sens) - normal(image, sens, mask)
+    change = solved(residual, sens, mask, weight, iterations=CONSISTENCY_ITERATIONS)
+    return dataclasses.replace(estimate, image=image + change)
+
+
 def combine(coil_images: Array, sens: Array | None, combination: Combination = "sense") -> Any:
     """Coil images (..., coil, y, x) to one image (..., y, x) of their dtype, as `Preparation.combination` says; without
     sensitivities by the root of the sum of squares."""
@@ -204,6 +228,23 @@ def _whitened(raw: Raw, preparation: Preparation) -> Raw:
     return raw
 
 
+def _noise(raw: Raw, preparation: Preparation) -> tuple[float | None, tuple[str, ...]]:
+    """Standard deviation of complex noise in a sample of one coil, and a note where it was not measured.
+
+    Whitened data have 1, less by averaging. For other data it comes from the periphery of k-space of a few slices, by
+    the mean over the coils.
+    """
+    if raw.whitened:
+        return preparation.whiten_scale / math.sqrt(raw.averages), ()
+    step = max(len(raw.kspace) // ESTIMATED_FROM, 1)
+    try:
+        covariance = whiten.periphery_covariance(raw.kspace[::step, :1])
+    except InputError:
+        return None, ("the noise level is not known",)
+    level = math.sqrt(float(covariance.diagonal().real.mean()))
+    return level, ("the noise level was estimated from the periphery of k-space",) if level else ()
+
+
 def _periphery(raw: Raw, preparation: Preparation) -> Array:
     start, length = preparation.patch_start, preparation.patch_length
     return whiten.periphery_covariance(
@@ -247,7 +288,7 @@ def _of(image: Array | None, part: slice, raw: Raw) -> Any:
     return None if image is None else next(_tensors((image[part],), raw.kspace.device))
 
 
-def _block(raw: Raw, coil: Any, image: Any, preparation: Preparation) -> Prepared:
+def _block(raw: Raw, coil: Any, image: Any, preparation: Preparation, noise: float | None) -> Prepared:
     whole = (raw.kspace.shape[-2], raw.kspace.shape[-1])
     view, notes = _possible_view(raw, preparation.image_crop)
     raw = _sensed(crop_raw(raw, image=view, kspace=preparation.kspace_crop), preparation)
@@ -267,6 +308,7 @@ def _block(raw: Raw, coil: Any, image: Any, preparation: Preparation) -> Prepare
         image=image,
         echo_times=raw.echo_times,
         calibration=None if raw.calibration is None else raw.calibration * factor,
+        noise=None if noise is None else noise / scale,
     )
     scale = scale / preparation.whiten_scale if raw.whitened else scale
     cropped = None if tuple(raw.kspace.shape[-2:]) == whole else whole

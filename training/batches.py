@@ -228,7 +228,9 @@ def prepared(
     if sens is not None:
         seen = reduce(full, sens)
         explained = torch.sum(seen.abs() ** 2, dim=(1, 2, 3)) / torch.sum(full.abs() ** 2, dim=(1, 2, 3, 4))
-    return dataclasses.replace(ready, scan=dataclasses.replace(ready.scan, image=started)), target / scale, explained
+    noise = None if ahead.scan.noise is None else ahead.scan.noise / ready.scale
+    scan = dataclasses.replace(ready.scan, image=started, noise=noise)
+    return dataclasses.replace(ready, scan=scan), target / scale, explained
 
 
 def first_stage(options: Options, device: torch.device | str) -> First | None:

@@ -15,6 +15,7 @@ from mrnets.prepare import (
     Preparation,
     combine,
     compress_raw,
+    consistent,
     crop_raw,
     prepare,
     prepare_blocks,
@@ -337,7 +338,7 @@ def test_crops_come_back_on_the_whole_grid(image: Any, kspace: Any) -> None:
     coarse = size != view
     torch.testing.assert_close(back.maps["S0"][0], full.abs(), atol=0.2 if coarse else 2e-3, rtol=0)
     assert abs(float(back.maps["S0"].max()) - 1) < 0.02
-    assert bool(prepared.notes) == (image is not None)
+    assert any("pixels" in note for note in prepared.notes) == (image is not None)
 
 
 def test_an_undersampled_axis_keeps_its_field_of_view(raw: Raw) -> None:
@@ -486,3 +487,63 @@ def test_an_old_preparation_has_the_old_meaning() -> None:
 def test_a_preparation_that_makes_no_sense(values: dict, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         Preparation.from_json(values)
+
+
+@pytest.mark.parametrize("averages", [1.0, 4.0])
+@pytest.mark.parametrize("coils", [None, 4])
+def test_the_noise_level_is_that_of_the_samples(raw: Raw, averages: float, coils: int | None) -> None:
+    """The measured scan minus the same scan without noise, in the scale of the network."""
+    rng = np.random.default_rng(11)
+    white = rng.normal(size=(2, 64, *raw.kspace.shape[1:])).astype(np.float32)
+    factor = np.linalg.cholesky(raw.noise / averages)
+    noise = np.einsum("ij,bejyx->beiyx", factor, (white[0] + 1j * white[1]) / np.sqrt(2)).astype(np.complex64)
+    many = dataclasses.replace(
+        raw,
+        kspace=np.concatenate([raw.kspace[:1]] * 64) + noise * raw.mask,
+        calibration=np.concatenate([raw.calibration[:1]] * 64),
+        averages=averages,
+    )
+    scan = prepare(many, Preparation(coils=coils)).scan
+    sampled = raw.mask[0, 0, 0]
+    differences = scan.kspace / scan.noise[:, None, None, None, None]
+    differences = (differences - differences.mean(0)).numpy()[..., sampled]
+    assert abs(np.std(differences) / np.sqrt(63 / 64) - 1) < 0.02
+
+
+def test_an_unknown_noise_level_is_estimated_and_said(raw: Raw) -> None:
+    rng = np.random.default_rng(12)
+    noise = rng.normal(size=(2, *raw.kspace.shape)) * 0.5
+    noisy = dataclasses.replace(
+        raw, kspace=(raw.kspace + (noise[0] + 1j * noise[1]) * raw.mask).astype(np.complex64), noise=None
+    )
+    prepared = prepare(noisy, Preparation())
+    level = prepared.scan.noise * prepared.scale
+    torch.testing.assert_close(level, torch.full((2,), 0.5 * 2**0.5), rtol=0.1, atol=0)
+    assert any("noise level was estimated" in note for note in prepared.notes)
+
+
+@pytest.mark.parametrize("level", [0.01, 0.1])
+def test_consistency_keeps_a_fully_sampled_scan(raw: Raw, level: float) -> None:
+    """The closed form of a fully sampled scan: (E^H y + w z) / (1 + w)."""
+    full = dataclasses.replace(raw, mask=np.ones_like(raw.mask))
+    prepared = prepare(full, Preparation(consistency=level))
+    scan = prepared.scan
+    own = (scan.sens.conj() * _images(scan.kspace)).sum(-3)
+    z = torch.roll(own, 5, -1)
+    image = consistent(Estimate(image=z), scan, Preparation(consistency=level)).image
+    inside = ((scan.sens.abs() ** 2).sum(-3) > 0.5).expand(own.shape)
+    weight = (scan.noise / level)[:, None, None, None] ** 2
+    torch.testing.assert_close(image[inside], ((own + weight * z) / (1 + weight))[inside], atol=1e-5, rtol=0)
+
+
+def test_consistency_changes_nothing_where_it_is_off_or_the_noise_unknown(raw: Raw) -> None:
+    scan = prepare(raw, Preparation()).scan
+    estimate = Estimate(image=torch.ones(2, 1, Y, X, dtype=torch.complex64))
+    assert consistent(estimate, scan, Preparation(consistency=None)) is estimate
+    assert consistent(estimate, dataclasses.replace(scan, noise=None), Preparation()) is estimate
+
+
+@pytest.mark.parametrize("level", [0.0, -1.0, float("nan")])
+def test_an_absurd_consistency_is_refused(level: float) -> None:
+    with pytest.raises(InputError, match="consistency"):
+        Preparation(consistency=level)
