@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mrnets.errors import InputError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mrnets.preparation import Preparation
-    from mrnets.store import Trained
+    from mrnets.traits import Takes
 
 __all__ = ["Model", "device_of", "model_of"]
 
@@ -29,7 +29,7 @@ class Model:
     preparation: Preparation | None
     """None for a network without weights: it takes what there is."""
     device: torch.device
-    takes: Literal["kspace", "image", "both"] = "kspace"
+    takes: Takes = "kspace"
     contrasts: int | None = None
     """Of the images that it takes; None: any number."""
     units: Mapping[str, str] = field(default_factory=dict)
@@ -82,26 +82,18 @@ def _loaded(weights: str, device: torch.device) -> Model:
         module=trained.network,
         preparation=Preparation.from_json(trained.preparation),
         device=device,
-        takes=_takes(trained),
+        takes=store.describe(trained.name).takes_with(trained.options),
         contrasts=trained.options.get("contrasts"),
         units={str(name): str(unit) for name, unit in trained.metadata["units"].items()},
         labels=labels,
     )
 
 
-def _takes(trained: Trained) -> Literal["kspace", "image", "both"]:
-    from mrnets import store
-
-    if store.describe(trained.name).task == "segmentation":
-        return "image"
-    return "both" if trained.options.get("initial") == "image" else "kspace"
-
-
 def _made(name: str, options: str, device: torch.device) -> Model:
     from mrnets import store
 
     module = store.create(name, **_parsed(options)).to(device).eval()
-    if next(module.parameters(), None) is not None:
+    if store.describe(name).learns:
         raise InputError(f"network: {name} has to be trained: give weights; network is for those without")
     return Model(name, module, None, device)
 

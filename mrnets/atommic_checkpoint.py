@@ -396,7 +396,7 @@ def _preparation(settings: Settings, name: str, options: Mapping[str, Any]) -> d
     of a segmentation is decided by itself."""
     coils, squares = options.get("coils"), _start(settings) == "RSS"
     values: dict[str, Any] = {
-        "slices": 3 if name == "unet3d" else 1,
+        "slices": store.describe(name).slices,
         "classes": "overlapping" if "classes" in options else "exclusive",
         "whiten": "periphery" if _found(settings, "apply_prewhitening") else "none",
         "combination": "rss" if squares else "sense",

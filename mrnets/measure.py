@@ -38,16 +38,16 @@ def example(name: str, *, coils: int = 12, size: int = 256, echoes: int = 4) -> 
     """
     generator = torch.Generator().manual_seed(0)
     options = store.bind(name)
-    task = store.describe(name).task
+    traits = store.describe(name)
     coils = options.get("coils", coils)
-    shape = (1, echoes if task == "quantitative" else 1, coils, size, size)
+    shape = (1, echoes if traits.task == "quantitative" else 1, coils, size, size)
     sens = torch.randn((1, 1, *shape[2:]), dtype=torch.complex64, generator=generator)
     sens /= torch.linalg.vector_norm(sens, dim=2, keepdim=True)
     mask = torch.zeros(1, 1, 1, size, size, dtype=torch.bool)
     mask[..., ::4, :] = True
     mask[..., size // 2 - 12 : size // 2 + 12, :] = True
     kspace = torch.randn(shape, dtype=torch.complex64, generator=generator)
-    slices = (3,) if name == "unet3d" else ()
+    slices = (traits.slices,) if traits.slices > 1 else ()
     return Scan(
         kspace=mask * kspace,
         mask=mask,
@@ -55,6 +55,7 @@ def example(name: str, *, coils: int = 12, size: int = 256, echoes: int = 4) -> 
         image=torch.rand(1, options.get("contrasts", 1), *slices, size, size, generator=generator),
         echo_times=0.003 * torch.arange(1, shape[1] + 1),
         calibration=kspace[:, :1, :, size // 2 - 12 : size // 2 + 12, size // 2 - 12 : size // 2 + 12],
+        noise=torch.ones(1),
     )
 
 

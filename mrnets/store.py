@@ -6,12 +6,10 @@ provenance}. It is read here without torch, and nothing in it is trusted: sizes 
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import json
 import os
-import re
 import struct
 import types
 import typing
@@ -22,12 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mrnets.errors import InputError, unknown
+from mrnets.traits import Traits, declared
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["Description", "Trained", "bind", "create", "describe", "header", "load", "names", "save", "shipped"]
+__all__ = ["Trained", "bind", "create", "describe", "header", "load", "names", "save", "shipped"]
 
 VERSION = 1
 _NETS = Path(__file__).parent / "nets"
@@ -59,15 +58,6 @@ class Trained:
     """The whole header; see `header`."""
 
 
-@dataclass(frozen=True)
-class Description:
-    """What a network is, from the first line of its file: "Task: title (paper), more."."""
-
-    task: str
-    title: str
-    paper: str
-
-
 def names() -> list[str]:
     """The names of all networks: the files of `mrnets/nets`. Does not import torch."""
     return sorted(path.stem for path in _NETS.glob("*.py") if not path.stem.startswith("_"))
@@ -79,14 +69,11 @@ def shipped() -> list[str]:
 
 
 @lru_cache
-def describe(name: str) -> Description:
-    """The task, title and paper of the network `name`. Does not import torch."""
+def describe(name: str) -> Traits:
+    """What the network `name` declares of itself. Does not import torch. Raises InputError for an unknown name."""
     if name not in names():
         raise unknown("network", name, names())
-    docstring = ast.get_docstring(ast.parse((_NETS / f"{name}.py").read_text(encoding="utf-8"))) or ""
-    match = re.fullmatch(r"(\w+): (.+) \((.+)\)(.*)\.", docstring.partition("\n")[0])
-    assert match, f"the first line of mrnets/nets/{name}.py is not 'Task: title (paper).'"
-    return Description(match[1].lower(), match[2] + match[4], match[3])
+    return declared(_NETS / f"{name}.py")
 
 
 def bind(name: str, **options: Any) -> dict[str, Any]:

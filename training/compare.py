@@ -21,7 +21,7 @@ def compare(names: Sequence[str], options: Options) -> list[Path]:
 
     Each run has a folder and a weights file of its own below `options.folder`, and one that is done is not repeated.
     """
-    known = [n for n in store.names() if n not in ("cgsense", "zerofilled")]
+    known = [name for name in store.names() if store.describe(name).learns]
     if list(names) == ["all"]:
         task = store.describe(options.network.name).task
         names = [n for n in known if store.describe(n).task == task]

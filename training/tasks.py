@@ -41,11 +41,14 @@ def fitted(options: Options, part: Part = "train") -> tuple[Options, Source]:
     of the data's."""
     name = options.network.name
     bound = store.bind(name, **options.network.options)
-    if name == "unet3d" and options.preparation.slices == 1:  # no plane has neighbours to convolve with
-        options = dataclasses.replace(options, preparation=dataclasses.replace(options.preparation, slices=3))
+    traits = store.describe(name)
+    if options.preparation.slices == 1:  # a network on several slices finds no neighbours in one plane
+        options = dataclasses.replace(
+            options, preparation=dataclasses.replace(options.preparation, slices=traits.slices)
+        )
     source = opened(options, part)
     sample = source.take([0], np.random.default_rng(options.seed))
-    _check_task(store.describe(name).task, sample, options)
+    _check_task(traits.task, sample, options)
     preparation, wanted = options.preparation, {}
     if sample.image is not None:
         wanted["contrasts"] = sample.image.shape[1]

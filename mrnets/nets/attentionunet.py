@@ -1,4 +1,4 @@
-"""Segmentation: U-Net with attention gates on its skips (Oktay et al., MIDL 2018)."""
+"""U-Net with attention gates on its skips."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ from mrnets.blocks.checks import whole
 from mrnets.blocks.contrasts import contrast_images
 from mrnets.blocks.padding import check_padding, padded
 from mrnets.contract import Estimate, Scan
+from mrnets.traits import Traits
 
 __all__ = ["AttentionUNet"]
+
+TRAITS = Traits(
+    task="segmentation",
+    title="U-Net with attention gates on its skips",
+    paper="Oktay et al., MIDL 2018",
+    takes="image",
+    sens="unused",
+    small={"channels": 2, "pooling_layers": 3},
+    narrow={"channels": 8, "pooling_layers": 3},
+)
 
 
 class AttentionUNet(nn.Module):

@@ -1,4 +1,4 @@
-"""Reconstruction: deep cascade of convolutional networks (Schlemper et al., IEEE TMI 2018)."""
+"""Deep cascade of convolutional networks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,17 @@ from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.blocks.taps import by_taps
 from mrnets.contract import Estimate, Scan
 from mrnets.physics.fourier import ifftc
+from mrnets.traits import Traits
 
 __all__ = ["CCNN"]
+
+TRAITS = Traits(
+    task="reconstruction",
+    title="deep cascade of convolutional networks",
+    paper="Schlemper et al., IEEE TMI 2018",
+    small={"num_cascades": 2, "hidden_channels": 4, "n_convs": 3},
+    narrow={"num_cascades": 5, "hidden_channels": 32},
+)
 
 
 class CCNN(nn.Module):

@@ -1,4 +1,4 @@
-"""Reconstruction: SENSE by conjugate gradients, no weights (Pruessmann et al., MRM 2001)."""
+"""SENSE by conjugate gradients, no weights."""
 
 from __future__ import annotations
 
@@ -8,8 +8,18 @@ from mrnets.blocks.checks import number, whole
 from mrnets.blocks.consistency import initial_image, measured, solved
 from mrnets.blocks.sensitivity import sensitivities
 from mrnets.contract import Estimate, Scan
+from mrnets.traits import Traits
 
 __all__ = ["CGSense"]
+
+TRAITS = Traits(
+    task="reconstruction",
+    title="SENSE by conjugate gradients, no weights",
+    paper="Pruessmann et al., MRM 2001",
+    learns=False,
+    breaks_graph="conjugate gradients stop when the residual is small, which depends on the data",
+    small={"iterations": 5},
+)
 
 
 class CGSense(nn.Module):

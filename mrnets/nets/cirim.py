@@ -1,4 +1,4 @@
-"""Reconstruction: cascades of independently recurrent inference machines (Karkalousos et al., PMB 2022)."""
+"""Cascades of independently recurrent inference machines."""
 
 from __future__ import annotations
 
@@ -13,8 +13,18 @@ from mrnets.blocks.recurrent import Rim, inferred
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
+from mrnets.traits import Traits
 
 __all__ = ["CIRIM"]
+
+TRAITS = Traits(
+    task="reconstruction",
+    title="cascades of independently recurrent inference machines",
+    paper="Karkalousos et al., PMB 2022",
+    steps=3,
+    small={"conv_filters": (4, 4, 2), "recurrent_filters": (4, 4), "time_steps": 2, "num_cascades": 2},
+    narrow={"num_cascades": 2, "conv_filters": (32, 32, 2), "recurrent_filters": (32, 32), "time_steps": 4},
+)
 
 
 class CIRIM(nn.Module):

@@ -1,4 +1,4 @@
-"""Reconstruction: convolutional recurrent network over iterations (Qin et al., IEEE TMI 2019)."""
+"""Convolutional recurrent network over iterations."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ from mrnets.blocks.consistency import combined, initial_image, measured
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.blocks.taps import by_taps
 from mrnets.contract import Estimate, Scan
+from mrnets.traits import Traits
 
 __all__ = ["CRNN"]
+
+TRAITS = Traits(
+    task="reconstruction",
+    title="convolutional recurrent network over iterations",
+    paper="Qin et al., IEEE TMI 2019",
+    small={"num_iterations": 3, "hidden_channels": 4, "n_convs": 1},
+    narrow={"num_iterations": 5, "hidden_channels": 32},
+)
 
 
 class _RecurrentConv(nn.Module):

@@ -1,4 +1,4 @@
-"""Segmentation: the U-Net of nnU-Net, strided and deeply supervised (Isensee et al., Nature Methods 2021)."""
+"""The U-Net of nnU-Net, strided and deeply supervised."""
 
 from __future__ import annotations
 
@@ -12,8 +12,20 @@ from mrnets.blocks.checks import whole
 from mrnets.blocks.contrasts import contrast_images
 from mrnets.blocks.padding import check_padding, padded
 from mrnets.contract import Estimate, Scan
+from mrnets.traits import Traits
 
 __all__ = ["DynUNet"]
+
+TRAITS = Traits(
+    task="segmentation",
+    title="the U-Net of nnU-Net, strided and deeply supervised",
+    paper="Isensee et al., Nature Methods 2021",
+    takes="image",
+    sens="unused",
+    steps=2,
+    small={"channels": 2, "pooling_layers": 3},
+    narrow={"channels": 8, "pooling_layers": 3},
+)
 
 _SLOPE = 0.01
 _WIDEST = 512

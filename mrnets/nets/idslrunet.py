@@ -1,4 +1,4 @@
-"""Joint: image domain structured low-rank network, then a segmentation U-Net (Pramanik and Jacob, ISBI 2021)."""
+"""Image domain structured low-rank network, then a segmentation U-Net."""
 
 from __future__ import annotations
 
@@ -15,8 +15,18 @@ from mrnets.blocks.unet import Unet
 from mrnets.contract import Estimate, Scan
 from mrnets.physics.coils import reduce
 from mrnets.physics.fourier import ifftc
+from mrnets.traits import Traits
 
 __all__ = ["IDSLRUNet"]
+
+TRAITS = Traits(
+    task="joint",
+    title="image domain structured low-rank network, then a segmentation U-Net",
+    paper="Pramanik and Jacob, ISBI 2021",
+    echoes="one",
+    small={"coils": 3, "channels": 4, "num_iters": 2},
+    narrow={"coils": 6, "channels": 16, "num_iters": 3},
+)
 
 
 class IDSLRUNet(nn.Module):

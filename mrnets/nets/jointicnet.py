@@ -1,4 +1,4 @@
-"""Reconstruction: joint image and coil sensitivity network (Jun et al., CVPR 2021)."""
+"""Joint image and coil sensitivity network."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Estimate, Scan
 from mrnets.physics.coils import expand, reduce
 from mrnets.physics.fourier import fftc, ifftc
+from mrnets.traits import Traits
 
 __all__ = ["JointICNet", "image_gradient", "sens_gradient"]
+
+TRAITS = Traits(
+    task="reconstruction",
+    title="joint image and coil sensitivity network",
+    paper="Jun et al., CVPR 2021",
+    echoes="together",
+    small={"channels": 4},
+)
 
 
 class JointICNet(nn.Module):

@@ -1,4 +1,4 @@
-"""Reconstruction: KIKI-net, alternating between k-space and image (Eo et al., MRM 2018)."""
+"""KIKI-net, alternating between k-space and image."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.contract import Estimate, Scan
 from mrnets.physics.coils import expand, reduce
 from mrnets.physics.fourier import fftc, ifftc
+from mrnets.traits import Traits
 
 __all__ = ["KIKINet"]
+
+TRAITS = Traits(
+    task="reconstruction",
+    title="KIKI-net, alternating between k-space and image",
+    paper="Eo et al., MRM 2018",
+    small={"channels": 4},
+)
 
 
 class KIKINet(nn.Module):

@@ -1,4 +1,4 @@
-"""Reconstruction: learned primal-dual network (Adler and Öktem, IEEE TMI 2018)."""
+"""Learned primal-dual network."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ from mrnets.blocks.correction import CorrectionUnet
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.contract import Estimate, Scan
 from mrnets.physics.coils import adjoint, forward
+from mrnets.traits import Traits
 
 __all__ = ["LPDNet"]
+
+TRAITS = Traits(
+    task="reconstruction",
+    title="learned primal-dual network",
+    paper="Adler and Öktem, IEEE TMI 2018",
+    small={"num_primal": 2, "num_dual": 2, "num_iter": 2, "channels": 4},
+    narrow={"num_iter": 3},
+)
 
 
 class LPDNet(nn.Module):

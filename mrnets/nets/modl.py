@@ -1,4 +1,4 @@
-"""Reconstruction: model-based deep learning (Aggarwal et al., IEEE TMI 2019)."""
+"""Model-based deep learning."""
 
 from __future__ import annotations
 
@@ -13,8 +13,18 @@ from mrnets.blocks.consistency import Start, first_image, initial_image, magnitu
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.blocks.taps import by_taps
 from mrnets.contract import Estimate, Scan
+from mrnets.traits import Traits
 
 __all__ = ["MoDL"]
+
+TRAITS = Traits(
+    task="reconstruction",
+    title="model-based deep learning",
+    paper="Aggarwal et al., IEEE TMI 2019",
+    breaks_graph="conjugate gradients stop when the residual is small, which depends on the data",
+    small={"unrolled_iterations": 2, "residual_blocks": 2, "channels": 4},
+    narrow={"channels": 32, "residual_blocks": 3},
+)
 
 
 class MoDL(nn.Module):

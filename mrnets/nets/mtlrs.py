@@ -1,4 +1,4 @@
-"""Joint: multi-task learning for MRI reconstruction and segmentation (Karkalousos et al., 2024)."""
+"""Multi-task learning for MRI reconstruction and segmentation."""
 
 from __future__ import annotations
 
@@ -17,8 +17,33 @@ from mrnets.blocks.recurrent import Rim, State, infer
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
+from mrnets.traits import Traits
 
 __all__ = ["MTLRS"]
+
+TRAITS = Traits(
+    task="joint",
+    title="multi-task learning for MRI reconstruction and segmentation",
+    paper="Karkalousos et al., 2024",
+    echoes="one",
+    steps=3,
+    small={
+        "conv_filters": (4, 4, 2),
+        "recurrent_filters": (4, 4),
+        "time_steps": 2,
+        "num_cascades": 2,
+        "channels": 2,
+        "pooling_layers": 2,
+    },
+    narrow={
+        "conv_filters": (32, 32, 2),
+        "recurrent_filters": (32, 32),
+        "time_steps": 4,
+        "num_cascades": 2,
+        "channels": 8,
+        "pooling_layers": 3,
+    },
+)
 
 
 class MTLRS(nn.Module):

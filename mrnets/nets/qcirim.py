@@ -1,4 +1,4 @@
-"""Quantitative: cascades of recurrent inference machines for relaxation maps (Zhang et al., NeuroImage 2022).
+"""Cascades of recurrent inference machines for relaxation maps.
 
 The signal model of `mrnets.physics.relaxation`, in physical maps, takes the place of the image.
 """
@@ -17,8 +17,21 @@ from mrnets.blocks.relaxometry import Initial, relaxometry
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
+from mrnets.traits import Traits
 
 __all__ = ["QCIRIM"]
+
+TRAITS = Traits(
+    task="quantitative",
+    title="cascades of recurrent inference machines for relaxation maps",
+    paper="Zhang et al., NeuroImage 2022",
+    both_with=("initial", "image"),
+    echoes="together",
+    steps=3,
+    breaks_graph="echo times are checked before they are used, which depends on the data",
+    small={"conv_filters": (4, 4, 4), "recurrent_filters": (4, 4), "time_steps": 2, "num_cascades": 2},
+    narrow={"num_cascades": 1, "conv_filters": (32, 32, 4), "recurrent_filters": (32, 32)},
+)
 
 
 class QCIRIM(nn.Module):

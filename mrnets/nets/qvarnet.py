@@ -1,4 +1,4 @@
-"""Quantitative: variational network for relaxation maps (Zhang et al., NeuroImage 2022), with Sriram et al.'s cascades.
+"""Variational network for relaxation maps, with Sriram et al.'s cascades.
 
 The signal model of `mrnets.physics.relaxation`, in physical maps, takes the place of the image.
 """
@@ -14,8 +14,20 @@ from mrnets.blocks.correction import CorrectionUnet
 from mrnets.blocks.relaxometry import Initial, relaxometry
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.contract import Estimate, Scan
+from mrnets.traits import Traits
 
 __all__ = ["QVarNet"]
+
+TRAITS = Traits(
+    task="quantitative",
+    title="variational network for relaxation maps, with Sriram et al.'s cascades",
+    paper="Zhang et al., NeuroImage 2022",
+    both_with=("initial", "image"),
+    echoes="together",
+    breaks_graph="echo times are checked before they are used, which depends on the data",
+    small={"num_cascades": 2, "channels": 4, "pooling_layers": 2},
+    narrow={"num_cascades": 3, "channels": 8, "pooling_layers": 2},
+)
 
 
 class QVarNet(nn.Module):

@@ -1,4 +1,4 @@
-"""Reconstruction: recurrent inference machine (Lønning et al., MedIA 2019)."""
+"""Recurrent inference machine."""
 
 from __future__ import annotations
 
@@ -13,8 +13,18 @@ from mrnets.blocks.recurrent import Rim, inferred
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
+from mrnets.traits import Traits
 
 __all__ = ["RIM"]
+
+TRAITS = Traits(
+    task="reconstruction",
+    title="recurrent inference machine",
+    paper="Lønning et al., MedIA 2019",
+    steps=2,
+    small={"conv_filters": (4, 4, 2), "recurrent_filters": (4, 4), "time_steps": 3},
+    narrow={"conv_filters": (32, 32, 2), "recurrent_filters": (32, 32)},
+)
 
 
 class RIM(nn.Module):

@@ -1,4 +1,4 @@
-"""Reconstruction: recurrent variational network (Yiasemis et al., CVPR 2022)."""
+"""Recurrent variational network."""
 
 from __future__ import annotations
 
@@ -18,8 +18,23 @@ from mrnets.blocks.taps import by_taps
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
 from mrnets.physics.fourier import fftc, ifftc
+from mrnets.traits import Traits
 
 __all__ = ["RVN"]
+
+TRAITS = Traits(
+    task="reconstruction",
+    title="recurrent variational network",
+    paper="Yiasemis et al., CVPR 2022",
+    steps=1,
+    small={
+        "recurrent_hidden_channels": 4,
+        "num_steps": 2,
+        "initializer_channels": (2, 4),
+        "initializer_dilations": (1, 2),
+    },
+    narrow={"num_steps": 4, "recurrent_hidden_channels": 32, "initializer_channels": (16, 16, 32, 32)},
+)
 
 
 class RVN(nn.Module):

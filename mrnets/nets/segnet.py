@@ -1,4 +1,4 @@
-"""Joint: SegNetMRI, cascades of reconstruction and segmentation that share encoders (Sun et al., MICCAI 2019)."""
+"""SegNetMRI, cascades of reconstruction and segmentation that share encoders."""
 
 from __future__ import annotations
 
@@ -18,8 +18,19 @@ from mrnets.blocks.unet import UnetDecoder, UnetEncoder, destandardised, standar
 from mrnets.contract import Estimate, Scan
 from mrnets.physics.coils import reduce
 from mrnets.physics.fourier import ifftc
+from mrnets.traits import Traits
 
 __all__ = ["SegNet"]
+
+TRAITS = Traits(
+    task="joint",
+    title="SegNetMRI, cascades of reconstruction and segmentation that share encoders",
+    paper="Sun et al., MICCAI 2019",
+    echoes="one",
+    steps=2,
+    small={"coils": 3, "channels": 4, "num_cascades": 2},
+    narrow={"coils": 6, "channels": 16, "num_cascades": 3},
+)
 
 
 class SegNet(nn.Module):

@@ -1,4 +1,4 @@
-"""Segmentation: U-Net on images of several contrasts (Ronneberger et al., MICCAI 2015)."""
+"""U-Net on images of several contrasts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ from mrnets.blocks.contrasts import contrast_images
 from mrnets.blocks.padding import check_padding, padded
 from mrnets.blocks.unet import Unet
 from mrnets.contract import Estimate, Scan
+from mrnets.traits import Traits
 
 __all__ = ["SegUNet"]
+
+TRAITS = Traits(
+    task="segmentation",
+    title="U-Net on images of several contrasts",
+    paper="Ronneberger et al., MICCAI 2015",
+    takes="image",
+    sens="unused",
+    small={"channels": 2, "pooling_layers": 3},
+    narrow={"channels": 8, "pooling_layers": 3},
+)
 
 
 class SegUNet(nn.Module):

@@ -1,4 +1,4 @@
-"""Reconstruction: U-Net on the zero-filled image (Ronneberger et al., MICCAI 2015; Zbontar et al. 2018)."""
+"""U-Net on the zero-filled image."""
 
 from __future__ import annotations
 
@@ -11,8 +11,18 @@ from mrnets.blocks.consistency import Start, first_image, magnitude, measured
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Estimate, Scan
+from mrnets.traits import Traits
 
 __all__ = ["UNet"]
+
+TRAITS = Traits(
+    task="reconstruction",
+    title="U-Net on the zero-filled image",
+    paper="Ronneberger et al., MICCAI 2015; Zbontar et al. 2018",
+    sens="optional",
+    small={"channels": 4, "pooling_layers": 2},
+    narrow={"channels": 32, "pooling_layers": 3},
+)
 
 
 class UNet(nn.Module):

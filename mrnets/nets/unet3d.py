@@ -1,4 +1,4 @@
-"""Segmentation: U-Net on a few neighbouring slices (Çiçek et al., MICCAI 2016)."""
+"""U-Net on a few neighbouring slices."""
 
 from __future__ import annotations
 
@@ -9,8 +9,20 @@ from mrnets.blocks.contrasts import contrast_images
 from mrnets.blocks.padding import check_padding, padded
 from mrnets.blocks.unet import Unet
 from mrnets.contract import Estimate, Scan
+from mrnets.traits import Traits
 
 __all__ = ["UNet3D"]
+
+TRAITS = Traits(
+    task="segmentation",
+    title="U-Net on a few neighbouring slices",
+    paper="Çiçek et al., MICCAI 2016",
+    takes="image",
+    slices=3,
+    sens="unused",
+    small={"channels": 2, "pooling_layers": 3},
+    narrow={"channels": 8, "pooling_layers": 3},
+)
 
 
 class UNet3D(nn.Module):

@@ -1,4 +1,4 @@
-"""Reconstruction: end-to-end variational network (Sriram et al., MICCAI 2020)."""
+"""End-to-end variational network."""
 
 from __future__ import annotations
 
@@ -17,8 +17,17 @@ from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
 from mrnets.physics.fourier import ifftc
+from mrnets.traits import Traits
 
 __all__ = ["VarNet"]
+
+TRAITS = Traits(
+    task="reconstruction",
+    title="end-to-end variational network",
+    paper="Sriram et al., MICCAI 2020",
+    small={"num_cascades": 2, "channels": 4, "pooling_layers": 2},
+    narrow={"num_cascades": 4, "channels": 8, "pooling_layers": 3},
+)
 
 Consistency = Literal["gradient", "proximal"]
 """With the data in each cascade: a step down the gradient, or the minimum that conjugate gradients find."""

@@ -1,4 +1,4 @@
-"""Segmentation: V-Net, in the plane (Milletari et al., 3DV 2016), with batch normalisation and ELU."""
+"""V-Net, in the plane, with batch normalisation and ELU."""
 
 from __future__ import annotations
 
@@ -13,8 +13,19 @@ from mrnets.blocks.contrasts import contrast_images
 from mrnets.blocks.padding import check_padding, padded
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
+from mrnets.traits import Traits
 
 __all__ = ["VNet"]
+
+TRAITS = Traits(
+    task="segmentation",
+    title="V-Net, in the plane, with batch normalisation and ELU",
+    paper="Milletari et al., 3DV 2016",
+    takes="image",
+    sens="unused",
+    small={"channels": 4, "pooling_layers": 3},
+    narrow={"channels": 8, "pooling_layers": 3, "dropout": 0.0},
+)
 
 
 class VNet(nn.Module):

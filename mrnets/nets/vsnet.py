@@ -1,4 +1,4 @@
-"""Reconstruction: variable splitting network (Duan et al., MICCAI 2019)."""
+"""Variable splitting network."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.consistency import combined, initial_image, measured
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.contract import Estimate, Scan
+from mrnets.traits import Traits
 
 __all__ = ["VSNet"]
+
+TRAITS = Traits(
+    task="reconstruction",
+    title="variable splitting network",
+    paper="Duan et al., MICCAI 2019",
+    small={"num_cascades": 2, "hidden_channels": 4, "n_convs": 2},
+    narrow={"num_cascades": 5, "hidden_channels": 32},
+)
 
 
 class VSNet(nn.Module):

@@ -1,4 +1,4 @@
-"""Reconstruction: XPDNet, primal network with a wavelet CNN (Ramzi et al., ISMRM 2021)."""
+"""XPDNet, primal network with a wavelet CNN."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ from mrnets.blocks.consistency import data_gradient, initial_image, measured
 from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.blocks.wavelet import MWCNN
 from mrnets.contract import Estimate, Scan
+from mrnets.traits import Traits
 
 __all__ = ["XPDNet"]
+
+TRAITS = Traits(
+    task="reconstruction",
+    title="XPDNet, primal network with a wavelet CNN",
+    paper="Ramzi et al., ISMRM 2021",
+    small={"num_primal": 2, "num_iter": 2, "channels": 2, "num_scales": 2, "num_convs": 1},
+    narrow={"num_iter": 4, "channels": 8},
+)
 
 
 class XPDNet(nn.Module):

@@ -1,4 +1,4 @@
-"""Reconstruction: zero-filled data and coil combination, no weights (Roemer et al., MRM 1990)."""
+"""Zero-filled data and coil combination, no weights."""
 
 from __future__ import annotations
 
@@ -6,8 +6,17 @@ from torch import nn
 
 from mrnets.blocks.consistency import initial_image, measured
 from mrnets.contract import Estimate, Scan
+from mrnets.traits import Traits
 
 __all__ = ["ZeroFilled"]
+
+TRAITS = Traits(
+    task="reconstruction",
+    title="zero-filled data and coil combination, no weights",
+    paper="Roemer et al., MRM 1990",
+    learns=False,
+    sens="optional",
+)
 
 
 class ZeroFilled(nn.Module):

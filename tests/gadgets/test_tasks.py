@@ -24,7 +24,6 @@ from mrnets.errors import InputError
 from mrnets.physics.fourier import ifftc
 from mrnets.prepare import Preparation
 from tests.gadgets.frames import SIZE, disc, frames, header, volume
-from tests.mrnets.examples import SMALL
 
 LABELS = ["background", "lesion", "oedema"]
 
@@ -36,7 +35,7 @@ def no_networks_of_other_tests(monkeypatch):
 
 def save(path: Any, name: str, labels: Any = (), units: Any = None, options: Any = None, **preparation: Any) -> str:
     torch.manual_seed(0)
-    bound = {**SMALL[name], **(options or {})}
+    bound = {**store.describe(name).small, **(options or {})}
     made = store.create(name, **bound)
     store.save(
         path,

@@ -12,57 +12,11 @@ from mrnets import store
 from mrnets.contract import Estimate, Scan
 from mrnets.physics.fourier import fftc, resize
 
-SMALL: dict[str, dict[str, Any]] = {
-    "ccnn": {"num_cascades": 2, "hidden_channels": 4, "n_convs": 3},
-    "cirim": {
-        "conv_filters": (4, 4, 2),
-        "recurrent_filters": (4, 4),
-        "time_steps": 2,
-        "num_cascades": 2,
-    },
-    "modl": {"unrolled_iterations": 2, "residual_blocks": 2, "channels": 4},
-    "rvn": {
-        "recurrent_hidden_channels": 4,
-        "num_steps": 2,
-        "initializer_channels": (2, 4),
-        "initializer_dilations": (1, 2),
-    },
-    "rim": {"conv_filters": (4, 4, 2), "recurrent_filters": (4, 4), "time_steps": 3},
-    "cgsense": {"iterations": 5},
-    "unet": {"channels": 4, "pooling_layers": 2},
-    "varnet": {"num_cascades": 2, "channels": 4, "pooling_layers": 2},
-    "crnn": {"num_iterations": 3, "hidden_channels": 4, "n_convs": 1},
-    "jointicnet": {"channels": 4},
-    "kikinet": {"channels": 4},
-    "qcirim": {"conv_filters": (4, 4, 4), "recurrent_filters": (4, 4), "time_steps": 2, "num_cascades": 2},
-    "qvarnet": {"num_cascades": 2, "channels": 4, "pooling_layers": 2},
-    "lpdnet": {"num_primal": 2, "num_dual": 2, "num_iter": 2, "channels": 4},
-    "vsnet": {"num_cascades": 2, "hidden_channels": 4, "n_convs": 2},
-    "xpdnet": {"num_primal": 2, "num_iter": 2, "channels": 2, "num_scales": 2, "num_convs": 1},
-    "segunet": {"channels": 2, "pooling_layers": 3},
-    "attentionunet": {"channels": 2, "pooling_layers": 3},
-    "unet3d": {"channels": 2, "pooling_layers": 3},
-    "dynunet": {"channels": 2, "pooling_layers": 3},
-    "vnet": {"channels": 4, "pooling_layers": 3},
-    "idslr": {"coils": 3, "channels": 4, "num_iters": 2},
-    "idslrunet": {"coils": 3, "channels": 4, "num_iters": 2},
-    "segnet": {"coils": 3, "channels": 4, "num_cascades": 2},
-    "mtlrs": {
-        "conv_filters": (4, 4, 2),
-        "recurrent_filters": (4, 4),
-        "time_steps": 2,
-        "num_cascades": 2,
-        "channels": 2,
-        "pooling_layers": 2,
-    },
-}
-"""Options that make a network quick; one that is not listed runs at its published size."""
-
 
 def create(name: str, **options: Any) -> torch.nn.Module:
     """A small network of that name with seeded weights."""
     torch.manual_seed(7)
-    return store.create(name, **{**SMALL.get(name, {}), **options})
+    return store.create(name, **{**store.describe(name).small, **options})
 
 
 def scan(
@@ -96,16 +50,18 @@ def scan(
         image=smooth(batch, *contrasts).abs(),
         echo_times=torch.arange(1, echoes + 1) * 0.005,
         calibration=resize(full[:, :1], (min(6, shape[0]), min(6, shape[1]))),
+        noise=torch.full((batch,), 0.01),
     )
 
 
 def scan_for(name: str, shape: tuple[int, int] = (24, 20), **how: Any) -> Scan:
     """A scan with the images that the network of that name takes, its number of coils and enough echoes."""
-    options = store.bind(name, **SMALL.get(name, {}))
-    contrasts = options.get("contrasts", 4)
+    traits = store.describe(name)
+    options = store.bind(name, **traits.small)
+    slices = (traits.slices,) if traits.slices > 1 else ()
     how["coils"] = options.get("coils", how.get("coils", 3))
-    how.setdefault("echoes", 4 if store.describe(name).task == "quantitative" else 1)
-    return scan(shape, contrasts=(contrasts, 3) if name == "unet3d" else (contrasts,), **how)
+    how.setdefault("echoes", 4 if traits.task == "quantitative" else 1)
+    return scan(shape, contrasts=(options.get("contrasts", 4), *slices), **how)
 
 
 def pick(batch: Scan, index: int) -> Scan:
@@ -117,6 +73,7 @@ def pick(batch: Scan, index: int) -> Scan:
         image=batch.image[index : index + 1],
         echo_times=batch.echo_times,
         calibration=batch.calibration[index : index + 1],
+        noise=batch.noise[index : index + 1],
     )
 
 

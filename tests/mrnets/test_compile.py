@@ -1,4 +1,4 @@
-"""Every network is one graph for torch.compile, forward and backward, or the reason why not is written down here."""
+"""Every network is one graph for torch.compile, forward and backward, or its traits say why not."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ import torch
 from mrnets import store
 from tests.mrnets.examples import create, energy, scan_for
 
-_CONJUGATE = "conjugate gradients stop when the residual is small, which depends on the data"
-_ECHO_TIMES = "echo times are checked before they are used, which depends on the data"
-NOT_ONE_GRAPH = {"cgsense": _CONJUGATE, "modl": _CONJUGATE, "qcirim": _ECHO_TIMES, "qvarnet": _ECHO_TIMES}
-
 
 def _network(name: str) -> object:
-    if name not in NOT_ONE_GRAPH:
+    reason = store.describe(name).breaks_graph
+    if reason is None:
         return name
-    fails = pytest.mark.xfail(reason=NOT_ONE_GRAPH[name], raises=torch._dynamo.exc.TorchDynamoException)
+    fails = pytest.mark.xfail(reason=reason, raises=torch._dynamo.exc.TorchDynamoException)
     return pytest.param(name, marks=fails)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from mrnets import measure, store
 from mrnets.__main__ import main
-from tests.mrnets.examples import SMALL, create
+from tests.mrnets.examples import create
 
 
 def test_list_has_a_line_for_every_network(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,7 +46,7 @@ def test_show_prints_what_the_file_says(tmp_path: Path, capsys: pytest.CaptureFi
         path,
         network,
         name="unet",
-        options=SMALL["unet"],
+        options=store.describe("unet").small,
         preparation={"coils": 8},
         labels=["grey", "white"],
         provenance={"licence": "CC0", "note": "bell \a and\nline"},

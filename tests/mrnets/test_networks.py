@@ -12,7 +12,7 @@ from mrnets import store
 from mrnets.errors import InputError
 from mrnets.physics.coils import reduce
 from mrnets.physics.fourier import ifftc
-from tests.mrnets.examples import SMALL, create, energy, pick, scan, scan_for, tensors
+from tests.mrnets.examples import create, energy, pick, scan, scan_for, tensors
 from training.batches import to_device
 
 NAMES = store.names()
@@ -29,11 +29,7 @@ PARAMETERS = {
     "varnet": 19_634_712,
     "zerofilled": 0,
 }
-ECHOES_SHARE = {"jointicnet"}
-"""Networks that estimate one set of sensitivities from all echoes together."""
-STEPS = {"cirim": 3, "dynunet": 2, "mtlrs": 3, "qcirim": 3, "rim": 2, "rvn": 1, "segnet": 2}
-"""Those whose papers train on intermediate estimates, and how many the small ones give beside the last."""
-EXACT_WHEN_FULLY_SAMPLED = ["cgsense", "zerofilled"]
+EXACT_WHEN_FULLY_SAMPLED = [name for name in RECONSTRUCTION if not store.describe(name).learns]
 
 
 @pytest.mark.parametrize("shape", [(24, 20), (17, 23), (3, 1)])
@@ -70,7 +66,7 @@ def test_reconstructs_every_echo_for_any_number_of_coils(name: str, coils: int) 
     image = network(example).image
     assert image.shape == (2, 3, 24, 20)
     assert image.dtype == torch.complex64
-    if name in ECHOES_SHARE:
+    if store.describe(name).echoes == "together":
         return
     alone = network(dataclasses.replace(example, kspace=example.kspace[:, 1:2])).image
     torch.testing.assert_close(alone, image[:, 1:2], rtol=1e-4, atol=1e-5)
@@ -151,10 +147,10 @@ def test_a_batch_of_two_is_two_batches_of_one(name: str) -> None:
 def test_comes_back_from_its_file_exactly(name: str, tmp_path: Path) -> None:
     path = tmp_path / "trained.safetensors"
     network = create(name).eval()
-    store.save(path, network, name=name, options=SMALL.get(name, {}), preparation={})
+    store.save(path, network, name=name, options=store.describe(name).small, preparation={})
     trained = store.load(path)
     assert not trained.network.training
-    assert trained.options == store.bind(name, **SMALL.get(name, {}))
+    assert trained.options == store.bind(name, **store.describe(name).small)
     example = scan_for(name)
     with torch.inference_mode():
         for field, again in zip(tensors(network(example)), tensors(trained.network(example)), strict=True):
@@ -172,7 +168,7 @@ def test_has_the_published_number_of_parameters(name: str, count: int) -> None:
 def test_a_fully_sampled_scan_comes_back_exactly(name: str) -> None:
     example = scan((17, 22), fraction=2.0)
     truth = reduce(ifftc(example.kspace), example.sens)
-    options = {"regularisation": 0.0} if name == "cgsense" else {}
+    options = {key: 0.0 for key in store.bind(name) if key == "regularisation"}
     torch.testing.assert_close(create(name, **options)(example).image, truth, rtol=1e-5, atol=1e-6)
 
 
@@ -192,10 +188,10 @@ def test_a_scan_without_k_space_is_refused_by_the_network_s_name(name: str) -> N
         create(name)(dataclasses.replace(scan(), kspace=None))
 
 
-@pytest.mark.parametrize("name", sorted({*WITH_SENS_NET, "cgsense"} - {"unet"}))
+@pytest.mark.parametrize("name", [name for name in NAMES if store.describe(name).sens == "needed"])
 def test_a_scan_without_sensitivities_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} needs coil sensitivities"):
-        create(name)(dataclasses.replace(scan(), sens=None))
+        create(name)(dataclasses.replace(scan_for(name), sens=None))
 
 
 @pytest.mark.parametrize("name", WITH_SENS_NET)
@@ -216,7 +212,10 @@ def test_what_can_learn_and_uses_sensitivities_can_estimate_them(name: str) -> N
     with torch.inference_mode():
         pairs = zip(tensors(network(example)), tensors(network(other)), strict=True)
         uses = any(not torch.equal(one, another) for one, another in pairs)
-    assert ("sens_net" in store.bind(name)) == (uses and bool(list(network.parameters())))
+    traits = store.describe(name)
+    assert uses == (traits.sens != "unused")
+    assert traits.learns == bool(list(network.parameters()))
+    assert ("sens_net" in store.bind(name)) == (uses and traits.learns)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -226,11 +225,11 @@ def test_intermediate_estimates_are_there_where_papers_train_on_them(name: str) 
     with torch.no_grad():
         steps = network.train()(example).steps
         assert network.eval()(example).steps == ()
-    assert len(steps) == STEPS.get(name, 0)
+    assert len(steps) == store.describe(name).steps
     assert all(field.shape[-2:] == (24, 20) for step in steps for field in tensors(step))
 
 
-@pytest.mark.parametrize("name", ["unet", "zerofilled"])
+@pytest.mark.parametrize("name", [name for name in NAMES if store.describe(name).sens == "optional"])
 def test_without_sensitivities_coils_are_combined_by_root_of_sum_of_squares(name: str) -> None:
     example = dataclasses.replace(scan(echoes=2), sens=None)
     image = create("zerofilled")(example).image

@@ -19,42 +19,8 @@ from training.metrics import dice, ssim
 
 SIZE = 40
 TIMES = (0.003, 0.0115, 0.020, 0.0285)
-NARROW: dict[str, dict[str, Any]] = {
-    "attentionunet": {"channels": 8, "pooling_layers": 3},
-    "ccnn": {"num_cascades": 5, "hidden_channels": 32},
-    "cirim": {"num_cascades": 2, "conv_filters": (32, 32, 2), "recurrent_filters": (32, 32), "time_steps": 4},
-    "crnn": {"num_iterations": 5, "hidden_channels": 32},
-    "dynunet": {"channels": 8, "pooling_layers": 3},
-    "idslr": {"coils": 6, "channels": 16, "num_iters": 3},
-    "idslrunet": {"coils": 6, "channels": 16, "num_iters": 3},
-    "jointicnet": {},
-    "kikinet": {},
-    "lpdnet": {"num_iter": 3},
-    "modl": {"channels": 32, "residual_blocks": 3},
-    "mtlrs": {
-        "conv_filters": (32, 32, 2),
-        "recurrent_filters": (32, 32),
-        "time_steps": 4,
-        "num_cascades": 2,
-        "channels": 8,
-        "pooling_layers": 3,
-    },
-    "qcirim": {"num_cascades": 1, "conv_filters": (32, 32, 4), "recurrent_filters": (32, 32)},
-    "qvarnet": {"num_cascades": 3, "channels": 8, "pooling_layers": 2},
-    "rim": {"conv_filters": (32, 32, 2), "recurrent_filters": (32, 32)},
-    "rvn": {"num_steps": 4, "recurrent_hidden_channels": 32, "initializer_channels": (16, 16, 32, 32)},
-    "segnet": {"coils": 6, "channels": 16, "num_cascades": 3},
-    "segunet": {"channels": 8, "pooling_layers": 3},
-    "unet": {"channels": 32, "pooling_layers": 3},
-    "unet3d": {"channels": 8, "pooling_layers": 3},
-    "varnet": {"num_cascades": 4, "channels": 8, "pooling_layers": 3},
-    "vnet": {"channels": 8, "pooling_layers": 3, "dropout": 0.0},
-    "vsnet": {"num_cascades": 5, "hidden_channels": 32},
-    "xpdnet": {"num_iter": 4, "channels": 8},
-}
-"""Options for this test; a network that is not listed runs as published."""
 TASKS = {name: store.describe(name).task for name in store.names()}
-LEARNED = [name for name in TASKS if name not in ("cgsense", "zerofilled")]
+LEARNED = [name for name in TASKS if store.describe(name).learns]
 
 
 def grid() -> tuple[Tensor, Tensor]:
@@ -155,7 +121,7 @@ def test_learns_four_slices(name: str) -> None:
 
     assert not good(store.create("zerofilled")(scan))
     torch.manual_seed(0)
-    assert train(store.create(name, **NARROW.get(name, {})), scan, loss, good)
+    assert train(store.create(name, **store.describe(name).narrow), scan, loss, good)
 
 
 @pytest.mark.slow
@@ -184,16 +150,17 @@ def test_learns_the_maps_of_four_slices(name: str) -> None:
     problem, start = relaxometry(scan, scan.sens, name, initial="cgsense", iterations=10)
     assert not good(problem.estimate(start))
     torch.manual_seed(0)
-    assert train(store.create(name, **NARROW.get(name, {})), scan, loss, good)
+    assert train(store.create(name, **store.describe(name).narrow), scan, loss, good)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in LEARNED if TASKS[name] == "segmentation"])
 def test_learns_the_labels_of_four_slices(name: str) -> None:
     generator = torch.Generator().manual_seed(3)
-    labels, images = labelled(generator, 12 if name == "unet3d" else 4)
-    if name == "unet3d":  # three neighbours of each slice are learned with it
-        labels, images = labels.unflatten(0, (4, 3)), images.unflatten(0, (4, 3)).movedim(1, 2)
+    slices = store.describe(name).slices
+    labels, images = labelled(generator, 4 * slices)
+    if slices > 1:  # the neighbours of each slice are learned with it
+        labels, images = labels.unflatten(0, (4, slices)), images.unflatten(0, (4, slices)).movedim(1, 2)
 
     def loss(estimate: Estimate) -> Tensor:
         return functional.cross_entropy(estimate.logits, labels)
@@ -202,7 +169,7 @@ def test_learns_the_labels_of_four_slices(name: str) -> None:
         return overlap(estimate.logits, labels) > 0.95
 
     torch.manual_seed(0)
-    network = store.create(name, **NARROW.get(name, {}))
+    network = store.create(name, **store.describe(name).narrow)
     assert not good(network(Scan(image=images)))
     assert train(network, Scan(image=images), loss, good)
 
@@ -226,4 +193,4 @@ def test_learns_images_and_labels_of_four_slices(name: str) -> None:
 
     assert not alike(store.create("zerofilled")(scan), image)
     torch.manual_seed(0)
-    assert train(store.create(name, **NARROW.get(name, {})), scan, loss, good)
+    assert train(store.create(name, **store.describe(name).narrow), scan, loss, good)

@@ -9,19 +9,15 @@ from torch import Tensor, nn
 from mrnets import atommic, store
 from mrnets.contract import Scan
 from mrnets.errors import InputError
+from tests.mrnets.examples import create
 from tests.mrnets.vectors import min_max, relative_error, vector
 
-SMALL = {
-    "segunet": {"channels": 2, "pooling_layers": 3},
-    "attentionunet": {"channels": 2, "pooling_layers": 3},
-    "unet3d": {"channels": 2, "pooling_layers": 3},
-    "dynunet": {"channels": 2, "pooling_layers": 3},
-    "vnet": {"channels": 4, "pooling_layers": 3},
-}
+NAMES = [name for name in store.names() if store.describe(name).task == "segmentation"]
 
 
 def _image(name: str, batch: int, y: int, x: int, *, contrasts: int = 4) -> Tensor:
-    shape = (batch, contrasts, 3, y, x) if name == "unet3d" else (batch, contrasts, y, x)
+    slices = store.describe(name).slices
+    shape = (batch, contrasts, slices, y, x) if slices > 1 else (batch, contrasts, y, x)
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
@@ -141,7 +137,7 @@ def test_vnet_reads_its_options(options: dict[str, int], widths: list[int]) -> N
 
 
 def test_vnet_drops_channels_in_training_only() -> None:
-    network = store.create("vnet", **SMALL["vnet"])
+    network = create("vnet")
     scan = Scan(image=_image("vnet", 2, 16, 16))
     torch.manual_seed(0)
     assert not torch.equal(network(scan).logits, network(scan).logits)
@@ -149,10 +145,10 @@ def test_vnet_drops_channels_in_training_only() -> None:
     assert torch.equal(network(scan).logits, network(scan).logits)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("y", "x"), [(31, 33), (64, 16), (17, 90), (1, 1)])
 def test_any_plane_size(name: str, y: int, x: int) -> None:
-    network = store.create(name, contrasts=1, classes=3, **SMALL[name])
+    network = create(name, contrasts=1, classes=3)
     image = _image(name, 2, y, x, contrasts=1)
     logits = network(Scan(image=image)).logits
     assert logits.shape == (2, 3, *image.shape[2:])
@@ -160,34 +156,34 @@ def test_any_plane_size(name: str, y: int, x: int) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_samples_of_a_batch_do_not_see_each_other(name: str) -> None:
-    network = store.create(name, **SMALL[name]).eval()
+    network = create(name).eval()
     image = _image(name, 2, 24, 40)
     apart = torch.cat([network(Scan(image=sample[None])).logits for sample in image])
     assert relative_error(network(Scan(image=image)).logits, apart) < 1e-5
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_complex_images_count_by_their_magnitude(name: str) -> None:
-    network = store.create(name, **SMALL[name]).eval()
+    network = create(name).eval()
     image = _image(name, 1, 24, 24).abs()
     turned = torch.polar(image, torch.linspace(-3, 3, image.numel()).reshape(image.shape))
     assert relative_error(network(Scan(image=turned)).logits, network(Scan(image=image)).logits) < 1e-4
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_gradient_reaches_every_weight(name: str) -> None:
-    network = store.create(name, **SMALL[name])
+    network = create(name)
     estimate = network(Scan(image=_image(name, 2, 24, 40)))
     sum(e.logits.square().mean() for e in (estimate, *estimate.steps)).backward()
     assert [key for key, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()] == []
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_other_images_are_refused_by_name(name: str) -> None:
-    network = store.create(name, **SMALL[name])
+    network = create(name)
     for image in (None, _image(name, 1, 16, 16, contrasts=3), torch.zeros(4, 16, 16)):
         with pytest.raises(InputError, match=name):
             network(Scan(image=image))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
 import struct
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from mrnets import store
 from mrnets.errors import InputError
+from mrnets.traits import declared
 
 OPTIONS = {"num_cascades": 2, "channels": 2, "pooling_layers": 1}
 
@@ -75,6 +77,19 @@ def test_a_loaded_network_can_be_trained_on(trained: Path) -> None:
     assert loaded.preparation == {"coils": None, "crop": 0.9}
     assert loaded.metadata["labels"] == ["background", "lesion"]
     assert all(p.requires_grad and p.device.type == "cpu" for p in loaded.network.parameters())
+
+
+@pytest.mark.parametrize("name", store.names())
+def test_traits_read_from_the_file_are_those_of_the_module(name: str) -> None:
+    assert store.describe(name) == importlib.import_module(f"mrnets.nets.{name}").TRAITS
+
+
+@pytest.mark.parametrize("text", ["", "TRAITS = None", "TRAITS: int = 3", "TRAITS = Traits(task=name)"])
+def test_a_network_without_literal_traits_is_an_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "foo.py"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"foo\.py declares no TRAITS|malformed"):
+        declared(path)
 
 
 def test_names_describe_and_header_need_no_torch(trained: Path) -> None:

@@ -8,7 +8,7 @@ from mrnets import store
 from mrnets.contract import Estimate
 from tests.mrnets.examples import create, scan_for
 
-NAMES = [name for name in store.names() if name not in ("cgsense", "zerofilled")]
+NAMES = [name for name in store.names() if store.describe(name).learns]
 
 
 def outputs(estimate: Estimate) -> list[Tensor]:

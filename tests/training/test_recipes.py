@@ -17,7 +17,6 @@ from gadgets.hosts.replay import replay
 from gadgets.simulate import Settings, make_scan
 from mrnets import store
 from mrnets.errors import InputError
-from tests.mrnets.examples import SMALL
 from tests.training import layouts, layouts_maps
 from training import loop
 from training.options import read
@@ -50,7 +49,7 @@ CASES = {
 SIMULATED = {"compare", "demo", "lesions", "simulated_joint", "simulated_maps", "tissue"}
 """Recipes of our own, which need no data set in a published layout."""
 NETWORKS = {
-    task: [n for n in store.names() if store.describe(n).task == task and n not in ("cgsense", "zerofilled")]
+    task: [n for n in store.names() if store.describe(n).task == task and store.describe(n).learns]
     for task in ("reconstruction", "quantitative", "segmentation", "joint")
 }
 QUICK = {"reconstruction": "varnet", "quantitative": "qvarnet", "segmentation": "segunet", "joint": "segnet"}
@@ -83,7 +82,7 @@ def pairs() -> list[Any]:
 def test_a_recipe_ends_in_images_of_a_chain(recipe: str, name: str, tmp_path: Path, rng: np.random.Generator) -> None:
     case = CASES[recipe]
     case.write(tmp_path / "data", rng)
-    options = {k: v for k, v in SMALL[name].items() if k != "coils"}
+    options = {k: v for k, v in store.describe(name).small.items() if k != "coils"}
     if read(RECIPES / f"{recipe}.yaml").network.options.get("sens_net"):
         options |= {"sens_net": True, "sens_channels": 2, "sens_pooling_layers": 2}
     run = read(
@@ -113,13 +112,13 @@ def test_maps_in_two_stages(tmp_path: Path, rng: np.random.Generator) -> None:
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     one = [
         "network.name=varnet",
-        f"network.options={plain(SMALL['varnet'])}",
+        f"network.options={plain(store.describe('varnet').small)}",
         f"weights={first}",
         f"folder={tmp_path / '1'}",
         "epochs=1",
     ]
     loop.fit(read(RECIPES / "ahead.yaml", [*common, *one]))
-    options = {**SMALL["qvarnet"], "initial": "image"}
+    options = {**store.describe("qvarnet").small, "initial": "image"}
     two = ["network.name=qvarnet", f"network.options={plain(options)}", f"weights={second}", f"folder={tmp_path / '2'}"]
     with pytest.raises(InputError, match="initial='image' needs complex images"):
         loop.fit(read(RECIPES / "ahead_maps.yaml", [*common, *two, "epochs=1"]))

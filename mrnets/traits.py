@@ -1,0 +1,62 @@
+"""The traits that each network declares at the top of its file, as literals: they are read without importing torch."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["Takes", "Task", "Traits", "declared"]
+
+Task = Literal["reconstruction", "quantitative", "segmentation", "joint"]
+Takes = Literal["kspace", "image", "both"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a network is and needs. Every value is a literal."""
+
+    task: Task
+    title: str
+    paper: str
+    """Authors, journal or conference, year."""
+    learns: bool = True
+    """False: it has no weights, and runs without a weights file."""
+    takes: Takes = "kspace"
+    """What it takes from the scan."""
+    both_with: tuple[str, str] | None = None
+    """(option, value) with which it takes images beside k-space."""
+    slices: int = 1
+    """Neighbouring slices that it takes together, as published."""
+    echoes: Literal["each", "together", "one"] = "each"
+    """"each": any number of echoes, each by itself. "together": several echoes share maps or sensitivities."""
+    sens: Literal["needed", "optional", "unused"] = "needed"
+    """Whether it uses the coil sensitivities."""
+    steps: int = 0
+    """Earlier estimates that it gives in training with the options `small`."""
+    breaks_graph: str | None = None
+    """Why `torch.compile` cannot make one graph of it; None: it can."""
+    small: Mapping[str, Any] = field(default_factory=dict)
+    """Options that make it quick, for tests."""
+    narrow: Mapping[str, Any] = field(default_factory=dict)
+    """Options with which it learns four slices by heart, for tests."""
+
+    def takes_with(self, options: Mapping[str, Any]) -> Takes:
+        """What the network with these `options` takes from the scan."""
+        if self.both_with is not None and options.get(self.both_with[0]) == self.both_with[1]:
+            return "both"
+        return self.takes
+
+
+def declared(path: Path) -> Traits:
+    """The `TRAITS = Traits(...)` of a network's file, read from its syntax tree.
+
+    Raises ValueError where there is none, or where a value is not a literal.
+    """
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id="TRAITS")], value=ast.Call(keywords=keywords)):
+                return Traits(**{str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords})
+    raise ValueError(f"{path} declares no TRAITS")
