@@ -16,13 +16,17 @@ from mrnets.stages import compress_raw
 
 __all__ = ["compress"]
 
+COILS = 32
+"""Virtual coils unless told otherwise. Fewer cost signal where there is little noise: 12 of 16 coils 2.5 dB in a head at
+SNR 135. Where there is more noise, matrices from 24 calibration lines lose signal worth 15 % of the noise energy."""
+
 
 @gadget
 def compress(
     stream: Iterable[Item],
     header: ismrmrdHeader,
     *,
-    coils: int = 8,
+    coils: int = COILS,
     method: Literal["auto", "gdcc", "svd"] = "auto",
     window: int = 5,
     align: bool = True,
