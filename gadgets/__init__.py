@@ -1,6 +1,7 @@
 """The streaming side: gadgets for ISMRMRD streams, and the hosts that run chains of them.
 
 `gadgets.pipeline` is what a chain's `<execute name="gadgets" target="pipeline" type="python"/>` runs.
+`gadgets.run` is what a gadget runs that stands alone: `<execute name="gadgets.noise" target="noise" type="python"/>`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    if name == "pipeline":  # on demand: everything but Gadgetron's external process does without `gadgetron`
-        from gadgets.hosts.external import pipeline
+    if name in ("pipeline", "run"):  # on demand: only Gadgetron's external process needs `gadgetron`
+        from gadgets.hosts import external
 
-        return pipeline
+        return getattr(external, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

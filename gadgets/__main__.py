@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import sys
 from collections.abc import Sequence
 
+from gadgets.hosts import log
 from mrnets.errors import InputError
 
 COMMANDS = {
@@ -45,10 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    serving = args.command == "serve"
-    level = logging.DEBUG if args.debug else logging.INFO if serving else logging.WARNING
-    stamp = "%(asctime)s " if serving else ""
-    logging.basicConfig(level=level, format=f"{stamp}gadgets {args.command}: %(message)s", stream=sys.stderr)
+    log.start(args.command, debug=args.debug)
     try:
         return int(importlib.import_module(COMMANDS[args.command][0]).run(args) or 0)
     except KeyboardInterrupt:

@@ -9,14 +9,14 @@ from typing import Literal
 from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.frame import Frame
+from gadgets.gadget import gadget
 from gadgets.lines import Item
-from gadgets.stream import gadget
 from mrnets.stages import sense_raw
 
 __all__ = ["coils"]
 
 
-@gadget
+@gadget(takes=("kspace",), gives="coil maps")
 def coils(
     stream: Iterable[Item],
     header: ismrmrdHeader,

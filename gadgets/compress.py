@@ -9,8 +9,8 @@ from typing import Literal
 from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.frame import Frame
+from gadgets.gadget import gadget
 from gadgets.lines import Item
-from gadgets.stream import gadget
 from mrnets.errors import InputError
 from mrnets.stages import compress_raw
 
@@ -21,7 +21,7 @@ COILS = 32
 SNR 135. Where there is more noise, matrices from 24 calibration lines lose signal worth 15 % of the noise energy."""
 
 
-@gadget
+@gadget(takes=("kspace",), gives="kspace")
 def compress(
     stream: Iterable[Item],
     header: ismrmrdHeader,
@@ -40,7 +40,7 @@ def compress(
     `mrnets.stages.compress_raw` does, and for coils, window or lines below 1.
     """
     if coils < 1 or window < 1 or (lines is not None and lines < 1):
-        raise InputError(f"compress: coils, window and lines must be at least 1, got {coils}, {window} and {lines}")
+        raise InputError(f"coils, window and lines must be at least 1, got {coils}, {window} and {lines}")
     for item in stream:
         if not isinstance(item, Frame) or item.raw.kspace.shape[-3] <= coils:
             yield item

@@ -1,30 +1,38 @@
-"""A peer on the wire, made safe: gadgetron-python's Connection loops for ever at the end of a stream, takes an unknown
-message for the end, and lets an exception look like a normal end. Here each of them is an error that the peer is told.
+"""A peer on the wire, made safe.
+
+gadgetron-python's Connection loops for ever at the end of a stream, takes an unknown message for the end, and lets an
+exception look like a normal end. Here each of them is an error that the peer is told.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
+import math
 import socket
-import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Protocol
 
 import gadgetron.external
 
-from gadgets.lines import Item, Line, coalesce
+from gadgets.limits import PATIENT, USUAL, Limits
+from gadgets.lines import Item
 from gadgets.messages import Message
+from gadgets.outbox import Outbox
+from gadgets.protocol import Audience, Incoming, State
 from gadgets.serialise import encode
-from gadgets.stream import GadgetError
-from gadgets.wire import Source, discard, read_message, read_messages
+from gadgets.speaker import GadgetError
+from gadgets.wire import Source
 from mrnets.errors import InputError
 
-__all__ = ["Outbox", "Peer", "PeerLostError", "Sink", "report", "sentence"]
+__all__ = ["Peer", "PeerLostError", "Sink", "report", "sentence"]
 
 IDLE = 2.0
 """Seconds without a byte after which a peer whose stream cannot be understood is taken to have sent all of it."""
+DRAINING = 60.0
+"""Seconds after which no more is read of a stream that cannot be understood."""
 
 _logger = logging.getLogger(__name__)
 
@@ -43,51 +51,12 @@ class Sink(Protocol):
         """Send what was taken."""
 
 
-class Outbox:
-    """A socket's sending end with a thread of its own: a peer that sends a whole scan before it reads an image must not
-    stop us from reading, else both sides would wait for ever. A failure to send is raised by what is called next."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        self._connected = connected
-        self._parts: queue.Queue[bytes | None] = queue.Queue()
-        self._failure: OSError | None = None
-        self._thread = threading.Thread(target=self._send, name="outbox", daemon=True)
-
-    def write(self, part: bytes, /) -> None:
-        """Take `part`, to be sent when the peer takes it. Raises OSError."""
-        self._check()
-        if self._thread.ident is None:
-            self._thread.start()
-        self._parts.put(part)
-
-    def flush(self) -> None:
-        """Nothing: the thread sends all the time; see `settle`."""
-
-    def settle(self) -> None:
-        """Wait until all is sent. Raises OSError if it cannot be."""
-        self._parts.join()
-        self._check()
-
-    def close(self) -> None:
-        """Settle, and end the thread."""
-        if self._thread.ident is not None:
-            self._parts.put(None)
-            self._thread.join()
-        self._check()
-
-    def _check(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
-    def _send(self) -> None:
-        while (part := self._parts.get()) is not None:
-            try:
-                if self._failure is None:
-                    self._connected.sendall(part)
-            except OSError as error:
-                self._failure = error
-            finally:
-                self._parts.task_done()
+@contextmanager
+def _lost(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PeerLostError(f"The peer vanished while it was {what} ({error}).") from error
 
 
 @dataclass
@@ -96,41 +65,61 @@ class Peer:
 
     source: Source
     sink: Sink
+    state: InitVar[State]
+    """What the peer may send first."""
     connected: socket.socket | None = None
-    closed: bool = field(default=False, init=False)
-    """Whether the peer has sent all that it will."""
+    limits: Limits = USUAL
+    clock: Callable[[], float] = time.monotonic
+    incoming: Incoming = field(init=False)
+
+    def __post_init__(self, state: State) -> None:
+        self.incoming = Incoming(self, state)
+        self._begun = self.clock()
 
     @classmethod
-    def on(cls, connected: socket.socket) -> Peer:
-        """A peer on a connected socket, which stays the caller's to close."""
+    def on(
+        cls,
+        connected: socket.socket,
+        state: State = State.START,
+        limits: Limits = USUAL,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Peer:
+        """Return a peer on a connected socket, which stays the caller's to close."""
         if connected.family in (socket.AF_INET, socket.AF_INET6):
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return cls(connected.makefile("rb"), Outbox(connected), connected)
+        return cls(connected.makefile("rb"), Outbox(connected, limits), state, connected, limits, clock)
 
     @classmethod
     def of(cls, connection: gadgetron.external.Connection) -> Peer:
-        """The peer of gadgetron-python's connection, which has read configuration and header and sends the CLOSE."""
-        return cls.on(connection.socket.socket)
+        """Return the peer of gadgetron-python's connection, which has read configuration and header, and sends CLOSE.
+
+        A Gadgetron server waits as long as its scanner does, so there are no limits of time."""
+        return cls.on(connection.socket.socket, State.ITEMS, PATIENT)
 
     def readinto(self, buffer: Any, /) -> int | None:
-        """Read from the source. Raises PeerLostError if the connection breaks."""
-        try:
-            return self.source.readinto(buffer)
-        except OSError as error:
-            raise PeerLostError(f"The peer vanished while it was sending ({error}).") from error
+        """Read some bytes. Raises InputError if none come in time, and PeerLostError if the connection breaks."""
+        starting = self.incoming.state in (State.START, State.CONFIGURED)
+        allowed = self._begun + self.limits.start - self.clock() if starting else self.limits.silence
+        with _lost("sending"):
+            try:
+                if allowed <= 0:
+                    raise TimeoutError
+                if self.connected is not None:
+                    self.connected.settimeout(None if allowed == math.inf else allowed)
+                return self.source.readinto(buffer)
+            except TimeoutError:
+                late = f"did not send its ISMRMRD header within {self.limits.start:g} s"
+                silent = f"sent no byte for {self.limits.silence:g} s"
+                raise InputError(f"The peer {late if starting else silent}.") from None
 
     def read(self) -> Message | None:
-        """The next message; None at the end of the stream. Raises InputError."""
-        return read_message(self)
+        """Return the next message, or None at the end of the stream. Raises InputError as `Incoming.read` does."""
+        return self.incoming.read()
 
     def items(self) -> Iterator[Item]:
-        """The items up to CLOSE, acquisitions as Lines. Raises InputError if the stream ends before."""
-        return coalesce(self._messages())
-
-    def _messages(self) -> Iterator[Line | Item]:
-        yield from read_messages(self)
-        self.closed = True  # before the last run of lines is given out: there is nothing left to drain
+        """Yield the items up to CLOSE, acquisitions as Lines. Raises InputError as `Incoming.read` does."""
+        return self.incoming.items()
 
     def send(self, message: Message) -> None:
         """Send a message or an item. Raises PeerLostError, and InputError for what no message carries."""
@@ -138,46 +127,28 @@ class Peer:
             whole = b"".join(encode(message))  # a copy: memory of lines is used again while this waits to be sent
         except TypeError as error:
             raise InputError(f"The chain's last gadget gives what cannot be sent: {error}.") from error
-        try:
+        with _lost("sent to"):
             self.sink.write(whole)
             self.sink.flush()
-        except OSError as error:
-            raise PeerLostError(f"The peer vanished while it was sent to ({error}).") from error
 
     def settle(self) -> None:
         """Wait until all that was sent has left. Raises PeerLostError if it cannot."""
         if isinstance(self.sink, Outbox):
-            try:
+            with _lost("sent to"):
                 self.sink.settle()
-            except OSError as error:
-                raise PeerLostError(f"The peer vanished while it was sent to ({error}).") from error
 
     def drain(self) -> None:
-        """Read all that the peer still sends, to CLOSE. What is not understood is read until nothing comes any more:
-        leaving it unread would reset the connection and destroy what was sent before."""
-        if self.closed:
-            return
-        self.closed = True
-        try:
-            discard(self)
-        except PeerLostError:
-            raise
-        except InputError:
-            self._drain_bytes()
+        """Read all that the peer still sends, to CLOSE, or until nothing comes any more. Raises PeerLostError.
 
-    def _drain_bytes(self) -> None:
-        if self.connected is None:
+        Unread bytes would reset the connection and destroy what was sent before."""
+        self.incoming.drain()
+        if self.incoming.state is not State.LOST or self.connected is None:
             return
+        end = self.clock() + DRAINING
         self.connected.settimeout(IDLE)
-        try:
-            while self.connected.recv(1 << 20):
+        with _lost("sending"), suppress(TimeoutError):
+            while self.clock() < end and self.connected.recv(1 << 20):
                 pass
-        except TimeoutError:
-            pass
-        except OSError as error:
-            raise PeerLostError(f"The peer vanished while it was sending ({error}).") from error
-        finally:
-            self.connected.settimeout(None)
 
     def close(self) -> None:
         """Close the files on the socket, not the socket. What could not be sent is dropped."""
@@ -188,16 +159,22 @@ class Peer:
                 _logger.debug("closing: %s", error)
 
 
-def report(peer: Peer, error: Exception, tell: Callable[[str], Message]) -> None:
-    """Tell the peer why there will be no more, unless it is gone: first drain its stream, then send `tell(sentence)`.
+def report(peer: Peer, error: Exception, audience: Audience) -> None:
+    """Tell the peer why there will be no more, unless it is gone, and drain its stream. The caller sends CLOSE.
 
-    (Gadgetron's connection process can crash when it is told while it is still sending.) The caller sends CLOSE."""
-    if not isinstance(error, PeerLostError):
+    A client is told at once. Gadgetron's connection process can crash when it is told while it is still sending."""
+    if isinstance(error, PeerLostError):
+        return
+    failure = audience.failure(sentence(error))
+    if audience is Audience.CLIENT:
+        peer.send(failure)
         peer.drain()
-        peer.send(tell(sentence(error)))
+    else:
+        peer.drain()
+        peer.send(failure)
 
 
 def sentence(error: BaseException) -> str:
-    """One sentence on one line for people."""
+    """Return one sentence on one line for people."""
     text = " ".join(str(error).split())
     return text if isinstance(error, (InputError, GadgetError)) else f"{type(error).__name__}: {text or 'no message'}"

@@ -44,7 +44,7 @@ class Greys:
     def of(cls, output: str, scaling: Scaling, scale: float | None) -> Greys:
         """For magnitude, or for phase: -pi .. pi rad become 0 .. 4095. Raises InputError for a scale of 0 or less."""
         if scale is not None and not scale > 0:
-            raise InputError(f"images: scale must be positive, got {scale}")
+            raise InputError(f"scale must be positive, got {scale}")
         if output == "phase":
             return cls(False, scale or BRIGHTEST / (2 * math.pi), math.pi)
         return cls(scaling == "series" and scale is None, scale)
@@ -64,7 +64,7 @@ class Greys:
             yield self._converted(image, scale)
         self.held.clear()
         if self.clipped:
-            _logger.warning("images: %d pixels were too bright for 16 bits and were clipped", self.clipped)
+            _logger.warning("%d pixels were too bright for 16 bits and were clipped", self.clipped)
 
     def _converted(self, image: ismrmrd.Image, scale: float) -> ismrmrd.Image:
         scaled = np.rint((image.data + np.float32(self.offset)) * np.float32(scale))

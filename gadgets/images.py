@@ -18,10 +18,10 @@ from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
 from gadgets.frame import Frame, Space
+from gadgets.gadget import gadget
 from gadgets.greys import Greys, Scaling
 from gadgets.lines import Item
 from gadgets.meta import meta_of
-from gadgets.stream import gadget
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, to_numpy
 from mrnets.physics.fourier import fftc, ifftc, resize
@@ -40,7 +40,7 @@ _PARTS: dict[Output, tuple[Callable[[Pixels], Pixels], int]] = {
 }
 
 
-@gadget
+@gadget(takes=("estimates",), gives="images")
 def images(
     stream: Iterable[Item],
     header: ismrmrdHeader,
@@ -60,7 +60,7 @@ def images(
     Raises InputError for a frame without estimate, and for 16-bit pixels of an output that has a sign.
     """
     if format == "short" and output not in ("magnitude", "phase"):
-        raise InputError(f"images: format short is for magnitude and phase; output {output} needs format float")
+        raise InputError(f"format short is for magnitude and phase; output {output} needs format float")
     greys = Greys.of(output, scaling, scale) if format == "short" else None
     counts: Counter[int] = Counter()
     for item in stream:
@@ -97,7 +97,7 @@ class _Picture:
 def _pictures(frame: Frame, output: Output) -> Iterator[_Picture]:
     estimate = frame.estimate
     if estimate is None:
-        raise InputError("images: a frame came without an estimate; the chain needs a network gadget before images")
+        raise InputError("a frame came without an estimate; the chain needs a network gadget before this one")
     if estimate.image is not None:
         part, image_type = _PARTS[output]
         pixels = _interpolated(_stacked(estimate.image, frame), frame)

@@ -49,9 +49,9 @@ _loading = threading.Lock()
 def model_of(weights: str | None, name: str | None, options: str, device: torch.device) -> Model:
     """The network, loaded or made at most once for each process. Raises InputError."""
     if (weights is None) == (name is None):
-        raise InputError("network: give either weights (a file, or a name that ships) or network (one without weights)")
+        raise InputError("give either weights (a file, or a name that ships) or network (one without weights)")
     if weights is not None and options:
-        raise InputError("network: options go with network; a weights file has its own")
+        raise InputError("options go with network; a weights file has its own")
     key = (weights, _stamp(weights), name, options, str(device))
     with _loading:
         if key not in _models:
@@ -76,7 +76,7 @@ def _loaded(weights: str, device: torch.device) -> Model:
     labels = tuple(str(label) for label in trained.metadata["labels"])
     classes = trained.options.get("classes", len(labels))
     if labels and len(labels) != classes:
-        raise InputError(f"network: {weights} names {len(labels)} classes, and its network has {classes}")
+        raise InputError(f"{weights} names {len(labels)} classes, and its network has {classes}")
     return Model(
         name=Path(weights).stem,
         module=trained.network,
@@ -94,7 +94,7 @@ def _made(name: str, options: str, device: torch.device) -> Model:
 
     module = store.create(name, **_parsed(options)).to(device).eval()
     if store.describe(name).learns:
-        raise InputError(f"network: {name} has to be trained: give weights; network is for those without")
+        raise InputError(f"{name} has to be trained: give weights; network is for those without")
     return Model(name, module, None, device)
 
 
@@ -104,7 +104,7 @@ def _parsed(options: str) -> dict[str, Any]:
     for part in filter(None, (piece.strip() for piece in options.split(","))):
         name, equals, text = (piece.strip() for piece in part.partition("="))
         if not (name and equals and text):
-            raise InputError(f"network: options must be like iterations=20, regularisation=0.01; got {part!r}")
+            raise InputError(f"options must be like iterations=20, regularisation=0.01; got {part!r}")
         parsed[name] = _number(text)
     return parsed
 
@@ -129,7 +129,7 @@ def device_of(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"network: no such device: {name!r}; use auto, cpu, cuda, cuda:1 and so on") from None
+        raise InputError(f"no such device: {name!r}; use auto, cpu, cuda, cuda:1 and so on") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"network: device is {name}, but torch finds {torch.cuda.device_count()} CUDA devices")
+        raise InputError(f"device is {name}, but torch finds {torch.cuda.device_count()} CUDA devices")
     return device

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.frame import Frame
+from gadgets.gadget import gadget
 from gadgets.lines import Item
 from gadgets.models import Model, device_of, model_of
 from gadgets.neighbours import with_neighbours
-from gadgets.stream import gadget
 from mrnets.contract import Estimate, Raw, Scan
 from mrnets.errors import InputError
 
@@ -32,7 +32,7 @@ PREPARED_AT_ONCE = 16
 _logger = logging.getLogger(__name__)
 
 
-@gadget
+@gadget(takes=("kspace", "coil maps", "estimates"), gives="estimates")
 def network(
     stream: Iterable[Item],
     header: ismrmrdHeader,
@@ -63,7 +63,7 @@ def network(
     that contradicts the preparation; and for a network on images where none came, or not its number of contrasts.
     """
     if batch < 1:
-        raise InputError(f"network: batch must be at least 1, got {batch}")
+        raise InputError(f"batch must be at least 1, got {batch}")
     model = model_of(weights, network, options, device_of(device))
     how = _How(batch, precision, fallback)
     if model.slices > 1:
@@ -111,11 +111,11 @@ def _check(frame: Frame, model: Model) -> None:
     if image is None:
         what = "segments images" if model.takes == "image" else "starts from images"
         raise InputError(
-            f"network: {model.name} {what}, and none came; the chain needs a network gadget before it that makes them"
+            f"{model.name} {what}, and none came; the chain needs a network gadget before it that makes them"
         )
     if model.contrasts not in (None, image.shape[1]):
         raise InputError(
-            f"network: {model.name} takes images of {model.contrasts} contrasts (the echoes of a scan), "
+            f"{model.name} takes images of {model.contrasts} contrasts (the echoes of a scan), "
             f"and the scan has {image.shape[1]}"
         )
 
@@ -124,7 +124,7 @@ def _fallen_back(frame: Frame, failure: str, fallback: str) -> Frame:
     """With what came before, or an image by `fallback`, and a note."""
     kept = frame.estimate is not None
     note = f"FALLBACK: {failure}; what came before it stays" if kept else f"FALLBACK to {fallback}: {failure}"
-    _logger.warning("network: %s", note)
+    _logger.warning("%s", note)
     frame = replace(frame, fallback=True, notes=(*frame.notes, note))
     if kept:
         return frame

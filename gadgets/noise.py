@@ -14,8 +14,8 @@ import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.frame import LEFT_OUT
+from gadgets.gadget import gadget
 from gadgets.lines import Flag, Item, Lines, has_flag
-from gadgets.stream import gadget
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
 from mrnets.physics.coils import mix
@@ -30,7 +30,7 @@ MOST_NOISE_BYTES = 1 << 30
 _logger = logging.getLogger(__name__)
 
 
-@gadget
+@gadget(takes=("lines",), gives="lines")
 def noise(stream: Iterable[Item], header: ismrmrdHeader, *, device: Device = "auto") -> Iterator[Item]:
     """Whiten imaging lines by the covariance of the noise lines (flag 19) before them; noise lines end here.
 

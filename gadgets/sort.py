@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gadgets.encoding import Encoding, encoding_of
 from gadgets.frame import LEFT_OUT, Frame
+from gadgets.gadget import gadget
 from gadgets.kspace import (
     Echo,
     acquired_twice,
@@ -31,7 +32,6 @@ from gadgets.kspace import (
 from gadgets.lines import Flag, Item, Lines, has_flag
 from gadgets.noise import NoiseScan, bandwidth, require_finite
 from gadgets.recondata import is_recon_data, lines_of
-from gadgets.stream import gadget
 from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
@@ -51,7 +51,7 @@ CENTRE = 8
 _logger = logging.getLogger(__name__)
 
 
-@gadget
+@gadget(takes=("lines",), gives="kspace")
 def sort(
     stream: Iterable[Item],
     header: ismrmrdHeader,

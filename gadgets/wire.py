@@ -9,14 +9,13 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import ismrmrd
 import numpy as np
 
-from gadgets.lines import ACQUISITION_HEADER, Item, Line, coalesce
+from gadgets.lines import ACQUISITION_HEADER, MOST_LINE_BYTES, Line
 from gadgets.messages import (
     CONFIG_FILE_BYTES,
     IMAGE_TYPES,
@@ -40,11 +39,13 @@ from gadgets.xml import parse_xml
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array
 
-__all__ = ["Source", "discard", "read_into", "read_items", "read_message", "read_messages"]
+__all__ = ["Source", "read_into", "read_message"]
 
 MOST_TEXT = 64 << 20
 MOST_DATA = 16 << 30
 MOST_DIMENSIONS = 16
+
+_SIZES = struct.Struct("<34xH2xH136xH")  # of an acquisition header: samples, coils, trajectory dimensions
 
 
 class Source(Protocol):
@@ -54,44 +55,11 @@ class Source(Protocol):
         """Fill some of `buffer` and return how many bytes."""
 
 
-def read_items(source: Source) -> Iterator[Item]:
-    """The items of a stream up to its CLOSE, acquisitions as Lines. Raises InputError if it ends before CLOSE."""
-    return coalesce(read_messages(source))
-
-
-def discard(source: Source) -> None:
-    """Read to CLOSE or the end of the stream, whatever comes. Raises InputError where the stream cannot be read."""
-    for message in coalesce(iter(partial(read_message, source), None)):
-        if isinstance(message, Close):
-            return
-
-
-def read_messages(source: Source) -> Iterator[Line | Item]:
-    """What `read_items` makes runs of: its end is CLOSE, its items come as soon as they are read."""
-    while not isinstance(message := read_message(source), Close):
-        if message is None:
-            raise InputError("The stream ended without a CLOSE message; what came may be incomplete.")
-        if isinstance(message, (ConfigFile, ConfigText, Header)):
-            raise InputError(f"A second {type(message).__name__} message came in the middle of the stream.")
-        if isinstance(message, Bucket):
-            yield from _unpack(message)
-        else:
-            yield message
-
-
-def _unpack(bucket: Bucket) -> Iterator[Line | Item]:
-    """Waveforms, then lines that are for calibration alone, then the others: every line once."""
-    yield from bucket.waveforms
-    imaging = {bytes(line.raw) for line in bucket.data}
-    yield from (line for line in bucket.calibration if bytes(line.raw) not in imaging)
-    yield from bucket.data
-
-
 def read_message(source: Source) -> Message | None:
     """The next message, or None where the stream ends between two messages.
 
-    A `Line` must be filled before the next message is read. Raises InputError for an id that this project does not know
-    (messages carry no length, so nothing behind it can be read), sizes beyond all measure, and an end within a message.
+    Raises InputError for an id that this project does not know (messages carry no length, so nothing behind it can be
+    read), sizes beyond all measure, and an end within a message.
     """
     first = bytearray(2)
     if not (got := source.readinto(first)):
@@ -135,10 +103,10 @@ def _text(source: Source, code: str, what: str) -> bytes:
     return _bytes(source, _number(source, code, f"the length of {what}"), what)
 
 
-def _samples(source: Source, shape: tuple[int, ...], dtype: Any, what: str) -> Array:
+def _samples(source: Source, shape: tuple[int, ...], dtype: Any, what: str, most: int = MOST_DATA) -> Array:
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size > MOST_DATA:
-        raise InputError(f"The stream announces {what} of {size} bytes; at most {MOST_DATA} are taken.")
+    if size > most:
+        raise InputError(f"The stream announces {what} of {size} bytes; at most {most} are taken.")
     try:
         samples = np.empty(shape, dtype)
     except MemoryError as error:
@@ -165,11 +133,11 @@ def _response(source: Source) -> Response:
 
 
 def _acquisition(source: Source) -> Line:
-    def fill(data: Array, trajectory: Array) -> None:
-        read_into(source, trajectory, "an acquisition's trajectory")
-        read_into(source, data, "an acquisition's samples")
-
-    return Line(_bytes(source, ACQUISITION_HEADER.itemsize, "an acquisition header"), fill)
+    raw = _bytes(source, ACQUISITION_HEADER.itemsize, "an acquisition header")
+    samples, coils, dimensions = _SIZES.unpack_from(raw)
+    trajectory = _samples(source, (samples, dimensions), np.float32, "an acquisition's trajectory", MOST_LINE_BYTES)
+    data = _samples(source, (coils, samples), np.complex64, "an acquisition's samples", MOST_LINE_BYTES)
+    return _filled(raw, data, trajectory)
 
 
 def _waveform(source: Source) -> ismrmrd.Waveform:
@@ -286,14 +254,14 @@ def _bucket_lines(source: Source, count: int) -> tuple[Line, ...]:
     for _ in range(9 * _number(source, "Q", "a bucket's statistics")):
         counters = _number(source, "Q", "a bucket's statistics")
         _bytes(source, 2 * counters, "a bucket's statistics")
-    return tuple(map(_filled, raw, samples, trajectories))
+    return tuple(map(_filled, map(bytes, raw), samples, trajectories))
 
 
-def _filled(raw: Array, samples: Array, trajectory: Array) -> Line:
+def _filled(raw: bytes, samples: Array, trajectory: Array) -> Line:
     def fill(data: Array, places: Array) -> None:
         data[...], places[...] = samples, trajectory
 
-    return Line(raw.tobytes(), fill)
+    return Line(raw, fill)
 
 
 _READERS: dict[int, Callable[[Source], Message]] = {

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import gadgetron.external
 
+from gadgets.chain import Chain
 from gadgets.connection import Peer, report, sentence
+from gadgets.hosts.log import name_gadgets
 from gadgets.lines import Item
-from gadgets.messages import Error
-from gadgets.stream import Chain
+from gadgets.protocol import Audience
 from gadgets.xml import parse_header
 
 __all__ = ["pipeline", "run"]
@@ -29,6 +30,7 @@ def run(connection: gadgetron.external.Connection, name: str | None) -> None:
 
     On failure Gadgetron is told (ERROR), and the process exits with 1. gadgetron-python sends CLOSE when this returns.
     """
+    name_gadgets()
     peer = Peer.of(connection)
     try:
         for item in _items(peer, connection, name):
@@ -39,7 +41,7 @@ def run(connection: gadgetron.external.Connection, name: str | None) -> None:
         peer.settle()
     except Exception as error:
         _logger.error("%s", sentence(error), exc_info=_logger.isEnabledFor(logging.DEBUG))
-        report(peer, error, Error)
+        report(peer, error, Audience.GADGETRON)
         raise SystemExit(1) from error
     finally:
         peer.close()

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import gadgets
-from gadgets.stream import Chain
+from gadgets.chain import Chain
 from mrnets.errors import InputError
 
 __all__ = ["find", "folder", "load", "shipped"]

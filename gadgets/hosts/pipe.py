@@ -9,10 +9,11 @@ import argparse
 import os
 import sys
 
+from gadgets.chain import Chain
 from gadgets.connection import Peer
 from gadgets.hosts.library import load
-from gadgets.messages import Close, ConfigFile, ConfigText, Header
-from gadgets.stream import Chain
+from gadgets.messages import Close, Header
+from gadgets.protocol import State
 from gadgets.xml import parse_header
 from mrnets.errors import InputError
 
@@ -31,14 +32,14 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.flush()
     with os.fdopen(os.dup(1), "wb") as out, os.fdopen(os.dup(0), "rb") as source:
         os.dup2(2, 1)
-        convey(Peer(source, out), chain)
+        convey(Peer(source, out, State.PIPE), chain)
     return 0
 
 
 def convey(peer: Peer, chain: Chain) -> None:
     """One stream through the chain. Raises InputError, and GadgetError; CLOSE is sent only if all went well."""
     message = peer.read()
-    while isinstance(message, (ConfigFile, ConfigText)):  # the chain is the command's; some tools send one all the same
+    while message is not None and peer.incoming.state is State.PIPE:
         message = peer.read()
     if not isinstance(message, Header):
         came = "nothing" if message is None else f"a {type(message).__name__} message"

@@ -12,22 +12,25 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 
+from gadgets.chain import Chain, is_whole
 from gadgets.connection import Peer, PeerLostError, report, sentence
 from gadgets.hosts.library import folder, shipped
-from gadgets.messages import Close, ConfigFile, ConfigText, Error, Header, Message, Query, Response
-from gadgets.stream import Chain, is_whole
+from gadgets.limits import USUAL, Limits
+from gadgets.lines import Item
+from gadgets.messages import Close, ConfigFile, ConfigText, Message, Query, Response
+from gadgets.protocol import Audience
 from gadgets.xml import parse_header
 from mrnets.errors import InputError
 
 __all__ = ["add_arguments", "answer", "handle", "listen", "run", "serve"]
 
-PATIENCE = 60.0
-"""Seconds without a byte after which a connection that has not sent its header yet is given up."""
+LONGEST_TEXT = 1000
+"""Characters of a client's text that go into the log."""
 
 _logger = logging.getLogger(__name__)
 
@@ -116,11 +119,10 @@ def _accepted(listener: socket.socket) -> tuple[socket.socket, tuple[str, int]]:
             continue
 
 
-def handle(connected: socket.socket, place: Path, name: str = "connection") -> None:
+def handle(connected: socket.socket, place: Path, name: str = "connection", limits: Limits = USUAL) -> None:
     """Serve one connection to its end. Whatever happens is logged and told to the peer; nothing is raised."""
     with connected:
-        connected.settimeout(PATIENCE)
-        peer = Peer.on(connected)
+        peer = Peer.on(connected, limits=limits)
         try:
             _logger.info("%s: %s", name, _converse(peer, place))
         except Exception as error:
@@ -131,23 +133,22 @@ def handle(connected: socket.socket, place: Path, name: str = "connection") -> N
 
 def _converse(peer: Peer, place: Path) -> str:
     """Configuration, header, items, CLOSE. Returns what was done; failures are told to the peer and raised."""
-    tell: Callable[[str], Message] = _text
+    audience = Audience.CLIENT
     count = 0
     try:
-        configuration = _expect(peer, ConfigFile, ConfigText)
+        configuration = _expect(peer)
         if configuration is None:
+            peer.send(Close())
             return "closed without a configuration"
         if isinstance(configuration, ConfigText) and not is_whole(configuration.text):
-            tell = Error
+            audience = Audience.GADGETRON
         chain = _chain(configuration, place)
-        header = _expect(peer, Header)
-        if peer.connected is not None:
-            peer.connected.settimeout(None)  # a scanner may take its time between lines
-        stream = chain.run(peer.items(), parse_header(header.text)) if header else iter(())
+        header = _expect(peer)
+        stream = chain.run(_without_texts(peer.items()), parse_header(header.text)) if header else iter(())
         for item in stream:
             if isinstance(item, Query):
                 item = Response(item.number, answer(item.key))
-            elif isinstance(item, str) and tell is Error:  # Gadgetron takes no text from an external process
+            elif isinstance(item, str) and audience is Audience.GADGETRON:  # it takes no text from an external process
                 _logger.info("%s", item)
                 continue
             peer.send(item)
@@ -155,12 +156,21 @@ def _converse(peer: Peer, place: Path) -> str:
     except PeerLostError:
         raise
     except Exception as error:
-        report(peer, error, tell)
+        report(peer, error, audience)
         peer.send(Close())
         raise
     peer.send(Close())
     peer.settle()
     return f"{chain.source}, {count} items sent"
+
+
+def _without_texts(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield the items but for texts, which are for the log, as they are under Gadgetron."""
+    for item in items:
+        if isinstance(item, str):
+            _logger.info("the client says: %s", item[:LONGEST_TEXT])
+        else:
+            yield item
 
 
 def _chain(configuration: ConfigFile | ConfigText, place: Path) -> Chain:
@@ -169,20 +179,14 @@ def _chain(configuration: ConfigFile | ConfigText, place: Path) -> Chain:
     return Chain.parse(configuration.text, "configuration")
 
 
-def _expect(peer: Peer, *kinds: type) -> Message | None:
-    """The next message of one of `kinds`, queries before it answered; None for CLOSE or the end of the stream."""
+def _expect(peer: Peer) -> Message | None:
+    """Return the next message, with queries before it answered and texts before it left out; None for the end."""
     while True:
         message = peer.read()
         if isinstance(message, Query):
             peer.send(Response(message.number, answer(message.key)))
-        elif message is None or isinstance(message, Close):
-            peer.closed = True
-            return None
-        elif isinstance(message, kinds):
-            return message
-        else:
-            expected = " or ".join(kind.__name__ for kind in kinds)
-            raise InputError(f"A {type(message).__name__} message came where {expected} was expected.")
+        elif not isinstance(message, str):
+            return None if isinstance(message, Close) else message
 
 
 def answer(key: str) -> str:
@@ -193,8 +197,3 @@ def answer(key: str) -> str:
         number = "unknown"
     answers = {"gadgetron::version": number, "gadgetron::info": f"gadgetron-networks {number}"}
     return answers.get(key, "")
-
-
-def _text(message: str) -> str:
-    """An error for an ordinary client, as Gadgetron words it."""
-    return f"[gadgets] ERROR: {message}"

@@ -23,9 +23,9 @@ import numpy as np
 from gadgets.files import open_scan, write_scan
 from gadgets.lines import ACQUISITION_HEADER, Flag, Lines
 from gadgets.messages import Close
+from gadgets.protocol import Incoming, State
 from gadgets.serialise import encode
 from gadgets.sort import sort
-from gadgets.wire import read_items
 from gadgets.xml import parse_header
 
 SAMPLES, ROWS = 512, 256
@@ -128,7 +128,7 @@ def main() -> None:
         times["ismrmrd.Dataset"] = seconds(lambda: dataset(path, few), 1) * count * ROWS / few
         few_slices = min(count, 4)
         stream = b"".join(part for item in [*slices(few_slices, args.coils), Close()] for part in encode(item))
-        wired = seconds(lambda: list(read_items(io.BytesIO(stream))), args.repetitions)
+        wired = seconds(lambda: list(Incoming(io.BytesIO(stream), State.ITEMS).items()), args.repetitions)
         times["wire, from memory"] = wired * count / few_slices
     for name, time_taken in times.items():
         ratio = time_taken / times["h5py, plain"]

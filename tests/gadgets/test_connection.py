@@ -1,3 +1,4 @@
+import io
 import socket
 import struct
 import threading
@@ -5,8 +6,10 @@ import threading
 import pytest
 
 from gadgets.connection import Peer, PeerLostError, report, sentence
-from gadgets.messages import Close, Error
-from gadgets.stream import GadgetError
+from gadgets.limits import Limits
+from gadgets.messages import Close, ConfigText, Error, Header
+from gadgets.protocol import Audience, State
+from gadgets.speaker import GadgetError
 from mrnets.errors import InputError
 from tests.gadgets import toys
 
@@ -22,7 +25,7 @@ def ends():
     """Our peer, and the other end's socket."""
     ours, theirs = socket.socketpair()
     theirs.settimeout(20)
-    peer = Peer.on(ours)
+    peer = Peer.on(ours, State.ITEMS)
     with ours, theirs:
         yield peer, theirs
         peer.close()
@@ -34,7 +37,7 @@ def test_items_come_and_go(ends):
     other.sendall(toys.blob([*stream, Close()]))
     items = list(peer.items())
     assert toys.blob(items) == toys.blob(stream)
-    assert peer.closed
+    assert peer.incoming.state is State.CLOSED
     peer.send(items[0])
     assert other.recv(1 << 16) == toys.blob(stream[:1])
 
@@ -93,14 +96,14 @@ def test_a_failure_is_reported_after_the_stream_was_drained(ends):
 
     def send_then_read():
         other.sendall(toys.blob([*[big] * 3, Close()]))
-        theirs = Peer.on(other)
+        theirs = Peer.on(other, State.ITEMS)
         seen.append(theirs.read())
         theirs.close()
 
     thread = threading.Thread(target=send_then_read)
     thread.start()
     next(peer.items())
-    report(peer, InputError("no."), Error)
+    report(peer, InputError("no."), Audience.GADGETRON)
     thread.join(20)
     assert seen == [Error("no.")]
 
@@ -111,14 +114,79 @@ def test_a_stream_that_cannot_be_understood_is_drained_until_it_falls_silent(end
     other.sendall(b"\xff\xff" + bytes(50_000))
     with pytest.raises(InputError, match="unknown id 65535") as caught:
         peer.read()
-    report(peer, caught.value, Error)
+    report(peer, caught.value, Audience.GADGETRON)
     assert other.recv(1 << 16) == toys.blob([Error(str(caught.value))])
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_peer_has_so_long_for_its_header_however_it_drips():
+    """Every byte comes in time, and the whole does not."""
+    clock = Clock()
+
+    class Dripping(io.BytesIO):
+        def readinto(self, buffer):
+            clock.now += 20
+            return super().readinto(memoryview(buffer)[:1])
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        source = Dripping(toys.blob([ConfigText(b"<configuration/>"), Header(b"<a/>")]))
+        peer = Peer(source, io.BytesIO(), State.START, ours, Limits(start=60), clock)
+        with pytest.raises(InputError, match="did not send its ISMRMRD header within 60 s"):
+            peer.read()
+
+
+def test_after_the_header_a_peer_may_be_silent_for_so_long(monkeypatch):
+    monkeypatch.setattr("gadgets.connection.IDLE", 0.01)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        peer = Peer.on(ours, State.ITEMS, Limits(silence=0.01))
+        theirs.sendall(toys.blob(toys.scan())[:5000])
+        with pytest.raises(InputError, match=r"sent no byte for 0\.01 s") as caught:
+            list(peer.items())
+        report(peer, caught.value, Audience.CLIENT)
+        assert b"[gadgets] ERROR: The peer sent no byte" in theirs.recv(1000)
+        peer.close()
+
+
+def test_what_waits_for_a_peer_is_bounded_and_then_its_patience():
+    """The queue takes so many bytes and no more; a peer that takes none of them is lost."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        peer = Peer.on(ours, State.ITEMS, Limits(queue=1 << 20, unread=0.01))
+        for _ in range(4):
+            peer.send("x" * (250 << 10))
+        with pytest.raises(PeerLostError, match=r"took no byte for 0\.01 s"):
+            peer.send("x" * (250 << 10))
+        with pytest.raises(PeerLostError):
+            peer.settle()
+        peer.close()
+
+
+def test_a_message_larger_than_the_queue_is_sent_all_the_same():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        peer = Peer.on(ours, State.ITEMS, Limits(queue=10))
+        for _ in range(3):
+            peer.send("x" * 1000)
+            assert theirs.recv(2000) == toys.blob(["x" * 1000])
+        peer.settle()
+        peer.close()
 
 
 def test_nobody_is_told_when_nobody_is_there(ends):
     peer, other = ends
     other.close()
-    report(peer, PeerLostError("gone."), Error)
+    report(peer, PeerLostError("gone."), Audience.GADGETRON)
 
 
 def test_sentences_are_one_line():

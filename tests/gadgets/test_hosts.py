@@ -16,6 +16,7 @@ import ismrmrd
 import pytest
 
 import gadgets
+from gadgets.chain import Chain
 from gadgets.connection import Peer
 from gadgets.files import write_scan
 from gadgets.hosts import serve
@@ -23,7 +24,8 @@ from gadgets.hosts.library import find, folder, shipped
 from gadgets.hosts.pipe import convey
 from gadgets.hosts.replay import replay
 from gadgets.messages import Close, ConfigFile, ConfigText, Error, Header, Query, Response
-from gadgets.stream import Chain, GadgetError
+from gadgets.protocol import State
+from gadgets.speaker import GadgetError
 from gadgets.xml import parse_header, parse_xml
 from mrnets.errors import InputError
 from tests.gadgets import toys
@@ -46,7 +48,7 @@ class Client:
 
     def __init__(self, connected: socket.socket) -> None:
         connected.settimeout(60)
-        self.socket, self.peer = connected, Peer.on(connected)
+        self.socket, self.peer = connected, Peer.on(connected, State.ITEMS)
 
     def send(self, *messages) -> None:
         self.socket.sendall(blob(messages))
@@ -84,7 +86,9 @@ def started(*code: str):
         try:
             connected, _ = listener.accept()
             with connected:
-                yield process, Client(connected)
+                client = Client(connected)
+                yield process, client
+                client.peer.close()
         finally:
             process.kill()
             process.communicate()
@@ -272,10 +276,21 @@ def test_a_bad_header_is_told(tmp_path):
         assert "encoding" in texts(client.receive())[0]
 
 
-def test_messages_in_the_wrong_order_are_told(tmp_path):
+@pytest.mark.parametrize(
+    ("messages", "sentence"),
+    [
+        ([Header(toys.HEADER)], "A Header message came where a configuration must come"),
+        ([*toys.scan()], "A Line message came where a configuration must come"),
+        ([ConfigText(chain(*STAGES).encode()), *toys.scan()], "A Line message came where the ISMRMRD header must come"),
+    ],
+    ids=["header", "lines", "lines before the header"],
+)
+def test_messages_in_the_wrong_order_are_told_at_once(tmp_path, monkeypatch, messages, sentence):
+    """The stream stays in step: nobody waits until it falls silent."""
+    monkeypatch.setattr("gadgets.connection.IDLE", 3600.0)
     with served(tmp_path) as client:
-        client.send(Header(toys.HEADER), Close())
-        assert "A Header message came where ConfigFile or ConfigText was expected" in texts(client.receive())[0]
+        client.send(*messages, Close())
+        assert sentence in texts(client.receive())[0]
 
 
 def test_a_truncated_stream_is_told_and_makes_no_image_of_half_a_slice(tmp_path):
@@ -309,25 +324,25 @@ def test_queries_are_answered_before_and_within_a_stream(tmp_path):
 def test_a_connection_without_a_stream_is_closed(tmp_path):
     with served(tmp_path) as client:
         client.send(Close())
-        assert client.peer.read() is None
+        assert client.receive() == []
     with served(tmp_path) as client:
         client.send(ConfigText(chain(stage("toy")).encode()), Close())
         assert client.receive() == []
 
 
-def test_a_connection_that_stays_silent_is_given_up(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(serve, "PATIENCE", 0.05)
-    with served(tmp_path) as client:
-        client.send(ConfigText(chain(stage("toy")).encode()))
-        assert client.socket.recv(100) == b""
-    assert "vanished while it was sending (timed out)" in caplog.text
-
-
-def test_texts_reach_an_ordinary_client_but_not_gadgetron(tmp_path):
+def test_texts_of_gadgets_reach_an_ordinary_client_but_not_gadgetron(tmp_path):
     for form, received in ((chain, ["hello"]), (configuration, [])):
         with served(tmp_path) as client:
-            client.send(ConfigText(form(stage("toy")).encode()), Header(toys.HEADER), "hello", Close())
+            client.send(ConfigText(form(stage("toy", says="hello")).encode()), Header(toys.HEADER), Close())
             assert client.receive() == received
+
+
+def test_texts_of_a_client_go_to_the_log_and_not_back(tmp_path, caplog):
+    """python-ismrmrd-server's client sends its parameters as a text, between configuration and header or later."""
+    with caplog.at_level("INFO"), served(tmp_path) as client:
+        client.send(ConfigText(chain(stage("toy")).encode()), "{}", Header(toys.HEADER), "hello", Close())
+        assert client.receive() == []
+    assert "the client says: hello" in caplog.text
 
 
 def test_the_server_outlives_its_clients_and_finishes_them_when_stopped(tmp_path, expected):
@@ -391,14 +406,14 @@ def test_a_port_that_is_taken_is_one_sentence():
 def test_a_pipe_that_fails_does_not_close_its_stream(stages, stream, sentence):
     out = io.BytesIO()
     with pytest.raises((InputError, GadgetError), match=sentence):
-        convey(Peer(io.BytesIO(stream), out), Chain.parse(chain(stages)))
+        convey(Peer(io.BytesIO(stream), out, State.PIPE), Chain.parse(chain(stages)))
     assert not out.getvalue().endswith(blob([Close()]))
 
 
 def test_a_configuration_in_a_pipe_is_skipped():
     out = io.BytesIO()
     stream = blob([ConfigFile("default.xml"), Header(toys.HEADER), "text", Close()])
-    convey(Peer(io.BytesIO(stream), out), Chain.parse(chain(stage("toy"))))
+    convey(Peer(io.BytesIO(stream), out, State.PIPE), Chain.parse(chain(stage("toy"))))
     assert out.getvalue() == blob([Header(toys.HEADER), "text", Close()])
 
 

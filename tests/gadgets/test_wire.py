@@ -30,8 +30,9 @@ from gadgets.messages import (
     Response,
     SamplingDescription,
 )
+from gadgets.protocol import Incoming, State
 from gadgets.serialise import encode
-from gadgets.wire import read_items, read_message
+from gadgets.wire import read_message
 from mrnets.errors import InputError
 from tests.gadgets import toys
 
@@ -39,7 +40,7 @@ CLOSE = b"\4\0"
 
 
 def read_all(data: bytes) -> list:
-    return list(read_items(io.BytesIO(data)))
+    return list(Incoming(io.BytesIO(data), State.ITEMS).items())
 
 
 def image(dtype="<f4", meta=None) -> ismrmrd.Image:
@@ -292,7 +293,7 @@ def test_a_second_configuration_or_header_is_an_error(message):
 
 def test_what_follows_close_is_not_read():
     source = io.BytesIO(CLOSE + b"more")
-    assert list(read_items(source)) == []
+    assert list(Incoming(source, State.ITEMS).items()) == []
     assert source.read() == b"more"
 
 

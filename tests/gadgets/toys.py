@@ -8,9 +8,9 @@ from typing import Any, Literal
 import ismrmrd
 import numpy as np
 
+from gadgets.gadget import gadget
 from gadgets.lines import ACQUISITION_HEADER, Flag, Item, Lines, from_acquisitions
 from gadgets.serialise import encode
-from gadgets.stream import gadget
 from mrnets.errors import InputError
 
 HEADER = b"""<?xml version="1.0"?>
@@ -57,12 +57,15 @@ def toy(
     after: int = 0,
     loud: bool = False,
     most: int = 100,
+    says: str = "",
 ) -> Iterator[Item]:
     """An image of each run of imaging lines: their magnitudes, scaled. Fails, if asked to, after so many images."""
     made = 0
     if loud:
         print("print: toy", flush=True)
         os.system("echo system: toy")
+    if says:
+        yield says
     for item in stream:
         if not isinstance(item, Lines):
             yield item
@@ -70,7 +73,7 @@ def toy(
         if made == most:
             continue
         if made == after and fail == "input":
-            raise InputError("toy: acquisition 7 is not to its taste.")
+            raise InputError("acquisition 7 is not to its taste.")
         if made == after and fail == "bug":
             raise ZeroDivisionError("toys break")
         pixels = np.abs(item.data).astype(np.float32) * np.float32(scale)

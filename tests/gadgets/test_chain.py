@@ -1,99 +1,15 @@
-from typing import Literal
+import logging
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gadgets.stream import Chain, GadgetError, Stage, gadget, is_whole, lookup, names
+from gadgets.chain import Chain, Stage, is_whole
+from gadgets.gadget import gadget
+from gadgets.speaker import GadgetError, Prefix
 from mrnets.errors import InputError
 from tests.gadgets import toys
 from tests.gadgets.toys import chain, configuration, stage
-
-
-@gadget
-def sample(
-    stream,
-    header,
-    *,
-    whole: int = 1,
-    number: float = 2.5,
-    switch: bool = False,
-    words: str = "",
-    choice: Literal["svd", "gdcc"] = "svd",
-    count: Literal[1, 2] = 1,
-    coils: int | None = None,
-):
-    """Says what it was given."""
-    yield from stream
-    yield (whole, number, switch, words, choice, count, coils)
-
-
-def test_properties_are_typed_by_the_signature():
-    given = {"whole": "-3", "number": "1e-3", "switch": "true", "words": " a b ", "choice": "gdcc", "count": "2"}
-    (said,) = sample.bind({**given, "coils": "8"})([], None)
-    assert said == (-3, 0.001, True, "a b", "gdcc", 2, 8)
-    assert [type(value) for value in said] == [int, float, bool, str, str, int, int]
-    assert list(sample.bind({})(["x"], None)) == ["x", (1, 2.5, False, "", "svd", 1, None)]
-    assert next(sample.bind({"coils": "none"})([], None))[-1] is None
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "expected"),
-    [
-        ("whole", "1.5", "an integer"),
-        ("whole", "", "an integer"),
-        ("number", "nan", "a number"),
-        ("number", "inf", "a number"),
-        ("number", "fast", "a number"),
-        ("switch", "1", '"true" or "false"'),
-        ("switch", "True", '"true" or "false"'),
-        ("choice", "SVD", '"svd" or "gdcc"'),
-        ("count", "3", '"1" or "2"'),
-        ("coils", "some", 'an integer or "none"'),
-    ],
-)
-def test_a_value_of_another_type_is_refused(name, text, expected):
-    with pytest.raises(InputError) as caught:
-        sample.bind({name: text})
-    assert str(caught.value) == f'Gadget sample: property {name} must be {expected}; got "{text}".'
-
-
-def test_an_unknown_property_is_refused_and_those_there_are_listed():
-    with pytest.raises(InputError) as caught:
-        sample.bind({"wohle": "1"})
-    assert 'Gadget sample has no property "wohle"' in str(caught.value)
-    assert "whole, number, switch, words, choice, count, coils" in str(caught.value)
-
-
-def test_a_property_without_default_must_be_given():
-    @gadget
-    def loader(stream, header, *, weights: str):
-        yield weights
-
-    with pytest.raises(InputError, match=r"Gadget loader needs the property weights \(text\)"):
-        loader.bind({})
-    assert list(loader.bind({"weights": "w"})([], None)) == ["w"]
-
-
-def test_a_gadget_is_still_a_function():
-    assert list(sample([], None, whole=7)) == [(7, 2.5, False, "", "svd", 1, None)]
-    assert sample.__doc__ == "Says what it was given."
-
-
-def test_gadgets_of_this_package_are_found_by_name():
-    assert lookup("toy") is toys.toy
-    assert "wire" not in names()
-
-
-@pytest.mark.parametrize(
-    "name", ["os", "wire", "__main__", "__init__", "hosts", "toy.toy", "../toy", "", "toy;", "stream"]
-)
-def test_nothing_else_is_found(name):
-    with pytest.raises(InputError, match="There is no gadget"):
-        lookup(name)
-
-
-# Chains
 
 
 @pytest.mark.parametrize(
@@ -211,10 +127,95 @@ def test_an_exception_in_a_gadget_names_the_gadget_once():
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def test_an_input_error_passes_as_it_is():
+def test_an_input_error_of_a_gadget_names_the_gadget_once():
     made = Chain.parse(configuration(stage("toy", fail="input"), stage("toy")))
-    with pytest.raises(InputError, match=r"^toy: acquisition 7"):
+    with pytest.raises(InputError) as caught:
         list(made.run(toys.scan(), None))
+    assert str(caught.value) == "toy: acquisition 7 is not to its taste."
+
+
+class LostError(InputError):
+    """An error of a source."""
+
+
+def test_an_error_of_the_source_passes_as_it_is():
+    def source():
+        yield from toys.scan()[:2]
+        raise LostError("scan.h5 is cut short.")
+
+    with pytest.raises(LostError, match=r"^scan\.h5 is cut short\.$"):
+        list(Chain.parse(configuration(stage("toy"), stage("toy"))).run(source(), None))
+
+
+def test_a_warning_names_the_gadget_whose_code_runs(monkeypatch):
+    """Generators run one in another: the source's warnings carry no name, and those of a gadget its own."""
+    log = logging.getLogger("gadgets.test")
+    spoken = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            spoken.append(record.getMessage())
+
+    handlers = [Handler(), Handler()]
+    for handler in handlers:
+        handler.addFilter(Prefix())
+        monkeypatch.setattr(log, "handlers", [*log.handlers, handler])
+
+    def speaking(word):
+        def speak(stream, header):
+            for item in stream:
+                log.warning("%s %d %%", word, item)
+                yield item
+
+        return speak
+
+    def source():
+        for n in range(2):
+            log.warning("read")
+            yield n
+
+    monkeypatch.setattr("gadgets.noise.noise", gadget(speaking("whitened")))
+    monkeypatch.setattr("gadgets.sort.sort", gadget(speaking("sorted")))
+    list(Chain.of((Stage("noise", {}), Stage("sort", {}))).run(source(), None))
+    log.warning("end")
+    once = ["read", "noise: whitened 0 %", "sort: sorted 0 %", "read", "noise: whitened 1 %", "sort: sorted 1 %", "end"]
+    assert spoken == [message for message in once for _ in handlers]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (
+            "compress sort coils network images",
+            "gadget compress takes kspace, and the scan gives lines; sort must come",
+        ),
+        ("noise coils network images", "gadget coils takes kspace, and noise gives lines; sort must come before it"),
+        ("network images", "gadget network takes kspace or coil maps or estimates, and the scan gives lines"),
+        ("noise sort coils compress network images", "gadget compress takes kspace, and coils gives coil maps"),
+        ("noise sort noise network images", "gadget noise takes lines, and sort gives kspace"),
+        ("noise sort sort network images", "gadget sort takes lines, and sort gives kspace"),
+        ("noise sort coils images", "gadget images takes estimates, and coils gives coil maps; network must come"),
+        (
+            "noise sort coils network",
+            "its last gadget, network, gives estimates, which cannot leave a chain; add images",
+        ),
+        ("noise sort", "its last gadget, sort, gives kspace"),
+        ("sort network images images", "gadget images takes estimates, and images gives images"),
+    ],
+)
+def test_gadgets_that_cannot_work_in_their_order_are_refused_when_a_chain_is_read(names, words):
+    needs = {"network": {"network": "cgsense"}}
+    stages = [stage(name, **needs.get(name, {})) for name in names.split()]
+    with pytest.raises(InputError, match=words) as caught:
+        Chain.parse(configuration(*stages), "chain wrong.xml")
+    assert str(caught.value).startswith("chain wrong.xml: ")
+
+
+@pytest.mark.parametrize("names", ["noise", "sort network images", "sort coils network network images", "toy sort toy"])
+def test_gadgets_that_can_work_in_their_order_are_taken(names):
+    needs = {"network": {"network": "cgsense"}}
+    stages = [stage(name, **needs.get(name, {})) for name in names.split()]
+    assert [made.name for made in Chain.parse(configuration(*stages)).stages] == names.split()
 
 
 def test_whole_chains_are_told_from_the_configuration_of_a_node():

@@ -1,0 +1,203 @@
+"""Chains: gadgets in order, as a Gadgetron configuration names them, and how they run one in another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from xml.etree.ElementTree import Element
+
+from ismrmrd.xsd import ismrmrdHeader
+
+from gadgets.gadget import Kind, lookup
+from gadgets.lines import Item
+from gadgets.speaker import named, unnamed
+from gadgets.xml import parse_xml
+from mrnets.errors import InputError
+
+__all__ = ["Chain", "Stage", "is_whole"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A gadget's name in a chain, and its properties as the chain gives them."""
+
+    name: str
+    properties: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Gadgets in order. Made by `Chain.parse`; every gadget and property in it exists, and the order can work."""
+
+    stages: tuple[Stage, ...]
+    source: str = "chain"
+
+    @classmethod
+    def parse(cls, text: str | bytes, source: str = "chain") -> Chain:
+        """Read a Gadgetron configuration (version 2 or 1) or the <configuration> of one external node.
+
+        Raises InputError, naming `source`, for one that is malformed, that names an unknown gadget or property, whose
+        gadgets cannot work in that order, or that has one of Gadgetron's own gadgets.
+        """
+        try:
+            return cls.of(tuple(_stages(parse_xml(text, source))), source)
+        except InputError as error:
+            raise error if source in str(error) else InputError(f"{source}: {error}") from error
+
+    @classmethod
+    def single(cls, name: str, text: str | bytes, source: str = "chain") -> Chain:
+        """Return a chain of one gadget, its properties from an external node's <configuration>. Raises InputError."""
+        return cls.of((Stage(name, _properties(parse_xml(text, source))),), source)
+
+    @classmethod
+    def of(cls, stages: tuple[Stage, ...], source: str = "chain") -> Chain:
+        """Return a chain of `stages`, after a check of each of them and of their order. Raises InputError."""
+        if not stages:
+            raise InputError("it names no gadget.")
+        for stage in stages:
+            lookup(stage.name).bind(stage.properties)
+        _require_order([stage.name for stage in stages])
+        return cls(stages, source)
+
+    def set(self, name: str, value: str) -> Chain:
+        """Return the chain with the property `name`, as "gadget.property", set to `value` in every gadget of that name.
+
+        "gadget.2.property" sets it in the second of them only. Raises InputError."""
+        owner, _, key = name.partition(".")
+        places = [n for n, stage in enumerate(self.stages) if stage.name == owner]
+        number, dot, rest = key.partition(".")
+        if dot and number.isdecimal():
+            places, key = places[int(number) - 1 : int(number)] if int(number) else [], rest
+        if not places:
+            there = ", ".join(stage.name for stage in self.stages)
+            asked = f"{owner}.{number}" if dot else owner
+            raise InputError(f'Cannot set {name}: {self.source} has no gadget "{asked}"; it has: {there}.')
+        stages = list(self.stages)
+        for n in places:
+            stages[n] = replace(stages[n], properties={**stages[n].properties, key: value})
+        return Chain.of(tuple(stages), self.source)
+
+    def run(self, stream: Iterable[Item], header: ismrmrdHeader) -> Iterator[Item]:
+        """Yield what comes out of the last gadget, item by item as `stream` is read.
+
+        Raises InputError for faults of the input, and GadgetError for any other exception in a gadget. Both name the
+        gadget; errors of `stream` itself pass as they are."""
+        known: list[Exception] = []
+        items = unnamed(iter(stream), known)
+        for stage in self.stages:
+            items = named(stage.name, lookup(stage.name).bind(stage.properties)(items, header), known)
+        return items
+
+
+_NEEDED: dict[Kind, str] = {
+    "kspace": "sort",
+    "coil maps": "coils",
+    "estimates": "network",
+}
+"""The gadget that makes each kind."""
+
+
+def _require_order(names: list[str]) -> None:
+    """Raise InputError if a gadget cannot take what the gadget before it gives, or if frames would leave the chain."""
+    before, kind = "the scan", "lines"
+    for name in names:
+        gadget = lookup(name)
+        if gadget.takes and kind and kind not in gadget.takes:
+            missing = " or ".join(dict.fromkeys(_NEEDED[k] for k in gadget.takes if k in _NEEDED))
+            hint = f"; {missing} must come before it" if missing else ""
+            raise InputError(
+                f"gadget {name} takes {' or '.join(gadget.takes)}, and {before} gives {kind}{hint}; its gadgets cannot "
+                f"work in the order {', '.join(names)}."
+            )
+        before, kind = name, gadget.gives or ""
+    if kind in _NEEDED:
+        raise InputError(f"its last gadget, {before}, gives {kind}, which cannot leave a chain; add images at its end.")
+
+
+def is_whole(text: str | bytes) -> bool:
+    """Whether a configuration is that of a whole chain, as an ordinary client sends it.
+
+    Gadgetron sends the <configuration> of one external node. Text that is no XML does not come from Gadgetron."""
+    try:
+        root = parse_xml(text, "configuration")
+    except InputError:
+        return True
+    return root.tag != "configuration" or root.find("stream") is not None
+
+
+def _stages(root: Element) -> Iterator[Stage]:
+    """Yield the stages of a configuration of version 2 or 1, or of an external node's own <configuration>."""
+    if root.tag == "gadgetronStreamConfiguration":
+        for node in root.findall("gadget"):
+            yield _legacy(node)
+    elif root.tag != "configuration":
+        raise InputError(f"the root element is <{root.tag}>; <configuration> was expected.")
+    elif (stream := root.find("stream")) is not None:
+        for node in stream:
+            yield from _node(node)
+    else:
+        yield from _configured(root)
+
+
+def _node(node: Element) -> Iterator[Stage]:
+    if node.tag != "external":
+        raise _foreign(node)
+    configuration = node.find("configuration")
+    configuration = Element("configuration") if configuration is None else configuration
+    execute = node.find("execute")
+    if execute is None:
+        if node.find("connect") is None:
+            raise InputError("an <external> node has neither <execute> nor <connect>.")
+        yield from _configured(configuration)
+        return
+    module, target = execute.get("name", ""), execute.get("target", "")
+    if execute.get("type", "python") != "python":
+        raise InputError(f'an external node is of type "{execute.get("type")}"; only "python" can run here.')
+    if (module, target) == ("gadgets", "pipeline"):
+        yield from _configured(configuration)
+    elif module == f"gadgets.{target}":
+        yield Stage(target, _properties(configuration))
+    else:
+        raise InputError(f"an external node runs {module}.{target}; only this project's gadgets can be named here.")
+
+
+def _configured(configuration: Element) -> Iterator[Stage]:
+    for node in configuration:
+        name = node.get("name")
+        if node.tag != "gadget" or not name:
+            raise InputError(f'the configuration of a pipeline holds <{node.tag}>; <gadget name="..."> was expected.')
+        yield Stage(name, _properties(node))
+
+
+def _legacy(node: Element) -> Stage:
+    given = {p.findtext("name", "").strip(): p.findtext("value", "").strip() for p in node.findall("property")}
+    target = given.get("python_class", "")
+    if node.findtext("classname", "").strip() != "PythonGadget" or given.get("python_module") != f"gadgets.{target}":
+        raise _foreign(node)
+    return Stage(target, _properties(node))
+
+
+def _foreign(node: Element) -> InputError:
+    inner = node if node.tag == "gadget" else next(node.iter("gadget"), node)
+    name = inner.findtext("classname", "").strip() or f"<{node.tag}>"
+    library = inner.findtext("dll", "").strip()
+    of = f" of {library}" if library else ""
+    return InputError(f"it uses Gadgetron's own {name}{of}; such a chain runs only on a Gadgetron server.")
+
+
+def _properties(node: Element) -> dict[str, str]:
+    """Return the properties of a node, <property name= value=/> or <property><name/><value/></property>.
+
+    Those by which a configuration of version 1 names its target are left out. Raises InputError for a property that has
+    no name or is given twice."""
+    properties: dict[str, str] = {}
+    for child in node.findall("property"):
+        name = child.get("name") or child.findtext("name", "").strip()
+        value = child.get("value")
+        if not name or name in properties:
+            raise InputError(f"a <property> {'is given twice: ' + name if name else 'has no name'}.")
+        properties[name] = child.findtext("value", "") if value is None else value
+    return {name: value for name, value in properties.items() if name not in _LEGACY}
+
+
+_LEGACY = ("python_module", "python_class", "python_path")

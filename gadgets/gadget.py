@@ -1,0 +1,171 @@
+"""Gadgets: `@gadget`, typed properties, and gadgets by their names.
+
+A gadget is a generator `name(stream, header, *, option: float = 1.0)` in the module `gadgets/name.py`. Its keyword-only
+parameters are its properties. There is no registry: a chain names gadgets, and only those of this package can be named.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints, overload
+
+from ismrmrd.xsd import ismrmrdHeader
+
+import gadgets
+from gadgets.lines import Item
+from mrnets.errors import InputError
+
+__all__ = ["Gadget", "Kind", "Property", "gadget", "lookup", "names"]
+
+Kind = Literal["lines", "kspace", "coil maps", "estimates", "images"]
+"""The stages of a scan on its way through a chain. "lines" are acquisitions, or Gadgetron's ReconData.
+"kspace", "coil maps" and "estimates" are frames; each has what the one before it has."""
+
+
+@dataclass(frozen=True)
+class Property:
+    """One property of a gadget. Types: int, float, bool, str, Literal, and each of them or None."""
+
+    name: str
+    kinds: tuple[Any, ...]
+    default: Any = inspect.Parameter.empty
+
+    def parse(self, text: str) -> Any:
+        """Return the value of `text`, which comes from XML or a command line. Raises ValueError."""
+        for kind in self.kinds:
+            try:
+                return _value(kind, text)
+            except ValueError:
+                continue
+        raise ValueError(text)
+
+    def __str__(self) -> str:
+        return " or ".join(
+            _KINDS.get(kind) or " or ".join(f'"{choice}"' for choice in get_args(kind)) for kind in self.kinds
+        )
+
+
+_KINDS = {int: "an integer", float: "a number", bool: '"true" or "false"', str: "text", NoneType: '"none"'}
+
+
+def _value(kind: Any, text: str) -> Any:
+    if kind is str:
+        return text
+    if kind is int:
+        return int(text)
+    if kind is float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError(text)
+        return value
+    named: dict[Any, dict[str, Any]] = {bool: {"true": True, "false": False}, NoneType: {"none": None, "": None}}
+    choices = named.get(kind) or {str(choice): choice for choice in get_args(kind)}
+    if text not in choices:
+        raise ValueError(text)
+    return choices[text]
+
+
+@dataclass(frozen=True)
+class Gadget:
+    """A generator function with named, typed properties."""
+
+    name: str
+    function: Callable[..., Iterator[Item]]
+    properties: dict[str, Property]
+    takes: tuple[Kind, ...] = ()
+    """What the gadget works on. Empty: the gadget takes its place anywhere in a chain."""
+    gives: Kind | None = None
+    """What the gadget makes of it. None: what it took, or nothing that a chain can check."""
+
+    def __call__(self, stream: Any, *header: ismrmrdHeader | None, **options: Any) -> Any:
+        """Return the items of the gadget. With a gadgetron-python connection alone, run as its external process.
+
+        The second form is for `<execute name="gadgets.noise" target="noise"/>` in a Gadgetron chain."""
+        return self.function(stream, *header, **options) if header else gadgets.run(stream, self.name)
+
+    def bind(self, properties: Mapping[str, str]) -> Callable[[Iterable[Item], ismrmrdHeader], Iterator[Item]]:
+        """Return the gadget with `properties`, which are texts, set. Raises InputError, naming gadget and property."""
+        options: dict[str, Any] = {}
+        for name, text in properties.items():
+            if name not in self.properties:
+                accepted = ", ".join(self.properties) or "none"
+                raise InputError(f'Gadget {self.name} has no property "{name}"; its properties are: {accepted}.')
+            try:
+                options[name] = self.properties[name].parse(text.strip())
+            except ValueError:
+                wanted = self.properties[name]
+                raise InputError(f'Gadget {self.name}: property {name} must be {wanted}; got "{text}".') from None
+        for name, wanted in self.properties.items():
+            if name not in options and wanted.default is inspect.Parameter.empty:
+                raise InputError(f"Gadget {self.name} needs the property {name} ({wanted}).")
+        return lambda stream, header: self.function(stream, header, **options)
+
+
+Generator: TypeAlias = Callable[..., Iterator[Item]]
+
+
+@overload
+def gadget(function: Generator, /) -> Gadget: ...
+
+
+@overload
+def gadget(*, takes: tuple[Kind, ...], gives: Kind) -> Callable[[Generator], Gadget]: ...
+
+
+def gadget(
+    function: Generator | None = None, /, *, takes: tuple[Kind, ...] = (), gives: Kind | None = None
+) -> Gadget | Callable[[Generator], Gadget]:
+    """Make a gadget of a generator function. Its properties are its keyword-only parameters, typed as annotated.
+
+    takes, gives: the stages of a scan that the gadget works on, and the stage that it makes of them. A chain checks its
+    order by them. `@gadget` alone makes a gadget that may stand anywhere."""
+    if function is None:
+        return lambda function: _made(function, takes, gives)
+    return _made(function, takes, gives)
+
+
+def _made(function: Generator, takes: tuple[Kind, ...], gives: Kind | None) -> Gadget:
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    annotations = SimpleNamespace(__annotations__={p.name: p.annotation for p in parameters})
+    kinds = get_type_hints(annotations, globalns=function.__globals__)
+    properties = {p.name: Property(p.name, _alternatives(kinds[p.name]), p.default) for p in parameters}
+    made = Gadget(function.__name__, function, properties, takes, gives)
+    object.__setattr__(made, "__doc__", function.__doc__)
+    return made
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def lookup(name: str) -> Gadget:
+    """Return the gadget of that name in this package, `gadgets.name.name`. Raises InputError that lists all gadgets."""
+    found = None
+    if name.isidentifier() and not name.startswith("_"):
+        try:
+            found = getattr(importlib.import_module(f"gadgets.{name}"), name, None)
+        except ModuleNotFoundError as error:
+            if error.name != f"gadgets.{name}":
+                raise InputError(f"Gadget {name} needs the module {error.name}, which is not installed.") from error
+    if not isinstance(found, Gadget):
+        raise InputError(f'There is no gadget "{name}"; there are: {", ".join(names())}.')
+    return found
+
+
+def names() -> list[str]:
+    """Return the names of this package's gadgets."""
+    modules = [m.name for m in pkgutil.iter_modules(gadgets.__path__) if not (m.ispkg or m.name.startswith("_"))]
+    return [name for name in modules if isinstance(_attribute(name), Gadget)]
+
+
+def _attribute(name: str) -> Any:
+    try:
+        return getattr(importlib.import_module(f"gadgets.{name}"), name, None)
+    except ImportError:  # of an optional dependency
+        return None
