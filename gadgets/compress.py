@@ -17,8 +17,8 @@ from mrnets.stages import compress_raw
 __all__ = ["compress"]
 
 COILS = 32
-"""Virtual coils unless told otherwise. Fewer cost signal where there is little noise: 12 of 16 coils 2.5 dB in a head at
-SNR 135. Where there is more noise, matrices from 24 calibration lines lose signal worth 15 % of the noise energy."""
+"""Virtual coils unless told otherwise. Fewer cost signal where there is little noise: 12 of 16 coils 2.5 dB in a head
+at SNR 135. Where there is more noise, matrices from 24 calibration lines lose signal worth 15 % of the noise energy."""
 
 
 @gadget(takes=("kspace",), gives="kspace")
