@@ -17,7 +17,8 @@ import torch
 from array_api_compat import is_cupy_array, is_numpy_array
 from torch.utils.dlpack import from_dlpack
 
-from mrnets.blocks.consistency import initial_image, normal, solved
+from mrnets.blocks.consistency import solved
+from mrnets.blocks.encoding import Encoding, initial_image
 from mrnets.contract import Estimate, Raw, Scan
 from mrnets.errors import InputError
 from mrnets.physics import whiten
@@ -175,8 +176,8 @@ def consistent(estimate: Estimate, scan: Scan, preparation: Preparation) -> Esti
     if level is None or image is None or kspace is None or mask is None or sens is None or scan.noise is None:
         return estimate
     weight = (scan.noise / level)[:, None, None, None] ** 2
-    residual = initial_image(kspace, mask, sens) - normal(image, sens, mask)
-    change = solved(residual, sens, mask, weight, iterations=CONSISTENCY_ITERATIONS)
+    encoding = Encoding(kspace, mask, sens, initial_image(kspace, mask, sens))
+    change = solved(-encoding.gradient(image), encoding, weight, iterations=CONSISTENCY_ITERATIONS)
     return dataclasses.replace(estimate, image=image + change)
 
 

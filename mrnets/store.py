@@ -13,14 +13,14 @@ import os
 import struct
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mrnets import traits
 from mrnets.errors import InputError, unknown
-from mrnets.traits import Traits, declared
 
 if TYPE_CHECKING:
     import torch
@@ -69,39 +69,42 @@ def shipped() -> list[str]:
 
 
 @lru_cache
-def describe(name: str) -> Traits:
+def describe(name: str) -> traits.Traits:
     """What the network `name` declares of itself. Does not import torch. Raises InputError for an unknown name."""
     if name not in names():
         raise unknown("network", name, names())
-    return declared(_NETS / f"{name}.py")
+    return traits.declared(_NETS / f"{name}.py")
 
 
 def bind(name: str, **options: Any) -> dict[str, Any]:
     """All options of the network `name`, the given ones and the defaults of the others.
 
+    A network that learns and uses sensitivities has those of `mrnets.blocks.sensitivity.with_sensitivities` too.
     Raises InputError for an unknown network or option (naming the nearest right one) and for a value of another type.
     Lists, as JSON has them, become tuples where the option is one.
     """
-    constructor = _constructor(name)
-    hints = typing.get_type_hints(constructor.__init__)
-    bound = {
-        key: parameter.default
-        for key, parameter in inspect.signature(constructor).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
+    from mrnets.blocks.sensitivity import with_sensitivities
+
+    declared = _options(_constructor(name).__init__) | (_options(with_sensitivities) if _calibrates(name) else {})
+    bound = {key: default for key, (_, default) in declared.items()}
     for key, value in options.items():
         if key not in bound:
             raise unknown(f"option of network {name}", key, bound)
         value = tuple(value) if isinstance(value, list) else value
-        if not _fits(value, hints[key]):
-            raise InputError(f"option {key} of network {name} must be {_described(hints[key])}, not {value!r}")
+        hint = declared[key][0]
+        if not _fits(value, hint):
+            raise InputError(f"option {key} of network {name} must be {_described(hint)}, not {value!r}")
         bound[key] = value
     return bound
 
 
 def create(name: str, **options: Any) -> nn.Module:
     """A new network with `options`; the others keep their published values. Raises InputError as `bind` does."""
-    return _constructor(name)(**bind(name, **options))
+    from mrnets.blocks.sensitivity import with_sensitivities
+
+    constructor, bound = _constructor(name), bind(name, **options)
+    network = constructor(**{key: bound.pop(key) for key in _options(constructor.__init__)})
+    return with_sensitivities(network, **bound) if bound else network
 
 
 def save(
@@ -193,6 +196,22 @@ def _constructor(name: str) -> type[nn.Module]:
     module = importlib.import_module(f"mrnets.nets.{name}")
     (only,) = (member for member in map(vars(module).get, module.__all__) if isinstance(member, type))
     return typing.cast("type[nn.Module]", only)
+
+
+def _calibrates(name: str) -> bool:
+    """Whether the network `name` can have a sensitivity network of its own."""
+    declared = describe(name)
+    return declared.learns and declared.sens != "unused"
+
+
+def _options(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    """The keyword-only parameters of `function`: name to type and default."""
+    hints = typing.get_type_hints(function)
+    return {
+        key: (hints[key], parameter.default)
+        for key, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
 
 
 def _fits(value: object, hint: Any) -> bool:

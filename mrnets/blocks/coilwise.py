@@ -1,4 +1,4 @@
-"""What networks share that take all coils at once as channels: their input, and consistency with data in every coil.
+"""Parts of networks that take all coils of one echo at once as channels.
 
 Axes: kspace and coil images (batch, coil, y, x); mask (batch or 1, 1, y, x).
 """
@@ -8,27 +8,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mrnets.blocks.consistency import measured
+from mrnets.blocks.encoding import Encoding, encoded, name_of
 from mrnets.contract import Scan
 from mrnets.errors import InputError
 
-__all__ = ["CoilConsistency", "coil_data"]
+__all__ = ["CoilConsistency", "one_echo"]
 
 
-def coil_data(scan: Scan, name: str, coils: int | None = None) -> tuple[Tensor, Tensor]:
-    """The sampled k-space (batch, coil, y, x) and its mask (batch or 1, 1, y, x).
+def one_echo(scan: Scan, network: nn.Module, coils: int | None = None) -> Encoding:
+    """The encoding of `scan`, for `network`, which errors name.
 
-    Raises InputError, which names the network, for several echoes, and for another number of coils than `coils`.
+    Raises InputError as `encoded` does, for several echoes, and for another number of coils than `coils`.
     """
-    kspace, mask = measured(scan, name)
-    _, echoes, have = kspace.shape[:3]
+    encoding, name = encoded(scan, network), name_of(network)
+    _, echoes, have = encoding.kspace.shape[:3]
     if echoes != 1:
         raise InputError(f"{name} takes one echo, and the scan has {echoes}")
     if coils is not None and have != coils:
         raise InputError(
             f"{name} takes {coils} coils, and the scan has {have}: its Preparation must compress to coils={coils}"
         )
-    return (kspace * mask)[:, 0], mask[:, 0]
+    return encoding
 
 
 class CoilConsistency(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mrnets.blocks.checks import one_of, whole
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import data_gradient
+from mrnets.blocks.encoding import Encoding
 from mrnets.blocks.taps import by_taps
 from mrnets.errors import InputError
 
@@ -124,28 +124,23 @@ class Rim(nn.Module):
 
 
 def infer(
-    machine: nn.Module, time_steps: int, x: Tensor, start: Tensor, sens: Tensor, mask: Tensor, state: State | None
+    machine: nn.Module, time_steps: int, x: Tensor, encoding: Encoding, state: State | None
 ) -> tuple[list[Tensor], State]:
-    """The images of all steps of one machine, x <- x + Rim(x, E^H (E x - k)), `start` = E^H k; and the last state."""
+    """The images of all steps of one machine, x <- x + Rim(x, E^H (E x - k)), and the last state."""
     images = []
     for _ in range(time_steps):
-        gradient = data_gradient(x, start, sens, mask)
-        pair = [to_channels(part.reshape(-1, 1, *x.shape[-2:])) for part in (x, gradient)]
+        pair = [to_channels(part.reshape(-1, 1, *x.shape[-2:])) for part in (x, encoding.gradient(x))]
         change, state = machine(torch.cat(pair, dim=1), state)
         x = x + to_complex(change).reshape(x.shape)
         images.append(x)
     return images, state or []
 
 
-def inferred(
-    machines: Iterable[nn.Module], time_steps: int, x: Tensor, start: Tensor, sens: Tensor, mask: Tensor
-) -> list[Tensor]:
-    """The images of all steps of a cascade of machines, from `x`; state and image go on from machine to machine.
-
-    `start` = E^H k."""
+def inferred(machines: Iterable[nn.Module], time_steps: int, x: Tensor, encoding: Encoding) -> list[Tensor]:
+    """The images of all steps of a cascade of machines, from `x`; state and image go on from machine to machine."""
     images = [x]
     state: State | None = None
     for machine in machines:
-        more, state = infer(machine, time_steps, images[-1], start, sens, mask, state)
+        more, state = infer(machine, time_steps, images[-1], encoding, state)
         images += more
     return images[1:]

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mrnets.blocks.consistency import data_gradient, initial_image, measured
+from mrnets.blocks.consistency import solved
+from mrnets.blocks.encoding import Encoding, encoded, name_of
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
-from mrnets.physics.coils import cg_sense
 from mrnets.physics.relaxation import MAPS, check_echo_times, differential_adjoint, fit, signal
 
 __all__ = ["Initial", "Relaxometry", "relaxometry"]
@@ -38,19 +38,16 @@ class Relaxometry:
     the first images; the phase in rad. `units` (batch, 4, 1, 1) is their size in SI units and the scale of k-space.
     """
 
-    start: Tensor
-    """E^H y, (batch, echo, y, x)."""
-    sens: Tensor
-    mask: Tensor
+    encoding: Encoding
     echo_times: Tensor
     units: Tensor
 
     def gradient(self, maps: Tensor) -> Tensor:
         """Gradient of the data term, over the square of the unit of S0, with respect to `maps` in these units."""
         physical = maps * self.units
-        residual = data_gradient(signal(physical, self.echo_times), self.start, self.sens, self.mask)
+        residual = self.encoding.gradient(signal(physical, self.echo_times))
         gradient: Tensor = differential_adjoint(physical, self.echo_times, residual)
-        return gradient * self.units / (self.units[:, 1:2] ** 2 * self.start.shape[1])
+        return gradient * self.units / (self.units[:, 1:2] ** 2 * residual.shape[1])
 
     def estimate(self, maps: Tensor, steps: tuple[Estimate, ...] = ()) -> Estimate:
         """The maps by their names, in SI units and the scale of k-space."""
@@ -59,7 +56,7 @@ class Relaxometry:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def relaxometry(
-    scan: Scan, sens: Tensor, name: str, *, initial: Initial, iterations: int, regularisation: float = 1e-3
+    scan: Scan, network: nn.Module, *, initial: Initial, iterations: int, regularisation: float = 1e-3
 ) -> tuple[Relaxometry, Tensor]:
     """The problem of `scan`, and maps (in the network's units) to start from: the fit to a first reconstruction.
 
@@ -70,23 +67,17 @@ def relaxometry(
     `torch.compile` goes around it, and fullgraph=True refuses it: conjugate gradients stop, and phases are unwrapped,
     by what the data are.
     """
-    kspace, mask = measured(scan, name)
-    echoes = kspace.shape[1]
+    encoding, name = encoded(scan, network), name_of(network)
+    echoes = encoding.kspace.shape[1]
     times = check_echo_times(scan.echo_times, echoes, name)
-    images = _first_images(scan, sens, name, initial, iterations, regularisation)
+    images = _first_images(scan, encoding, name, initial, iterations, regularisation)
     largest = images.abs().amax(dim=(-3, -2, -1))
     largest = torch.where(largest > 0, largest, torch.ones_like(largest))
     typical = math.sqrt(sum(t * t for t in times) / echoes)
-    units = torch.ones((len(kspace), 4, 1, 1), dtype=largest.dtype, device=largest.device)
+    units = torch.ones((len(images), 4, 1, 1), dtype=largest.dtype, device=largest.device)
     units = units / units.new_tensor([typical, 1.0, 2 * math.pi * typical, 1.0])[:, None, None]
     units[:, 1] = largest[:, None, None]
-    problem = Relaxometry(
-        start=initial_image(kspace, mask, sens),
-        sens=sens,
-        mask=mask,
-        echo_times=units.new_tensor(times),
-        units=units,
-    )
+    problem = Relaxometry(encoding=encoding, echo_times=units.new_tensor(times), units=units)
     with torch.no_grad():
         maps = fit(images, times) / units
         maps[:, 0] = maps[:, 0].clamp(max=_LARGEST_DECAY)
@@ -96,12 +87,11 @@ def relaxometry(
 
 
 def _first_images(
-    scan: Scan, sens: Tensor, name: str, initial: Initial, iterations: int, regularisation: float
+    scan: Scan, encoding: Encoding, name: str, initial: Initial, iterations: int, regularisation: float
 ) -> Tensor:
-    kspace, mask = scan.kspace, scan.mask
     if initial == "image":
         image = scan.image
-        want = (*kspace.shape[:2], *kspace.shape[-2:])  # type: ignore[union-attr]
+        want = tuple(encoding.start.shape)
         if image is None or tuple(image.shape) != want or not image.is_complex():
             came = "no image" if image is None else f"{image.dtype} {tuple(image.shape)}"
             raise InputError(
@@ -110,5 +100,4 @@ def _first_images(
         given: Tensor = image.detach()
         return given
     with torch.no_grad():
-        images: Tensor = cg_sense(kspace, sens, mask, iterations=iterations, regularisation=regularisation)
-    return images
+        return solved(encoding.start, encoding, regularisation, iterations=iterations)

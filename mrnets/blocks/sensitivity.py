@@ -5,15 +5,19 @@ Axes: calibration (batch, 1, coil, y', x') k-space with its centre at (y'//2, x'
 
 from __future__ import annotations
 
+import dataclasses
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
+from mrnets.blocks.encoding import name_of
 from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Scan
 from mrnets.errors import InputError
 from mrnets.physics.fourier import ifftc, resize
 
-__all__ = ["SensitivityNet", "sensitivities", "unit_norm"]
+__all__ = ["SensitivityNet", "unit_norm", "with_sensitivities"]
 
 
 class SensitivityNet(nn.Module):
@@ -40,13 +44,25 @@ def unit_norm(maps: Tensor) -> Tensor:
     return maps * torch.rsqrt(power + torch.finfo(power.dtype).tiny)
 
 
-def sensitivities(scan: Scan, net: SensitivityNet | None, name: str) -> Tensor:
-    """The maps that a network is to use: those of `scan`, or those that `net` estimates from its calibration lines."""
-    sens: Tensor | None = scan.sens
-    if net is not None:
-        if scan.calibration is None or scan.kspace is None:
-            raise InputError(f"{name} with its own sensitivity network needs calibration lines, and the scan has none")
-        sens = net(scan.calibration, tuple(scan.kspace.shape[-2:]))
-    if sens is None:
-        raise InputError(f"{name} needs coil sensitivities, and the scan has none")
-    return sens
+def with_sensitivities(
+    network: nn.Module, *, sens_net: bool = False, sens_channels: int = 8, sens_pooling_layers: int = 4
+) -> nn.Module:
+    """`network`; with `sens_net` it takes the sensitivities that a `SensitivityNet` of its own estimates.
+
+    Both are then trained together, and a scan without calibration lines is refused with an InputError.
+    sens_channels, sens_pooling_layers: width and depth of the small U-Net.
+    """
+    if sens_net:
+        network.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers)
+        network.register_forward_pre_hook(_estimated)
+    return network
+
+
+def _estimated(network: nn.Module, inputs: tuple[Scan]) -> tuple[Scan]:
+    (scan,) = inputs
+    if scan.calibration is None or scan.kspace is None:
+        raise InputError(
+            f"{name_of(network)} with its own sensitivity network needs calibration lines, and the scan has none"
+        )
+    sens = cast(nn.Module, network.sens_net)(scan.calibration, tuple(scan.kspace.shape[-2:]))
+    return (dataclasses.replace(scan, sens=sens),)

@@ -49,6 +49,6 @@ class AttentionUNet(nn.Module):
 
     def forward(self, scan: Scan) -> Estimate:
         """logits (batch, class, y, x) float32."""
-        image = contrast_images(scan, "attentionunet", self.contrasts)
+        image = contrast_images(scan, self, self.contrasts)
         image, plane = padded(image, self.levels, self.padding)
         return Estimate(logits=self.unet(image)[plane])

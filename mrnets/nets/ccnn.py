@@ -12,11 +12,10 @@ from torch.nn import functional
 
 from mrnets.blocks.checks import one_of, whole
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import Combination, cascaded, initial_image, measured
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.consistency import Combination, cascaded
+from mrnets.blocks.encoding import encoded
 from mrnets.blocks.taps import by_taps
 from mrnets.contract import Estimate, Scan
-from mrnets.physics.fourier import ifftc
 from mrnets.traits import Traits
 
 __all__ = ["CCNN"]
@@ -35,7 +34,6 @@ class CCNN(nn.Module):
 
     The CNN has `n_convs` convolutions 3x3 with parametric ReLU between; one slope serves the whole network.
     combination: of the coils in the end, see `Combination`.
-    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
 
@@ -46,9 +44,6 @@ class CCNN(nn.Module):
         hidden_channels: int = 64,
         n_convs: int = 5,
         combination: Combination = "sense",
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         one_of("combination", combination, get_args(Combination))
@@ -60,16 +55,13 @@ class CCNN(nn.Module):
         self.stacks = nn.ModuleList(_Stack(widths) for _ in range(num_cascades))
         self.slope = nn.Parameter(torch.full((1,), 0.25))
         self.dc_weight = nn.Parameter(torch.ones(num_cascades))
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
-        kspace, mask = measured(scan, "ccnn")
-        sens = sensitivities(scan, self.sens_net, "ccnn")
-        start = initial_image(kspace, mask, sens)
+        encoding = encoded(scan, self)
         denoisers = [partial(stack, slope=self.slope) for stack in self.stacks]
-        coils = ifftc(kspace * mask) if self.combination == "rss" else None
-        return Estimate(image=cascaded(start, sens, mask, denoisers, self.dc_weight, coil_start=coils)[-1])
+        coils = encoding.coil_images() if self.combination == "rss" else None
+        return encoding.estimate(cascaded(encoding, denoisers, self.dc_weight, coil_start=coils)[-1])
 
 
 class _Stack(nn.Module):

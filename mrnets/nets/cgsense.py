@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from mrnets.blocks.checks import number, whole
-from mrnets.blocks.consistency import initial_image, measured, solved
-from mrnets.blocks.sensitivity import sensitivities
+from mrnets.blocks.consistency import solved
+from mrnets.blocks.encoding import encoded
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
 
@@ -33,8 +33,7 @@ class CGSense(nn.Module):
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
-        kspace, mask = measured(scan, "cgsense")
-        sens = sensitivities(scan, None, "cgsense")
-        start = initial_image(kspace, mask, sens)
-        image = solved(start, sens, mask, self.regularisation, iterations=self.iterations, tolerance=self.tolerance)
-        return Estimate(image=image)
+        encoding = encoded(scan, self)
+        return encoding.estimate(
+            solved(encoding.start, encoding, self.regularisation, iterations=self.iterations, tolerance=self.tolerance)
+        )

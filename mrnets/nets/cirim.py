@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Literal, get_args
 
 from torch import nn
 
 from mrnets.blocks.checks import one_of, whole
-from mrnets.blocks.consistency import Start, first_image, initial_image, magnitude, measured
+from mrnets.blocks.consistency import Start, first_image, magnitude
+from mrnets.blocks.encoding import encoded
 from mrnets.blocks.recurrent import Rim, inferred
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
 from mrnets.traits import Traits
@@ -31,7 +30,6 @@ class CIRIM(nn.Module):
     """`num_cascades` inference machines one after the other, each of `time_steps` steps; see `mrnets.blocks.recurrent`.
 
     start: for imported weights, see `Start`.
-    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
 
@@ -46,9 +44,6 @@ class CIRIM(nn.Module):
         time_steps: int = 8,
         num_cascades: int = 5,
         start: Start = "sense",
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         one_of("start", start, get_args(Start))
@@ -67,14 +62,10 @@ class CIRIM(nn.Module):
             )
             for _ in range(whole("num_cascades", num_cascades, 1, 64))
         )
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64; in training, steps: the image after every step but the last."""
-        kspace, mask = measured(scan, "cirim")
-        sens = sensitivities(scan, self.sens_net, "cirim")
-        start = initial_image(kspace, mask, sens)
-        first = first_image(kspace, mask, sens, self.start)
-        images = inferred(self.machines, self.time_steps, first, start, sens, mask)
-        *earlier, last = (Estimate(image=magnitude(x, self.start)) for x in images)
-        return dataclasses.replace(last, steps=tuple(earlier) if self.training else ())
+        encoding = encoded(scan, self)
+        first = first_image(encoding.coil_images(), encoding.start, self.start)
+        images = inferred(self.machines, self.time_steps, first, encoding)
+        return encoding.estimate(*(magnitude(x, self.start) for x in images), steps=self.training)

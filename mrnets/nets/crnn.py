@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from mrnets.blocks.checks import whole
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import combined, initial_image, measured
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.consistency import combined
+from mrnets.blocks.encoding import encoded
 from mrnets.blocks.taps import by_taps
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
@@ -45,7 +45,6 @@ class CRNN(nn.Module):
     it is like the others. Echoes are frames of their own here. The paper's data consistency
     has a weight that is 1 for data without noise; here it is learned and starts at 1.
 
-    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
 
@@ -55,9 +54,6 @@ class CRNN(nn.Module):
         num_iterations: int = 10,
         hidden_channels: int = 64,
         n_convs: int = 3,
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         self.num_iterations = whole("num_iterations", num_iterations, 1, 64)
@@ -68,18 +64,16 @@ class CRNN(nn.Module):
         )
         self.last = nn.Conv2d(hidden_channels, 2, 3, padding=1)
         self.dc_weight = nn.Parameter(torch.ones(()))
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
-        kspace, mask = measured(scan, "crnn")
-        sens = sensitivities(scan, self.sens_net, "crnn")
-        x = start = initial_image(kspace, mask, sens)
+        encoding = encoded(scan, self)
+        x = encoding.start
         states: list[Tensor | None] = [None] * len(self.units)
         for _ in range(self.num_iterations):
             features = to_channels(x.reshape(-1, 1, *x.shape[-2:]))
             for i, unit in enumerate(self.units):
                 features = states[i] = unit(features, states[i])
             x = x + to_complex(by_taps(self.last, features)).reshape(x.shape)
-            x = combined(x, start, sens, mask, self.dc_weight)
-        return Estimate(image=x)
+            x = combined(x, encoding, self.dc_weight)
+        return encoding.estimate(x)

@@ -67,7 +67,7 @@ class DynUNet(nn.Module):
 
     def forward(self, scan: Scan) -> Estimate:
         """logits (batch, class, y, x) float32; in training, steps likewise."""
-        image = contrast_images(scan, "dynunet", self.contrasts)
+        image = contrast_images(scan, self, self.contrasts)
         x, plane = padded(image, self.levels, self.padding)
         full = x.shape[-2:]
         skips = [self.top(x)]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from torch import nn
 
 from mrnets.blocks.checks import number, whole
-from mrnets.blocks.coilwise import CoilConsistency, coil_data
+from mrnets.blocks.coilwise import CoilConsistency, one_echo
 from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.padding import check_padding, padded
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.blocks.unet import UnetDecoder, UnetEncoder
 from mrnets.contract import Estimate, Scan
-from mrnets.physics.coils import reduce
-from mrnets.physics.fourier import ifftc
 from mrnets.traits import Traits
 
 __all__ = ["IDSLR"]
@@ -50,9 +48,6 @@ class IDSLR(nn.Module):
         dropout: float = 0.0,
         padding: int | None = None,
         magnitude: bool = False,
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         self.coils = whole("coils", coils, 1, 256)
@@ -68,16 +63,15 @@ class IDSLR(nn.Module):
         self.decoder = UnetDecoder(2 * coils, **shape)
         self.segmentation_decoder = UnetDecoder(classes, **shape)
         self.consistency = CoilConsistency()
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, 1, y, x) complex64, logits (batch, class, y, x) float32."""
-        kspace, mask = coil_data(scan, "idslr", self.coils)
-        sens = sensitivities(scan, self.sens_net, "idslr")
-        x = start = ifftc(kspace)
+        encoding = one_echo(scan, self, self.coils)
+        x = start = encoding.coil_images()[:, 0]
         for _ in range(self.num_iters):
             real, plane = padded(to_channels(x), self.levels, self.padding)
             features = self.encoder(real)
-            x = self.consistency(x + to_complex(self.decoder(features)[plane]), start, mask)
+            x = self.consistency(x + to_complex(self.decoder(features)[plane]), start, encoding.mask[:, 0])
         logits = self.segmentation_decoder(features)[plane]
-        return Estimate(image=reduce(x[:, None], sens), logits=logits.abs() if self.magnitude else logits)
+        logits = logits.abs() if self.magnitude else logits
+        return dataclasses.replace(encoding.estimate(encoding.reduce(x[:, None])), logits=logits)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from torch import nn
 
 from mrnets.blocks.checks import whole
-from mrnets.blocks.coilwise import CoilConsistency, coil_data
+from mrnets.blocks.coilwise import CoilConsistency, one_echo
 from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.padding import check_padding, padded
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.blocks.unet import Unet
 from mrnets.contract import Estimate, Scan
-from mrnets.physics.coils import reduce
-from mrnets.physics.fourier import ifftc
 from mrnets.traits import Traits
 
 __all__ = ["IDSLRUNet"]
@@ -49,9 +47,6 @@ class IDSLRUNet(nn.Module):
         num_iters: int = 5,
         dropout: float = 0.0,
         padding: int | None = None,
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         self.coils = whole("coils", coils, 1, 256)
@@ -63,15 +58,14 @@ class IDSLRUNet(nn.Module):
         self.segmentation = Unet(2 * coils, classes, **shape)
         self.levels = pooling_layers
         self.consistency = CoilConsistency()
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, 1, y, x) complex64, logits (batch, class, y, x) float32."""
-        kspace, mask = coil_data(scan, "idslrunet", self.coils)
-        sens = sensitivities(scan, self.sens_net, "idslrunet")
-        x = start = ifftc(kspace)
+        encoding = one_echo(scan, self, self.coils)
+        x = start = encoding.coil_images()[:, 0]
         for _ in range(self.num_iters):
             real, plane = padded(to_channels(x), self.levels, self.padding)
-            x = self.consistency(x + to_complex(self.reconstruction(real)[plane]), start, mask)
+            x = self.consistency(x + to_complex(self.reconstruction(real)[plane]), start, encoding.mask[:, 0])
         real, plane = padded(to_channels(x), self.levels, self.padding)
-        return Estimate(image=reduce(x[:, None], sens), logits=self.segmentation(real)[plane])
+        image = encoding.reduce(x[:, None])
+        return dataclasses.replace(encoding.estimate(image), logits=self.segmentation(real)[plane])

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from mrnets.blocks.checks import whole
-from mrnets.blocks.consistency import initial_image, measured
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities, unit_norm
+from mrnets.blocks.encoding import encoded
+from mrnets.blocks.sensitivity import unit_norm
 from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Estimate, Scan
 from mrnets.physics.coils import expand, reduce
@@ -36,7 +36,6 @@ class JointICNet(nn.Module):
     but that its D_S sees the coil images instead of S0. The maps stay zero where S0 is. k-space is scaled to an image
     maximum of 1 inside, so that a step means the same for every scan. Echoes share S, whose data term is their mean.
 
-    With `sens_net` S0 comes from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
 
@@ -46,9 +45,6 @@ class JointICNet(nn.Module):
         num_iter: int = 2,
         channels: int = 16,
         pooling_layers: int = 2,
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         whole("num_iter", num_iter, 1, 64)
@@ -58,13 +54,11 @@ class JointICNet(nn.Module):
         self.image_step, self.sens_step, self.image_weight, self.kspace_weight, self.sens_weight = (
             nn.Parameter(torch.full((num_iter,), 0.5)) for _ in range(5)
         )
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
-        kspace, mask = measured(scan, "jointicnet")
-        sens = sensitivities(scan, self.sens_net, "jointicnet")
-        x = initial_image(kspace, mask, sens)
+        encoding = encoded(scan, self)
+        x, kspace, mask, sens = encoding.start, encoding.kspace, encoding.mask, encoding.sens
         scale = x.detach().abs().amax(dim=(-3, -2, -1), keepdim=True)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         x, kspace = x / scale, kspace / scale[..., None, :, :]
@@ -82,7 +76,7 @@ class JointICNet(nn.Module):
                 + image_weight * (x - _applied(self.image_net, x))
                 + kspace_weight * (x - from_kspace)
             )
-        return Estimate(image=x * scale)
+        return encoding.estimate(x * scale)
 
 
 def image_gradient(image: Tensor, sens: Tensor, kspace: Tensor, mask: Tensor) -> Tensor:

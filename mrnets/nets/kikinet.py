@@ -6,11 +6,10 @@ from torch import Tensor, nn
 
 from mrnets.blocks.checks import whole
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import measured, replace
+from mrnets.blocks.consistency import replace
 from mrnets.blocks.correction import CorrectionUnet
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.encoding import encoded
 from mrnets.contract import Estimate, Scan
-from mrnets.physics.coils import expand, reduce
 from mrnets.physics.fourier import fftc, ifftc
 from mrnets.traits import Traits
 
@@ -31,7 +30,6 @@ class KIKINet(nn.Module):
     A k-space network gives the k-space itself and an image network a change of its input, as the paper's K-net and
     I-net do (so does the public code of Ramzi et al., Appl. Sci. 2020); the measured samples replace those of either.
     Both are U-Nets here, where the paper has 25 convolutions.
-    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
 
@@ -41,28 +39,24 @@ class KIKINet(nn.Module):
         num_iter: int = 2,
         channels: int = 16,
         pooling_layers: int = 2,
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         whole("num_iter", num_iter, 1, 64)
         shape = {"channels": channels, "pooling_layers": pooling_layers}
         self.kspace_nets = nn.ModuleList(CorrectionUnet(2, 2, **shape) for _ in range(num_iter))
         self.image_nets = nn.ModuleList(CorrectionUnet(2, 2, **shape) for _ in range(num_iter))
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
-        data, mask = measured(scan, "kikinet")
-        sens = sensitivities(scan, self.sens_net, "kikinet")
+        encoding = encoded(scan, self)
+        data, mask = encoding.kspace, encoding.mask
         kspace = data * mask
         for kspace_net, image_net in zip(self.kspace_nets, self.image_nets, strict=True):
             kspace = replace(_applied(kspace_net, kspace), data, mask)
-            image = reduce(ifftc(kspace), sens)
+            image = encoding.reduce(ifftc(kspace))
             image = image + _applied(image_net, image)
-            kspace = replace(fftc(expand(image, sens)), data, mask)
-        return Estimate(image=reduce(ifftc(kspace), sens))
+            kspace = replace(fftc(encoding.expand(image)), data, mask)
+        return encoding.estimate(encoding.reduce(ifftc(kspace)))
 
 
 def _applied(net: nn.Module, x: Tensor) -> Tensor:

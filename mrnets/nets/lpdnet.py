@@ -7,11 +7,9 @@ from torch import nn
 
 from mrnets.blocks.checks import whole
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import initial_image, measured
 from mrnets.blocks.correction import CorrectionUnet
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.encoding import encoded
 from mrnets.contract import Estimate, Scan
-from mrnets.physics.coils import adjoint, forward
 from mrnets.traits import Traits
 
 __all__ = ["LPDNet"]
@@ -32,7 +30,6 @@ class LPDNet(nn.Module):
     of its own (the paper's algorithm 3). h starts at zero, each f at E^H y; f1 is the image. f2 is the second
     image of the memory, or its only one.
 
-    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
 
@@ -44,9 +41,6 @@ class LPDNet(nn.Module):
         num_iter: int = 5,
         channels: int = 16,
         pooling_layers: int = 2,
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         self.num_primal = whole("num_primal", num_primal, 1, 64)
@@ -59,21 +53,19 @@ class LPDNet(nn.Module):
         self.primal_nets = nn.ModuleList(
             CorrectionUnet(2 * (num_primal + 1), 2 * num_primal, **shape) for _ in range(num_iter)
         )
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
-        kspace, mask = measured(scan, "lpdnet")
-        sens = sensitivities(scan, self.sens_net, "lpdnet")
-        start = initial_image(kspace, mask, sens)
+        encoding = encoded(scan, self)
+        kspace, start = encoding.kspace, encoding.start
         plane = (-1, 1, *start.shape[-2:])
-        data = (kspace * mask).reshape(plane)
+        data = (kspace * encoding.mask).reshape(plane)
         f = start.reshape(plane).repeat(1, self.num_primal, 1, 1)
         h = torch.zeros_like(data).repeat(1, self.num_dual, 1, 1)
         second = min(1, self.num_primal - 1)
         for dual, primal in zip(self.dual_nets, self.primal_nets, strict=True):
-            encoded = forward(f[:, second].reshape(start.shape), sens, mask).reshape(plane)
-            h = h + to_complex(dual(to_channels(torch.cat((h, encoded, data), dim=1))))
-            decoded = adjoint(h[:, 0].reshape(kspace.shape), sens, mask).reshape(plane)
+            predicted = encoding.forward(f[:, second].reshape(start.shape)).reshape(plane)
+            h = h + to_complex(dual(to_channels(torch.cat((h, predicted, data), dim=1))))
+            decoded = encoding.adjoint(h[:, 0].reshape(kspace.shape)).reshape(plane)
             f = f + to_complex(primal(to_channels(torch.cat((f, decoded), dim=1))))
-        return Estimate(image=f[:, 0].reshape(start.shape))
+        return encoding.estimate(f[:, 0].reshape(start.shape))

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from mrnets.blocks.checks import number, one_of, whole
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import Start, first_image, initial_image, magnitude, measured, solved
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.consistency import Start, first_image, magnitude, solved
+from mrnets.blocks.encoding import encoded
 from mrnets.blocks.taps import by_taps
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
@@ -35,7 +35,6 @@ class MoDL(nn.Module):
 
     regularization_factor: what a residual block's change is multiplied by.
     start: for imported weights, see `Start`.
-    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
 
@@ -50,9 +49,6 @@ class MoDL(nn.Module):
         conjugate_gradient_iterations: int = 10,
         penalization_weight: float = 0.05,
         start: Start = "sense",
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         one_of("start", start, get_args(Start))
@@ -68,23 +64,20 @@ class MoDL(nn.Module):
             number("regularization_factor", regularization_factor),
         )
         self.log_weight = nn.Parameter(torch.tensor(penalization_weight).log()) if conjugate_gradient else None
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
-        kspace, mask = measured(scan, "modl")
-        sens = sensitivities(scan, self.sens_net, "modl")
-        start = initial_image(kspace, mask, sens)
-        x = first_image(kspace, mask, sens, self.start)
+        encoding = encoded(scan, self)
+        x = first_image(encoding.coil_images(), encoding.start, self.start)
         for _ in range(self.unrolled_iterations):
             denoised = self.denoiser(x.reshape(-1, 1, *x.shape[-2:])).reshape(x.shape)
             if self.log_weight is None:
                 x = denoised
                 continue
             weight = self.log_weight.exp()
-            rhs = start + weight * (x + denoised)
-            x = solved(rhs, sens, mask, weight, iterations=self.conjugate_gradient_iterations)
-        return Estimate(image=magnitude(x, self.start))
+            rhs = encoding.start + weight * (x + denoised)
+            x = solved(rhs, encoding, weight, iterations=self.conjugate_gradient_iterations)
+        return encoding.estimate(magnitude(x, self.start))
 
 
 class _ResNet(nn.Module):

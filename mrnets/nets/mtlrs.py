@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Literal
 
@@ -10,11 +11,9 @@ from torch import Tensor, nn
 
 from mrnets.blocks.attention import AttentionUnet
 from mrnets.blocks.checks import whole
-from mrnets.blocks.coilwise import coil_data
-from mrnets.blocks.consistency import initial_image
+from mrnets.blocks.coilwise import one_echo
 from mrnets.blocks.padding import check_padding, padded
 from mrnets.blocks.recurrent import Rim, State, infer
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
 from mrnets.traits import Traits
@@ -69,9 +68,6 @@ class MTLRS(nn.Module):
         pooling_layers: int = 5,
         dropout: float = 0.0,
         padding: int | None = None,
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         whole("classes", classes, 1, 256)
@@ -96,27 +92,25 @@ class MTLRS(nn.Module):
             AttentionUnet(1, classes, channels=channels, pooling_layers=pooling_layers, dropout=dropout)
             for _ in range(num_cascades)
         )
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, 1, y, x) complex64, logits (batch, class, y, x) float32.
 
         In training, steps: the image after every time step but the last, with logits where a cascade ends.
         """
-        kspace, mask = coil_data(scan, "mtlrs")
-        kspace, mask = kspace[:, None], mask[:, None]
-        sens = sensitivities(scan, self.sens_net, "mtlrs")
-        x = start = initial_image(kspace, mask, sens)
+        encoding = one_echo(scan, self)
+        x = encoding.start
         state: State | None = None
         steps: list[Estimate] = []
         for machine, segmentation in zip(self.machines, self.segmentations, strict=True):
-            images, state = infer(machine, self.time_steps, x, start, sens, mask, state)
+            images, state = infer(machine, self.time_steps, x, encoding, state)
             x = images[-1]
             magnitude, plane = padded(x.abs(), self.levels, self.padding)
             logits = segmentation(magnitude)[plane]
             state = [hidden + _tiled(x.abs() * _in_range(logits), hidden.shape[1]) for hidden in state]
-            steps += [*(Estimate(image=image) for image in images[:-1]), Estimate(image=x, logits=logits)]
-        return Estimate(image=x, logits=logits, steps=tuple(steps[:-1]) if self.training else ())
+            estimate = dataclasses.replace(encoding.estimate(x), logits=logits)
+            steps += [*(encoding.estimate(image) for image in images[:-1]), estimate]
+        return dataclasses.replace(estimate, steps=tuple(steps[:-1]) if self.training else ())
 
 
 def _in_range(logits: Tensor) -> Tensor:

@@ -11,10 +11,8 @@ import torch
 from torch import nn
 
 from mrnets.blocks.checks import number, one_of, whole
-from mrnets.blocks.consistency import measured
 from mrnets.blocks.recurrent import Rim, State
 from mrnets.blocks.relaxometry import Initial, relaxometry
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
 from mrnets.traits import Traits
@@ -42,7 +40,6 @@ class QCIRIM(nn.Module):
     The maps start from a fit to a first reconstruction; see `relaxometry` for `initial`, and for the units in which the
     network works. Any number of echoes from two on.
 
-    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask, echo times or what the sensitivities need.
     """
 
@@ -59,9 +56,6 @@ class QCIRIM(nn.Module):
         initial: Initial = "cgsense",
         initial_iterations: int = 10,
         initial_regularisation: float = 1e-3,
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         self.time_steps = whole("time_steps", time_steps, 1, 128)
@@ -82,19 +76,15 @@ class QCIRIM(nn.Module):
             )
             for _ in range(whole("num_cascades", num_cascades, 1, 64))
         )
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """maps "R2*" in 1/s, "S0" in the scale of k-space, "B0" in Hz, "phase" in rad, each (batch, y, x) float32.
 
         In training, steps: the maps after every step but the last.
         """
-        measured(scan, "qcirim")
-        sens = sensitivities(scan, self.sens_net, "qcirim")
         problem, maps = relaxometry(
             scan,
-            sens,
-            "qcirim",
+            self,
             initial=self.initial,
             iterations=self.initial_iterations,
             regularisation=self.initial_regularisation,

@@ -9,10 +9,8 @@ import torch
 from torch import nn
 
 from mrnets.blocks.checks import number, one_of, whole
-from mrnets.blocks.consistency import measured
 from mrnets.blocks.correction import CorrectionUnet
 from mrnets.blocks.relaxometry import Initial, relaxometry
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
 
@@ -37,7 +35,6 @@ class QVarNet(nn.Module):
     reconstruction; see `relaxometry` for `initial`, and for the units in which the network works. Any number of echoes
     from two on.
 
-    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask, echo times or what the sensitivities need.
     """
 
@@ -50,9 +47,6 @@ class QVarNet(nn.Module):
         initial: Initial = "cgsense",
         initial_iterations: int = 10,
         initial_regularisation: float = 1e-3,
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         whole("num_cascades", num_cascades, 1, 64)
@@ -65,16 +59,12 @@ class QVarNet(nn.Module):
             for _ in range(num_cascades)
         )
         self.step = nn.Parameter(torch.full((num_cascades, 4), 0.5))
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """maps "R2*" in 1/s, "S0" in the scale of k-space, "B0" in Hz, "phase" in rad, each (batch, y, x) float32."""
-        measured(scan, "qvarnet")
-        sens = sensitivities(scan, self.sens_net, "qvarnet")
         problem, maps = relaxometry(
             scan,
-            sens,
-            "qvarnet",
+            self,
             initial=self.initial,
             iterations=self.initial_iterations,
             regularisation=self.initial_regularisation,

@@ -11,13 +11,13 @@ from torch.nn import functional
 
 from mrnets.blocks.checks import one_of, whole
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import Combination, Start, cascaded, first_image, initial_image, measured
+from mrnets.blocks.consistency import Combination, Start, cascaded, first_image
+from mrnets.blocks.encoding import encoded
 from mrnets.blocks.recurrent import State, replicating_conv
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.blocks.taps import by_taps
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
-from mrnets.physics.fourier import fftc, ifftc
+from mrnets.physics.fourier import fftc
 from mrnets.traits import Traits
 
 __all__ = ["RVN"]
@@ -44,7 +44,6 @@ class RVN(nn.Module):
     convolutions, rather than being zero. start: that image, for imported weights; see `Start`. initializer_transform:
     what gives its k-space; "plain", for imported weights, is without shifts and without normalisation.
     combination: of the coils in the end, see `Combination`.
-    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
 
@@ -60,9 +59,6 @@ class RVN(nn.Module):
         initializer_transform: Literal["centred", "plain"] = "centred",
         start: Start = "sense",
         combination: Combination = "sense",
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         one_of("combination", combination, get_args(Combination))
@@ -79,18 +75,15 @@ class RVN(nn.Module):
         )
         self.blocks = nn.ModuleList(_ConvGRU(hidden, layers) for _ in range(num_steps))
         self.learning_rate = nn.Parameter(torch.ones(num_steps))
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64; in training, steps: the image after every step but the last."""
-        kspace, mask = measured(scan, "rvn")
-        sens = sensitivities(scan, self.sens_net, "rvn")
-        start = initial_image(kspace, mask, sens)
+        encoding = encoded(scan, self)
         state: State | None = None
         if self.initializer is not None:
-            first = first_image(kspace, mask, sens, self.start)
+            first = first_image(encoding.coil_images(), encoding.start, self.start)
             first = fftc(first) if self.initializer_transform == "centred" else torch.fft.fft2(first)
-            state = self.initializer(to_channels(first.reshape(-1, 1, *start.shape[-2:])))
+            state = self.initializer(to_channels(first.reshape(-1, 1, *first.shape[-2:])))
 
         def step(block: nn.Module) -> Callable[[Tensor], Tensor]:
             def change(x: Tensor) -> Tensor:
@@ -100,10 +93,9 @@ class RVN(nn.Module):
 
             return change
 
-        coils = ifftc(kspace * mask) if self.combination == "rss" else None
-        blocks = map(step, self.blocks)
-        *earlier, image = cascaded(start, sens, mask, blocks, self.learning_rate, coil_start=coils)
-        return Estimate(image=image, steps=tuple(Estimate(image=x) for x in earlier) if self.training else ())
+        coils = encoding.coil_images() if self.combination == "rss" else None
+        images = cascaded(encoding, map(step, self.blocks), self.learning_rate, coil_start=coils)
+        return encoding.estimate(*images, steps=self.training)
 
 
 class _ConvGRU(nn.Module):

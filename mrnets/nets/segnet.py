@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,14 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mrnets.blocks.checks import number, whole
-from mrnets.blocks.coilwise import CoilConsistency, coil_data
+from mrnets.blocks.coilwise import CoilConsistency, one_echo
 from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.padding import check_padding, padded
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
 from mrnets.blocks.unet import UnetDecoder, UnetEncoder, destandardised, standardised
 from mrnets.contract import Estimate, Scan
-from mrnets.physics.coils import reduce
-from mrnets.physics.fourier import ifftc
 from mrnets.traits import Traits
 
 __all__ = ["SegNet"]
@@ -54,9 +52,6 @@ class SegNet(nn.Module):
         num_cascades: int = 5,
         dropout: float = 0.0,
         padding: int | None = None,
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         self.coils = whole("coils", coils, 1, 256)
@@ -70,25 +65,23 @@ class SegNet(nn.Module):
         self.merge = nn.Conv2d(num_cascades * classes, classes, 3, padding=1, padding_mode="replicate", bias=False)
         nn.init.kaiming_normal_(self.merge.weight, nonlinearity="relu")
         self.consistency = CoilConsistency()
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, 1, y, x) complex64, logits (batch, class, y, x) float32.
 
         In training, steps: the logits of every cascade.
         """
-        kspace, mask = coil_data(scan, "segnet", self.coils)
-        sens = sensitivities(scan, self.sens_net, "segnet")
-        x = start = ifftc(kspace)
+        encoding = one_echo(scan, self, self.coils)
+        x = start = encoding.coil_images()[:, 0]
         steps = []
         for cascade in self.cascades:
             denoised, logits = cascade(x)
-            x = self.consistency(denoised, start, mask)
+            x = self.consistency(denoised, start, encoding.mask[:, 0])
             steps.append(logits)
         logits = functional.relu(self.merge(torch.cat(steps, dim=1)))
-        image = reduce(x[:, None], sens)
+        estimate = encoding.estimate(encoding.reduce(x[:, None]))
         supervised = tuple(Estimate(logits=step) for step in steps) if self.training else ()
-        return Estimate(image=image, logits=logits, steps=supervised)
+        return dataclasses.replace(estimate, logits=logits, steps=supervised)
 
 
 class _Cascade(nn.Module):

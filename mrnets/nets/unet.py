@@ -7,10 +7,11 @@ from typing import get_args
 from torch import nn
 
 from mrnets.blocks.checks import one_of
-from mrnets.blocks.consistency import Start, first_image, magnitude, measured
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.consistency import Start, first_image, magnitude
+from mrnets.blocks.encoding import initial_image, measured
 from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Estimate, Scan
+from mrnets.physics.fourier import ifftc
 from mrnets.traits import Traits
 
 __all__ = ["UNet"]
@@ -40,20 +41,15 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         padding: int | None = None,
         start: Start = "sense",
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         one_of("start", start, get_args(Start))
         self.start: Start = start
         self.unet = NormUnet(channels=channels, pooling_layers=pooling_layers, dropout=dropout, padding=padding)
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
-        kspace, mask = measured(scan, "unet")
-        sens = scan.sens if self.sens_net is None else sensitivities(scan, self.sens_net, "unet")
-        start = first_image(kspace, mask, sens, self.start)
+        kspace, mask = measured(scan, self)
+        start = first_image(ifftc(kspace * mask), initial_image(kspace, mask, scan.sens), self.start)
         image = self.unet(start.reshape(-1, 1, *start.shape[-2:])).reshape(start.shape)
         return Estimate(image=magnitude(image, self.start))

@@ -53,6 +53,6 @@ class UNet3D(nn.Module):
 
     def forward(self, scan: Scan) -> Estimate:
         """logits (batch, class, z, y, x) float32."""
-        image = contrast_images(scan, "unet3d", self.contrasts, dimensions=3)
+        image = contrast_images(scan, self, self.contrasts, dimensions=3)
         image, plane = padded(image, self.levels, self.padding)
         return Estimate(logits=self.unet(image)[plane])

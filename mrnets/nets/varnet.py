@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from mrnets.blocks.checks import number, one_of, whole
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import Combination, cascaded, data_gradient, initial_image, measured, solved
+from mrnets.blocks.consistency import Combination, cascaded, solved
 from mrnets.blocks.correction import CorrectionUnet
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.encoding import Encoding, encoded
 from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
-from mrnets.physics.fourier import ifftc
 from mrnets.traits import Traits
 
 __all__ = ["VarNet"]
@@ -40,7 +39,6 @@ class VarNet(nn.Module):
     """Cascades of k <- k - w M (k - y) - E D(E^H k), with k = y at the start, a scalar w and a U-Net D for each.
 
     combination: of the coils in the end, see `Combination`.
-    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
 
     start_iterations: of conjugate-gradient SENSE (with `start_regularisation`), whose k-space stands where nothing was
     measured at the start; 0, as published: zeros. A few cascades cannot unfold what gradient steps unfold slowly, as
@@ -67,9 +65,6 @@ class VarNet(nn.Module):
         consistency: Consistency = "gradient",
         consistency_iterations: int = 6,
         combination: Combination = "sense",
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         one_of("combination", combination, get_args(Combination))
@@ -91,26 +86,22 @@ class VarNet(nn.Module):
         )
         self.dc_weight = nn.Parameter(torch.ones(num_cascades)) if gradient else None
         self.log_weight = None if gradient else nn.Parameter(torch.full((num_cascades,), math.log(_WEIGHT)))
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
-        kspace, mask = measured(scan, "varnet")
-        sens = sensitivities(scan, self.sens_net, "varnet")
-        start = initial_image(kspace, mask, sens)
+        encoding = encoded(scan, self)
         guess = None
         if self.start_iterations:
-            guess = solved(start, sens, mask, self.start_regularisation, iterations=self.start_iterations)
+            guess = solved(encoding.start, encoding, self.start_regularisation, iterations=self.start_iterations)
         if self.dc_weight is None:
-            first = torch.zeros_like(start) if guess is None else guess
-            return Estimate(image=self._proximal(first, start, sens, mask))
-        coils = ifftc(kspace * mask) if self.combination == "rss" else None
-        return Estimate(image=cascaded(start, sens, mask, self.unets, self.dc_weight, guess, coils)[-1])
+            first = torch.zeros_like(encoding.start) if guess is None else guess
+            return encoding.estimate(self._proximal(first, encoding))
+        coils = encoding.coil_images() if self.combination == "rss" else None
+        return encoding.estimate(cascaded(encoding, self.unets, self.dc_weight, guess, coils)[-1])
 
-    def _proximal(self, z: Tensor, start: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
+    def _proximal(self, z: Tensor, encoding: Encoding) -> Tensor:
         assert self.log_weight is not None
         for unet, weight in zip(self.unets, self.log_weight.exp(), strict=True):
-            residual = -data_gradient(z, start, sens, mask)
-            x = z + solved(residual, sens, mask, weight, iterations=self.consistency_iterations)
+            x = z + solved(-encoding.gradient(z), encoding, weight, iterations=self.consistency_iterations)
             z = x + to_complex(unet(to_channels(x.reshape(-1, 1, *x.shape[-2:])))).reshape(x.shape)
         return z

@@ -71,7 +71,7 @@ class VNet(nn.Module):
 
     def forward(self, scan: Scan) -> Estimate:
         """logits (batch, class, y, x) float32."""
-        image = contrast_images(scan, "vnet", self.contrasts)
+        image = contrast_images(scan, self, self.contrasts)
         x, plane = padded(image, self.levels, self.padding)
         width = self.top.conv.out_channels
         repeated = x.repeat(1, math.ceil(width / self.contrasts), 1, 1)[:, :width]

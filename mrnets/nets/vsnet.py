@@ -9,8 +9,8 @@ from torch import nn
 
 from mrnets.blocks.checks import whole
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import combined, initial_image, measured
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.consistency import combined
+from mrnets.blocks.encoding import encoded
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
 
@@ -33,7 +33,6 @@ class VSNet(nn.Module):
 
     The CNN has `n_convs` convolutions 3x3 in all, with ReLU between; the authors' code (github.com/j-duan/VS-Net) has
     5, and otherwise these blocks.
-    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
 
@@ -43,9 +42,6 @@ class VSNet(nn.Module):
         num_cascades: int = 10,
         hidden_channels: int = 64,
         n_convs: int = 4,
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         whole("num_cascades", num_cascades, 1, 64)
@@ -55,18 +51,16 @@ class VSNet(nn.Module):
         self.denoisers = nn.ModuleList(_denoiser(widths) for _ in range(num_cascades))
         self.dc_weight = nn.Parameter(torch.full((num_cascades,), 0.9))
         self.average = nn.Parameter(torch.full((num_cascades,), 0.1))
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
-        kspace, mask = measured(scan, "vsnet")
-        sens = sensitivities(scan, self.sens_net, "vsnet")
-        x = start = initial_image(kspace, mask, sens)
+        encoding = encoded(scan, self)
+        x = encoding.start
         for denoiser, weight, average in zip(self.denoisers, self.dc_weight, self.average, strict=True):
             change = to_complex(denoiser(to_channels(x.reshape(-1, 1, *x.shape[-2:])))).reshape(x.shape)
-            consistent = combined(x, start, sens, mask, weight)
+            consistent = combined(x, encoding, weight)
             x = average * (x + change) + (1 - average) * consistent
-        return Estimate(image=x)
+        return encoding.estimate(x)
 
 
 def _denoiser(widths: list[int]) -> nn.Sequential:

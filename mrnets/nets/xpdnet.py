@@ -7,8 +7,7 @@ from torch import nn
 
 from mrnets.blocks.checks import whole
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import data_gradient, initial_image, measured
-from mrnets.blocks.sensitivity import SensitivityNet, sensitivities
+from mrnets.blocks.encoding import encoded
 from mrnets.blocks.wavelet import MWCNN
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
@@ -32,7 +31,6 @@ class XPDNet(nn.Module):
     authors' code (github.com/zaccharieramzi/fastmri-reproducible-benchmark) doubles widths from scale to scale as here,
     from 32 channels, with 2 convolutions at full size and 2 or 3 at the others.
 
-    With `sens_net` the coil sensitivities come from the calibration lines by a small U-Net, trained jointly.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
 
@@ -44,9 +42,6 @@ class XPDNet(nn.Module):
         channels: int = 16,
         num_scales: int = 3,
         num_convs: int = 2,
-        sens_net: bool = False,
-        sens_channels: int = 8,
-        sens_pooling_layers: int = 4,
     ) -> None:
         super().__init__()
         self.num_primal = whole("num_primal", num_primal, 1, 64)
@@ -55,16 +50,14 @@ class XPDNet(nn.Module):
             MWCNN(2 * (num_primal + 1), 2 * num_primal, channels=channels, num_scales=num_scales, num_convs=num_convs)
             for _ in range(num_iter)
         )
-        self.sens_net = SensitivityNet(channels=sens_channels, pooling_layers=sens_pooling_layers) if sens_net else None
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
-        kspace, mask = measured(scan, "xpdnet")
-        sens = sensitivities(scan, self.sens_net, "xpdnet")
-        start = initial_image(kspace, mask, sens)
+        encoding = encoded(scan, self)
+        start = encoding.start
         plane = (-1, 1, *start.shape[-2:])
         f = start.reshape(plane).repeat(1, self.num_primal, 1, 1)
         for net in self.image_nets:
-            gradient = data_gradient(f[:, 0].reshape(start.shape), start, sens, mask).reshape(plane)
+            gradient = encoding.gradient(f[:, 0].reshape(start.shape)).reshape(plane)
             f = f + to_complex(net(to_channels(torch.cat((f, gradient), dim=1))))
-        return Estimate(image=f[:, 0].reshape(start.shape))
+        return encoding.estimate(f[:, 0].reshape(start.shape))

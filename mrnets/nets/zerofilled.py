@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from mrnets.blocks.consistency import initial_image, measured
+from mrnets.blocks.encoding import initial_image, measured
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
 
@@ -24,5 +24,5 @@ class ZeroFilled(nn.Module):
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
-        kspace, mask = measured(scan, "zerofilled")
+        kspace, mask = measured(scan, self)
         return Estimate(image=initial_image(kspace, mask, scan.sens))

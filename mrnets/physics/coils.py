@@ -9,7 +9,7 @@ from mrnets.physics.arrays import Array, array_namespace
 from mrnets.physics.conjugate import conjugate_gradients
 from mrnets.physics.fourier import fftc, ifftc
 
-__all__ = ["adjoint", "cg_sense", "expand", "forward", "mix", "normal", "reduce", "rss", "sense_combine"]
+__all__ = ["adjoint", "cg_sense", "expand", "forward", "mix", "normal", "reduce", "rss"]
 
 
 def expand(image: Array, sens: Array) -> Array:
@@ -35,14 +35,6 @@ def rss(coil_images: Array, axis: int = -3) -> Array:
     """Root of the sum of squared magnitudes over `axis` (Roemer 1990, eq. 28 for unknown sensitivities); real."""
     xp = array_namespace(coil_images)
     return xp.sqrt(xp.sum(xp.abs(coil_images) ** 2, axis=axis))
-
-
-def sense_combine(coil_images: Array, sens: Array) -> Array:
-    """Optimal combination of prewhitened coil images (Roemer 1990): sum conj(S) x / sum |S|^2; 0 where S vanishes."""
-    xp = array_namespace(coil_images, sens)
-    power = xp.sum(xp.abs(sens) ** 2, axis=-3)
-    safe = xp.where(power > 0, power, xp.ones_like(power))
-    return reduce(coil_images, sens) / safe  # where all sens are 0, so is what they reduce to
 
 
 def forward(image: Array, sens: Array, mask: Array) -> Array:

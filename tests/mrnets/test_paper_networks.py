@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mrnets import store
-from mrnets.blocks.consistency import combined, initial_image, replace, weighted
+from mrnets.blocks.consistency import combined, replace
+from mrnets.blocks.encoding import Encoding, initial_image
 from mrnets.blocks.sensitivity import unit_norm
 from mrnets.blocks.wavelet import MWCNN, haar, inverse_haar
 from mrnets.errors import InputError
@@ -47,14 +48,14 @@ def silenced(network: torch.nn.Module, *last: str) -> torch.nn.Module:
 def test_combined_is_the_coils_k_space_drawn_to_the_data_and_combined() -> None:
     example = scan((9, 12), batch=2, echoes=2)
     sens = example.sens * torch.linspace(0, 1, 12)  # not of unit norm
-    start = initial_image(example.kspace, example.mask, sens)
+    encoding = Encoding(example.kspace, example.mask, sens, initial_image(example.kspace, example.mask, sens))
     image = initial_image(torch.randn_like(example.kspace), example.mask, sens)
     kspace = fftc(expand(image, sens))
     for weight in (1.0, 0.3):
-        want = reduce(ifftc(weighted(kspace, example.kspace, example.mask, weight)), sens)
-        torch.testing.assert_close(combined(image, start, sens, example.mask, weight), want)
+        drawn = kspace - weight * example.mask * (kspace - example.kspace)
+        torch.testing.assert_close(combined(image, encoding, weight), reduce(ifftc(drawn), sens))
     want = reduce(ifftc(replace(kspace, example.kspace, example.mask)), sens)
-    torch.testing.assert_close(combined(image, start, sens, example.mask), want)
+    torch.testing.assert_close(combined(image, encoding), want)
 
 
 def test_crnn_remembers_the_iterations_before() -> None:

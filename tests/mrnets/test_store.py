@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrnets import store
+from mrnets.blocks.encoding import name_of
 from mrnets.errors import InputError
 from mrnets.traits import declared
 
@@ -80,8 +81,10 @@ def test_a_loaded_network_can_be_trained_on(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("name", store.names())
-def test_traits_read_from_the_file_are_those_of_the_module(name: str) -> None:
+def test_traits_and_name_read_from_the_file_are_those_of_the_module(name: str) -> None:
     assert store.describe(name) == importlib.import_module(f"mrnets.nets.{name}").TRAITS
+    with torch.device("meta"):
+        assert name_of(store.create(name)) == name
 
 
 @pytest.mark.parametrize("text", ["", "TRAITS = None", "TRAITS: int = 3", "TRAITS = Traits(task=name)"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mrnets.errors import InputError
-from mrnets.physics.coils import sense_combine
+from mrnets.physics.coils import reduce
 from mrnets.physics.fourier import ifftc
 from tests.training import layouts_maps
 from training.data import Sample, Slices, Split
@@ -23,7 +23,7 @@ def _take(source: Slices, number: int) -> Sample:
 
 def _combined(sample: Sample) -> torch.Tensor:
     assert sample.raw is not None
-    return sense_combine(ifftc(sample.raw.kspace), sample.raw.sens)[0]
+    return reduce(ifftc(sample.raw.kspace), sample.raw.sens)[0]
 
 
 def test_published_files_give_the_image_across_the_readout(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mrnets.errors import InputError
-from mrnets.physics.coils import sense_combine
+from mrnets.physics.coils import reduce
 from mrnets.physics.fourier import ifftc
 from tests.training import layouts_maps
 from training.data import Sample, Slices, Split
@@ -102,7 +102,7 @@ def test_raw_data_are_the_image_with_its_labels(tmp_path: Path) -> None:
     image = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace, axes=(0, 1)), axes=(0, 1), norm="ortho"), axes=(0, 1))
     norm = np.sqrt(np.sum(np.abs(maps) ** 2, axis=-1))
     expected = np.sum(image * maps.conj(), axis=-1) / norm
-    np.testing.assert_allclose(sense_combine(ifftc(raw.kspace), raw.sens)[0, 0].numpy(), expected.T, atol=1e-5)
+    np.testing.assert_allclose(reduce(ifftc(raw.kspace), raw.sens)[0, 0].numpy(), expected.T, atol=1e-5)
     labels = np.asarray(nibabel.load(tmp_path / "segmentation_masks/raw-data-track/MTR_005.nii.gz").dataobj)[1]
     numbers = np.array([4, 3, 6, 5])[:, None, None]
     np.testing.assert_array_equal(sample.labels[0], numbers == labels.T)
