@@ -11,8 +11,8 @@ from ismrmrd.xsd import ismrmrdHeader
 from gadgets.gadget import Kind, lookup
 from gadgets.lines import Item
 from gadgets.speaker import named, unnamed
-from gadgets.xml import parse_xml
 from mrnets.errors import InputError
+from mrnets.mrd.xml import parse_xml
 
 __all__ = ["Chain", "Stage", "is_whole"]
 

@@ -35,8 +35,8 @@ from gadgets.messages import (
     Response,
     SamplingDescription,
 )
-from gadgets.xml import parse_xml
 from mrnets.errors import InputError
+from mrnets.mrd.xml import parse_xml
 from mrnets.physics.arrays import Array
 
 __all__ = ["Source", "read_into", "read_message"]

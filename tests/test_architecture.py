@@ -31,6 +31,8 @@ def forbidden(path: Path) -> tuple[str, ...]:
         "training/": ("gadgets", "gadgetron"),
         "gadgets/": ("training",),
     }
+    if name.startswith("mrnets/mrd/"):  # raw data are ISMRMRD's
+        rules["mrnets/"] = ("gadgets", "training", "gadgetron")
     banned = [prefix for place, prefixes in rules.items() if name.startswith(place) for prefix in prefixes]
     if name.startswith("gadgets/") and not name.startswith(("gadgets/hosts/", "gadgets/connection.py")):
         banned.append("gadgetron")

@@ -12,7 +12,7 @@ from gadgets.connection import Peer, report, sentence
 from gadgets.hosts.log import name_gadgets
 from gadgets.lines import Item
 from gadgets.protocol import Audience
-from gadgets.xml import parse_header
+from mrnets.mrd.header import read_header
 
 __all__ = ["pipeline", "run"]
 
@@ -50,4 +50,4 @@ def run(connection: gadgetron.external.Connection, name: str | None) -> None:
 def _items(peer: Peer, connection: gadgetron.external.Connection, name: str | None) -> Iterator[Item]:
     text = connection.raw_bytes.config
     chain = Chain.parse(text, _SOURCE) if name is None else Chain.single(name, text, _SOURCE)
-    return chain.run(peer.items(), parse_header(connection.raw_bytes.header))
+    return chain.run(peer.items(), read_header(connection.raw_bytes.header).header)

@@ -14,8 +14,8 @@ from gadgets.connection import Peer
 from gadgets.hosts.library import load
 from gadgets.messages import Close, Header
 from gadgets.protocol import State
-from gadgets.xml import parse_header
 from mrnets.errors import InputError
+from mrnets.mrd.header import read_header
 
 __all__ = ["add_arguments", "run"]
 
@@ -45,6 +45,6 @@ def convey(peer: Peer, chain: Chain) -> None:
         came = "nothing" if message is None else f"a {type(message).__name__} message"
         raise InputError(f"The stream on stdin starts with {came}; the ISMRMRD header was expected.")
     peer.send(message)
-    for item in chain.run(peer.items(), parse_header(message.text)):
+    for item in chain.run(peer.items(), read_header(message.text).header):
         peer.send(item)
     peer.send(Close())

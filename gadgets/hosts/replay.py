@@ -16,8 +16,8 @@ import numpy as np
 from gadgets.files import open_scan, read_images, write_images
 from gadgets.hosts.library import load
 from gadgets.lines import Item, Lines
-from gadgets.xml import parse_header
 from mrnets.errors import InputError
+from mrnets.mrd.header import read_header
 from mrnets.physics.arrays import Array
 
 __all__ = ["add_arguments", "replay", "run", "write_pngs"]
@@ -82,7 +82,7 @@ def replay(
     if Path(out).exists() and Path(scan).exists() and os.path.samefile(out, scan):
         raise InputError(f"{out} is the scan itself; name another file for the images.")
     with open_scan(scan, group) as source:
-        header = parse_header(source.header)
+        header = read_header(source.header).header
         with write_images(out, out_group) as images:
             for item in loaded.run(progress.reading(source.items, source.acquisitions), header):
                 if isinstance(item, str):

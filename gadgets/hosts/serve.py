@@ -24,8 +24,8 @@ from gadgets.limits import USUAL, Limits
 from gadgets.lines import Item
 from gadgets.messages import Close, ConfigFile, ConfigText, Message, Query, Response
 from gadgets.protocol import Audience
-from gadgets.xml import parse_header
 from mrnets.errors import InputError
+from mrnets.mrd.header import read_header
 
 __all__ = ["add_arguments", "answer", "handle", "listen", "run", "serve"]
 
@@ -144,7 +144,7 @@ def _converse(peer: Peer, place: Path) -> str:
             audience = Audience.GADGETRON
         chain = _chain(configuration, place)
         header = _expect(peer)
-        stream = chain.run(_without_texts(peer.items()), parse_header(header.text)) if header else iter(())
+        stream = chain.run(_without_texts(peer.items()), read_header(header.text).header) if header else iter(())
         for item in stream:
             if isinstance(item, Query):
                 item = Response(item.number, answer(item.key))

@@ -26,7 +26,7 @@ from gadgets.messages import Close
 from gadgets.protocol import Incoming, State
 from gadgets.serialise import encode
 from gadgets.sort import sort
-from gadgets.xml import parse_header
+from mrnets.mrd.header import read_header
 
 SAMPLES, ROWS = 512, 256
 HEADER = """<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
@@ -84,7 +84,7 @@ def read(path: Path) -> None:
 
 def read_and_sort(path: Path, header: str) -> None:
     with open_scan(path) as scan:
-        for _ in sort(scan.items, parse_header(header)):
+        for _ in sort(scan.items, read_header(header).header):
             pass
 
 

@@ -26,8 +26,9 @@ from gadgets.hosts.replay import replay
 from gadgets.messages import Close, ConfigFile, ConfigText, Error, Header, Query, Response
 from gadgets.protocol import State
 from gadgets.speaker import GadgetError
-from gadgets.xml import parse_header, parse_xml
 from mrnets.errors import InputError
+from mrnets.mrd.header import read_header
+from mrnets.mrd.xml import parse_xml
 from tests.gadgets import toys
 from tests.gadgets.toys import blob, chain, configuration, stage
 
@@ -39,7 +40,7 @@ WITH_TOYS = "import sys, tests.gadgets.toys; "
 @pytest.fixture(scope="module")
 def expected() -> bytes:
     """What the chain gives for the toy scan, run by hand."""
-    made = Chain.parse(configuration(*STAGES)).run(iter(toys.scan()), parse_header(toys.HEADER))
+    made = Chain.parse(configuration(*STAGES)).run(iter(toys.scan()), read_header(toys.HEADER).header)
     return blob(made)
 
 
@@ -143,7 +144,7 @@ def test_python_minus_m_gadgetron_gives_the_bytes():
     """The very command that a Gadgetron server runs."""
     with started("-m", "gadgetron") as (process, server):
         server.send(ConfigText(configuration(stage("noise")).encode()), Header(toys.HEADER), *toys.scan(), Close())
-        whitened = Chain.parse(configuration(stage("noise"))).run(iter(toys.scan()), parse_header(toys.HEADER))
+        whitened = Chain.parse(configuration(stage("noise"))).run(iter(toys.scan()), read_header(toys.HEADER).header)
         assert blob(server.receive()) == blob(whitened)
         assert process.wait(60) == 0
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError
+from mrnets.mrd.header import read_header
 from training.readers.files import MOST_ALONG_AN_AXIS, MOST_VALUES, hdf5
 
 __all__ = ["CALIBRATION", "GROUP", "REVERSE", "Grid", "Image", "Rows", "Scan", "gap", "is_scan", "positions", "scan"]
@@ -25,7 +26,6 @@ Rows = NDArray[np.int64]
 GROUP = "dataset"
 MOST_LINES = 1 << 24
 MOST_NOISE_LINES = 4096
-MOST_HEADER = 64 << 20
 NOISE, CALIBRATION, CALIBRATION_AND_IMAGING, REVERSE = (1 << (flag - 1) for flag in (19, 20, 21, 22))
 NO_IMAGE = sum(1 << (flag - 1) for flag in (19, 23, 24, 26, 27, 28, 29, 30, 31))
 """Noise, navigators, phase correction, feedback, dummies, surface coil correction, phase stabilisation."""
@@ -109,7 +109,10 @@ def _scan(path: str, changed: int, size: int) -> Scan:
         xml = group["xml"][()]
         heads = _heads(path, group["data"])
         deviations = _deviations(group, heads)
-    header = _header(path, xml if isinstance(xml, bytes | str) else xml.flat[0])
+    try:
+        header = read_header(xml).header
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     image = (heads["flags"] & NO_IMAGE) == 0
     if not image.any():
         raise InputError(f"{path}: has no lines of an image")
@@ -175,25 +178,6 @@ def gap(scan: Scan, image: Image) -> str:
 
 
 # Headers
-
-
-def _header(path: str, xml: str | bytes) -> Any:
-    from ismrmrd.xsd import CreateFromDocument
-
-    if len(xml) > MOST_HEADER:
-        raise InputError(f"{path}: its ISMRMRD header has {len(xml)} bytes")
-    try:
-        text = xml if isinstance(xml, str) else xml.decode("utf-8")
-        if "<!DOCTYPE" in text:
-            raise InputError(f"{path}: its ISMRMRD header declares a document type, which is refused")
-        header = CreateFromDocument(text.encode("utf-8"))
-    except InputError:
-        raise
-    except Exception as error:  # noqa: BLE001 xsdata raises what its converters do
-        raise InputError(f"{path}: its ISMRMRD header cannot be read ({' '.join(str(error).split())})") from None
-    if not header.encoding:
-        raise InputError(f"{path}: its ISMRMRD header has no encoding")
-    return header
 
 
 def _heads(path: str, records: Any) -> NDArray[np.void]:

@@ -14,9 +14,9 @@ from gadgets.files import open_scan, write_scan
 from gadgets.frame import Frame
 from gadgets.simulate import Settings, make_scan
 from gadgets.sort import sort
-from gadgets.xml import parse_header
 from mrnets.contract import Raw
 from mrnets.errors import InputError
+from mrnets.mrd.header import read_header
 from tests.training import layouts
 from training.data import Split
 from training.readers import _volume
@@ -44,7 +44,7 @@ def simulate(path: Path, settings: Settings) -> list[Raw]:
     header, items, _ = make_scan(settings)
     write_scan(path, header, items)
     with open_scan(path) as scan:
-        frames = [item for item in sort(scan.items, parse_header(scan.header)) if isinstance(item, Frame)]
+        frames = [item for item in sort(scan.items, read_header(scan.header).header) if isinstance(item, Frame)]
     return [f.raw for f in frames]
 
 
