@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import NoneType, SimpleNamespace, UnionType
-from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints, overload
+from types import SimpleNamespace
+from typing import Any, Literal, TypeAlias, get_type_hints, overload
 
 from ismrmrd.xsd import ismrmrdHeader
 
 import gadgets
 from gadgets.lines import Item
 from mrnets.errors import InputError
+from mrnets.values import described, parsed
 
 __all__ = ["Gadget", "Kind", "Property", "gadget", "lookup", "names"]
 
@@ -33,42 +33,15 @@ class Property:
     """One property of a gadget. Types: int, float, bool, str, Literal, and each of them or None."""
 
     name: str
-    kinds: tuple[Any, ...]
+    hint: Any
     default: Any = inspect.Parameter.empty
 
     def parse(self, text: str) -> Any:
         """Return the value of `text`, which comes from XML or a command line. Raises ValueError."""
-        for kind in self.kinds:
-            try:
-                return _value(kind, text)
-            except ValueError:
-                continue
-        raise ValueError(text)
+        return parsed(text, self.hint)
 
     def __str__(self) -> str:
-        return " or ".join(
-            _KINDS.get(kind) or " or ".join(f'"{choice}"' for choice in get_args(kind)) for kind in self.kinds
-        )
-
-
-_KINDS = {int: "an integer", float: "a number", bool: '"true" or "false"', str: "text", NoneType: '"none"'}
-
-
-def _value(kind: Any, text: str) -> Any:
-    if kind is str:
-        return text
-    if kind is int:
-        return int(text)
-    if kind is float:
-        value = float(text)
-        if not math.isfinite(value):
-            raise ValueError(text)
-        return value
-    named: dict[Any, dict[str, Any]] = {bool: {"true": True, "false": False}, NoneType: {"none": None, "": None}}
-    choices = named.get(kind) or {str(choice): choice for choice in get_args(kind)}
-    if text not in choices:
-        raise ValueError(text)
-    return choices[text]
+        return described(self.hint)
 
 
 @dataclass(frozen=True)
@@ -133,15 +106,11 @@ def gadget(
 def _made(function: Generator, takes: tuple[Kind, ...], gives: Kind | None) -> Gadget:
     parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     annotations = SimpleNamespace(__annotations__={p.name: p.annotation for p in parameters})
-    kinds = get_type_hints(annotations, globalns=function.__globals__)
-    properties = {p.name: Property(p.name, _alternatives(kinds[p.name]), p.default) for p in parameters}
+    hints = get_type_hints(annotations, globalns=function.__globals__)
+    properties = {p.name: Property(p.name, hints[p.name], p.default) for p in parameters}
     made = Gadget(function.__name__, function, properties, takes, gives)
     object.__setattr__(made, "__doc__", function.__doc__)
     return made
-
-
-def _alternatives(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 def lookup(name: str) -> Gadget:

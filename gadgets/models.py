@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrnets.errors import InputError
+from mrnets.values import parsed
 
 if TYPE_CHECKING:
     import torch
@@ -92,32 +93,21 @@ def _loaded(weights: str, device: torch.device) -> Model:
 def _made(name: str, options: str, device: torch.device) -> Model:
     from mrnets import store
 
-    module = store.create(name, **_parsed(options)).to(device).eval()
+    module = store.create(name, **_options(options)).to(device).eval()
     if store.describe(name).learns:
         raise InputError(f"{name} has to be trained: give weights; network is for those without")
     return Model(name, module, None, device)
 
 
-def _parsed(options: str) -> dict[str, Any]:
+def _options(text: str) -> dict[str, Any]:
     """ "iterations=20, regularisation=0.01" as {"iterations": 20, "regularisation": 0.01}."""
-    parsed: dict[str, Any] = {}
-    for part in filter(None, (piece.strip() for piece in options.split(","))):
-        name, equals, text = (piece.strip() for piece in part.partition("="))
-        if not (name and equals and text):
+    options: dict[str, Any] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (name and equals and value):
             raise InputError(f"options must be like iterations=20, regularisation=0.01; got {part!r}")
-        parsed[name] = _number(text)
-    return parsed
-
-
-def _number(text: str) -> Any:
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+        options[name] = parsed(value, bool | int | float | str)
+    return options
 
 
 def device_of(name: str) -> torch.device:

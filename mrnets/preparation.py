@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mrnets.errors import InputError, unknown
 from mrnets.physics.normalise import Normalisation
+from mrnets.values import described, fits
 
 __all__ = ["Combination", "Compression", "Preparation", "Sensitivities", "Whitening"]
 
@@ -95,7 +94,7 @@ class Preparation:
     def __post_init__(self) -> None:
         hints = get_type_hints(Preparation)
         for field in dataclasses.fields(self):
-            _check_choice(field.name, getattr(self, field.name), hints[field.name])
+            _check_type(field.name, getattr(self, field.name), hints[field.name])
         for name in ("coils", "compression_lines", "contrasts"):
             if getattr(self, name) is not None:
                 _check_range(name, getattr(self, name), 1)
@@ -127,39 +126,17 @@ class Preparation:
         for name, value in values.items():
             if name not in hints:
                 raise unknown("field of a preparation", name, hints)
-            value = tuple(value) if isinstance(value, list) else value
-            if not _fits(value, hints[name]):
-                raise InputError(f"preparation: {name} must be {_described(hints[name])}, got {value!r}")
-            given[name] = value
+            given[name] = tuple(value) if isinstance(value, list) else value
         return Preparation(**given)
 
 
-def _check_choice(name: str, value: object, hint: Any) -> None:
+def _check_type(name: str, value: object, hint: Any) -> None:
     if get_origin(hint) is Literal and value not in get_args(hint):
         raise unknown(f"value of {name} in a preparation", str(value), get_args(hint))
+    if not fits(value, hint):
+        raise InputError(f"preparation: {name} must be {described(hint)}, got {value!r}")
 
 
 def _check_range(name: str, value: int, low: int, high: int = _MOST) -> None:
     if not low <= value <= high:
         raise InputError(f"preparation: {name} must be at least {low} and at most {high}, got {value}")
-
-
-def _fits(value: object, hint: Any) -> bool:
-    """Literals are any text here; `Preparation` itself names the choices."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, choice) for choice in inner)
-    if origin is Literal:
-        return isinstance(value, str)
-    if origin is tuple:
-        same = isinstance(value, tuple) and len(value) == len(inner)
-        return same and all(map(_fits, typing.cast("tuple[Any, ...]", value), inner))
-    if hint is bool or isinstance(value, bool):
-        return hint is bool and isinstance(value, bool)
-    return isinstance(value, (int, float) if hint is float else hint)
-
-
-def _described(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return "str"
-    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")

@@ -11,16 +11,16 @@ import inspect
 import json
 import os
 import struct
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mrnets import traits
 from mrnets.errors import InputError, unknown
+from mrnets.values import described, fits
 
 if TYPE_CHECKING:
     import torch
@@ -92,8 +92,8 @@ def bind(name: str, **options: Any) -> dict[str, Any]:
             raise unknown(f"option of network {name}", key, bound)
         value = tuple(value) if isinstance(value, list) else value
         hint = declared[key][0]
-        if not _fits(value, hint):
-            raise InputError(f"option {key} of network {name} must be {_described(hint)}, not {value!r}")
+        if not fits(value, hint):
+            raise InputError(f"option {key} of network {name} must be {described(hint)}, not {value!r}")
         bound[key] = value
     return bound
 
@@ -212,23 +212,6 @@ def _options(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
         for key, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-
-
-def _fits(value: object, hint: Any) -> bool:
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, choice) for choice in inner)
-    if origin is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in inner)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(element, inner[0]) for element in value)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-
-
-def _described(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
 
 
 def _expected(name: str, options: Mapping[str, Any]) -> nn.Module:

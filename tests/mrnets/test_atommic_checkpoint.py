@@ -276,7 +276,7 @@ def test_a_defective_network_is_refused_with_the_reason(kind: str, tmp_path: Pat
         ({"estimate_coil_sensitivity_maps_with_nn": True}, "estimate_coil_sensitivity_maps_with_nn is True"),
         ({"channels": 7}, r"should be \(56, 112, 3, 3\) by the settings, and is \(48, 96, 3, 3\)"),
         ({"num_cascades": 3}, "should be .* by the settings, and is "),
-        ({"channels": "many"}, "option channels of network varnet must be int, not 'many'"),
+        ({"channels": "many"}, "option channels of network varnet must be an integer, not 'many'"),
         ({"target": "atommic.Transformer"}, "ATOMMIC's Transformer is not imported; those that are"),
         ({"target": None}, "do not name a network"),
     ],

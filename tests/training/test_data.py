@@ -242,7 +242,7 @@ def test_mistakes_in_options_of_a_reader():
         bind("toy", "read", {"trimm": [1, 2]})
     with pytest.raises(InputError, match=r"unknown option of reader toy: 'folder'"):
         bind("toy", "read", {"folder": "there"})
-    with pytest.raises(InputError, match=r"trim of reader toy must be tuple\[int, int\], got \[1\]"):
+    with pytest.raises(InputError, match=r"trim of reader toy must be \[an integer, an integer\], got \[1\]"):
         bind("toy", "read", {"trim": [1]})
 
 

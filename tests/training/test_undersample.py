@@ -232,7 +232,7 @@ def test_options_of_the_mask_function():
         masked(sample(), both, draws(seed=seed))
     with pytest.raises(InputError, match=r"unknown option of masks\.options: 'fwmh'; did you mean 'fwhm'"):
         masked(sample(), Masks(names=("gaussian1d",), options={"fwmh": 1.0}), draws())
-    with pytest.raises(InputError, match=r"masks\.options\.fwhm must be float, got 'wide'"):
+    with pytest.raises(InputError, match=r"masks\.options\.fwhm must be a number, got 'wide'"):
         masked(sample(), Masks(names=("gaussian1d",), options={"fwhm": "wide"}), draws())
     with pytest.raises(InputError, match=r"scan\.h5, slice 0: Mask equispaced1d: 20-fold"):
         masked(sample(), Masks(accelerations=(20.0,)), draws())
