@@ -1,0 +1,106 @@
+"""Receive coils of a batch: the law of Biot and Savart for loops, after prewhitening. Axes: (batch, coil, y, x).
+
+Lengths are in half fields of view. See `mrnets.physics.simulate`, which has the same loops for one scan.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from training.simulation.draws import Draws
+from training.simulation.fields import constant
+from training.simulation.settings import Simulation
+
+__all__ = ["NODES", "coil_fields"]
+
+NODES = 20
+"""Chebyshev points along each axis where the coils' fields are evaluated."""
+SEGMENTS = 24
+WIRE = 0.1**2
+"""Radius of the wire, squared."""
+
+
+def coil_fields(draws: Draws, coils: int, reach: float, options: Simulation) -> torch.Tensor:
+    """(batch, coil, NODES, NODES) complex64: prewhitened sensitivities at the Chebyshev points of [-reach, reach]^2.
+
+    Coupled coils, whose noise is correlated, become these by prewhitening: mixtures of neighbours, of different gains.
+    """
+    received = _biot_savart(draws, coils, reach, options)
+    received = received / received.abs().square().sum(1, keepdim=True).mean((-2, -1), keepdim=True).sqrt()
+    mixed = _whitener(draws, coils, options.coupling) @ received.flatten(-2)
+    return mixed.unflatten(-1, (NODES, NODES))
+
+
+def _whitener(draws: Draws, coils: int, coupling: float) -> torch.Tensor:
+    """(batch, coil, coil): what prewhitening multiplies the coils of a covariance (W^H W)^-1 with."""
+    number = torch.arange(coils, device=draws.device)
+    apart = (number[:, None] - number).abs()
+    apart = torch.minimum(apart, coils - apart)
+    near = torch.exp(1.0 - apart) * (apart > 0)
+    strength = draws.uniform(0, coupling, 1, 1)
+    gains = torch.exp(0.2 * draws.normal(coils, 1))
+    return gains * (torch.eye(coils, device=draws.device) + strength * near * draws.complex_normal(coils, coils))
+
+
+def _biot_savart(draws: Draws, coils: int, reach: float, options: Simulation) -> torch.Tensor:
+    """(batch, coil, y, x): B . (e1 - i e2) of unit currents, up to a common factor; e1, e2 orthogonal to the field."""
+    centre, normal, radius = _loops(draws, coils, options.distance)
+    e1, e2 = _orthogonal(_field_direction(draws))
+    first, second = _orthogonal(normal)
+    device = draws.device
+    angle = 2 * math.pi * torch.arange(SEGMENTS, device=device) / SEGMENTS
+    cos, sin = torch.cos(angle)[:, None], torch.sin(angle)[:, None]
+    size = radius[..., None, None]
+    place = centre[:, :, None] + size * (cos * first[:, :, None] + sin * second[:, :, None])
+    current = size * (cos * second[:, :, None] - sin * first[:, :, None])
+    transverse = torch.complex(e1, -e2)[:, None, None].expand(*current.shape)
+    weight = torch.linalg.cross(transverse, current.to(transverse.dtype))  # (dl x d) . e = d . (e x dl)
+    points = reach * torch.cos(math.pi * (torch.arange(NODES, device=device) + 0.5) / NODES)
+    height = draws.uniform(-0.4, 0.4, 1, 1)
+    d_x = points - place[..., 0, None]
+    d_y = points - place[..., 1, None]
+    d_z = height - place[..., 2]
+    distance2 = d_y.square()[..., :, None] + d_x.square()[..., None, :] + (d_z.square() + WIRE)[..., None, None]
+    fall = distance2**-1.5
+    along_x, along_y = weight[..., 0, None] * d_x, weight[..., 1, None] * d_y + (weight[..., 2] * d_z)[..., None]
+    return (fall * (along_y[..., :, None] + along_x[..., None, :])).sum(2)
+
+
+def _loops(draws: Draws, coils: int, limits: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Centres and normals (batch, coil, 3) and radii (batch, coil) of loops on one to three rings around the z axis."""
+    rings = 1 if coils <= 8 else 2 if coils <= 16 else 3
+    number = torch.arange(coils, device=draws.device)
+    ring = number % rings
+    count = constant([max(len(range(r, coils, rings)), 3) for r in range(rings)], draws.device)[ring]
+    distance = draws.log_uniform(limits, 1)
+    jitter = 0.15
+    angle = 2 * math.pi * ((number // rings) + ring / 2) / count + draws.uniform(0, 2 * math.pi, 1)
+    angle = angle + jitter * draws.normal(coils) * math.pi / count
+    radius = torch.clamp(1.1 * math.pi * distance / count, max=0.9) * draws.uniform(0.85, 1.15, coils)
+    outward = torch.stack([torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)], -1)
+    height = (ring - (rings - 1) / 2) * radius.mean(1, keepdim=True) * 1.6 + jitter * draws.normal(coils)
+    centre = outward * (distance * draws.uniform(1, 1 + jitter, coils))[..., None]
+    centre = torch.cat([centre[..., :2], height[..., None]], -1)
+    normal = outward + jitter * draws.normal(coils, 3)
+    return centre, normal / normal.norm(dim=-1, keepdim=True), radius
+
+
+def _field_direction(draws: Draws) -> torch.Tensor:
+    """(batch, 3): of the main field; along z in half of the slices."""
+    random = draws.normal(3)
+    along_z = constant([0.0, 0.0, 1.0], draws.device)
+    chosen = torch.where(draws.chance(0.5, 1) > 0, random, along_z)
+    return chosen / chosen.norm(dim=-1, keepdim=True)
+
+
+def _orthogonal(direction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two unit vectors for each unit vector (..., 3), right-handed with it (Duff 2017)."""
+    x, y, z = direction.unbind(-1)
+    sign = torch.where(z >= 0, 1.0, -1.0)
+    a = -1 / (sign + z)
+    b = x * y * a
+    first = torch.stack([1 + sign * x * x * a, sign * b, -sign * x], -1)
+    second = torch.stack([b, sign + y * y * a, -y], -1)
+    return first, second

@@ -1,0 +1,74 @@
+"""Coil sensitivities as a calibration gives them. Axes: sens and coil images (batch, coil, y, x)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from mrnets.physics.interpolation import cubic
+from training.simulation.draws import Draws
+from training.simulation.fields import between, constant, each
+from training.simulation.settings import Simulation
+
+__all__ = ["calibrated", "low_resolution"]
+
+WIDTH = 24
+"""Samples of the calibration that sensitivities are estimated from, along each axis."""
+NODES = 11
+"""Points along each axis between which the error of the maps is interpolated."""
+NOISE_LEFT = 0.5
+"""Share of the variance of the noise of low-resolution coil images that is left in the maps."""
+
+
+def low_resolution(kspace: torch.Tensor, calibration: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Coil images of the calibration block of k-space, and (batch,) the variance that noise of variance 1 has there.
+
+    calibration (batch, 2): the fully sampled block; of it the middle `WIDTH` samples count, through a Hann window, as
+    in `mrnets.physics.espirit`.
+    """
+    shape = kspace.shape[-2:]
+    windows, matrices = [], []
+    block = kspace
+    for axis, n in zip((-2, -1), shape, strict=True):
+        width = min(WIDTH, n)
+        offset = torch.arange(width, device=kspace.device) - width // 2
+        block = block.narrow(axis, n // 2 - width // 2, width)
+        windows.append(_hann(offset, calibration[:, axis].clamp(max=width)[:, None]))
+        turn = 2 * math.pi / n * (torch.arange(n, device=kspace.device) - n // 2)[:, None] * offset
+        matrices.append(torch.polar(torch.full_like(turn, n**-0.5), turn))
+    window = windows[0][:, :, None] * windows[1][:, None]
+    return between(block * window[:, None], matrices), window.square().mean((1, 2)) * window[0].numel() / math.prod(
+        shape
+    )
+
+
+def _hann(offset: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
+    """(batch, sample): over `width` (batch, 1) samples around offset 0; 0 beyond."""
+    within = (offset >= -(width // 2)) & (offset < width - width // 2)
+    return within * torch.cos(math.pi * offset / (width + 1)) ** 2
+
+
+def calibrated(
+    low: torch.Tensor, fields: torch.Tensor | None, noise: torch.Tensor, draws: Draws, options: Simulation
+) -> torch.Tensor:
+    """Maps whose norm is 1, fading out in the background, with the phase of the low-resolution image.
+
+    low: low-resolution coil images; fields: the true sensitivities, which the maps follow but for an error that is
+    smooth and counts where there is little signal; None where the object folds: the maps follow `low`. noise (batch,):
+    variance of the noise in `low`.
+    """
+    coils, *shape = low.shape[1:]
+    energy = low.abs().square().sum(1)
+    level2 = energy.square().sum((1, 2)) / energy.sum((1, 2)).clamp(min=1e-20)
+    if fields is not None:
+        unit = fields / fields.abs().square().sum(1, keepdim=True).sqrt()
+        low = unit * (unit.conj() * low).sum(1, keepdim=True)
+    matrices = [constant(cubic(n, NODES), draws.device) for n in shape]
+    error = between(draws.complex_normal(coils, NODES, NODES), matrices)
+    size = (draws.log_uniform(options.map_error) * level2 / coils + NOISE_LEFT * noise).sqrt()
+    maps = low + size[:, None, None, None] * error
+    norm = maps.abs().square().sum(1, keepdim=True).sqrt().clamp(min=1e-12)
+    least = draws.log_uniform(options.background).square() * level2 * (1 - draws.chance(options.whole_maps))
+    kept = energy / (energy + each(least)).clamp(min=1e-20)
+    return maps / norm * kept[:, None]

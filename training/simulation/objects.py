@@ -1,0 +1,124 @@
+"""Objects of a batch: pieces of anatomy, photographs and phantoms as a scanner might see them. Axes: (batch, y, x).
+
+Bright tissue is 1. Fat below the skin and vessels are up to six times as bright.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from training.simulation.draws import Draws
+from training.simulation.fields import each, low_passed, positions
+from training.simulation.settings import Simulation
+
+__all__ = ["Brightened", "brightened", "seen"]
+
+Plane = tuple[int, int]
+KNOTS = 9
+SPOTS = 10
+
+
+@dataclass(frozen=True)
+class Brightened:
+    """An object with bright fat and vessels, and where those are; (batch, y, x) float32."""
+
+    magnitude: torch.Tensor
+    fat: torch.Tensor
+    """0 to 1: the outer layer."""
+    flow: torch.Tensor
+    """Phase of what flows in vessels, rad."""
+
+
+def seen(tiles: torch.Tensor, shape: Plane, draws: Draws, options: Simulation) -> torch.Tensor:
+    """`tiles` (batch, y, x), moved, turned, mirrored, zoomed, and with another contrast, on a grid of `shape`."""
+    grid = _grid(_affine(draws, options), shape, tiles.shape[-1])
+    moved = functional.grid_sample(tiles[:, None], grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+    return _contrast(moved[:, 0].clamp(min=0), draws)
+
+
+def _affine(draws: Draws, options: Simulation) -> torch.Tensor:
+    """(batch, 2, 3): from places on the grid, in pixels from its centre, to those of the tile; order (x, y).
+
+    Aligned slices go from pixel to pixel: turned by multiples of 90 degrees, mirrored, moved by whole pixels.
+    """
+    aligned = draws.chance(options.aligned)
+    quarter = (math.pi / 2) * draws.integers(4)
+    angle = quarter + (1 - aligned) * 0.14 * draws.normal()
+    size = torch.exp((1 - aligned[:, None]) * torch.log(draws.log_uniform(options.zoom, 1)))
+    stretch = torch.exp((1 - aligned[:, None]) * 0.05 * draws.normal(2)) * size
+    mirror = 1 - 2 * draws.chance(0.5)
+    shear = (1 - aligned) * 0.04 * draws.normal()
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    along_x = torch.stack([mirror * cos, sin], -1) / stretch[:, :1]
+    along_y = torch.stack([-mirror * sin + shear, cos], -1) / stretch[:, 1:]
+    shift = torch.round(12 * draws.normal(2))
+    return torch.stack([along_x, along_y, shift], -1)
+
+
+def _grid(affine: torch.Tensor, shape: Plane, size: int) -> torch.Tensor:
+    """(batch, *shape, 2) for `grid_sample` from tiles of `size` pixels; pixel n // 2 is the centre of either."""
+    device = affine.device
+    y, x = (torch.arange(n, device=device, dtype=torch.float32) - n // 2 for n in shape)
+    matrix, shift = affine[..., :2], affine[..., 2]
+    place = x[None, None, :, None] * matrix[:, None, None, :, 0] + y[None, :, None, None] * matrix[:, None, None, :, 1]
+    return (place + shift[:, None, None] + 0.5 + size // 2) * (2 / size) - 1
+
+
+def _contrast(images: torch.Tensor, draws: Draws) -> torch.Tensor:
+    """Grey values through a random curve from 0: a power, or any curve through nine points; bright tissue stays 1."""
+    powers = torch.linspace(0, 2, KNOTS, device=images.device) ** draws.uniform(0.6, 1.7, 1)
+    points = draws.uniform(0.05, 1.0, KNOTS)
+    points = torch.cat([torch.zeros_like(points[:, :1]), points[:, 1:]], 1)
+    straight = torch.linspace(0, 2, KNOTS, device=images.device)
+    points = points + draws.uniform(0, 0.6, 1) * (straight - points)
+    curve = torch.where(draws.chance(0.6, 1) > 0, powers, points)
+    place = (images * ((KNOTS - 1) / 2)).clamp(0, KNOTS - 1.001)
+    low = place.long()
+    flat = low.flatten(1)
+    below, above = curve.gather(1, flat), curve.gather(1, flat + 1)
+    changed = torch.lerp(below, above, (place - low).flatten(1)).view_as(images)
+    return changed / each(_level(changed))
+
+
+def _level(images: torch.Tensor) -> torch.Tensor:
+    """(batch,): the brightness of what is bright, weighted by its energy; 1 for an empty slice."""
+    energy = images.square()
+    level = (energy.square().sum((1, 2)) / energy.sum((1, 2)).clamp(min=1e-12)).sqrt()
+    return torch.where(level > 1e-6, level, torch.ones_like(level))
+
+
+def brightened(images: torch.Tensor, draws: Draws, options: Simulation) -> Brightened:
+    """`images` with fat below the skin and vessels that outshine tissue, in some of the slices."""
+    fat = _outer_layer(images, draws)
+    gain = 1 + draws.chance(options.bright) * (draws.log_uniform((1.5, 6.0)) - 1)
+    magnitude = images * (1 + each(gain - 1) * fat)
+    vessels, flow = _vessels(images, draws, options)
+    return Brightened(magnitude + vessels, fat, flow)
+
+
+def _outer_layer(images: torch.Tensor, draws: Draws) -> torch.Tensor:
+    """0 to 1: near the outside of the object, where less than a share of the neighbourhood belongs to it."""
+    inside = (images > 0.1).float()
+    share = low_passed(inside, draws.log_uniform((5.0, 16.0)))
+    return inside * torch.sigmoid((each(draws.uniform(0.55, 0.75)) - share) / 0.04)
+
+
+def _vessels(images: torch.Tensor, draws: Draws, options: Simulation) -> tuple[torch.Tensor, torch.Tensor]:
+    """Signal of small bright spots inside the object, and the phase that flow gives them."""
+    shape = (images.shape[-2], images.shape[-1])
+    radius = draws.log_uniform((0.7, 4.0), SPOTS) * (2.0 / max(shape))
+    there = draws.chance(0.5, SPOTS) * draws.chance(options.bright, 1)
+    y, x = (_profile(positions(n, images.device), draws.uniform(-0.7, 0.7, SPOTS), radius) for n in shape)
+    inside = (images > 0.1).float()
+    signal = (there * draws.log_uniform((0.5, 6.0), SPOTS))[:, None] * y.mT @ x
+    phase = (there * draws.uniform(-math.pi, math.pi, SPOTS))[:, None] * y.mT @ x
+    return inside * signal, inside * phase
+
+
+def _profile(places: torch.Tensor, centre: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+    """(batch, spot, pixel)."""
+    return torch.exp(-0.5 * ((places - centre[..., None]) / radius[..., None]) ** 2)

@@ -1,0 +1,140 @@
+"""Scans of a batch of objects: encoded by coils, sampled with noise, and prepared as a network gets them.
+
+Axes: see `mrnets.contract`; before the end without the echo axis.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from mrnets.contract import Scan
+from mrnets.physics.fourier import fftc, ifftc, resize
+from training.simulation.coils import NODES, coil_fields
+from training.simulation.draws import Draws
+from training.simulation.fields import between, chebyshev
+from training.simulation.layout import Layout
+from training.simulation.maps import calibrated, low_resolution
+from training.simulation.objects import brightened
+from training.simulation.phase import random_phase
+from training.simulation.sampling import Masks
+from training.simulation.settings import Simulation
+
+__all__ = ["Simulated", "simulated"]
+
+MARGIN = 32
+"""Samples by which the grid, on which coils and object are multiplied, is finer than the matrix: what they take from
+the object's k-space beyond the matrix."""
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Prepared scans, and what a network is to make of them."""
+
+    scan: Scan
+    """As of a Preparation with the normalisation "max": the zero-filled combined image has the maximum 1."""
+    target: torch.Tensor
+    """(batch, 1, y, x) complex64: the noise-free, fully sampled coil images, combined with `scan.sens`."""
+    noise: torch.Tensor
+    """(batch,) float32: standard deviation of the complex noise in the scale of the scan, the same in every coil."""
+    unexplained: torch.Tensor
+    """(batch,) float32: share of the coil images' energy that the maps do not explain."""
+
+
+@torch.no_grad()
+def simulated(
+    images: torch.Tensor, masks: Masks, layout: Layout, generator: torch.Generator, options: Simulation
+) -> Simulated:
+    """A random scan of `images` (batch, *layout.fine) float32, bright tissue 1, with `masks`, one for each slice.
+
+    All draws come from `generator`, which is on the device of the images. Nothing waits for the device.
+    """
+    draws = Draws(generator, len(images))
+    objects = brightened(images, draws, options)
+    phase = random_phase(objects, draws, options)
+    coil_images, fields = _encoded(torch.polar(objects.magnitude, phase), layout, draws, options)
+    kspace = fftc(coil_images) * _point_spread(layout.shape, draws)
+    coil_images = ifftc(kspace)
+    sigma = _level(coil_images) / draws.log_uniform(options.snr)
+    noisy = kspace + _column(sigma) * draws.complex_normal(*kspace.shape[1:])
+    low, gain = low_resolution(noisy, masks.calibration)
+    sens = calibrated(low, fields, gain * sigma.square(), draws, options)
+    sampled = noisy * masks.sampled[:, None]
+    return _prepared(sampled, masks.sampled, sens, coil_images, sigma)
+
+
+def _prepared(
+    kspace: torch.Tensor, mask: torch.Tensor, sens: torch.Tensor, coil_images: torch.Tensor, sigma: torch.Tensor
+) -> Simulated:
+    zero_filled = (sens.conj() * ifftc(kspace)).sum(1)
+    scale = zero_filled.abs().amax((1, 2)).clamp(min=1e-20)
+    target = (sens.conj() * coil_images).sum(1)
+    norm2 = sens.abs().square().sum(1).clamp(min=1e-12)
+    explained = (target.abs().square() / norm2).sum((1, 2))
+    total = coil_images.abs().square().sum((1, 2, 3)).clamp(min=1e-20)
+    scan = Scan(kspace=(kspace / _column(scale))[:, None], mask=mask[:, None, None], sens=sens[:, None])
+    return Simulated(scan, (target / scale[:, None, None])[:, None], sigma / scale, 1 - explained / total)
+
+
+def _encoded(
+    objects: torch.Tensor, layout: Layout, draws: Draws, options: Simulation
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Noise-free coil images (batch, coil, y, x) of the matrix, and the sensitivities; None where the object folds."""
+    whole = (layout.wide, layout.shape[1])
+    between_grids = tuple(min(n + MARGIN, fine) for n, fine in zip(whole, layout.fine, strict=True))
+    reach = layout.wide / layout.shape[0]
+    fields = coil_fields(draws, layout.coils, reach, options)
+    flat = 0.5 * draws.uniform(1 - options.shading[1], 1 - options.shading[0])
+    coarse = ifftc(_cropped(fftc(objects), between_grids))
+    coils = _flattened(_fields_on(fields, between_grids, reach), flat)
+    kspace = _cropped(fftc(coils * coarse[:, None]), whole)
+    if layout.wide == layout.shape[0]:
+        return ifftc(kspace), _flattened(_fields_on(fields, whole, reach), flat)
+    return _folded(ifftc(kspace), layout.shape[0]), None
+
+
+def _fields_on(fields: torch.Tensor, shape: tuple[int, ...], reach: float) -> torch.Tensor:
+    """From the Chebyshev points to a grid that spans the whole object along y and the field of view along x."""
+    rows = chebyshev(shape[0], NODES, fields.device)
+    columns = chebyshev(shape[1], NODES, fields.device, reach=reach)
+    return between(fields, (rows, columns))
+
+
+def _flattened(fields: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+    """With part of the coils' common intensity profile taken out; exponent (batch,): 1/2 for all of it."""
+    power = fields.abs().square().sum(1, keepdim=True)
+    return fields * power ** -_column(exponent)
+
+
+def _cropped(kspace: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """The centre of k-space, such that the image keeps its values."""
+    scale = (math.prod(shape) / math.prod(kspace.shape[-2:])) ** 0.5
+    cropped: torch.Tensor = resize(kspace, shape) * scale
+    return cropped
+
+
+def _folded(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Images seen in a field of view of `size` (even) pixels along y; what lies beyond comes in at the other side."""
+    tripled = resize(images, (3 * size,), (-2,))
+    return tripled.unflatten(-2, (3, size)).sum(-3)
+
+
+def _point_spread(shape: tuple[int, int], draws: Draws) -> torch.Tensor:
+    """(batch, 1, y, x): how much of k-space is left at its edges: decay along y, filters along both; 1 for half."""
+    y, x = (torch.linspace(-1, 1, n, device=draws.device) for n in shape)
+    some = draws.chance(0.5, 1)
+    decay = torch.exp(some * draws.uniform(-0.7, 0.7, 1) * y)
+    soft = some * draws.uniform(0, 0.5, 1)
+    return (decay * (1 - soft * y**2))[:, None, :, None] * (1 - soft * x**2)[:, None, None]
+
+
+def _level(coil_images: torch.Tensor) -> torch.Tensor:
+    """(batch,): brightness of what is bright in the combined image, weighted by its energy."""
+    energy = coil_images.abs().square().sum(1)
+    return (energy.square().sum((1, 2)) / energy.sum((1, 2)).clamp(min=1e-20)).sqrt().clamp(min=1e-10)
+
+
+def _column(values: torch.Tensor) -> torch.Tensor:
+    return values[:, None, None, None]

@@ -1,0 +1,81 @@
+"""What simulated scans are drawn from. Ranges are (least, largest); a "log-uniform" range is uniform in its logarithm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Simulation"]
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """The physics that is drawn, with ranges that real scans were found in."""
+
+    matrix: tuple[int, int] = (64, 320)
+    """Samples along an axis; log-uniform, multiples of 8."""
+    aspect: float = 1.6
+    """The longer axis over the shorter one, at most."""
+    shapes: int = 24
+    """Different matrices; each has its own masks, and each batch one of them."""
+    coils: tuple[int, int] = (4, 32)
+    """Log-uniform; one number for a batch."""
+    shading: Range = (0.0, 1.0)
+    """How much of the coils' intensity profile stays in the image: 0 none, as after a correction, 1 all of it."""
+    distance: Range = (1.15, 1.7)
+    """Of the coils from the centre, in half fields of view."""
+    coupling: float = 0.4
+    """How much noise of their neighbours coils receive, at most; the data are those after prewhitening."""
+    snr: Range = (10.0, 3000.0)
+    """Bright tissue over the standard deviation of complex noise in the combined, fully sampled image; log-uniform."""
+    masks: tuple[str, ...] = (
+        "equispaced1d",
+        "regular1d",
+        "random1d",
+        "gaussian1d",
+        "equispaced2d",
+        "gaussian2d",
+        "poisson2d",
+    )
+    """Functions of `mrnets.physics.masks`."""
+    masks_each: int = 48
+    """Masks that are drawn in advance for each matrix; mirrored at random when they are used."""
+    acceleration: Range = (2.0, 10.0)
+    """Log-uniform."""
+    calibration: tuple[int, int] = (12, 32)
+    """Width of the fully sampled centre, in samples."""
+    partial_fourier: float = 0.15
+    """Share of masks with partial Fourier."""
+    phantoms: float = 0.1
+    """Share of slices that show ellipses, bottles and bars."""
+    zoom: Range = (0.8, 1.3)
+    """Pixels of the object's grid for a pixel of the source; log-uniform."""
+    aligned: float = 0.4
+    """Share of slices that keep the pixels of their source: neither turned by other than 90 degrees nor zoomed."""
+    grid: tuple[int, int] = (208, 352)
+    """Pixels of the longer axis of the grid on which the object is drawn; never fewer than the matrix."""
+    folded: float = 0.12
+    """Share of batches whose object is larger than the field of view along y, and folds."""
+    bright: float = 0.6
+    """Share of slices whose scalp is brightened, by up to 3 to 6 times; likewise of those with bright vessels."""
+    smooth_phase: float = 2.0
+    """Largest standard deviation, rad, of the phase over the whole field of view."""
+    local_phase: Range = (0.03, 0.5)
+    """Standard deviation, rad, of the band-limited phase; log-uniform."""
+    cut_off: Range = (4.0, 40.0)
+    """Of the band-limited phase, in cycles over the field of view; log-uniform."""
+    detail_phase: float = 3.0
+    """Phase for the image's own detail: at most this many rad for a step as high as bright tissue."""
+    fat_phase: float = 0.5
+    """Share of slices whose outer layer, where fat lies, has a phase of its own."""
+    dipoles: int = 4
+    """Most disturbances of the field by air or vessels in a slice."""
+    dipole_phase: Range = (0.2, 6.0)
+    """Phase at the surface of such a disturbance, rad; log-uniform."""
+    map_error: Range = (0.001, 0.04)
+    """Share of the energy that the maps leave unexplained by their error; log-uniform."""
+    background: Range = (0.002, 0.1)
+    """Low-resolution signal, relative to that of the object, below which maps fade out; log-uniform."""
+    whole_maps: float = 0.3
+    """Share of slices whose maps do not fade out."""
