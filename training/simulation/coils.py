@@ -6,6 +6,7 @@ Lengths are in half fields of view. See `mrnets.physics.simulate`, which has the
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 
@@ -13,7 +14,7 @@ from training.simulation.draws import Draws
 from training.simulation.fields import constant
 from training.simulation.settings import Simulation
 
-__all__ = ["NODES", "coil_fields"]
+__all__ = ["NODES", "Loops", "biot_savart", "coil_fields"]
 
 NODES = 20
 """Chebyshev points along each axis where the coils' fields are evaluated."""
@@ -22,12 +23,25 @@ WIRE = 0.1**2
 """Radius of the wire, squared."""
 
 
+@dataclass(frozen=True)
+class Loops:
+    """Circular receive coils around the objects of a batch."""
+
+    centre: torch.Tensor
+    """(batch, coil, 3): x, y, z."""
+    normal: torch.Tensor
+    """(batch, coil, 3), unit vectors."""
+    radius: torch.Tensor
+    """(batch, coil)."""
+
+
 def coil_fields(draws: Draws, coils: int, reach: float, options: Simulation) -> torch.Tensor:
     """(batch, coil, NODES, NODES) complex64: prewhitened sensitivities at the Chebyshev points of [-reach, reach]^2.
 
     Coupled coils, whose noise is correlated, become these by prewhitening: mixtures of neighbours, of different gains.
     """
-    received = _biot_savart(draws, coils, reach, options)
+    loops = _loops(draws, coils, options.distance)
+    received = biot_savart(loops, _field_direction(draws), draws.uniform(-0.4, 0.4), reach)
     received = received / received.abs().square().sum(1, keepdim=True).mean((-2, -1), keepdim=True).sqrt()
     mixed = _whitener(draws, coils, options.coupling) @ received.flatten(-2)
     return mixed.unflatten(-1, (NODES, NODES))
@@ -44,32 +58,32 @@ def _whitener(draws: Draws, coils: int, coupling: float) -> torch.Tensor:
     return gains * (torch.eye(coils, device=draws.device) + strength * near * draws.complex_normal(coils, coils))
 
 
-def _biot_savart(draws: Draws, coils: int, reach: float, options: Simulation) -> torch.Tensor:
-    """(batch, coil, y, x): B . (e1 - i e2) of unit currents, up to a common factor; e1, e2 orthogonal to the field."""
-    centre, normal, radius = _loops(draws, coils, options.distance)
-    e1, e2 = _orthogonal(_field_direction(draws))
-    first, second = _orthogonal(normal)
-    device = draws.device
+def biot_savart(loops: Loops, direction: torch.Tensor, height: torch.Tensor, reach: float) -> torch.Tensor:
+    """(batch, coil, NODES, NODES) complex64: B . (e1 - i e2) of unit currents, up to a common factor.
+
+    direction (batch, 3): of the main field, to which e1 and e2 are orthogonal; height (batch,): of the plane.
+    """
+    device = direction.device
+    e1, e2 = _orthogonal(direction)
+    first, second = _orthogonal(loops.normal)
     angle = 2 * math.pi * torch.arange(SEGMENTS, device=device) / SEGMENTS
     cos, sin = torch.cos(angle)[:, None], torch.sin(angle)[:, None]
-    size = radius[..., None, None]
-    place = centre[:, :, None] + size * (cos * first[:, :, None] + sin * second[:, :, None])
+    size = loops.radius[..., None, None]
+    place = loops.centre[:, :, None] + size * (cos * first[:, :, None] + sin * second[:, :, None])
     current = size * (cos * second[:, :, None] - sin * first[:, :, None])
     transverse = torch.complex(e1, -e2)[:, None, None].expand(*current.shape)
     weight = torch.linalg.cross(transverse, current.to(transverse.dtype))  # (dl x d) . e = d . (e x dl)
     points = reach * torch.cos(math.pi * (torch.arange(NODES, device=device) + 0.5) / NODES)
-    height = draws.uniform(-0.4, 0.4, 1, 1)
     d_x = points - place[..., 0, None]
     d_y = points - place[..., 1, None]
-    d_z = height - place[..., 2]
+    d_z = height[:, None, None] - place[..., 2]
     distance2 = d_y.square()[..., :, None] + d_x.square()[..., None, :] + (d_z.square() + WIRE)[..., None, None]
-    fall = distance2**-1.5
     along_x, along_y = weight[..., 0, None] * d_x, weight[..., 1, None] * d_y + (weight[..., 2] * d_z)[..., None]
-    return (fall * (along_y[..., :, None] + along_x[..., None, :])).sum(2)
+    return (distance2**-1.5 * (along_y[..., :, None] + along_x[..., None, :])).sum(2)
 
 
-def _loops(draws: Draws, coils: int, limits: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Centres and normals (batch, coil, 3) and radii (batch, coil) of loops on one to three rings around the z axis."""
+def _loops(draws: Draws, coils: int, limits: tuple[float, float]) -> Loops:
+    """Loops on one to three rings around the z axis, about touching each other, displaced and tilted."""
     rings = 1 if coils <= 8 else 2 if coils <= 16 else 3
     number = torch.arange(coils, device=draws.device)
     ring = number % rings
@@ -84,7 +98,7 @@ def _loops(draws: Draws, coils: int, limits: tuple[float, float]) -> tuple[torch
     centre = outward * (distance * draws.uniform(1, 1 + jitter, coils))[..., None]
     centre = torch.cat([centre[..., :2], height[..., None]], -1)
     normal = outward + jitter * draws.normal(coils, 3)
-    return centre, normal / normal.norm(dim=-1, keepdim=True), radius
+    return Loops(centre, normal / normal.norm(dim=-1, keepdim=True), radius)
 
 
 def _field_direction(draws: Draws) -> torch.Tensor:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from mrnets.physics.interpolation import cubic
 from training.simulation.draws import Draws
 
-__all__ = ["band_limited", "chebyshev", "constant", "each", "low_passed", "positions", "spectrum", "unit_variance"]
+__all__ = ["band_limited", "between", "chebyshev", "constant", "each", "keys", "low_passed", "positions"]
 
 Plane = tuple[int, int]
 
@@ -57,16 +59,23 @@ def unit_variance(field: torch.Tensor) -> torch.Tensor:
     return centred / centred.square().mean((-2, -1), keepdim=True).sqrt().clamp(min=1e-9)
 
 
+@functools.lru_cache(maxsize=1024)
 def chebyshev(pixels: int, nodes: int, device: torch.device, *, reach: float = 1.0) -> torch.Tensor:
-    """(pixels, nodes): polynomial interpolation to the pixels' places, from values at reach * cos(pi (k + 1/2) / nodes).
+    """(pixels, nodes): polynomial interpolation to the pixels' places, from values at Chebyshev points.
 
-    reach: half the length of the interval, in half fields of view.
+    These are at reach * cos(pi (k + 1/2) / nodes); reach is in half fields of view.
     """
     points = np.cos(np.pi * (np.arange(nodes) + 0.5) / nodes)
     coefficients = np.polynomial.chebyshev.chebvander(points, nodes - 1).T * (2 / nodes)
     coefficients[0] /= 2
     places = (np.arange(pixels) - pixels // 2) * (2 / pixels) / reach
     return constant(np.polynomial.chebyshev.chebvander(places, nodes - 1) @ coefficients, device)
+
+
+@functools.lru_cache(maxsize=1024)
+def keys(pixels: int, nodes: int, device: torch.device) -> torch.Tensor:
+    """(pixels, nodes): cubic convolution from a coarse periodic grid."""
+    return constant(cubic(pixels, nodes), device)
 
 
 def between(field: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:

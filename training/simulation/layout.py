@@ -9,7 +9,7 @@ import numpy as np
 
 from training.simulation.settings import Simulation
 
-__all__ = ["Layout", "draw_layout", "draw_shapes"]
+__all__ = ["Layout", "draw_layouts"]
 
 Plane = tuple[int, int]
 STEP = 8
@@ -29,22 +29,21 @@ class Layout:
     coils: int
 
 
-def draw_shapes(rng: np.random.Generator, options: Simulation) -> tuple[Plane, ...]:
-    """`options.shapes` different matrices (y, x)."""
+def draw_layouts(rng: np.random.Generator, options: Simulation) -> tuple[Layout, ...]:
+    """`options.layouts` layouts, of `options.shapes` different matrices."""
+    shapes = [_shape(rng, options) for _ in range(options.shapes)]
+    return tuple(_layout(rng, shapes[n % len(shapes)], options) for n in range(options.layouts))
+
+
+def _shape(rng: np.random.Generator, options: Simulation) -> Plane:
     low, high = options.matrix
-    found: dict[Plane, None] = {}
-    for _ in range(100 * options.shapes):
-        size = math.exp(rng.uniform(math.log(low), math.log(high)))
-        ratio = math.exp(rng.uniform(-0.5, 0.5) * math.log(options.aspect))
-        y, x = (int(np.clip(round(n / STEP) * STEP, low, high)) for n in (size * ratio, size / ratio))
-        found[y, x] = None
-        if len(found) == options.shapes:
-            break
-    return tuple(found)
+    size = math.exp(rng.uniform(math.log(low), math.log(high)))
+    ratio = math.exp(rng.uniform(-0.5, 0.5) * math.log(options.aspect))
+    y, x = (min(max(_step(n), low), high) for n in (size * ratio, size / ratio))
+    return y, x
 
 
-def draw_layout(rng: np.random.Generator, shape: Plane, options: Simulation) -> Layout:
-    """The rest of a layout with this matrix."""
+def _layout(rng: np.random.Generator, shape: Plane, options: Simulation) -> Layout:
     coils = round(math.exp(rng.uniform(*np.log(options.coils))))
     folds = rng.random() < options.folded
     wide = _step(shape[0] * rng.uniform(1.15, 1.5)) if folds else shape[0]

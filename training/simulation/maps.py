@@ -6,9 +6,8 @@ import math
 
 import torch
 
-from mrnets.physics.interpolation import cubic
 from training.simulation.draws import Draws
-from training.simulation.fields import between, constant, each
+from training.simulation.fields import between, each, keys
 from training.simulation.settings import Simulation
 
 __all__ = ["calibrated", "low_resolution"]
@@ -64,7 +63,7 @@ def calibrated(
     if fields is not None:
         unit = fields / fields.abs().square().sum(1, keepdim=True).sqrt()
         low = unit * (unit.conj() * low).sum(1, keepdim=True)
-    matrices = [constant(cubic(n, NODES), draws.device) for n in shape]
+    matrices = [keys(n, NODES, draws.device) for n in shape]
     error = between(draws.complex_normal(coils, NODES, NODES), matrices)
     size = (draws.log_uniform(options.map_error) * level2 / coils + NOISE_LEFT * noise).sqrt()
     maps = low + size[:, None, None, None] * error

@@ -12,14 +12,25 @@ import torch
 from torch.nn import functional
 
 from training.simulation.draws import Draws
-from training.simulation.fields import each, low_passed, positions
+from training.simulation.fields import constant, each, low_passed, positions
+from training.simulation.layout import Layout
 from training.simulation.settings import Simulation
 
-__all__ = ["Brightened", "brightened", "seen"]
+__all__ = ["Brightened", "Tiles", "brightened", "seen"]
 
 Plane = tuple[int, int]
 KNOTS = 9
 SPOTS = 10
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Images as their source has them."""
+
+    pixels: torch.Tensor
+    """(batch, size, size) float32, each in the middle."""
+    extent: torch.Tensor
+    """(batch, 2) float32: the pixels along y and x that it takes up."""
 
 
 @dataclass(frozen=True)
@@ -33,30 +44,44 @@ class Brightened:
     """Phase of what flows in vessels, rad."""
 
 
-def seen(tiles: torch.Tensor, shape: Plane, draws: Draws, options: Simulation) -> torch.Tensor:
-    """`tiles` (batch, y, x), moved, turned, mirrored, zoomed, and with another contrast, on a grid of `shape`."""
-    grid = _grid(_affine(draws, options), shape, tiles.shape[-1])
-    moved = functional.grid_sample(tiles[:, None], grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+def seen(tiles: Tiles, layout: Layout, draws: Draws, options: Simulation) -> torch.Tensor:
+    """`tiles`, moved, turned, mirrored, zoomed, and with another contrast, on the grid of the layout: (batch, y, x)."""
+    grid = _grid(_affine(tiles.extent, layout, draws, options), layout.fine, tiles.pixels.shape[-1])
+    pixels = tiles.pixels[:, None]
+    moved = functional.grid_sample(pixels, grid, mode="bicubic", padding_mode="zeros", align_corners=False)
     return _contrast(moved[:, 0].clamp(min=0), draws)
 
 
-def _affine(draws: Draws, options: Simulation) -> torch.Tensor:
+def _affine(extent: torch.Tensor, layout: Layout, draws: Draws, options: Simulation) -> torch.Tensor:
     """(batch, 2, 3): from places on the grid, in pixels from its centre, to those of the tile; order (x, y).
 
     Aligned slices go from pixel to pixel: turned by multiples of 90 degrees, mirrored, moved by whole pixels.
     """
     aligned = draws.chance(options.aligned)
-    quarter = (math.pi / 2) * draws.integers(4)
-    angle = quarter + (1 - aligned) * 0.14 * draws.normal()
-    size = torch.exp((1 - aligned[:, None]) * torch.log(draws.log_uniform(options.zoom, 1)))
-    stretch = torch.exp((1 - aligned[:, None]) * 0.05 * draws.normal(2)) * size
+    turns = draws.integers(4)
+    angle = (math.pi / 2) * turns + (1 - aligned) * 0.14 * draws.normal()
+    turned = torch.where((turns % 2 > 0)[:, None], extent.flip(1), extent)
+    free = (1 - aligned)[:, None]
+    stretch = torch.exp(free * (torch.log(_zoom(turned, layout, draws, options))[:, None] + 0.05 * draws.normal(2)))
     mirror = 1 - 2 * draws.chance(0.5)
     shear = (1 - aligned) * 0.04 * draws.normal()
     cos, sin = torch.cos(angle), torch.sin(angle)
     along_x = torch.stack([mirror * cos, sin], -1) / stretch[:, :1]
     along_y = torch.stack([-mirror * sin + shear, cos], -1) / stretch[:, 1:]
-    shift = torch.round(12 * draws.normal(2))
+    shift = torch.round(10 * draws.normal(2))
     return torch.stack([along_x, along_y, shift], -1)
+
+
+def _zoom(extent: torch.Tensor, layout: Layout, draws: Draws, options: Simulation) -> torch.Tensor:
+    """(batch,): pixels of the grid for one of the source, such that the object fills a share of the grid.
+
+    A pixel of the source gets hardly larger than one of the scan, which would blur, nor much smaller than one of the
+    grid, which would alias.
+    """
+    room = constant(layout.fine, draws.device)
+    fill = (draws.uniform(*options.fill, 1) * room / extent).amin(1)
+    most = 1.2 * max(layout.fine[0] / layout.wide, layout.fine[1] / layout.shape[1])
+    return fill.clamp(0.75, most)
 
 
 def _grid(affine: torch.Tensor, shape: Plane, size: int) -> torch.Tensor:

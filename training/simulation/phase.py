@@ -1,4 +1,7 @@
-"""Phase of the objects of a batch: what a low-resolution image removes, and what it leaves. Axes: (batch, y, x), rad."""
+"""Phase of the objects of a batch, rad: what a low-resolution image removes, and what it leaves.
+
+Axes: (batch, y, x).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ Plane = tuple[int, int]
 def random_phase(objects: Brightened, draws: Draws, options: Simulation) -> torch.Tensor:
     """Phase of the whole field of view, band-limited fields, tissue contrast, dipoles, fat and flow; (batch, y, x)."""
     shape = (objects.magnitude.shape[-2], objects.magnitude.shape[-1])
-    whole = each(draws.uniform(0, options.smooth_phase)) * band_limited(draws, shape, draws.uniform(1.5, 3.0))
+    whole = each(draws.uniform(0, options.smooth_phase)) * band_limited(draws, shape, draws.uniform(1.2, 2.2))
     local = each(draws.log_uniform(options.local_phase)) * band_limited(
         draws, shape, draws.log_uniform(options.cut_off)
     )
@@ -39,7 +42,7 @@ def _detail(images: torch.Tensor, draws: Draws, options: Simulation) -> torch.Te
     """Tissue contrast: proportional to the image after a high-pass."""
     tissue = images.clamp(max=1.0)
     high = tissue - low_passed(tissue, draws.log_uniform((5.0, 40.0)))
-    return each(options.detail_phase * draws.uniform(-1, 1)) * high
+    return each(options.detail_phase * draws.uniform(-1, 1) ** 3) * high
 
 
 def _dipoles(shape: Plane, draws: Draws, options: Simulation) -> torch.Tensor:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from mrnets.errors import InputError
 from mrnets.physics.simulate import phantom
 from training.simulation.draws import Draws
-from training.simulation.layout import draw_layout, draw_shapes
-from training.simulation.objects import seen
+from training.simulation.layout import Layout, draw_layouts
+from training.simulation.objects import Tiles, seen
 from training.simulation.sampling import Masks, draw_masks
 from training.simulation.scans import Simulated, simulated
 from training.simulation.settings import Simulation
@@ -39,7 +39,10 @@ class Pool:
 
     tiles: torch.Tensor
     """(image, SIZE, SIZE) uint8, each in the middle; `anatomy` images first, phantoms behind them."""
+    extent: torch.Tensor
+    """(image, 2) float32: the pixels along y and x that each takes up."""
     anatomy: int
+    layouts: tuple[Layout, ...]
     masks: dict[Plane, Masks]
     """Of each matrix (y, x)."""
 
@@ -64,35 +67,38 @@ def load_pool(path: Path, device: torch.device | str, options: Simulation, *, se
     """The images of a file, random phantoms, and the masks of all matrices. Raises InputError for another file."""
     device = torch.device(device)
     rng = np.random.default_rng([seed, 1])
-    images = _tiles(path)
+    images, extent = _tiles(path)
     phantoms = np.stack([_phantom(rng) for _ in range(PHANTOMS)]) if options.phantoms else images[:0]
-    shapes = draw_shapes(rng, options)
+    layouts = draw_layouts(rng, options)
+    shapes = dict.fromkeys(layout.shape for layout in layouts)
     masks = {shape: draw_masks(shape, rng, options, device) for shape in shapes}
-    return Pool(torch.from_numpy(np.concatenate([images, phantoms])).to(device), len(images), masks)
+    extents = np.concatenate([extent, np.full((len(phantoms), 2), SIZE)]).astype(np.float32)
+    tiles = torch.from_numpy(np.concatenate([images, phantoms]))
+    return Pool(tiles.to(device), torch.from_numpy(extents).to(device), len(images), layouts, masks)
 
 
 def draw(pool: Pool, options: Simulation, *, seed: int, number: int, size: int) -> Simulated:
-    """Batch `number` of the run with this `seed`, of `size` slices: always the same one."""
+    """Batch `number` of the run with this `seed`, always the same one; of `size` slices, or as `options.samples` has
+    room for."""
     rng = np.random.default_rng([seed, 2, number])
     generator = torch.Generator(pool.device).manual_seed(int(rng.integers(2**62)))
-    shapes = sorted(pool.masks)
-    shape = shapes[int(rng.integers(len(shapes)))]
-    layout = draw_layout(rng, shape, options)
-    draws = Draws(generator, size)
-    images = seen(_chosen(pool, draws, options.phantoms), layout.fine, draws, options)
-    return simulated(images, pool.masks[shape].chosen(draws), layout, generator, options)
+    layout = pool.layouts[int(rng.integers(len(pool.layouts)))]
+    room = options.samples // (layout.coils * math.prod(layout.shape))
+    draws = Draws(generator, max(min(size, room), 1))
+    images = seen(_chosen(pool, draws, options.phantoms), layout, draws, options)
+    return simulated(images, pool.masks[layout.shape].chosen(draws), layout, generator, options)
 
 
-def _chosen(pool: Pool, draws: Draws, phantoms: float) -> torch.Tensor:
-    """(batch, SIZE, SIZE) float32: images, some of them phantoms."""
+def _chosen(pool: Pool, draws: Draws, phantoms: float) -> Tiles:
+    """One image for each slice, some of them phantoms."""
     number = draws.integers(pool.anatomy)
     count = len(pool.tiles) - pool.anatomy
     if count:
         number = torch.where(draws.chance(phantoms) > 0, pool.anatomy + draws.integers(count), number)
-    return 2 * (pool.tiles[number].float() / 255).square()
+    return Tiles(2 * (pool.tiles[number].float() / 255).square(), pool.extent[number])
 
 
-def _tiles(path: Path) -> NDArray[np.uint8]:
+def _tiles(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     try:
         with np.load(path) as file:
             pixels, shapes = file["pixels"], file["shapes"]
@@ -105,12 +111,12 @@ def _tiles(path: Path) -> NDArray[np.uint8]:
     for tile, (y, x), end in zip(tiles, shapes, ends, strict=True):
         top, left = SIZE // 2 - y // 2, SIZE // 2 - x // 2
         tile[top : top + y, left : left + x] = pixels[end - y * x : end].reshape(y, x)
-    return tiles
+    return tiles, shapes
 
 
 def _phantom(rng: np.random.Generator) -> NDArray[np.uint8]:
     """Ellipses in a body with a rim, bottles, or bars of all widths; (SIZE, SIZE)."""
-    size = rng.uniform(0.45, 0.75, 2)
+    size = rng.uniform(0.6, 0.95, 2)
     rim, inside = rng.uniform(0.005, 0.06), rng.uniform(0.1, 0.9)
     turn = rng.uniform(0, 360)
     body = [(1.0, *size, 0.0, 0.0, turn), (inside - 1.0, *(size - rim), 0.0, 0.0, turn)]
@@ -155,6 +161,7 @@ def validation(path: Path, device: torch.device | str, *, slices: int = 6) -> It
                 matrix=(96, 256),
                 coils=(8, 16),
                 shapes=3,
+                layouts=3,
                 masks_each=slices,
                 partial_fourier=0.0,
                 folded=0.0,

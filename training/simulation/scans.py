@@ -74,8 +74,9 @@ def _prepared(
     norm2 = sens.abs().square().sum(1).clamp(min=1e-12)
     explained = (target.abs().square() / norm2).sum((1, 2))
     total = coil_images.abs().square().sum((1, 2, 3)).clamp(min=1e-20)
-    scan = Scan(kspace=(kspace / _column(scale))[:, None], mask=mask[:, None, None], sens=sens[:, None])
-    return Simulated(scan, (target / scale[:, None, None])[:, None], sigma / scale, 1 - explained / total)
+    noise = sigma / scale
+    scan = Scan(kspace=(kspace / _column(scale))[:, None], mask=mask[:, None, None], sens=sens[:, None], noise=noise)
+    return Simulated(scan, (target / scale[:, None, None])[:, None], noise, 1 - explained / total)
 
 
 def _encoded(

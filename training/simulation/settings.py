@@ -1,4 +1,7 @@
-"""What simulated scans are drawn from. Ranges are (least, largest); a "log-uniform" range is uniform in its logarithm."""
+"""What simulated scans are drawn from.
+
+Ranges are (least, largest); a log-uniform one is uniform in the logarithm.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,12 @@ class Simulation:
     aspect: float = 1.6
     """The longer axis over the shorter one, at most."""
     shapes: int = 24
-    """Different matrices; each has its own masks, and each batch one of them."""
+    """Different matrices; each has its own masks."""
+    layouts: int = 96
+    """Different sizes of a batch: matrix, grid of the object and number of coils. Few, since a device prepares itself
+    for each of them."""
+    samples: int = 24 * 192 * 192 * 16
+    """Most samples of k-space in a batch, of all coils: it has fewer slices where they are large."""
     coils: tuple[int, int] = (4, 32)
     """Log-uniform; one number for a batch."""
     shading: Range = (0.0, 1.0)
@@ -49,9 +57,9 @@ class Simulation:
     """Share of masks with partial Fourier."""
     phantoms: float = 0.1
     """Share of slices that show ellipses, bottles and bars."""
-    zoom: Range = (0.8, 1.3)
-    """Pixels of the object's grid for a pixel of the source; log-uniform."""
-    aligned: float = 0.4
+    fill: Range = (0.6, 1.15)
+    """Share of the grid that the object fills, along the axis where it fills more."""
+    aligned: float = 0.3
     """Share of slices that keep the pixels of their source: neither turned by other than 90 degrees nor zoomed."""
     grid: tuple[int, int] = (208, 352)
     """Pixels of the longer axis of the grid on which the object is drawn; never fewer than the matrix."""
@@ -59,15 +67,15 @@ class Simulation:
     """Share of batches whose object is larger than the field of view along y, and folds."""
     bright: float = 0.6
     """Share of slices whose scalp is brightened, by up to 3 to 6 times; likewise of those with bright vessels."""
-    smooth_phase: float = 2.0
+    smooth_phase: float = 1.5
     """Largest standard deviation, rad, of the phase over the whole field of view."""
-    local_phase: Range = (0.03, 0.5)
+    local_phase: Range = (0.02, 0.4)
     """Standard deviation, rad, of the band-limited phase; log-uniform."""
     cut_off: Range = (4.0, 40.0)
     """Of the band-limited phase, in cycles over the field of view; log-uniform."""
     detail_phase: float = 3.0
     """Phase for the image's own detail: at most this many rad for a step as high as bright tissue."""
-    fat_phase: float = 0.5
+    fat_phase: float = 0.35
     """Share of slices whose outer layer, where fat lies, has a phase of its own."""
     dipoles: int = 4
     """Most disturbances of the field by air or vessels in a slice."""

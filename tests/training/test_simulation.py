@@ -1,0 +1,193 @@
+"""Scans simulated on the training device: the same for a seed, consistent with what they claim, and like real ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mrnets.errors import InputError
+from mrnets.physics import simulate
+from mrnets.physics.fourier import fftc, ifftc
+from training.simulation import Pool, Simulated, Simulation, draw, load_pool, save_pool
+from training.simulation.coils import NODES, Loops, biot_savart
+from training.simulation.draws import Draws
+from training.simulation.fields import between, chebyshev
+from training.simulation.maps import low_resolution
+from training.simulation.scans import _folded
+
+SMALL = Simulation(
+    matrix=(48, 72), shapes=3, layouts=6, coils=(4, 9), masks_each=6, grid=(72, 96), calibration=(12, 16), folded=0.0
+)
+ALL = dataclasses.replace(
+    SMALL, masks=("equispaced1d",), acceleration=(1.0, 1.0), partial_fourier=0.0, whole_maps=1.0, calibration=(24, 24)
+)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("pool") / "pool.npz"
+    images = [simulate.phantom((60 + 8 * n, 90 - 6 * n)) for n in range(4)]
+    images += [np.clip(rng.normal(0.6, 0.2, (70, 60)), 0, 2).astype(np.float32)]
+    save_pool(path, images, ["phantom"] * 4 + ["texture"])
+    return path
+
+
+def pool_of(file: Path, options: Simulation) -> Pool:
+    return load_pool(file, "cpu", options)
+
+
+def batches(file: Path, options: Simulation, count: int, size: int = 4) -> list[Simulated]:
+    pool = pool_of(file, options)
+    return [draw(pool, options, seed=1, number=n, size=size) for n in range(count)]
+
+
+def test_batch_is_a_function_of_seed_and_number(file: Path) -> None:
+    first, again = (draw(pool_of(file, SMALL), SMALL, seed=5, number=9, size=3) for _ in range(2))
+    assert torch.equal(first.scan.kspace, again.scan.kspace)
+    assert torch.equal(first.target, again.target)
+    other = draw(pool_of(file, SMALL), SMALL, seed=5, number=10, size=3)
+    assert first.target.shape != other.target.shape or not torch.equal(first.target, other.target)
+
+
+def test_scans_have_the_contract_and_the_scale_of_prepared_ones(file: Path) -> None:
+    for made in batches(file, SMALL, 6):
+        scan = made.scan
+        batch, _, coils, y, x = scan.kspace.shape
+        assert scan.mask.shape == (batch, 1, 1, y, x)
+        assert scan.mask.dtype == torch.bool
+        assert scan.sens.shape == (batch, 1, coils, y, x)
+        assert made.target.shape == (batch, 1, y, x)
+        assert scan.noise is made.noise
+        assert not torch.any(scan.kspace[~scan.mask.expand(scan.kspace.shape)])
+        zero_filled = (scan.sens.conj() * ifftc(scan.kspace)).sum(2)
+        assert torch.allclose(zero_filled.abs().amax((1, 2, 3)), torch.ones(batch), atol=1e-4)
+        assert scan.sens.abs().square().sum(2).max() < 1 + 1e-4
+
+
+def test_noise_is_what_the_scan_says(file: Path) -> None:
+    for made in batches(file, ALL, 4):
+        scan = made.scan
+        error = (scan.sens.conj() * ifftc(scan.kspace)).sum(2) - made.target
+        measured = error.abs().square().mean((1, 2, 3)).sqrt()
+        assert torch.allclose(measured, made.noise, rtol=0.1)
+
+
+def test_data_are_those_of_the_target_but_for_noise_and_the_error_of_the_maps(file: Path) -> None:
+    for made in batches(file, ALL, 4):
+        scan = made.scan
+        rest = scan.kspace - fftc(made.target[:, :, None] * scan.sens)
+        signal = scan.kspace.abs().square().mean((1, 2, 3, 4))
+        expected = made.noise.square() + made.unexplained * (signal - made.noise.square())
+        measured = rest.abs().square().mean((1, 2, 3, 4))
+        assert torch.allclose(measured, expected, rtol=0.15)
+
+
+def test_maps_leave_a_few_per_cent_unexplained(file: Path) -> None:
+    quiet = dataclasses.replace(SMALL, snr=(1000.0, 3000.0))
+    left = torch.cat([made.unexplained for made in batches(file, quiet, 8)])
+    assert left.min() > 0
+    assert 0.001 < left.median() < 0.04
+    assert left.max() < 0.1
+
+
+def test_low_resolution_phase_is_in_the_maps(file: Path) -> None:
+    smooth = dataclasses.replace(
+        ALL, local_phase=(1e-4, 2e-4), detail_phase=0.0, fat_phase=0.0, dipoles=0, bright=0.0, snr=(1000.0, 1000.0)
+    )
+    for made in batches(file, smooth, 4):
+        energy = made.target.real.square().sum((1, 2, 3)) / made.target.abs().square().sum((1, 2, 3))
+        assert energy.min() > 0.9
+        assert torch.all(made.target.real.sum((1, 2, 3)) > 0)
+
+
+def test_local_phase_is_left(file: Path) -> None:
+    strong = dataclasses.replace(ALL, local_phase=(0.4, 0.5), cut_off=(30.0, 40.0), snr=(1000.0, 1000.0))
+    weak = dataclasses.replace(strong, local_phase=(1e-4, 2e-4))
+    imaginary = [
+        torch.cat(
+            [
+                b.target.imag.square().sum((1, 2, 3)) / b.target.abs().square().sum((1, 2, 3))
+                for b in batches(file, options, 4)
+            ]
+        ).median()
+        for options in (strong, weak)
+    ]
+    assert imaginary[0] > 2 * imaginary[1]
+
+
+def test_coils_follow_biot_and_savart() -> None:
+    loops = simulate.random_loops(np.random.default_rng(3), 5)
+    batch = Loops(*(torch.from_numpy(v).float()[None] for v in (loops.centre, loops.normal, loops.radius)))
+    direction, height = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([0.2])
+    shape = (40, 56)
+    nodes = biot_savart(batch, direction, height, 1.0)
+    drawn = between(nodes, [chebyshev(n, NODES, torch.device("cpu")) for n in shape])[0].numpy()
+    wanted = simulate.sensitivities(loops, shape, z=0.2)
+    # The two take another pair of transverse axes, which turns the phase of all coils.
+    factor = np.vdot(drawn, wanted) / np.vdot(drawn, drawn)
+    assert np.linalg.norm(factor * drawn - wanted) < 0.01 * np.linalg.norm(wanted)
+
+
+def test_low_resolution_images_are_those_of_the_calibration_alone() -> None:
+    draws = Draws(torch.Generator().manual_seed(0), 2)
+    kspace = draws.complex_normal(3, 40, 48)
+    calibration = torch.tensor([[12, 24], [9, 30]])
+    low, gain = low_resolution(kspace, calibration)
+    spectrum = fftc(low)
+    for n, (height, width) in enumerate([(12, 24), (9, 24)]):
+        rows, columns = (np.arange(size) - size // 2 + full // 2 for size, full in ((height, 40), (width, 48)))
+        inside = torch.zeros(40, 48, dtype=torch.bool)
+        inside[np.ix_(rows, columns)] = True
+        assert spectrum[n][:, ~inside].abs().max() < 1e-5
+        assert torch.allclose(spectrum[n, :, 20, 24], kspace[n, :, 20, 24], atol=1e-5)
+    many = Draws(torch.Generator().manual_seed(1), 1).complex_normal(400, 40, 48)
+    noise, gain = low_resolution(many, calibration[:1])
+    assert noise.abs().square().mean().item() == pytest.approx(gain.item(), rel=0.02)
+
+
+def test_folding_keeps_the_sum_and_the_middle() -> None:
+    images = torch.rand(2, 3, 24, 8)
+    folded = _folded(images, 16)
+    assert folded.shape == (2, 3, 16, 8)
+    assert torch.allclose(folded.sum(-2), images.sum(-2), atol=1e-5)
+    assert torch.equal(folded[..., 4:12, :], images[..., 8:16, :])
+
+
+def test_folded_batches_have_maps_too(file: Path) -> None:
+    options = dataclasses.replace(SMALL, folded=1.0)
+    for made in batches(file, options, 3):
+        assert torch.isfinite(torch.view_as_real(made.target)).all()
+        assert made.unexplained.max() < 0.9
+
+
+def test_a_large_batch_has_fewer_slices(file: Path) -> None:
+    options = dataclasses.replace(SMALL, samples=3 * 4 * 48 * 48)
+    for made in batches(file, options, 4, size=8):
+        assert 1 <= len(made.noise) <= 3
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pool.npz"
+    path.write_bytes(b"no zip file")
+    with pytest.raises(InputError, match="not a pool of images"):
+        load_pool(path, "cpu", SMALL)
+    np.savez(path, pixels=np.zeros(10, np.uint8), shapes=np.array([[3, 3]]), names=np.array(["a"]))
+    with pytest.raises(InputError, match="do not have the shapes"):
+        load_pool(path, "cpu", SMALL)
+
+
+@pytest.mark.gpu
+def test_nothing_waits_for_the_device(file: Path) -> None:
+    pool = load_pool(file, "cuda", SMALL)
+    draw(pool, SMALL, seed=1, number=0, size=4)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for n in range(8):
+            draw(pool, SMALL, seed=1, number=n, size=4)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
