@@ -1,9 +1,13 @@
-"""Networks ready to run: loaded from a weights file or made by name, once for each process."""
+"""Networks ready to run: loaded from a weights file or made by name, at most once in each process."""
 
 from __future__ import annotations
 
+import os
+import stat
 import threading
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +22,12 @@ if TYPE_CHECKING:
     from mrnets.preparation import Preparation
     from mrnets.traits import Takes
 
-__all__ = ["Model", "device_of", "model_of"]
+__all__ = ["Cache", "Model", "device_of", "model_of"]
+
+MAX_MODELS = 8
+"""Networks that stay in memory. The largest has 700 MB of weights."""
+MAX_BYTES = 256 << 20
+"""Memory of the parameters and buffers of a network without weights. Ours take less than a thousandth of it."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Model:
     device: torch.device
     takes: Takes = "kspace"
     contrasts: int | None = None
-    """Of the images that it takes; None: any number."""
+    """Contrasts of the images that it takes; None: any number."""
     units: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
 
@@ -42,44 +51,82 @@ class Model:
         return 1 if self.preparation is None or self.takes != "image" else self.preparation.slices
 
 
-_models: dict[tuple[Any, ...], Model] = {}
-"""Networks of this process, so that a resident server loads each but once. Read and written under `_loading`."""
-_loading = threading.Lock()
+class Cache:
+    """Models by key, each made once; when there are more than `most`, those used longest ago go.
+
+    A model is made without a lock held, so that a file that is slow to read delays only who waits for that file."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._models: OrderedDict[Hashable, Future[Model]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Model]) -> Model:
+        """Return the model of `key`, made by `make` unless it is there. Raises what `make` raises, to all who wait."""
+        with self._lock:
+            made = self._models.get(key)
+            mine = made is None
+            if made is None:
+                made = self._models[key] = Future()
+            self._models.move_to_end(key)
+            while len(self._models) > self._most:
+                self._models.popitem(last=False)
+        if mine:
+            try:
+                made.set_result(make())
+            except BaseException as error:
+                made.set_exception(error)
+                with self._lock:
+                    if self._models.get(key) is made:
+                        del self._models[key]
+        return made.result()
+
+
+_models = Cache(MAX_MODELS)
 
 
 def model_of(weights: str | None, name: str | None, options: str, device: torch.device) -> Model:
-    """The network, loaded or made at most once for each process. Raises InputError."""
+    """Return the network, loaded or made at most once for each process. Raises InputError."""
     if (weights is None) == (name is None):
-        raise InputError("give either weights (a file, or a name that ships) or network (one without weights)")
-    if weights is not None and options:
-        raise InputError("options go with network; a weights file has its own")
-    key = (weights, _stamp(weights), name, options, str(device))
-    with _loading:
-        if key not in _models:
-            _models[key] = _loaded(weights, device) if weights is not None else _made(str(name), options, device)
-        return _models[key]
+        raise InputError("give either weights (a file, or a name that ships) or name (of a network without weights)")
+    if weights is None:
+        return _models.get((name, options, str(device)), lambda: _made(str(name), options, device))
+    if options:
+        raise InputError("options go with name; a weights file has its own")
+    path = _located(weights)
+    return _models.get((*_identity(path), str(device)), lambda: _loaded(path, device))
 
 
-def _stamp(weights: str | None) -> tuple[int, int] | None:
-    """What changes when a weights file is replaced; None for those that ship."""
-    path = Path(weights or "")
-    if weights is None or not path.is_file():
-        return None
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size
+def _located(weights: str) -> Path:
+    from mrnets import store
+
+    return store.located(weights)
 
 
-def _loaded(weights: str, device: torch.device) -> Model:
+def _identity(path: Path) -> tuple[int, ...]:
+    """Return what is the same however a file's name is spelt, and changes when the file is replaced.
+
+    Raises InputError for what is no regular file: to open a device or a pipe could wait for ever."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path} is not a file that weights can be read from")
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _loaded(path: Path, device: torch.device) -> Model:
     from mrnets import store
     from mrnets.preparation import Preparation
 
-    trained = store.load(weights, device)
+    trained = store.load(path, device)
     labels = tuple(str(label) for label in trained.metadata["labels"])
     classes = trained.options.get("classes", len(labels))
     if labels and len(labels) != classes:
-        raise InputError(f"{weights} names {len(labels)} classes, and its network has {classes}")
+        raise InputError(f"{path} names {len(labels)} classes, and its network has {classes}")
     return Model(
-        name=Path(weights).stem,
+        name=path.stem,
         module=trained.network,
         preparation=Preparation.from_json(trained.preparation),
         device=device,
@@ -91,16 +138,24 @@ def _loaded(weights: str, device: torch.device) -> Model:
 
 
 def _made(name: str, options: str, device: torch.device) -> Model:
+    """Return a network without weights. Its size is found without memory for it first."""
+    import torch
+
     from mrnets import store
 
-    module = store.create(name, **_options(options)).to(device).eval()
     if store.describe(name).learns:
-        raise InputError(f"{name} has to be trained: give weights; network is for those without")
-    return Model(name, module, None, device)
+        raise InputError(f"{name} has to be trained: give weights; name is for networks without them")
+    given = _options(options)
+    with torch.device("meta"):
+        module = store.create(name, **given)
+    size = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    if size > MAX_BYTES:
+        raise InputError(f"{name} with these options takes {size >> 20} MiB; at most {MAX_BYTES >> 20} MiB are taken")
+    return Model(name, store.create(name, **given).to(device).eval(), None, device)
 
 
 def _options(text: str) -> dict[str, Any]:
-    """ "iterations=20, regularisation=0.01" as {"iterations": 20, "regularisation": 0.01}."""
+    """Return "iterations=20, regularisation=0.01" as {"iterations": 20, "regularisation": 0.01}. Raises InputError."""
     options: dict[str, Any] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, equals, value = (piece.strip() for piece in part.partition("="))
@@ -111,7 +166,7 @@ def _options(text: str) -> dict[str, Any]:
 
 
 def device_of(name: str) -> torch.device:
-    """Raises InputError for a device that cannot be had."""
+    """Return the device of that name; "auto": CUDA if there is one. Raises InputError for one that cannot be had."""
     import torch
 
     if name == "auto":

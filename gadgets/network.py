@@ -38,33 +38,33 @@ def network(
     header: ismrmrdHeader,
     *,
     weights: str | None = None,
-    network: str | None = None,
+    name: str | None = None,
     options: str = "",
     device: str = "auto",
     batch: int = 1,
     precision: Precision = "float32",
     fallback: Fallback = "cgsense",
 ) -> Iterator[Item]:
-    """Give frames their estimate, in their own units; everything else passes.
+    """Give frames their estimate, in their own units. Everything else passes.
 
-    Either `weights`, a weights file or the name of one that ships; what its preparation asks for and earlier gadgets
-    have not done is done here. Or `network`, the name of a network without weights, with `options` such as
-    "iterations=20, regularisation=0.01". `device`: auto, cpu, cuda, cuda:1. `batch`: slices (of volumes: readout
-    positions) in one forward pass.
+    weights: a weights file, or the name of one that ships. The preparation that it asks for is completed here.
+    name, options: a network without weights instead, and its options, such as "iterations=20, regularisation=0.01".
+    device: auto, cpu, cuda, cuda:1.
+    batch: slices (of volumes: readout positions) in one forward pass.
+    fallback: the reconstruction of a frame on which the network fails: it is out of memory, or its values are not
+    finite. An estimate of an earlier network is kept instead. The images say so. "none": the failure ends the chain.
 
-    Several of these may follow each other: what one estimates is kept beside what the next does. A segmentation network
-    takes the image of the one before, echoes as its contrasts; in volumes, planes across the readout. One on several
-    neighbouring slices waits for all slices of a repetition; at the edges the outermost stands for those beyond.
-    A network with the option initial="image" starts from the image of the one before.
+    Several networks may follow each other, and their estimates are kept side by side. A segmentation network takes the
+    image of the network before it, with echoes as contrasts; in volumes it takes planes across the readout. A network
+    on several neighbouring slices waits for all slices of a repetition, and edge slices are repeated for it. A network
+    with the option initial="image" starts from the image of the network before it.
 
-    If the network fails (out of memory, values that are not finite), what came before it is kept; where nothing did,
-    the frame is reconstructed by `fallback`. The images say so. "none": the failure ends the chain.
-    Raises InputError before the first frame for weights, network, options or device that cannot be had; at a frame
-    that contradicts the preparation; and for a network on images where none came, or not its number of contrasts.
+    Raises InputError before the first frame for weights, name, options or device that cannot be had; at a frame that
+    contradicts the preparation; and for a network on images where none came, or not its number of contrasts.
     """
     if batch < 1:
         raise InputError(f"batch must be at least 1, got {batch}")
-    model = model_of(weights, network, options, device_of(device))
+    model = model_of(weights, name, options, device_of(device))
     how = _How(batch, precision, fallback)
     if model.slices > 1:
         yield from with_neighbours(stream, header, lambda frames: _completed(frames, model, how))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["Trained", "bind", "create", "describe", "header", "load", "names", "save", "shipped"]
+__all__ = ["Trained", "bind", "create", "describe", "header", "load", "located", "names", "save", "shipped"]
 
 VERSION = 1
 _NETS = Path(__file__).parent / "nets"
@@ -151,7 +151,7 @@ def header(path: str | os.PathLike[str]) -> dict[str, Any]:
     `path` as for `load`. Reads only the header, and imports neither torch nor safetensors. Raises InputError with one
     sentence where the file is absent, truncated, pickled, of another program or of another version.
     """
-    path = _located(path)
+    path = located(path)
     table = _table(path)
     entry = table.pop("__metadata__", None)
     if not isinstance(entry, dict) or not isinstance(entry.get("mrnets"), str):
@@ -174,7 +174,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Tr
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = _located(path)
+    path = located(path)
     metadata = header(path)
     name = metadata["network"]
     try:
@@ -262,7 +262,7 @@ def _write_at_once(path: Path, data: bytes) -> None:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def _located(path: str | os.PathLike[str]) -> Path:
+def located(path: str | os.PathLike[str]) -> Path:
     """The file itself; a bare name without folder and suffix means the weights that ship under it."""
     given = Path(path)
     if given.suffix == ".safetensors" or given.name != str(given):

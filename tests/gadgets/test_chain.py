@@ -204,7 +204,7 @@ def test_a_warning_names_the_gadget_whose_code_runs(monkeypatch):
     ],
 )
 def test_gadgets_that_cannot_work_in_their_order_are_refused_when_a_chain_is_read(names, words):
-    needs = {"network": {"network": "cgsense"}}
+    needs = {"network": {"name": "cgsense"}}
     stages = [stage(name, **needs.get(name, {})) for name in names.split()]
     with pytest.raises(InputError, match=words) as caught:
         Chain.parse(configuration(*stages), "chain wrong.xml")
@@ -213,7 +213,7 @@ def test_gadgets_that_cannot_work_in_their_order_are_refused_when_a_chain_is_rea
 
 @pytest.mark.parametrize("names", ["noise", "sort network images", "sort coils network network images", "toy sort toy"])
 def test_gadgets_that_can_work_in_their_order_are_taken(names):
-    needs = {"network": {"network": "cgsense"}}
+    needs = {"network": {"name": "cgsense"}}
     stages = [stage(name, **needs.get(name, {})) for name in names.split()]
     assert [made.name for made in Chain.parse(configuration(*stages)).stages] == names.split()
 

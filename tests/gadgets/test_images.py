@@ -65,7 +65,7 @@ class TestOnePicture:
         """As Gadgetron's own chain has it: rows are encode step 1, the readout runs fastest, both from low to high."""
         truth = synthetic.coil_images(rng, 1, NY, NX)
         frames = sort([synthetic.lines(synthetic.to_kspace(truth))], plain())
-        (image,) = images(network(frames, plain(), network="zerofilled"), plain())
+        (image,) = images(network(frames, plain(), name="zerofilled"), plain())
         assert image.data.shape == (1, 1, NY, NX)
         assert image.data.dtype == np.float32
         np.testing.assert_allclose(image.data[0], np.abs(truth[0]), rtol=1e-4, atol=1e-5)
@@ -356,7 +356,7 @@ def test_phase_oversampling_from_lines_to_image(rng):
     header = plain((32, 20, 1), fov=(64, 40, 5), recon=(16, 16, 1), recon_fov=(32, 32, 5))
     frames = list(sort([synthetic.lines(fftc(truth))], header))
     assert isinstance(frames[0], Frame)
-    (image,) = images(network(frames, header, network="zerofilled"), header)
+    (image,) = images(network(frames, header, name="zerofilled"), header)
     np.testing.assert_allclose(image.data[0, 0], np.abs(truth[0, 0, 2:18, 8:24]), atol=1e-5)
 
 
@@ -366,7 +366,7 @@ class TestAllGadgets:
     def chain(self, stream, header, **options):
         lines = noise(stream, header)
         maps = coils(compress(sort(lines, header), header, coils=5), header)
-        return list(images(network(maps, header, network="cgsense", **options), header))
+        return list(images(network(maps, header, name="cgsense", **options), header))
 
     def compare(self, image, truth):
         """Up to the brightness, which whitening and combination change: smoothly, for smooth coils."""
@@ -400,7 +400,7 @@ class TestAllGadgets:
         frame = scans.volume()
         header = scans.header()
         maps = coils(compress([frame], header, coils=5), header)
-        (image,) = images(network(maps, header, network="cgsense", batch=4), header)
+        (image,) = images(network(maps, header, name="cgsense", batch=4), header)
         assert image.data.shape == (1, scans.SIZE, scans.SIZE, 16)
         for x in (0, 7, 15):
             self.compare(image.data[0, :, :, x], scans.disc())

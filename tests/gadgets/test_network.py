@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from dataclasses import replace
 
@@ -26,7 +27,7 @@ SMALL = {"num_cascades": 1, "channels": 2, "pooling_layers": 1}
 
 @pytest.fixture(autouse=True)
 def no_networks_of_other_tests(monkeypatch):
-    monkeypatch.setattr(module, "_models", {})
+    monkeypatch.setattr(module, "_models", module.Cache(8))
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def broken(monkeypatch, weights):
 
 
 def test_cgsense_gives_the_object_in_scanner_units():
-    (frame,) = network(frames(), header(), network="cgsense", options="iterations=50, regularisation=1e-4")
+    (frame,) = network(frames(), header(), name="cgsense", options="iterations=50, regularisation=1e-4")
     image = frame.estimate.image[0, 0].numpy()
     difference = np.abs(image) - np.abs(disc())
     assert np.linalg.norm(difference) < 0.06 * np.linalg.norm(disc())
@@ -83,7 +84,7 @@ def test_cgsense_gives_the_object_in_scanner_units():
 
 def test_zerofilled_without_calibration_is_rss():
     (before,) = frames(calibration=0)
-    (frame,) = network([before], header(), network="zerofilled")
+    (frame,) = network([before], header(), name="zerofilled")
     expected = rss(ifftc(before.raw.kspace))
     np.testing.assert_allclose(frame.estimate.image.numpy().real, expected, atol=1e-5)
 
@@ -91,7 +92,7 @@ def test_zerofilled_without_calibration_is_rss():
 @pytest.mark.parametrize("method", ["rss", "unitary"])
 def test_networks_without_weights_take_the_maps_of_the_chain(method):
     given = list(coils(frames(), header(), method=method))
-    (frame,) = network(given, header(), network="zerofilled")
+    (frame,) = network(given, header(), name="zerofilled")
     expected = np.sum(np.conj(given[0].raw.sens) * ifftc(given[0].raw.kspace), axis=-3)
     np.testing.assert_allclose(np.abs(frame.estimate.image.numpy()), np.abs(expected), atol=1e-5)
 
@@ -136,14 +137,14 @@ def test_half_precision(weights):
 
 
 def test_other_items_pass():
-    assert list(network(["text"], header(), network="zerofilled")) == ["text"]
+    assert list(network(["text"], header(), name="zerofilled")) == ["text"]
 
 
 class TestFallback:
     def check(self, path, caplog, reason, fallback):
         with caplog.at_level(logging.WARNING):
             (frame,) = network(frames(), header(), weights=path, fallback=fallback)
-        (expected,) = network(frames(), header(), network=fallback)
+        (expected,) = network(frames(), header(), name=fallback)
         np.testing.assert_array_equal(frame.estimate.image.numpy(), expected.estimate.image.numpy())
         assert frame.fallback
         assert frame.history[-1] == fallback
@@ -196,19 +197,22 @@ class TestErrorsBeforeTheFirstFrame:
     @pytest.mark.parametrize(
         ("options", "match"),
         [
-            ({}, "either weights .* or network"),
-            ({"weights": "a", "network": "cgsense"}, "either weights .* or network"),
+            ({}, "either weights .* or name"),
+            ({"weights": "a", "name": "cgsense"}, "either weights .* or name"),
             ({"weights": "nonesuch"}, "no weights 'nonesuch'"),
             ({"weights": "/nowhere/a.safetensors"}, "/nowhere/a.safetensors"),
-            ({"weights": "/nowhere/a.safetensors", "options": "a=1"}, "options go with network"),
-            ({"network": "cgsens"}, "cgsense"),
-            ({"network": "varnet"}, "has to be trained"),
-            ({"network": "cgsense", "options": "iteration=3"}, "iterations"),
-            ({"network": "cgsense", "options": "iterations=many"}, "iterations"),
-            ({"network": "cgsense", "options": "iterations"}, "options must be like"),
-            ({"network": "cgsense", "device": "abacus"}, "no such device"),
-            ({"network": "cgsense", "device": "cuda:77"}, "torch finds"),
-            ({"network": "cgsense", "batch": 0}, "batch"),
+            ({"weights": "/nowhere/a.safetensors", "options": "a=1"}, "options go with name"),
+            ({"weights": "/dev/null/a.safetensors"}, "cannot read"),
+            ({"weights": "/dev/full"}, "is not a file that weights can be read from"),
+            ({"weights": "/dev"}, "is not a file that weights can be read from"),
+            ({"name": "cgsens"}, "cgsense"),
+            ({"name": "varnet"}, "has to be trained"),
+            ({"name": "cgsense", "options": "iteration=3"}, "iterations"),
+            ({"name": "cgsense", "options": "iterations=many"}, "iterations"),
+            ({"name": "cgsense", "options": "iterations"}, "options must be like"),
+            ({"name": "cgsense", "device": "abacus"}, "no such device"),
+            ({"name": "cgsense", "device": "cuda:77"}, "torch finds"),
+            ({"name": "cgsense", "batch": 0}, "batch"),
         ],
     )
     def test_what_cannot_be_had(self, options, match):
@@ -236,6 +240,46 @@ class TestOnceForEachProcess:
         other = next(network(frames(), header(), weights=weights)).estimate.image
         assert not torch.equal(one, other)
 
+    def test_one_model_for_a_file_however_it_is_spelt(self, weights, tmp_path, monkeypatch):
+        loads = []
+        load = store.load
+        monkeypatch.setattr(store, "load", lambda *given: loads.append(given) or load(*given))
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "link.safetensors").symlink_to(weights)
+        for spelling in (weights, f"{tmp_path}/folder/../small.safetensors", f"{tmp_path}/link.safetensors"):
+            list(network([], header(), weights=spelling))
+        assert len(loads) == 1
+
+    def test_those_used_longest_ago_go(self):
+        made = []
+        cache = module.Cache(2)
+        for key in "abacab":
+            cache.get(key, lambda key=key: made.append(key))
+        assert made == list("abcb")
+
+    def test_a_failure_is_not_kept(self):
+        cache = module.Cache(2)
+        with pytest.raises(InputError):
+            cache.get("a", lambda: store.load("nonesuch"))
+        assert cache.get("a", lambda: 1) == 1
+
+    def test_a_file_that_is_slow_to_read_delays_nobody_else(self):
+        """While one model is being made, another is made and given out."""
+        cache, reading, go_on = module.Cache(2), threading.Event(), threading.Event()
+
+        def slow():
+            reading.set()
+            assert go_on.wait(20)
+            return "slow"
+
+        thread = threading.Thread(target=cache.get, args=("slow", slow))
+        thread.start()
+        assert reading.wait(20)
+        assert cache.get("fast", lambda: "fast") == "fast"
+        go_on.set()
+        thread.join(20)
+        assert cache.get("slow", lambda: "again") == "slow"
+
     def test_threads_share_one_and_get_the_same(self, weights, monkeypatch):
         loads, results = [], []
         load = store.load
@@ -253,6 +297,29 @@ class TestOnceForEachProcess:
         assert len(results) == 4
         for result in results[1:]:
             assert torch.equal(result, results[0])
+
+
+def test_a_pipe_for_weights_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(InputError, match="is not a file that weights can be read from"):
+        list(network([], header(), weights=str(tmp_path / "pipe.safetensors")))
+
+
+def test_a_network_without_weights_is_measured_before_it_takes_memory(monkeypatch):
+    """Its first construction is on the meta device, where tensors have no memory."""
+    devices = []
+
+    class Large(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            table = torch.empty(2**40)
+            devices.append(table.device.type)
+            self.register_buffer("table", table)
+
+    monkeypatch.setattr(store, "create", lambda name, **options: Large())
+    with pytest.raises(InputError, match="cgsense with these options takes 4194304 MiB; at most 256 MiB"):
+        list(network([], header(), name="cgsense"))
+    assert devices == ["meta"]
 
 
 @pytest.mark.gpu

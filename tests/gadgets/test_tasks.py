@@ -30,7 +30,7 @@ LABELS = ["background", "lesion", "oedema"]
 
 @pytest.fixture(autouse=True)
 def no_networks_of_other_tests(monkeypatch):
-    monkeypatch.setattr(module, "_models", {})
+    monkeypatch.setattr(module, "_models", module.Cache(8))
 
 
 def save(path: Any, name: str, labels: Any = (), units: Any = None, options: Any = None, **preparation: Any) -> str:
@@ -77,7 +77,7 @@ def instead(monkeypatch):
 
 
 def reconstructed(count: int = 1, **options: Any) -> Any:
-    return list(network(frames(count, **options), header(), network="cgsense"))
+    return list(network(frames(count, **options), header(), name="cgsense"))
 
 
 def echoes(count: int = 4) -> Any:
@@ -129,7 +129,7 @@ class TestSegmentation:
 
     def test_echoes_are_contrasts(self, tmp_path):
         path = save(tmp_path / "brats.safetensors", "segunet", LABELS, options={"contrasts": 4, "classes": 3})
-        (frame,) = network(network([echoes()], header(), network="cgsense"), header(), weights=path)
+        (frame,) = network(network([echoes()], header(), name="cgsense"), header(), weights=path)
         assert len(list(images([frame], header()))) == 5
 
     @pytest.mark.parametrize("how", ["raises", "not finite"])
@@ -151,7 +151,7 @@ class TestSegmentation:
         assert "the network segmenter failed" in out[0].meta["ImageComments"]
         assert "FALLBACK" in out[0].meta["ImageComments"]
         assert out[0].meta["GADGETRON_ImageComment"][0] == "Image by cgsense"
-        module._models.clear()
+        module._models = module.Cache(8)
         with pytest.raises((RuntimeError, ArithmeticError)):
             list(network(before, header(), weights=path, fallback="none"))
 
@@ -230,7 +230,7 @@ class TestNeighbours:
         assert "3 neighbouring slices; 1 came" in frame.notes[-1]
 
     def test_positions_of_a_volume(self, weights, seen):
-        (before,) = network([volume()], header(), network="cgsense", batch=16)
+        (before,) = network([volume()], header(), name="cgsense", batch=16)
         (frame,) = network([before], header(), weights=weights, batch=5)
         stack = before.estimate.image[:, 0].abs()
         torch.testing.assert_close(torch.cat(seen)[7, 0], stack[6:9])
@@ -243,7 +243,7 @@ class TestNeighbours:
 class TestQuantitative:
     def test_maps_beside_the_image_they_start_from(self, tmp_path):
         path = save(tmp_path / "q.safetensors", "qvarnet", units={"R2*": "1/s"}, options={"initial": "image"})
-        (before,) = network([echoes()], header(), network="cgsense")
+        (before,) = network([echoes()], header(), name="cgsense")
         (frame,) = network([before], header(), weights=path)
         assert torch.equal(frame.estimate.image, before.estimate.image)
         assert set(frame.estimate.maps) == {"R2*", "S0", "B0", "phase"}
@@ -260,7 +260,7 @@ class TestQuantitative:
             seen.append(scan)
             return Estimate(maps={"S0": torch.ones(1, SIZE, SIZE)})
 
-        (before,) = network([echoes()], header(), network="zerofilled")
+        (before,) = network([echoes()], header(), name="zerofilled")
         list(network([before], header(), weights=instead(path, forward)))
         (scan,) = seen
         own = (scan.sens.conj() * ifftc(scan.kspace)).sum(-3)
@@ -280,12 +280,12 @@ class TestQuantitative:
 
         path = instead(save(tmp_path / "q.safetensors", "qvarnet"), broken)
         (frame,) = network([echoes()], header(), weights=path)
-        (plain,) = network([echoes()], header(), network="cgsense")
+        (plain,) = network([echoes()], header(), name="cgsense")
         assert torch.equal(frame.estimate.image, plain.estimate.image)
         assert not frame.estimate.maps
         assert frame.fallback
         assert frame.history[-1] == "cgsense"
-        (before,) = network([echoes()], header(), network="zerofilled")
+        (before,) = network([echoes()], header(), name="zerofilled")
         (frame,) = network([before], header(), weights=path)
         assert torch.equal(frame.estimate.image, before.estimate.image)
         assert "what came before it stays" in frame.notes[-1]
@@ -306,7 +306,7 @@ class TestJoint:
         half = Estimate(image=torch.ones(1, 1, SIZE, SIZE) + 0j, logits=torch.full((1, 3, SIZE, SIZE), torch.nan))
         path = instead(save(tmp_path / "j.safetensors", "mtlrs", LABELS, options={"classes": 3}), lambda _: half)
         (frame,) = network(frames(), header(), weights=path)
-        (plain,) = network(frames(), header(), network="cgsense")
+        (plain,) = network(frames(), header(), name="cgsense")
         assert torch.equal(frame.estimate.image, plain.estimate.image)
         assert frame.estimate.logits is None
         (image,) = images([frame], header())

@@ -36,7 +36,7 @@ def configuration(*gadgets: str) -> str:
     return "<configuration>" + "".join(gadgets) + "</configuration>"
 
 
-def stage(name: str, **properties: Any) -> str:
+def stage(name: str, /, **properties: Any) -> str:
     inner = "".join(f'<property name="{key}" value="{value}"/>' for key, value in properties.items())
     return f'<gadget name="{name}">{inner}</gadget>'
 

@@ -162,7 +162,7 @@ def replayed(folder: Path, header: dict[str, Any], task: str) -> list[ismrmrd.Im
     scan = Settings(coils=coils, matrix=32, slices=2, echoes=echoes, acceleration=2, calibration=14, seed=3)
     write_scan(folder / "scan.h5", *make_scan(scan)[:2])
     first = (
-        '<gadget name="network"><property name="network" value="cgsense"/></gadget>' if task == "segmentation" else ""
+        '<gadget name="network"><property name="name" value="cgsense"/></gadget>' if task == "segmentation" else ""
     )
     images = images_of(folder, CHAIN.format(first=first, weights=folder / "weights.safetensors"))
     roles = {image.meta["GADGETRON_DataRole"] for image in images}
