@@ -79,6 +79,7 @@ class Cache:
                 with self._lock:
                     if self._models.get(key) is made:
                         del self._models[key]
+                raise
         return made.result()
 
 

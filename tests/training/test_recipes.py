@@ -161,9 +161,7 @@ def replayed(folder: Path, header: dict[str, Any], task: str) -> list[ismrmrd.Im
     coils = max(preparation["coils"] or 4, 4)
     scan = Settings(coils=coils, matrix=32, slices=2, echoes=echoes, acceleration=2, calibration=14, seed=3)
     write_scan(folder / "scan.h5", *make_scan(scan)[:2])
-    first = (
-        '<gadget name="network"><property name="name" value="cgsense"/></gadget>' if task == "segmentation" else ""
-    )
+    first = '<gadget name="network"><property name="name" value="cgsense"/></gadget>' if task == "segmentation" else ""
     images = images_of(folder, CHAIN.format(first=first, weights=folder / "weights.safetensors"))
     roles = {image.meta["GADGETRON_DataRole"] for image in images}
     expected = {"quantitative": {"R2*", "S0", "B0", "phase"}, "reconstruction": {"Image"}}
