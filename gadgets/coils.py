@@ -11,6 +11,7 @@ from ismrmrd.xsd import ismrmrdHeader
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
 from gadgets.lines import Item
+from mrnets.physics.espirit import Espirit
 from mrnets.stages import sense_raw
 
 __all__ = ["coils"]
@@ -22,18 +23,19 @@ def coils(
     header: ismrmrdHeader,
     *,
     method: Literal["espirit", "rss", "unitary"] = "espirit",
-    kernel: int = 6,
-    calibration: int = 24,
-    threshold: float = 0.01,
-    crop: float = 0.9,
+    kernel: int = Espirit.kernel,
+    calibration: int = Espirit.calibration,
+    threshold: float = Espirit.threshold,
+    crop: float = Espirit.crop,
 ) -> Iterator[Item]:
-    """Give frames their coil sensitivities; everything else passes. Options as in `mrnets.preparation`.
+    """Give frames their coil sensitivities; everything else passes. Options as in `mrnets.physics.espirit.Espirit`.
 
     Raises InputError for a scan without calibration lines.
     """
+    options = Espirit(kernel=kernel, calibration=calibration, threshold=threshold, crop=crop)
     for item in stream:
         if not isinstance(item, Frame):
             yield item
             continue
-        raw = sense_raw(item.raw, method, kernel=kernel, calibration=calibration, threshold=threshold, crop=crop)
+        raw = sense_raw(item.raw, method, options)
         yield replace(item, raw=raw, history=(*item.history, f"{method} sensitivities"))

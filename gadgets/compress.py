@@ -12,6 +12,7 @@ from gadgets.frame import Frame
 from gadgets.gadget import gadget
 from gadgets.lines import Item
 from mrnets.errors import InputError
+from mrnets.physics.compress import Gdcc
 from mrnets.stages import compress_raw
 
 __all__ = ["compress"]
@@ -28,9 +29,9 @@ def compress(
     *,
     coils: int = COILS,
     method: Literal["auto", "gdcc", "svd"] = "auto",
-    window: int = 5,
-    align: bool = True,
-    lines: int | None = None,
+    window: int = Gdcc.window,
+    align: bool = Gdcc.align,
+    lines: int | None = Gdcc.lines,
 ) -> Iterator[Item]:
     """Compress the coils of frames to `coils`; a frame that has no more passes unchanged, as does everything else.
 
@@ -41,9 +42,10 @@ def compress(
     """
     if coils < 1 or window < 1 or (lines is not None and lines < 1):
         raise InputError(f"coils, window and lines must be at least 1, got {coils}, {window} and {lines}")
+    options = Gdcc(window=window, align=align, lines=lines)
     for item in stream:
         if not isinstance(item, Frame) or item.raw.kspace.shape[-3] <= coils:
             yield item
             continue
-        raw = compress_raw(item.raw, coils, method, lines=lines, window=window, align=align)
+        raw = compress_raw(item.raw, coils, method, options)
         yield replace(item, raw=raw, history=(*item.history, f"{coils} virtual coils ({raw.compressed})"))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mrnets.errors import InputError, unknown
+from mrnets.physics.compress import Gdcc
+from mrnets.physics.espirit import Espirit
 from mrnets.physics.normalise import Normalisation
 from mrnets.values import described, fits
 
@@ -43,12 +45,12 @@ class Preparation:
     """The number of coils the network takes; None: any number."""
     compression: Compression = "auto"
     """How to get to `coils`: geometric-decomposition ("gdcc"), plain ("svd"), or the first where there is a readout."""
-    compression_lines: int | None = None
+    compression_lines: int | None = Gdcc.lines
     """Width of the calibration block that the matrices of the compression come from, in samples along each phase
     encoding, where that much was measured; None: all of it."""
-    compression_window: int = 5
+    compression_window: int = Gdcc.window
     """gdcc: readout positions that make one matrix together; odd."""
-    compression_align: bool = True
+    compression_align: bool = Gdcc.align
     """gdcc: virtual coils stay themselves along the readout. False leaves them to change from position to position."""
     image_crop: Plane | None = None
     """At most so many pixels (y, x) in the middle of the field of view. It is taken along axes that are fully sampled
@@ -60,13 +62,13 @@ class Preparation:
     Nothing is zero-filled to it. Images come back on their whole grid, at the lower resolution."""
     sens: Sensitivities = "espirit"
     """Where sensitivities come from; "none": the network takes none, or estimates its own."""
-    kernel: int = 6
+    kernel: int = Espirit.kernel
     """ESPIRiT kernel width, in samples."""
-    calibration: int = 24
+    calibration: int = Espirit.calibration
     """Width of the calibration block for sensitivities, in samples, where that much was measured."""
-    threshold: float = 0.01
+    threshold: float = Espirit.threshold
     """ESPIRiT: singular values of the calibration matrix that count half, relative to the largest."""
-    crop: float = 0.9
+    crop: float = Espirit.crop
     """ESPIRiT: eigenvalues below this are background, where the maps are zero."""
     combination: Combination = "sense"
     """What makes one image of the coils' where there are sensitivities, for the normalisation and for the target of
@@ -113,6 +115,16 @@ class Preparation:
             raise InputError("preparation: patch_start and patch_length go together")
         if self.patch_start is not None and self.whiten != "periphery":
             raise InputError(f"preparation: patch_start is for whiten: periphery, and whiten is {self.whiten}")
+
+    @property
+    def gdcc(self) -> Gdcc:
+        """Options of the coil compression."""
+        return Gdcc(window=self.compression_window, align=self.compression_align, lines=self.compression_lines)
+
+    @property
+    def espirit(self) -> Espirit:
+        """Options of ESPIRiT; its calibration width is that of the other methods too."""
+        return Espirit(kernel=self.kernel, calibration=self.calibration, threshold=self.threshold, crop=self.crop)
 
     def to_json(self) -> dict[str, Any]:
         """All fields, as JSON values."""

@@ -265,14 +265,7 @@ def _compressed(raw: Raw, preparation: Preparation) -> Raw:
             f"the network was trained on coils compressed by {preparation.compression}, "
             f"but the chain used {raw.compressed}"
         )
-    return compress_raw(
-        raw,
-        preparation.coils,
-        preparation.compression,
-        lines=preparation.compression_lines,
-        window=preparation.compression_window,
-        align=preparation.compression_align,
-    )
+    return compress_raw(raw, preparation.coils, preparation.compression, preparation.gdcc)
 
 
 def _part(raw: Raw, part: slice) -> Raw:
@@ -343,14 +336,7 @@ def _sensed(raw: Raw, preparation: Preparation) -> Raw:
     if preparation.sens == "none":
         return raw
     if raw.sens is None:
-        return sense_raw(
-            raw,
-            preparation.sens,
-            kernel=preparation.kernel,
-            calibration=preparation.calibration,
-            threshold=preparation.threshold,
-            crop=preparation.crop,
-        )
+        return sense_raw(raw, preparation.sens, preparation.espirit)
     if raw.sens_method not in (preparation.sens, "given"):
         raise InputError(
             f"the network was trained with {preparation.sens} sensitivities, but the chain used {raw.sens_method}"

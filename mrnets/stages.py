@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import Any
 
 import numpy as np
 
@@ -48,15 +47,11 @@ def compress_raw(
     raw: Raw,
     coils: int,
     method: Compression = "auto",
-    *,
-    lines: int | None = None,
-    window: int = 5,
-    align: bool = True,
+    options: compress.Gdcc = compress.DEFAULT,
 ) -> Raw:
     """`raw` with `coils` virtual coils, k-space and calibration by the same matrices; unchanged if it has that many.
 
-    Matrices come from the calibration lines, the middle `lines` of them along each phase encoding (None: all), or from
-    the sampled k-space where there are none. window, align: as in `physics.compress.gdcc_matrices`; svd has neither.
+    Matrices come from the middle `options.lines` calibration lines, or from the sampled k-space where there are none.
     Noise stays white, since every matrix has orthonormal rows.
     """
     have = raw.kspace.shape[-3]
@@ -73,16 +68,15 @@ def compress_raw(
     if method == "gdcc" and raw.readout is None:
         raise InputError("coil compression: gdcc needs a fully sampled readout; use svd")
     block = (raw.kspace if raw.calibration is None else raw.calibration)[:, 0]
-    if lines is not None:
+    if options.lines is not None:
         axes = (-2,) if raw.readout == "x" else (-2, -1)
-        block = resize(block, [min(lines, block.shape[axis]) for axis in axes], axes)
+        block = resize(block, [min(options.lines, block.shape[axis]) for axis in axes], axes)
     if method == "svd":
         matrices, apply = compress.svd_matrix(block, coils), _mixed
     elif raw.readout == "batch":
-        matrices, apply = compress.gdcc_hybrid_matrices(block, coils, window=window, align=align), _mixed
+        matrices, apply = compress.gdcc_hybrid_matrices(block, coils, options), _mixed
     else:
-        size = raw.kspace.shape[-1]
-        matrices = compress.gdcc_matrices(block, coils, size=size, window=window, align=align)
+        matrices = compress.gdcc_matrices(block, coils, options, size=raw.kspace.shape[-1])
         apply = compress.compress
     matrices = matrices[:, None]  # the same for every echo
     return dataclasses.replace(
@@ -177,13 +171,9 @@ def _resampled(sens: Array, shape: tuple[int, ...]) -> Array:
 def sense_raw(
     raw: Raw,
     method: Sensitivities = "espirit",
-    *,
-    kernel: int = 6,
-    calibration: int = 24,
-    threshold: float = 0.01,
-    crop: float = 0.9,
+    options: espirit.Espirit = espirit.DEFAULT,
 ) -> Raw:
-    """`raw` with sensitivities from its calibration lines. Options as in `Preparation`. InputError without lines.
+    """`raw` with sensitivities from its calibration lines. Raises InputError for a scan without such lines.
 
     Slices from which ESPIRiT's crop would take much of the object (few calibration lines for many coils) keep all of
     their maps, with a warning: a noisy background is better than a missing head.
@@ -193,8 +183,7 @@ def sense_raw(
     lines = raw.calibration[:, 0]
     shape = raw.kspace.shape[-2:]
     if method == "espirit":
-        options: dict[str, Any] = {"width": calibration, "kernel": kernel, "threshold": threshold}
-        sens = espirit.espirit(lines, shape, crop=crop, **options)
+        sens = espirit.espirit(lines, shape, options)
         xp = array_namespace(sens)
         empty = _cropped(lines, sens) > MOST_CROPPED
         if bool(xp.any(empty)):
@@ -203,9 +192,10 @@ def sense_raw(
                 "x".join(map(str, lines.shape[-2:])),
                 lines.shape[-3],
             )
-            sens = xp.where(empty[:, None, None, None], espirit.espirit(lines, shape, crop=0.0, **options), sens)
+            uncropped = espirit.espirit(lines, shape, dataclasses.replace(options, crop=0.0))
+            sens = xp.where(empty[:, None, None, None], uncropped, sens)
     elif method == "rss":
-        sens = espirit.rss_maps(lines, shape, width=calibration)
+        sens = espirit.rss_maps(lines, shape, width=options.calibration)
     elif method == "unitary":
         sens = espirit.unitary_maps(lines, shape)
     else:

@@ -7,15 +7,31 @@ noise stays white. One set of matrices, from the calibration, is for everything 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, array_namespace
 from mrnets.physics.coils import mix
 from mrnets.physics.fourier import ifftc, resize
 
-__all__ = ["compress", "compress_images", "gdcc_hybrid_matrices", "gdcc_matrices", "svd_matrix"]
+__all__ = ["Gdcc", "compress", "compress_images", "gdcc_hybrid_matrices", "gdcc_matrices", "svd_matrix"]
 
 _BLOCK = 1 << 20  # samples that go through hybrid space at a time: few enough for the caches, enough for a GPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gdcc:
+    """Options of the compression, with the defaults that gadgets and preparations take too."""
+
+    window: int = 5
+    """Readout positions that make one matrix together; odd."""
+    align: bool = True
+    """Make the matrices change smoothly from position to position, so that virtual coils keep their identity."""
+    lines: int | None = None
+    """Middle calibration samples, along each phase encoding, that the matrices come from (by "svd" too); None: all."""
+
+
+DEFAULT = Gdcc()
 
 
 def svd_matrix(calibration: Array, coils: int) -> Array:
@@ -29,32 +45,32 @@ def svd_matrix(calibration: Array, coils: int) -> Array:
     return xp.astype(_principal(_gram(_flat(calibration)), coils), calibration.dtype)
 
 
-def gdcc_matrices(calibration: Array, coils: int, *, size: int, window: int = 5, align: bool = True) -> Array:
+def gdcc_matrices(calibration: Array, coils: int, options: Gdcc = DEFAULT, *, size: int) -> Array:
     """Geometric-decomposition coil compression (Zhang 2013): calibration (..., coil, y, x) to (..., size, coils, coil).
 
     calibration is k-space, its last axis the fully sampled readout, the centre at x // 2; zero-filled or cropped to
-    `size` samples. Each of the `size` readout positions gets a matrix of its own, from the `window` positions around
-    it, in the order of an image along the readout (`fourier.ifftc`). `align` makes them change smoothly from position
-    to position: virtual coils stay themselves along the readout, the strongest first. `compress` applies them.
+    `size` samples. Each of the `size` readout positions gets a matrix of its own, from the positions around it,
+    in the order of an image along the readout (`fourier.ifftc`). Aligned virtual coils come with the strongest first.
+    `compress` applies the matrices. `options.lines` is for the caller, who knows the phase encodings.
     Raises InputError where coils is not from 1 to coil, or window is not odd and positive.
     """
     xp = array_namespace(calibration)
-    _check(calibration, coils, window)
+    _check(calibration, coils, options.window)
     hybrid = ifftc(resize(calibration, (size,), axes=(-1,)), axes=(-1,))
-    matrices = _geometric(_gram(_by_position(hybrid)), coils, window, align)
+    matrices = _geometric(_gram(_by_position(hybrid)), coils, options)
     return xp.astype(matrices, calibration.dtype)
 
 
-def gdcc_hybrid_matrices(calibration: Array, coils: int, *, window: int = 5, align: bool = True) -> Array:
+def gdcc_hybrid_matrices(calibration: Array, coils: int, options: Gdcc = DEFAULT) -> Array:
     """As `gdcc_matrices`, for a scan already inverse-transformed along its readout, which is the first axis.
 
     calibration (readout, ..., coil, y, x) to (readout, ..., coils, coil), which `coils.mix` applies: a 3-D scan in
     which every readout position is a slice of its own.
     """
     xp = array_namespace(calibration)
-    _check(calibration, coils, window)
+    _check(calibration, coils, options.window)
     gram = xp.moveaxis(_gram(_flat(calibration)), 0, -3)
-    matrices = xp.moveaxis(_geometric(gram, coils, window, align), -3, 0)
+    matrices = xp.moveaxis(_geometric(gram, coils, options), -3, 0)
     return xp.astype(matrices, calibration.dtype)
 
 
@@ -161,10 +177,10 @@ def _principal_of_many(gram: Array, coils: int) -> Array:
     return xp.matmul(_principal(within, coils), _adjoint(basis))
 
 
-def _geometric(gram: Array, coils: int, window: int, align: bool) -> Array:
+def _geometric(gram: Array, coils: int, options: Gdcc) -> Array:
     """Gram matrices (..., position, coil, coil) to matrices (..., position, coils, coil)."""
-    matrices = _principal_of_many(_windowed(gram, window), coils)
-    return _aligned(matrices, gram) if align else matrices
+    matrices = _principal_of_many(_windowed(gram, options.window), coils)
+    return _aligned(matrices, gram) if options.align else matrices
 
 
 def _windowed(gram: Array, window: int) -> Array:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from mrnets.physics.arrays import Array, array_namespace, asarray_like, device
 from mrnets.physics.fourier import ifftc, resize
 from mrnets.physics.interpolation import along, cubic, trigonometric
 
-__all__ = ["espirit", "rss_maps", "unitary_maps"]
+__all__ = ["Espirit", "espirit", "rss_maps", "unitary_maps"]
 
 SMALLEST_BLOCK = 6
 SAMPLES_PER_KERNEL = 8
@@ -38,24 +39,42 @@ DAMPED, CHEBYSHEV_STEPS = 0.65, 18
 """Eigenvalues that an eigenvector search damps, and its steps: converged at signal-to-noise ratios of 20 and more."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Espirit:
+    """Options of ESPIRiT, with the defaults that gadgets and preparations take too."""
+
+    kernel: int = 6
+    """Width of the patches, in samples; smaller, to less than half the block, along axes with few calibration lines."""
+    calibration: int = 24
+    """Samples along each axis that are taken from the middle of the calibration block, where it has that many."""
+    threshold: float = 0.01
+    """Singular values of the calibration matrix that count half, relative to the largest (module docstring)."""
+    crop: float = 0.9
+    """Maps are zero where the eigenvalue is less; 0 keeps all. Uecker's usual 0.8 to 0.95 mean the same here."""
+
+    def check(self) -> None:
+        """Raises InputError for an option out of its range."""
+        if not 2 <= self.kernel <= 16 or not 0.001 <= self.threshold < 1 or not 0 <= self.crop < 1:
+            raise InputError(
+                f"ESPIRiT: expected a kernel of 2 to 16, 0.001 <= threshold < 1 and 0 <= crop < 1, "
+                f"got kernel={self.kernel}, threshold={self.threshold}, crop={self.crop}"
+            )
+
+
+DEFAULT = Espirit()
+
+
 def espirit(
     calibration: Array,
     shape: Sequence[int],
+    options: Espirit = DEFAULT,
     *,
-    kernel: int = 6,
-    width: int = 24,
-    threshold: float = 0.01,
-    crop: float = 0.9,
     maps: int = 1,
     grid: int | None = None,
 ) -> Array:
     """Sensitivities (..., coil, *shape) from calibration k-space (..., coil, *block), zero frequency at n // 2.
 
-    shape: (y, x) or (z, y, x); any leading axes are problems of their own, solved together, with the result that each
-    has alone. Of `calibration` the centre is used, up to `width` samples along each axis.
-    kernel: width of the patches; taken smaller, to less than half the block, along axes with few calibration lines.
-    threshold: singular values of the calibration matrix that count half, relative to the largest (module docstring).
-    crop: pixels whose eigenvalue is less get zeros; 0 keeps all. Uecker's usual 0.8 to 0.95 mean the same here.
+    shape: (y, x) or (z, y, x). Problems along leading axes are solved together; each has the result that it has alone.
     Where kept, sum over coils of |S|^2 = 1. S is known up to a phase at each pixel, chosen such that S^H x is real and
     positive for low-resolution coil images x: S contains the phase of the image, as it does in `rss_maps`. (The phase
     of a fixed virtual coil, the usual choice, is singular where the sensitivity of that coil vanishes: with local coils
@@ -68,10 +87,12 @@ def espirit(
     samples are not finite.
     """
     shape = tuple(shape)
-    _check(calibration, shape, kernel, width, threshold, crop, maps)
+    options.check()
+    _check(calibration, shape, options.calibration, maps)
+    kernel = options.kernel
     xp = array_namespace(calibration)
     axes = tuple(range(-len(shape), 0))
-    block = resize(calibration, [min(n, width) for n in calibration.shape[-len(shape) :]], axes)
+    block = resize(calibration, [min(n, options.calibration) for n in calibration.shape[-len(shape) :]], axes)
     lead, coils = block.shape[: -len(shape) - 1], block.shape[-len(shape) - 1]
     block = _scaled(xp.reshape(block, (-1, *block.shape[-len(shape) - 1 :])))
     points = grid or (SAMPLES_PER_KERNEL * kernel if maps == 1 else max(shape))
@@ -82,15 +103,15 @@ def espirit(
     sens = []
     for first in range(0, block.shape[0], at_once):
         part = block[first : first + at_once]
-        matrices = _sampled_matrices(*_filters(part, kernels, threshold), coils, kernels)
+        matrices = _sampled_matrices(*_filters(part, kernels, options.threshold), coils, kernels)
         images = _low_resolution(part, coarse)
         vectors, values = _coarse_maps(matrices, images, maps)
-        sens.append(_interpolated(vectors, values, images, shape, crop))
+        sens.append(_interpolated(vectors, values, images, shape, options.crop))
     joined = xp.concat(sens) if len(sens) > 1 else sens[0]
     return xp.reshape(joined if maps > 1 else joined[:, 0], (*lead, *([maps] if maps > 1 else []), coils, *shape))
 
 
-def rss_maps(calibration: Array, shape: Sequence[int], *, width: int = 24) -> Array:
+def rss_maps(calibration: Array, shape: Sequence[int], *, width: int = Espirit.calibration) -> Array:
     """Low-resolution coil images over their root sum of squares: (..., coil, *block) to (..., coil, *shape).
 
     Of `calibration` the centre is used, up to `width` samples along each axis. A Hann window over it keeps truncation
@@ -128,9 +149,7 @@ def unitary_maps(calibration: Array, shape: Sequence[int]) -> Array:
     return ones / lead[-1] ** 0.5
 
 
-def _check(
-    calibration: Array, shape: tuple[int, ...], kernel: int, width: int, threshold: float, crop: float, maps: int
-) -> None:
+def _check(calibration: Array, shape: tuple[int, ...], width: int, maps: int) -> None:
     if len(shape) not in (2, 3) or calibration.ndim < len(shape) + 1:
         raise InputError(
             f"ESPIRiT: expected calibration data (..., coil, [z,] y, x) and a shape of 2 or 3 numbers, "
@@ -139,11 +158,6 @@ def _check(
     block = tuple(calibration.shape[-len(shape) :])
     if maps not in (1, 2):
         raise InputError(f"ESPIRiT: maps must be 1 or 2, got {maps}")
-    if not 2 <= kernel <= 16 or not 0.001 <= threshold < 1 or not 0 <= crop < 1:
-        raise InputError(
-            f"ESPIRiT: expected a kernel of 2 to 16, 0.001 <= threshold < 1 and 0 <= crop < 1, "
-            f"got kernel={kernel}, threshold={threshold}, crop={crop}"
-        )
     if min(*block, width) < SMALLEST_BLOCK:
         raise InputError(
             f"ESPIRiT: expected a calibration block of at least {SMALLEST_BLOCK} samples along each axis, "

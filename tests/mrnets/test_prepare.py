@@ -10,6 +10,7 @@ import torch
 from mrnets.contract import Estimate, Raw
 from mrnets.errors import InputError
 from mrnets.physics import simulate
+from mrnets.physics.compress import Gdcc
 from mrnets.physics.normalise import Normalisation
 from mrnets.prepare import (
     Preparation,
@@ -294,7 +295,7 @@ def test_noise_from_a_patch_whitens(raw: Raw) -> None:
 def test_compression_takes_the_lines_window_and_alignment_of_the_preparation(raw: Raw) -> None:
     unwhitened = to_torch(dataclasses.replace(raw, noise=None))
     options: dict[str, Any] = {"lines": 8, "window": 3, "align": False}
-    expected = compress_raw(unwhitened, 4, "gdcc", **options)
+    expected = compress_raw(unwhitened, 4, "gdcc", Gdcc(**options))
     preparation = Preparation(
         coils=4,
         sens="none",
@@ -307,7 +308,7 @@ def test_compression_takes_the_lines_window_and_alignment_of_the_preparation(raw
     prepared = prepare(unwhitened, preparation)
     torch.testing.assert_close(prepared.scan.kspace, expected.kspace, rtol=1e-4, atol=1e-4)
     for name, value in {"lines": None, "window": 5, "align": True}.items():  # each of them matters
-        other = compress_raw(unwhitened, 4, "gdcc", **{**options, name: value})
+        other = compress_raw(unwhitened, 4, "gdcc", Gdcc(**{**options, name: value}))
         assert not torch.allclose(other.kspace, expected.kspace, rtol=1e-3, atol=1e-3)
 
 

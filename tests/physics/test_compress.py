@@ -107,7 +107,7 @@ def test_agrees_with_bart(xp, method, energy):
     if method == "svd":
         ours = compress.svd_matrix(calibration, 3)
     else:
-        ours = compress.gdcc_matrices(calibration, 3, size=kspace.shape[-1], window=1)
+        ours = compress.gdcc_matrices(calibration, 3, size=kspace.shape[-1], options=compress.Gdcc(window=1))
     assert_orthonormal_rows(theirs)
     assert_close(projector(ours), projector(theirs), 1e-4)
     assert energy_kept(compress.compress(calibration, ours), kspace) == pytest.approx(energy, abs=2e-6)
@@ -117,11 +117,13 @@ def test_agrees_with_bart(xp, method, energy):
 def test_gdcc_matrices_have_orthonormal_rows_even_without_signal(xp, rng, align):
     calibration = to_numpy(random_complex(xp, rng, (5, 8, 17)))
     calibration = fftc(ifftc(calibration, axes=(-1,)) * (np.arange(17) > 6), axes=(-1,)).astype(np.complex64)
-    matrices = compress.gdcc_matrices(xp.asarray(calibration), 3, size=17, align=align)
+    matrices = compress.gdcc_matrices(xp.asarray(calibration), 3, size=17, options=compress.Gdcc(align=align))
     assert matrices.shape == (17, 3, 5)
     assert to_numpy(matrices).dtype == np.complex64
     assert_orthonormal_rows(matrices)
-    assert_orthonormal_rows(compress.gdcc_matrices(xp.zeros((5, 8, 17), dtype=xp.complex64), 3, size=17, align=align))
+    assert_orthonormal_rows(
+        compress.gdcc_matrices(xp.zeros((5, 8, 17), dtype=xp.complex64), 3, size=17, options=compress.Gdcc(align=align))
+    )
 
 
 def test_many_coils_keep_as_much_signal_as_with_all_eigenvectors(xp, rng):
@@ -130,7 +132,7 @@ def test_many_coils_keep_as_much_signal_as_with_all_eigenvectors(xp, rng):
     calibration = (signal + 0.02 * random_complex(np, rng, signal.shape))[:, 12:36].astype(np.complex64)
     hybrid = np.moveaxis(ifftc(calibration, axes=(-1,)), -1, 0)
     exact = np.linalg.svd(hybrid)[0][:, :, :8].conj().swapaxes(-1, -2)
-    ours = compress.gdcc_matrices(xp.asarray(calibration), 8, size=64, window=1)
+    ours = compress.gdcc_matrices(xp.asarray(calibration), 8, size=64, options=compress.Gdcc(window=1))
     assert_orthonormal_rows(ours)
     kept = energy_kept(compress.compress(xp.asarray(signal), ours), signal)
     assert kept > 0.99
@@ -190,7 +192,9 @@ def test_data_and_maps_are_compressed_alike(xp, method):
 
 def test_matrices_change_smoothly_after_alignment():
     kspace = fftc(coil_images(12, (64, 96)))
-    aligned, rough = (compress.gdcc_matrices(kspace[:, 20:44], 4, size=96, align=a) for a in (True, False))
+    aligned, rough = (
+        compress.gdcc_matrices(kspace[:, 20:44], 4, size=96, options=compress.Gdcc(align=a)) for a in (True, False)
+    )
     assert_close(projector(aligned), projector(rough), 1e-5)  # the same subspaces
     step_aligned, step_rough = (np.linalg.norm(np.diff(m, axis=0), axis=(1, 2)) for m in (aligned, rough))
     inside = slice(14, 80)  # where there is an object
@@ -204,7 +208,7 @@ def test_matrices_change_smoothly_after_alignment():
 def test_alignment_is_the_recursion_of_zhang(xp, rng):
     size = 21
     calibration = random_complex(xp, rng, (6, 9, size))
-    rough = to_numpy(compress.gdcc_matrices(calibration, 3, size=size, align=False))
+    rough = to_numpy(compress.gdcc_matrices(calibration, 3, size=size, options=compress.Gdcc(align=False)))
     found = to_numpy(compress.gdcc_matrices(calibration, 3, size=size))
     expected = [rough[0]]
     for matrix in rough[1:]:
@@ -265,7 +269,7 @@ def test_what_cannot_be_compressed_is_refused(xp, rng):
                 make(coils)
     for window in (0, 4, -1):
         with pytest.raises(InputError, match="window must be an odd number"):
-            compress.gdcc_matrices(calibration, 2, size=8, window=window)
+            compress.gdcc_matrices(calibration, 2, size=8, options=compress.Gdcc(window=window))
     bad = to_numpy(calibration).copy()
     bad[1, 2, 3] = np.nan
     with pytest.raises(InputError, match="NaN or Inf"):

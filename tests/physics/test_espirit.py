@@ -7,7 +7,7 @@ import pytest
 
 from mrnets.errors import InputError
 from mrnets.physics.arrays import to_numpy
-from mrnets.physics.espirit import espirit, rss_maps, unitary_maps
+from mrnets.physics.espirit import Espirit, espirit, rss_maps, unitary_maps
 from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.interpolation import along, cubic, trigonometric
 
@@ -118,7 +118,7 @@ def test_zero_outside_the_object_and_nowhere_inside():
     assert not kept[:16, :16].any()
     assert not kept[-16:, -16:].any()
     assert np.mean(kept[~inside]) < 0.6
-    everywhere = espirit(resize(kspace, (24, 24)), (128, 128), crop=0)
+    everywhere = espirit(resize(kspace, (24, 24)), (128, 128), Espirit(crop=0))
     np.testing.assert_allclose(np.sum(np.abs(everywhere) ** 2, axis=0), 1, atol=1e-5)
 
 
@@ -157,10 +157,10 @@ def test_agrees_with_a_plain_implementation(size):
     images, kspace = scan(3, (33, 30))
     block = resize(kspace, size)
     expected, values = plain_reference(block, (33, 30), 5, 0.01)
-    sens = espirit(block, (33, 30), kernel=5, crop=0)
+    sens = espirit(block, (33, 30), Espirit(kernel=5, crop=0))
     agreement = np.abs(np.sum(np.conj(sens) * expected, axis=0))
     assert np.min(agreement[np.abs(images).sum(axis=0) > 0]) > 0.998
-    kept = np.abs(espirit(block, (33, 30), kernel=5, crop=0.9)).sum(axis=0) > 0
+    kept = np.abs(espirit(block, (33, 30), Espirit(kernel=5, crop=0.9))).sum(axis=0) > 0
     clear = np.abs(values - 0.9) > 0.005
     np.testing.assert_array_equal(kept[clear], values[clear] > 0.9)
 
@@ -191,7 +191,7 @@ def test_many_slices_are_cut_into_parts_of_bounded_memory(monkeypatch):
 def test_three_dimensions():
     shape = (24, 31, 28)
     images, kspace = scan(6, shape)
-    sens = espirit(resize(kspace, (12, 14, 14), (-3, -2, -1)), shape, kernel=4, crop=0.8)
+    sens = espirit(resize(kspace, (12, 14, 14), (-3, -2, -1)), shape, Espirit(kernel=4, crop=0.8))
     assert sens.shape == (6, *shape)
     assert_unit_norm_or_zero(sens, axis=0)
     projected = sens * np.sum(np.conj(sens) * images, axis=0)
@@ -202,7 +202,7 @@ def test_only_the_centre_of_a_wide_block_is_used():
     _, kspace = scan(4, (64, 96))
     few = espirit(resize(kspace, (20, 24)), (64, 96))
     np.testing.assert_allclose(espirit(resize(kspace, (20, 96)), (64, 96)), few, atol=1e-5)
-    assert np.abs(espirit(resize(kspace, (20, 96)), (64, 96), width=32) - few).max() > 1e-3
+    assert np.abs(espirit(resize(kspace, (20, 96)), (64, 96), Espirit(calibration=32)) - few).max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -251,11 +251,11 @@ def test_two_sets_of_maps_where_the_object_is_folded():
     images, kspace = scan(8, (128, 64))
     folded, kspace = ifftc(fftc(images)[:, ::2]), kspace[:, ::2]  # half the field of view along y
     block = resize(kspace, (24, 24))
-    one, two = (espirit(block, (64, 64), maps=maps, crop=0.8) for maps in (1, 2))
+    one, two = (espirit(block, (64, 64), Espirit(crop=0.8), maps=maps) for maps in (1, 2))
     assert projection_error(one, folded) > 0.07
     assert projection_error(two, folded) < 0.015
     np.testing.assert_allclose(np.abs(np.sum(np.conj(two[0]) * two[1], axis=0)), 0, atol=1e-5)
-    unfolded = espirit(resize(scan(8, (64, 64))[1], (24, 24)), (64, 64), maps=2, crop=0.9)
+    unfolded = espirit(resize(scan(8, (64, 64))[1], (24, 24)), (64, 64), maps=2)
     assert np.mean(np.abs(unfolded[1]).sum(axis=0) > 0) < 0.1  # nothing is folded, hardly anything in the second set
 
 
@@ -288,13 +288,17 @@ def test_unitary_maps(xp):
         ({"threshold": 0.0}, "0.001 <= threshold < 1"),
         ({"threshold": float("nan")}, "0.001 <= threshold < 1"),
         ({"crop": 1.0}, "crop < 1"),
-        ({"maps": 3}, "maps must be 1 or 2"),
-        ({"width": 5}, "at least 6 samples along each axis, got 24x24, used up to a width of 5"),
+        ({"calibration": 5}, "at least 6 samples along each axis, got 24x24, used up to a width of 5"),
     ],
 )
 def test_options_out_of_range(options, message):
     with pytest.raises(InputError, match=message):
-        espirit(np.ones((4, 24, 24), np.complex64), (64, 64), **options)
+        espirit(np.ones((4, 24, 24), np.complex64), (64, 64), Espirit(**options))
+
+
+def test_sets_of_maps_out_of_range():
+    with pytest.raises(InputError, match="maps must be 1 or 2, got 3"):
+        espirit(np.ones((4, 24, 24), np.complex64), (64, 64), maps=3)
 
 
 def test_bad_calibration_data():
