@@ -9,9 +9,9 @@ from xml.etree.ElementTree import Element
 from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.gadget import Kind, lookup
-from gadgets.lines import Item
 from gadgets.speaker import named, unnamed
 from mrnets.errors import InputError
+from mrnets.mrd.lines import Item
 from mrnets.mrd.xml import parse_xml
 
 __all__ = ["Chain", "Stage", "is_whole"]

@@ -10,7 +10,7 @@ from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
-from gadgets.lines import Item
+from mrnets.mrd.lines import Item
 from mrnets.physics.espirit import Espirit
 from mrnets.stages import sense_raw
 

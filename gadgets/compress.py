@@ -10,8 +10,8 @@ from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
-from gadgets.lines import Item
 from mrnets.errors import InputError
+from mrnets.mrd.lines import Item
 from mrnets.physics.compress import Gdcc
 from mrnets.stages import compress_raw
 

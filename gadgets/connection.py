@@ -18,7 +18,6 @@ from typing import Any, Protocol
 import gadgetron.external
 
 from gadgets.limits import PATIENT, USUAL, Limits
-from gadgets.lines import Item
 from gadgets.messages import Message
 from gadgets.outbox import Outbox
 from gadgets.protocol import Audience, Incoming, State
@@ -26,6 +25,7 @@ from gadgets.serialise import encode
 from gadgets.speaker import GadgetError
 from gadgets.wire import Source
 from mrnets.errors import InputError
+from mrnets.mrd.lines import Item
 
 __all__ = ["Peer", "PeerLostError", "Sink", "report", "sentence"]
 

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gadgets.files import read_images, write_scan
 from gadgets.hosts.replay import replay
+from gadgets.imagefiles import read_images
 from gadgets.simulate import Settings, make_scan
 from mrnets.errors import InputError
+from mrnets.mrd.files import write_scan
 
 __all__ = ["main"]
 

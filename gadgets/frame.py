@@ -9,41 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gadgets.lines import Flag
 from mrnets.contract import Estimate, Raw
+from mrnets.mrd.encoding import Limit, Space
 from mrnets.physics.arrays import Array
 
-__all__ = ["LEFT_OUT", "Frame", "Limit", "Space"]
-
-LEFT_OUT = (
-    Flag.IS_NAVIGATION_DATA,
-    Flag.IS_PHASECORR_DATA,
-    Flag.IS_HPFEEDBACK_DATA,
-    Flag.IS_DUMMYSCAN_DATA,
-    Flag.IS_RTFEEDBACK_DATA,
-    Flag.IS_SURFACECOILCORRECTIONSCAN_DATA,
-    Flag.IS_PHASE_STABILIZATION_REFERENCE,
-    Flag.IS_PHASE_STABILIZATION,
-)
-"""Lines with any of these flags are no part of an image's k-space."""
-
-
-@dataclass(frozen=True)
-class Space:
-    """A grid and what it covers."""
-
-    matrix: tuple[int, int, int]
-    fov: tuple[float, float, float]
-    """mm; 0 where the header does not say."""
-
-
-@dataclass(frozen=True)
-class Limit:
-    """What was to be sampled along one axis of the encoded grid: first and last position, and where the centre lies."""
-
-    minimum: int
-    centre: int
-    maximum: int
+__all__ = ["Frame"]
 
 
 @dataclass(frozen=True, kw_only=True)

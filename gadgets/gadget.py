@@ -17,8 +17,8 @@ from typing import Any, Literal, TypeAlias, get_type_hints, overload
 from ismrmrd.xsd import ismrmrdHeader
 
 import gadgets
-from gadgets.lines import Item
 from mrnets.errors import InputError
+from mrnets.mrd.lines import Item
 from mrnets.values import described, parsed
 
 __all__ = ["Gadget", "Kind", "Property", "gadget", "lookup", "names"]

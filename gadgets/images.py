@@ -17,12 +17,13 @@ import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
-from gadgets.frame import Frame, Space
+from gadgets.frame import Frame
 from gadgets.gadget import gadget
 from gadgets.greys import Greys, Scaling
-from gadgets.lines import Item
 from gadgets.meta import meta_of
 from mrnets.errors import InputError
+from mrnets.mrd.encoding import Space
+from mrnets.mrd.lines import Item
 from mrnets.physics.arrays import Array, to_numpy
 from mrnets.physics.fourier import fftc, ifftc, resize
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import ismrmrd
 import numpy as np
 
-from gadgets.lines import Line
+from mrnets.mrd.lines import Line
 from mrnets.physics.arrays import Array
 
 __all__ = [

@@ -9,7 +9,8 @@ import ismrmrd
 from ismrmrd.meta import Meta
 from ismrmrd.xsd import ismrmrdHeader
 
-from gadgets.frame import Frame, Limit
+from gadgets.frame import Frame
+from mrnets.mrd.encoding import Limit
 
 __all__ = ["meta_of"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.frame import Frame
-from gadgets.lines import Item
+from mrnets.mrd.lines import Item
 
 __all__ = ["with_neighbours"]
 

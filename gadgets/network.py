@@ -12,11 +12,11 @@ from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
-from gadgets.lines import Item
 from gadgets.models import Model, device_of, model_of
 from gadgets.neighbours import with_neighbours
 from mrnets.contract import Estimate, Raw, Scan
 from mrnets.errors import InputError
+from mrnets.mrd.lines import Item
 
 if TYPE_CHECKING:
     from mrnets.preparation import Preparation, Sensitivities

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from gadgets.lines import Item, Line, coalesce
 from gadgets.messages import Bucket, Close, ConfigFile, ConfigText, Error, Header, Message, Query
 from gadgets.wire import Source, read_message
 from mrnets.errors import InputError
+from mrnets.mrd.lines import Item, Line, coalesce
 
 __all__ = ["Audience", "Incoming", "State"]
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gadgets.lines import ACQUISITION_HEADER, Flag, Item, Lines, has_flag
 from mrnets.errors import InputError
+from mrnets.mrd.flags import Flag, bits, has_flag
+from mrnets.mrd.lines import ACQUISITION_HEADER, Item, Lines
 
 __all__ = ["is_recon_data", "lines_of"]
 
@@ -34,21 +35,17 @@ def lines_of(item: Item, embedded: Callable[[int], bool]) -> Iterator[Lines]:
             if len(headers) and embedded(index):  # lines for both are in the data already
                 only = has_flag(headers, _CALIBRATION) & ~has_flag(headers, _BOTH)
                 headers, samples = headers[only], samples[only]
-            headers["flags"] |= _bit(_CALIBRATION)
-            headers["flags"] &= ~_bit(_BOTH)
+            headers["flags"] |= np.uint64(bits(_CALIBRATION))
+            headers["flags"] &= ~np.uint64(bits(_BOTH))
             yield from _lines(headers, samples, index)
     for index, bit in enumerate(item.bits):
         headers, samples = _filled(bit.data, f"bit {index}")
-        headers["flags"] &= ~_bit(_CALIBRATION)
+        headers["flags"] &= ~np.uint64(bits(_CALIBRATION))
         yield from _lines(headers, samples, index)
 
 
 _CALIBRATION = Flag.IS_PARALLEL_CALIBRATION
 _BOTH = Flag.IS_PARALLEL_CALIBRATION_AND_IMAGING
-
-
-def _bit(flag: Flag) -> np.uint64:
-    return np.uint64(1 << (flag - 1))
 
 
 def _filled(buffer: Any, name: str) -> tuple[NDArray[np.void], NDArray[Any]]:
@@ -58,7 +55,7 @@ def _filled(buffer: Any, name: str) -> tuple[NDArray[np.void], NDArray[Any]]:
         return np.empty(0, ACQUISITION_HEADER), np.empty((0, 0, 0), np.complex64)
     if data.ndim != 7 or heads.shape != (*data.shape[:3], *data.shape[4:6]):
         raise InputError(
-            f"sort: {name} of ReconData has data of shape {data.T.shape} and headers of shape {heads.T.shape}, "
+            f"{name} of ReconData has data of shape {data.T.shape} and headers of shape {heads.T.shape}, "
             f"which do not fit together"
         )
     headers = np.frombuffer(b"".join(bytes(head) for head in heads.flat), ACQUISITION_HEADER).reshape(heads.shape)

@@ -9,7 +9,6 @@ from typing import Any
 import ismrmrd
 import numpy as np
 
-from gadgets.lines import ACQUISITION_HEADER, Lines
 from gadgets.messages import (
     CONFIG_FILE_BYTES,
     IMAGE_TYPES,
@@ -24,6 +23,7 @@ from gadgets.messages import (
     Response,
 )
 from mrnets.errors import InputError
+from mrnets.mrd.lines import ACQUISITION_HEADER, Lines
 from mrnets.physics.arrays import Array, to_numpy
 
 __all__ = ["encode"]

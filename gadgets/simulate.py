@@ -20,9 +20,10 @@ import numpy as np
 from ismrmrd import xsd
 from numpy.typing import NDArray
 
-from gadgets.files import write_scan
-from gadgets.lines import ACQUISITION_HEADER, Flag, Lines
 from mrnets.errors import InputError, unknown
+from mrnets.mrd.files import write_scan
+from mrnets.mrd.flags import Flag
+from mrnets.mrd.lines import ACQUISITION_HEADER, Lines
 from mrnets.physics import masks, simulate
 from mrnets.physics.coils import mix, rss
 from mrnets.physics.fourier import fftc, ifftc, resize

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from gadgets.lines import Item
 from mrnets.errors import InputError
+from mrnets.mrd.lines import Item
 
 __all__ = ["GadgetError", "Prefix", "named", "unnamed"]
 

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import ismrmrd
 import numpy as np
 
-from gadgets.lines import ACQUISITION_HEADER, MOST_LINE_BYTES, Line
 from gadgets.messages import (
     CONFIG_FILE_BYTES,
     IMAGE_TYPES,
@@ -36,6 +35,7 @@ from gadgets.messages import (
     SamplingDescription,
 )
 from mrnets.errors import InputError
+from mrnets.mrd.lines import ACQUISITION_HEADER, MAX_LINE_BYTES, Line
 from mrnets.mrd.xml import parse_xml
 from mrnets.physics.arrays import Array
 
@@ -135,8 +135,8 @@ def _response(source: Source) -> Response:
 def _acquisition(source: Source) -> Line:
     raw = _bytes(source, ACQUISITION_HEADER.itemsize, "an acquisition header")
     samples, coils, dimensions = _SIZES.unpack_from(raw)
-    trajectory = _samples(source, (samples, dimensions), np.float32, "an acquisition's trajectory", MOST_LINE_BYTES)
-    data = _samples(source, (coils, samples), np.complex64, "an acquisition's samples", MOST_LINE_BYTES)
+    trajectory = _samples(source, (samples, dimensions), np.float32, "an acquisition's trajectory", MAX_LINE_BYTES)
+    data = _samples(source, (coils, samples), np.complex64, "an acquisition's samples", MAX_LINE_BYTES)
     return _filled(raw, data, trajectory)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-__all__ = ["InputError", "unknown"]
+__all__ = ["InputError", "naming", "unknown"]
 
 
 class InputError(ValueError):
@@ -19,3 +20,14 @@ def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
     return InputError(f"unknown {what}: {name!r}; {hint}")
+
+
+@contextmanager
+def naming(what: object) -> Iterator[None]:
+    """Puts `what`, e.g. a file, and a colon in front of an InputError that is raised inside and does not have it."""
+    try:
+        yield
+    except InputError as error:
+        if str(error).startswith(f"{what}: "):
+            raise
+        raise InputError(f"{what}: {error}") from error.__cause__

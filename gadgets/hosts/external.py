@@ -10,9 +10,9 @@ import gadgetron.external
 from gadgets.chain import Chain
 from gadgets.connection import Peer, report, sentence
 from gadgets.hosts.log import name_gadgets
-from gadgets.lines import Item
 from gadgets.protocol import Audience
 from mrnets.mrd.header import read_header
+from mrnets.mrd.lines import Item
 
 __all__ = ["pipeline", "run"]
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from gadgets.files import open_scan, read_images, write_images
 from gadgets.hosts.library import load
-from gadgets.lines import Item, Lines
+from gadgets.imagefiles import read_images, write_images
 from mrnets.errors import InputError
+from mrnets.mrd.files import open_scan
 from mrnets.mrd.header import read_header
+from mrnets.mrd.lines import Item, Lines
 from mrnets.physics.arrays import Array
 
 __all__ = ["add_arguments", "replay", "run", "write_pngs"]
@@ -84,7 +85,7 @@ def replay(
     with open_scan(scan, group) as source:
         header = read_header(source.header).header
         with write_images(out, out_group) as images:
-            for item in loaded.run(progress.reading(source.items, source.acquisitions), header):
+            for item in loaded.run(progress.reading(source.items(), source.acquisitions), header):
                 if isinstance(item, str):
                     print(item, file=sys.stderr)
                     continue

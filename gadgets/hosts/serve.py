@@ -21,11 +21,11 @@ from gadgets.chain import Chain, is_whole
 from gadgets.connection import Peer, PeerLostError, report, sentence
 from gadgets.hosts.library import folder, shipped
 from gadgets.limits import USUAL, Limits
-from gadgets.lines import Item
 from gadgets.messages import Close, ConfigFile, ConfigText, Message, Query, Response
 from gadgets.protocol import Audience
 from mrnets.errors import InputError
 from mrnets.mrd.header import read_header
+from mrnets.mrd.lines import Item
 
 __all__ = ["add_arguments", "answer", "handle", "listen", "run", "serve"]
 

@@ -13,7 +13,11 @@ import numpy as np
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
 
-__all__ = ["covariance", "noise_scale", "periphery_covariance", "whitener"]
+__all__ = ["RELATIVE_BANDWIDTH", "covariance", "noise_scale", "periphery_covariance", "whitener"]
+
+RELATIVE_BANDWIDTH = 0.793
+"""The receiver's noise bandwidth relative to the inverse of the dwell time, where a header does not say: Gadgetron's
+default, a figure of Siemens receivers."""
 
 
 def covariance(noise: Array) -> Array:
@@ -61,7 +65,7 @@ def periphery_covariance(
     return covariance(noise[:, : _quiet(noise)])
 
 
-def noise_scale(dwell: float, noise_dwell: float, bandwidth: float = 0.793) -> float:
+def noise_scale(dwell: float, noise_dwell: float, bandwidth: float = RELATIVE_BANDWIDTH) -> float:
     """Factor for a whitener from noise sampled at `noise_dwell`, to whiten data sampled at `dwell` (both in one unit).
 
     sqrt(2 * dwell / noise_dwell * bandwidth), as Gadgetron has it: `bandwidth` is relativeReceiverNoiseBandwidth, the

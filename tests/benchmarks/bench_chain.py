@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
-from gadgets.files import open_scan, write_scan
 from gadgets.frame import Frame
 from gadgets.hosts.library import load
 from gadgets.hosts.replay import replay
 from gadgets.simulate import Settings, make_scan
 from mrnets import store
 from mrnets.contract import Scan
+from mrnets.mrd.files import open_scan, write_scan
 from mrnets.mrd.header import read_header
 from mrnets.prepare import Preparation, prepare
 
@@ -69,7 +69,7 @@ def prepared(path: Path, settings: list[str]) -> list[Scan]:
     chain = load("varnet", settings)
     before = chain.of(tuple(stage for stage in chain.stages if stage.name not in ("network", "images")))
     with open_scan(path) as source:
-        frames = [f for f in before.run(source.items, read_header(source.header).header) if isinstance(f, Frame)]
+        frames = [f for f in before.run(source.items(), read_header(source.header).header) if isinstance(f, Frame)]
     return [prepare(frame.raw, Preparation()).scan for frame in frames]
 
 

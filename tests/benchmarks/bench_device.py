@@ -19,11 +19,11 @@ from bench_compress import scan as ellipse
 from bench_sensitivities import scan as head
 from timing import race
 
-from gadgets.files import write_scan
 from gadgets.hosts.replay import replay
 from gadgets.simulate import Settings, make_scan
 from mrnets import store
 from mrnets.contract import Scan
+from mrnets.mrd.files import write_scan
 from mrnets.physics.coils import mix
 from mrnets.physics.compress import compress, gdcc_matrices
 from mrnets.physics.espirit import espirit

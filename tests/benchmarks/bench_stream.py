@@ -20,13 +20,14 @@ import h5py
 import ismrmrd
 import numpy as np
 
-from gadgets.files import open_scan, write_scan
-from gadgets.lines import ACQUISITION_HEADER, Flag, Lines
 from gadgets.messages import Close
 from gadgets.protocol import Incoming, State
 from gadgets.serialise import encode
 from gadgets.sort import sort
+from mrnets.mrd.files import open_scan, write_scan
+from mrnets.mrd.flags import Flag
 from mrnets.mrd.header import read_header
+from mrnets.mrd.lines import ACQUISITION_HEADER, Lines
 
 SAMPLES, ROWS = 512, 256
 HEADER = """<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
@@ -78,13 +79,13 @@ def plain(path: Path) -> None:
 
 def read(path: Path) -> None:
     with open_scan(path) as scan:
-        for _ in scan.items:
+        for _ in scan.items():
             pass
 
 
 def read_and_sort(path: Path, header: str) -> None:
     with open_scan(path) as scan:
-        for _ in sort(scan.items, read_header(header).header):
+        for _ in sort(scan.items(), read_header(header).header):
             pass
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from ismrmrd import xsd
 
-from gadgets.lines import ACQUISITION_HEADER, Flag, Lines
+from mrnets.mrd.flags import Flag
+from mrnets.mrd.lines import ACQUISITION_HEADER, Lines
 from mrnets.physics.fourier import fftc
 
 COUNTERS = ("average", "slice", "contrast", "phase", "repetition", "set", "segment")

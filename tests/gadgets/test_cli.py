@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from gadgets.__main__ import COMMANDS, main
-from gadgets.files import read_images, write_scan
+from gadgets.imagefiles import read_images
+from mrnets.mrd.files import write_scan
 from tests.gadgets import toys
 from tests.gadgets.toys import chain, stage
 

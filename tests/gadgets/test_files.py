@@ -4,11 +4,12 @@ import ismrmrd.hdf5
 import numpy as np
 import pytest
 
-from gadgets.files import open_scan, read_images, write_images, write_scan
-from gadgets.lines import from_acquisitions, to_acquisitions
+from gadgets.imagefiles import read_images, write_images
 from gadgets.messages import IMAGE_TYPES
 from mrnets.errors import InputError
+from mrnets.mrd.files import open_scan, write_scan
 from tests.gadgets import toys
+from tests.gadgets.toys import from_acquisitions, to_acquisitions
 
 
 @pytest.fixture
@@ -19,14 +20,14 @@ def path(tmp_path):
 
 def read(path, group="dataset"):
     with open_scan(path, group) as scan:
-        return list(scan.items)
+        return list(scan.items())
 
 
 def test_a_scan_round_trips(path):
     with open_scan(path) as scan:
         assert scan.header == toys.HEADER
         assert scan.acquisitions == 17
-        assert toys.blob(scan.items) == toys.blob(toys.scan())
+        assert toys.blob(scan.items()) == toys.blob(toys.scan())
     assert not path.with_name("scan.h5.partial").exists()
 
 

@@ -18,7 +18,6 @@ import pytest
 import gadgets
 from gadgets.chain import Chain
 from gadgets.connection import Peer
-from gadgets.files import write_scan
 from gadgets.hosts import serve
 from gadgets.hosts.library import find, folder, shipped
 from gadgets.hosts.pipe import convey
@@ -27,6 +26,7 @@ from gadgets.messages import Close, ConfigFile, ConfigText, Error, Header, Query
 from gadgets.protocol import State
 from gadgets.speaker import GadgetError
 from mrnets.errors import InputError
+from mrnets.mrd.files import write_scan
 from mrnets.mrd.header import read_header
 from mrnets.mrd.xml import parse_xml
 from tests.gadgets import toys

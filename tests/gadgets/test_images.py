@@ -11,13 +11,14 @@ from ismrmrd import xsd
 
 from gadgets.coils import coils
 from gadgets.compress import compress
-from gadgets.frame import Frame, Space
+from gadgets.frame import Frame
 from gadgets.images import images
 from gadgets.network import network
 from gadgets.noise import noise
 from gadgets.sort import sort
 from mrnets.contract import Estimate
 from mrnets.errors import InputError
+from mrnets.mrd.encoding import Space
 from mrnets.physics.fourier import fftc, ifftc, resize
 from tests.gadgets import frames as scans
 from tests.gadgets import synthetic

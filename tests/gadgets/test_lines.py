@@ -7,19 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gadgets.lines import (
-    ACQUISITION_HEADER,
-    Flag,
-    Line,
-    Lines,
-    coalesce,
-    from_acquisitions,
-    has_flag,
-    to_acquisitions,
-    with_data,
-)
 from mrnets.errors import InputError
+from mrnets.mrd.flags import Flag, has_flag
+from mrnets.mrd.lines import ACQUISITION_HEADER, Line, Lines, coalesce, with_data
 from tests.gadgets import toys
+from tests.gadgets.toys import from_acquisitions, to_acquisitions
 
 
 def test_the_header_is_laid_out_as_ismrmrd_lays_it_out():

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gadgets.lines import Flag
 from gadgets.noise import noise
 from mrnets.errors import InputError
+from mrnets.mrd.flags import Flag
 from tests.gadgets import synthetic
 
 COILS = 3
@@ -149,7 +149,7 @@ def test_huge_but_finite_samples_pass():
 def test_cuda_asked_for_in_vain():
     if importlib.util.find_spec("cupy"):
         pytest.skip("CuPy is installed")
-    with pytest.raises(InputError, match="noise: device is cuda, but CuPy is not installed"):
+    with pytest.raises(InputError, match="device is cuda, but CuPy is not installed"):
         list(noise([imaging(np.random.default_rng(11))], HEADER, device="cuda"))
 
 

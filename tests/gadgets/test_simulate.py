@@ -8,9 +8,10 @@ import ismrmrd
 import numpy as np
 import pytest
 
-from gadgets.lines import Flag, Lines, has_flag
 from gadgets.simulate import BANDWIDTH, Settings, add_arguments, make_scan, run
 from mrnets.errors import InputError
+from mrnets.mrd.flags import Flag, has_flag
+from mrnets.mrd.lines import Lines
 from mrnets.physics.coils import mix, rss
 from mrnets.physics.fourier import ifftc, resize
 from mrnets.physics.whiten import covariance, whitener

@@ -10,9 +10,10 @@ import pytest
 from gadgetron.types.recon_data import ReconBit, ReconBuffer, ReconData
 
 from gadgets.frame import Frame
-from gadgets.lines import Flag, Lines
 from gadgets.sort import sort
 from mrnets.errors import InputError
+from mrnets.mrd.flags import Flag
+from mrnets.mrd.lines import Lines
 from mrnets.physics.fourier import fftc, ifftc
 from tests.gadgets import synthetic
 

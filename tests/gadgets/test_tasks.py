@@ -13,7 +13,6 @@ import torch
 import gadgets.models as module
 import gadgets.network as gadget_module
 from gadgets.coils import coils
-from gadgets.files import write_scan
 from gadgets.hosts.replay import replay
 from gadgets.images import images
 from gadgets.network import network
@@ -21,6 +20,7 @@ from gadgets.simulate import Settings, make_scan
 from mrnets import store
 from mrnets.contract import Estimate
 from mrnets.errors import InputError
+from mrnets.mrd.files import write_scan
 from mrnets.physics.fourier import ifftc
 from mrnets.prepare import Preparation
 from tests.gadgets.frames import SIZE, disc, frames, header, volume

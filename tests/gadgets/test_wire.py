@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gadgets import wire
-from gadgets.lines import Lines
 from gadgets.messages import (
     IMAGE_TYPES,
     Close,
@@ -34,6 +33,7 @@ from gadgets.protocol import Incoming, State
 from gadgets.serialise import encode
 from gadgets.wire import read_message
 from mrnets.errors import InputError
+from mrnets.mrd.lines import Lines
 from tests.gadgets import toys
 
 CLOSE = b"\4\0"

@@ -9,9 +9,10 @@ import ismrmrd
 import numpy as np
 
 from gadgets.gadget import gadget
-from gadgets.lines import ACQUISITION_HEADER, Flag, Item, Lines, from_acquisitions
 from gadgets.serialise import encode
 from mrnets.errors import InputError
+from mrnets.mrd.flags import Flag
+from mrnets.mrd.lines import ACQUISITION_HEADER, Item, Line, Lines, coalesce
 
 HEADER = b"""<?xml version="1.0"?>
 <ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
@@ -131,3 +132,25 @@ def lines(count: int = 3, coils: int = 2, samples: int = 4, dimensions: int = 0)
 def blob(items: Iterable[Any]) -> bytes:
     """What the items are on the wire."""
     return b"".join(part for item in items for part in encode(item))
+
+
+def from_acquisitions(stream: Iterable[Item]) -> Iterator[Item]:
+    """`coalesce` for a stream in which acquisitions are `ismrmrd.Acquisition`; other items pass in order."""
+
+    def line(item: Item) -> Item:
+        if not isinstance(item, ismrmrd.Acquisition):
+            return item
+
+        def fill(data: Any, trajectory: Any) -> None:
+            data[...] = item.data
+            trajectory[...] = item.traj
+
+        return Line(bytes(item.getHead()), fill)
+
+    return coalesce(line(item) for item in stream)
+
+
+def to_acquisitions(run: Lines) -> Iterator[ismrmrd.Acquisition]:
+    """One `ismrmrd.Acquisition` for each line."""
+    for n, header in enumerate(run.headers):
+        yield ismrmrd.Acquisition(header.tobytes(), run.data[n], None if run.trajectory is None else run.trajectory[n])

@@ -162,8 +162,9 @@ def _noise(rng: np.random.Generator, coils: int, samples: int) -> Complex:
 def write_scan(path: Path, head_of_scan: xsd.ismrmrdHeader, lines: list[tuple[Complex, dict[str, Any]]]) -> None:
     """An ISMRMRD file of lines (coil, sample), each with fields of its header that differ from 0 (or of its idx)."""
     rows = np.zeros(len(lines), acquisition_dtype)
-    for row, (data, fields) in zip(rows, lines, strict=True):
+    for number, (row, (data, fields)) in enumerate(zip(rows, lines, strict=True)):
         head = row["head"]
+        head["scan_counter"] = number
         head["version"], head["active_channels"], head["number_of_samples"] = 1, *data.shape
         head["available_channels"], head["center_sample"], head["sample_time_us"] = (
             data.shape[0],

@@ -12,11 +12,11 @@ import ismrmrd
 import numpy as np
 import pytest
 
-from gadgets.files import write_scan
 from gadgets.hosts.replay import replay
 from gadgets.simulate import Settings, make_scan
 from mrnets import store
 from mrnets.errors import InputError
+from mrnets.mrd.files import write_scan
 from tests.training import layouts, layouts_maps
 from training import loop
 from training.options import read

@@ -1,4 +1,4 @@
-"""ISMRMRD files of Cartesian scans: what their headers say. The lines themselves: `_kspace`.
+"""ISMRMRD files of Cartesian scans: which of their lines make which image. The lines themselves: `_kspace`.
 
 Axes: z = encode step 2, y = encode step 1, x = readout for grids, with the k-space centre at n // 2.
 """
@@ -6,6 +6,7 @@ Axes: z = encode step 2, y = encode step 1, x = readout for grids, with the k-sp
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,53 +14,49 @@ from typing import Any
 
 import h5py
 import numpy as np
+from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
-from mrnets.errors import InputError
+from mrnets.errors import InputError, naming
+from mrnets.mrd import files
+from mrnets.mrd.calibration import nearest
+from mrnets.mrd.encoding import Encoding, encoding_of
+from mrnets.mrd.flags import Roles, roles
 from mrnets.mrd.header import read_header
-from training.readers.files import MOST_ALONG_AN_AXIS, MOST_VALUES, hdf5
+from mrnets.mrd.images import Key, by_image
+from mrnets.mrd.kspace import positions
+from training.readers.files import MOST_VALUES
 
-__all__ = ["CALIBRATION", "GROUP", "REVERSE", "Grid", "Image", "Rows", "Scan", "gap", "is_scan", "positions", "scan"]
+__all__ = ["Calibration", "Image", "Rows", "Scan", "gap", "scan"]
 
 Rows = NDArray[np.int64]
 
-GROUP = "dataset"
-MOST_LINES = 1 << 24
-MOST_NOISE_LINES = 4096
-NOISE, CALIBRATION, CALIBRATION_AND_IMAGING, REVERSE = (1 << (flag - 1) for flag in (19, 20, 21, 22))
-NO_IMAGE = sum(1 << (flag - 1) for flag in (19, 23, 24, 26, 27, 28, 29, 30, 31))
-"""Noise, navigators, phase correction, feedback, dummies, surface coil correction, phase stabilisation."""
-_COUNTERS = ("repetition", "set", "phase", "slice", "contrast", "kspace_encode_step_1", "kspace_encode_step_2")
 _FIELDS = (
-    *("flags", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample"),
-    *("encoding_space_ref", "sample_time_us"),
+    *("flags", "scan_counter", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample"),
+    *("encoding_space_ref", "sample_time_us", "idx"),
 )
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Where lines belong."""
+class Calibration:
+    """Separate calibration lines of one slice or volume."""
 
-    matrix: tuple[int, int, int]
-    """(x, y, z) as encoded, readout oversampling included."""
-    width: int
-    """Along x without oversampling."""
-    offsets: tuple[int, int]
-    """What is added to the counters of encode steps 1 and 2."""
-    volume: bool
-    """Encode step 2 is in use; x is inverse-transformed."""
+    rows: Rows
+    """Of the file; of the first contrast."""
+    encoding: Encoding
 
 
 @dataclass(frozen=True)
 class Image:
     """Lines of one slice or volume."""
 
-    key: tuple[int, ...]
-    """(repetition, set, phase, slice)."""
+    key: Key
     echoes: tuple[Rows, ...]
     """Rows of the file, for each contrast."""
-    calibration: Rows
-    """Rows of separate calibration lines of the same slice; may be empty."""
+    contrasts: tuple[int, ...]
+    calibration: Calibration | None
 
 
 @dataclass(frozen=True)
@@ -67,28 +64,29 @@ class Scan:
     """A file's headers."""
 
     path: str
-    grid: Grid
+    header: ismrmrdHeader
+    encoding: Encoding
+    """The encoding space with the most lines of images; others are calibrations at most."""
     coils: int
     images: tuple[Image, ...]
-    echo_times: tuple[float, ...]
-    """s, of all contrasts; empty where the header does not say."""
-    bandwidth: float
-    """Relative receiver noise bandwidth."""
+    """Ordered by their keys."""
     noise: Rows
     """Rows of noise lines."""
     deviations: tuple[float, ...]
     """Standard deviation of each coil's noise, where the file has `rec_std`, as mridata.org's have."""
     heads: NDArray[np.void]
     """(line,) of what is needed of the acquisitions' headers."""
-    patient: str
-    """What the header calls the patient; empty: nothing. For comparing only: it goes nowhere else."""
 
+    @property
+    def width(self) -> int:
+        """Readout positions without oversampling."""
+        return self.encoding.reduced.matrix[0]
 
-def is_scan(path: Path) -> bool:
-    """Whether an HDF5 file is ISMRMRD's. Raises InputError where it cannot be read."""
-    with hdf5(path) as file:
-        group = file.get(GROUP)
-        return isinstance(group, h5py.Group) and "xml" in group and "data" in group
+    @property
+    def patient(self) -> str:
+        """What the header calls the patient; empty: nothing. For comparing only: it goes nowhere else."""
+        subject = self.header.subjectInformation
+        return str(getattr(subject, "patientID", None) or getattr(subject, "patientName", None) or "")
 
 
 def scan(path: str | Path) -> Scan:
@@ -102,49 +100,41 @@ def scan(path: str | Path) -> Scan:
 
 @functools.lru_cache(maxsize=512)
 def _scan(path: str, changed: int, size: int) -> Scan:
-    with hdf5(path) as file:
-        group = file.get(GROUP)
-        if not isinstance(group, h5py.Group) or "xml" not in group or "data" not in group:
-            raise InputError(f"{path}: not ISMRMRD (it has no {GROUP}/xml and {GROUP}/data)")
-        xml = group["xml"][()]
-        heads = _heads(path, group["data"])
-        deviations = _deviations(group, heads)
-    try:
-        header = read_header(xml).header
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    image = (heads["flags"] & NO_IMAGE) == 0
-    if not image.any():
-        raise InputError(f"{path}: has no lines of an image")
-    spaces, counts = np.unique(heads["encoding_space_ref"][image], return_counts=True)
-    space = int(spaces[np.argmax(counts)])
-    image &= heads["encoding_space_ref"] == space
-    coils = np.unique(heads["active_channels"][image])
-    if len(coils) > 1:
-        raise InputError(f"{path}: the number of coils changes within the scan ({', '.join(map(str, coils))})")
-    if coils[0] < 1 or heads["number_of_samples"][image].min() < 1:
-        raise InputError(f"{path}: has acquisitions without coils or samples")
-    grid, separate = _grid(path, header, space, heads[image])
-    _require_on_grid(path, grid, heads, image)
-    if grid.matrix[1] * grid.matrix[2] * int(coils[0]) * (1 if grid.volume else grid.width) > MOST_VALUES:
-        raise InputError(f"{path}: slices of {grid.matrix} samples and {coils[0]} coils are absurdly large")
-    calibration = image & ((heads["flags"] & CALIBRATION) != 0)
-    both = (heads["flags"] & CALIBRATION_AND_IMAGING) != 0
-    reference = image & (calibration | both) if separate else np.zeros_like(image)
-    image = image & (both | ~calibration) if separate else image
-    if not image.any():
-        raise InputError(f"{path}: has only calibration lines")
+    with files.open_scan(path) as opened:
+        heads = opened.headers(_FIELDS)
+        xml = opened.header
+        deviations = _deviations(opened.folder, heads)
+    with naming(path):
+        return _sorted(path, read_header(xml).header, heads, deviations)
+
+
+def _sorted(path: str, header: ismrmrdHeader, heads: NDArray[np.void], deviations: tuple[float, ...]) -> Scan:
+    used = roles(heads, embedded=True).image
+    if not used.any():
+        raise InputError("has no lines of an image")
+    encodings = {int(n): _encoding(header, int(n), heads[used]) for n in np.unique(heads["encoding_space_ref"][used])}
+    role = _roles(heads, encodings)
+    if not role.image.any():
+        raise InputError("has only calibration lines")
+    spaces, counts = np.unique(heads["encoding_space_ref"][role.image], return_counts=True)
+    encoding = encodings[int(spaces[np.argmax(counts)])]
+    coils = _coils(heads[used])
+    x, y, z = encoding.reduced.matrix
+    if y * z * coils * (1 if encoding.volume else x) > MOST_VALUES:
+        raise InputError(f"slices of {x} x {y} x {z} samples and {coils} coils are absurdly large")
+    for guess in encoding.guesses:
+        _logger.warning("%s: %s", path, guess)
+    rows = np.flatnonzero(role.image & (heads["encoding_space_ref"] == encoding.index))
+    positions(heads[rows], encoding)
     return Scan(
         path=path,
-        grid=grid,
-        coils=int(coils[0]),
-        images=tuple(_images(heads, image, reference)),
-        echo_times=tuple(float(te) * 1e-3 for te in getattr(header.sequenceParameters, "TE", None) or ()),
-        bandwidth=_bandwidth(header),
-        noise=np.flatnonzero((heads["flags"] & NOISE) != 0)[:MOST_NOISE_LINES],
+        header=header,
+        encoding=encoding,
+        coils=coils,
+        images=tuple(_images(heads, rows, encoding, _references(heads, role, encodings))),
+        noise=np.flatnonzero(role.noise),
         deviations=deviations,
         heads=heads,
-        patient=_patient(header),
     )
 
 
@@ -153,11 +143,11 @@ def gap(scan: Scan, image: Image) -> str:
 
     Lines beyond a band around the centre may be missing (zero-filled scans, elliptical ones), within it none.
     """
-    x, y, z = scan.grid.matrix
+    x, y, z = scan.encoding.encoded.matrix
     for number, rows in enumerate(image.echoes):
         heads = scan.heads[rows]
         sampled = np.zeros((z, y), bool)
-        sampled[positions(scan.grid, heads)] = True
+        sampled[positions(heads, scan.encoding)[::-1]] = True
         lines, partitions = (np.flatnonzero(sampled.any(axis=axis)) for axis in (0, 1))
         for name, found, size in (("encode step 1", lines, y), ("encode step 2", partitions, z)):
             lower, upper = size // 2 - found[0], found[-1] + 1 - size // 2
@@ -172,117 +162,66 @@ def gap(scan: Scan, image: Image) -> str:
             if len(there) < there[-1] + 1 - there[0]:
                 return f"contrast {number}: {int(sampled.sum())} of {y * z} lines were sampled, with gaps"
         samples = heads["number_of_samples"].astype(int) - heads["discard_pre"] - heads["discard_post"]
-        if (samples < 0.8 * np.where(samples > scan.grid.width, x, scan.grid.width)).any():
+        if (samples < 0.8 * np.where(samples > scan.width, x, scan.width)).any():
             return f"contrast {number}: partial echo"
     return ""
 
 
-# Headers
+def _encoding(header: ismrmrdHeader, index: int, heads: NDArray[np.void]) -> Encoding:
+    """An encoding space; 2-D where all lines of each image are of one partition."""
+    own = heads[heads["encoding_space_ref"] == index]
+    partitions = own["idx"]["kspace_encode_step_2"]
+    flat = all((partitions[which] == partitions[which[0]]).all() for _, _, which in by_image(own, index))
+    return encoding_of(header, index, flat=flat)
 
 
-def _heads(path: str, records: Any) -> NDArray[np.void]:
-    if (
-        not isinstance(records, h5py.Dataset)
-        or records.ndim != 1
-        or not {"head", "data"} <= set(records.dtype.names or ())
-    ):
-        raise InputError(f"{path}: {GROUP}/data must hold acquisitions")
-    if len(records) > MOST_LINES:
-        raise InputError(f"{path}: has {len(records)} acquisitions, which is absurdly many")
-    kinds = {name: records.dtype["head"][name] for name in _FIELDS} | dict.fromkeys(_COUNTERS, np.dtype(np.uint16))
-    kept = np.zeros(len(records), [(name, "<u8" if name == "flags" else kind) for name, kind in kinds.items()])
-    for start in range(0, len(records), 16384):
-        block = records.fields("head")[start : start + 16384]
-        for name in _FIELDS:
-            kept[name][start : start + len(block)] = block[name]
-        for name in _COUNTERS:
-            kept[name][start : start + len(block)] = block["idx"][name]
-    return kept
+def _roles(heads: NDArray[np.void], encodings: dict[int, Encoding]) -> Roles:
+    embedded, separate = (roles(heads, embedded=flag) for flag in (True, False))
+    mixed = np.isin(heads["encoding_space_ref"], [n for n, encoding in encodings.items() if encoding.embedded])
+    return Roles(
+        embedded.noise,
+        np.where(mixed, embedded.image, separate.image),
+        np.where(mixed, embedded.calibration, separate.calibration),
+    )
 
 
-def _grid(path: str, header: Any, space: int, heads: NDArray[np.void]) -> tuple[Grid, bool]:
-    """The grid, and whether calibration lines are no lines of the image."""
-    if space >= len(header.encoding):
-        raise InputError(f"{path}: its data refer to encoding space {space}, the header has {len(header.encoding)}")
-    encoding = header.encoding[space]
-    trajectory = getattr(encoding.trajectory, "value", encoding.trajectory)
-    if trajectory not in (None, "cartesian"):
-        raise InputError(f"{path}: has a {trajectory} trajectory; only cartesian scans can be read")
-    encoded, recon = encoding.encodedSpace, encoding.reconSpace
-    x, y, z = (int(getattr(encoded.matrixSize, axis)) for axis in "xyz")
-    if not all(1 <= n <= MOST_ALONG_AN_AXIS for n in (x, y, z)) or x * y * z > MOST_VALUES:
-        raise InputError(f"{path}: its header has the matrix {x} x {y} x {z}, which is empty or absurdly large")
-    if heads["kspace_encode_step_2"].min() == heads["kspace_encode_step_2"].max():
-        z = 1  # slices of a volume that was transformed along z, or 2-D
-    whole, wanted = (space.fieldOfView_mm.x for space in (encoded, recon))
-    reduced = max(round(x * wanted / whole), 1) if whole and wanted and 0 < wanted < whole else x
-    limits = encoding.encodingLimits
-    steps = [getattr(limits, f"kspace_encoding_step_{n}", None) for n in (1, 2)]
-    offsets = [
-        _offset(heads[f"kspace_encode_step_{n + 1}"], limit, size)
-        for n, (limit, size) in enumerate(zip(steps, (y, z), strict=True))
-    ]
-    mode = getattr(encoding.parallelImaging, "calibrationMode", None)
-    separate = getattr(mode, "value", mode) not in ("embedded", "interleaved")
-    return Grid((x, y, z), reduced, (offsets[0], offsets[1]), z > 1), separate
+def _coils(heads: NDArray[np.void]) -> int:
+    coils = np.unique(heads["active_channels"])
+    if len(coils) > 1:
+        raise InputError(f"the number of coils changes within the scan ({', '.join(map(str, coils))})")
+    if coils[0] < 1 or heads["number_of_samples"].min() < 1:
+        raise InputError("has acquisitions without coils or samples")
+    return int(coils[0])
 
 
-def _offset(counters: NDArray[np.uint16], limit: Any, size: int) -> int:
-    """From counter to position: the announced centre comes to size // 2. Some converters leave the centre at 0."""
-    if size == 1:
-        return -int(counters[0])
-    if limit is None:
-        return 0
-    offset = size // 2 - int(limit.center)
-    return 0 if limit.center == 0 and int(counters.max()) + offset >= size else offset
+def _references(heads: NDArray[np.void], role: Roles, encodings: dict[int, Encoding]) -> dict[Key, Calibration]:
+    """Separate calibration lines by the image that they were sent for."""
+    found: dict[Key, Calibration] = {}
+    for encoding in encodings.values():
+        rows = np.flatnonzero(role.calibration & (heads["encoding_space_ref"] == encoding.index))
+        echoes = sorted((key, contrast, rows[which]) for key, contrast, which in by_image(heads[rows], encoding.index))
+        for key, _, own in echoes:
+            found.setdefault(key, Calibration(own, encoding))
+    return found
 
 
-def _require_on_grid(path: str, grid: Grid, heads: NDArray[np.void], image: NDArray[np.bool_]) -> None:
-    for step, offset, size in zip((1, 2), grid.offsets, grid.matrix[1:], strict=True):
-        counter = heads[f"kspace_encode_step_{step}"].astype(np.int64)
-        outside = image & ((counter + offset < 0) | (counter + offset >= size))
-        if outside.any():
-            row = int(np.argmax(outside))
-            raise InputError(
-                f"{path}: acquisition {row} has kspace_encode_step_{step} {counter[row]}, outside of the encoded "
-                f"matrix of {size} (counters from {-offset} to {size - 1 - offset})"
-            )
+def _images(
+    heads: NDArray[np.void], rows: Rows, encoding: Encoding, references: dict[Key, Calibration]
+) -> Iterator[Image]:
+    """Images of the lines `rows`, ordered by their keys."""
+    echoes: dict[Key, dict[int, Rows]] = {}
+    for key, contrast, which in by_image(heads[rows], encoding.index):
+        echoes.setdefault(key, {})[contrast] = rows[which]
+    for key in sorted(echoes):
+        contrasts = tuple(sorted(echoes[key]))
+        reference = nearest(references, key)
+        calibration = None if reference is None else references[reference]
+        yield Image(key, tuple(echoes[key][n] for n in contrasts), contrasts, calibration)
 
 
-def _images(heads: NDArray[np.void], image: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Iterator[Image]:
-    names = ("repetition", "set", "phase", "slice")
-    keys = np.stack([heads[name] for name in names], axis=-1)
-    rows = np.flatnonzero(image)
-    unique, which = np.unique(keys[rows], axis=0, return_inverse=True)
-    order = np.argsort(which.reshape(-1), kind="stable")
-    ends = np.cumsum(np.bincount(which.reshape(-1)))
-    for key, own in zip(unique, np.split(rows[order], ends[:-1]), strict=True):
-        contrast = heads["contrast"][own]
-        echoes = tuple(own[contrast == c] for c in np.unique(contrast))
-        calibration = np.flatnonzero(reference & (heads["slice"] == key[-1]))
-        first = calibration[heads["contrast"][calibration] == heads["contrast"][calibration].min(initial=65535)]
-        yield Image(tuple(int(k) for k in key), echoes, first)
-
-
-def _deviations(group: h5py.Group, heads: NDArray[np.void]) -> tuple[float, ...]:
+def _deviations(group: Any, heads: NDArray[np.void]) -> tuple[float, ...]:
     found = group.get("rec_std")
     if not isinstance(found, h5py.Dataset) or found.dtype.kind != "f" or found.size != heads["active_channels"][-1]:
         return ()
     values = np.asarray(found[()], np.float64).ravel()
     return tuple(values.tolist()) if (np.isfinite(values) & (values > 0)).all() else ()
-
-
-def _bandwidth(header: Any) -> float:
-    value = getattr(header.acquisitionSystemInformation, "relativeReceiverNoiseBandwidth", None)
-    return 0.793 if value is None else float(value)
-
-
-def _patient(header: Any) -> str:
-    subject = header.subjectInformation
-    return str(getattr(subject, "patientID", None) or getattr(subject, "patientName", None) or "")
-
-
-def positions(grid: Grid, heads: NDArray[np.void]) -> tuple[Rows, Rows]:
-    """(z, y)."""
-    y, z = (heads[f"kspace_encode_step_{n + 1}"].astype(np.int64) + grid.offsets[n] for n in (0, 1))
-    return z, y

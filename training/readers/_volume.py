@@ -17,11 +17,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mrnets.errors import InputError
-from mrnets.physics.fourier import resize
-from mrnets.physics.masks import LEAST_CALIBRATION, calibration_region
+from mrnets.errors import InputError, naming
+from mrnets.mrd.calibration import centre_block, on_spacing_of
+from mrnets.mrd.encoding import Encoding
 from training.readers._kspace import gridded
-from training.readers._scan import Image, Rows, Scan
+from training.readers._scan import Calibration, Image, Scan
 from training.readers.files import hdf5
 
 __all__ = ["calibration_block", "position", "same_mask"]
@@ -56,20 +56,23 @@ def same_mask(path: str, masks: Sequence[Any]) -> NDArray[np.bool_]:
     return np.asarray(masks[0])
 
 
-def calibration_block(scan: Scan, rows: Rows, part: slice = slice(None)) -> NDArray[Any] | None:
-    """The fully sampled centre of separate calibration lines: (1, coil, y', x) of a slice, (x, 1, coil, z', y') of a
-    volume; None where it is too small."""
-    if not len(rows):
+def calibration_block(scan: Scan, calibration: Calibration) -> NDArray[Any] | None:
+    """The fully sampled centre of separate calibration lines on the spacing of the scan's k-space: (1, 1, coil, y', x)
+    of a slice, (x, 1, coil, z', y') of a volume; None where it is too small. Raises InputError."""
+    source = calibration.encoding
+    parts = [gridded(scan, calibration.rows, source, window) for window in _windows(scan, source)]
+    blocks = [block for block in (centre_block(kspace, mask) for kspace, mask in parts) if block is not None]
+    if not blocks:
         return None
-    kspace, sampled = gridded(scan, rows, part)
-    volume = scan.grid.volume
-    mask, block = (
-        (sampled.all(-1), kspace.transpose(3, 2, 0, 1)) if volume else (sampled[0], kspace.transpose(0, 2, 1, 3))
-    )
-    shape = calibration_region(mask)
-    if min(shape) < LEAST_CALIBRATION:
-        return None
-    return resize(block[:, None] if volume else block, shape)
+    with naming(scan.path):
+        return np.asarray(on_spacing_of(np.concatenate(blocks), source, scan.encoding))
+
+
+def _windows(scan: Scan, encoding: Encoding) -> list[slice]:
+    """Parts of the readout of a volume that fit the memory; slices are not divided."""
+    x, y, z = encoding.reduced.matrix
+    step = max(1, min(x, MOST_BYTES // (scan.coils * z * y * 8))) if encoding.volume else x
+    return [slice(start, start + step) for start in range(0, x, step)]
 
 
 def _target(scan: Scan, number: int, cache: str) -> Path:
@@ -133,20 +136,17 @@ def _convert(scan: Scan, image: Image, target: Path) -> None:
 
 
 def _write(scan: Scan, image: Image, file: h5py.File) -> None:
-    _, y, z = scan.grid.matrix
-    width, echoes = scan.grid.width, len(image.echoes)
+    width, y, z = scan.encoding.reduced.matrix
     chunk = (1, 1, scan.coils, z, y)
-    kspace = file.create_dataset("kspace", (width, echoes, scan.coils, z, y), np.complex64, chunks=chunk)
-    step = max(1, min(width, MOST_BYTES // (scan.coils * z * y * 8)))
+    kspace = file.create_dataset("kspace", (width, len(image.echoes), *chunk[2:]), np.complex64, chunks=chunk)
     masks = []
     for echo, rows in enumerate(image.echoes):
-        for start in range(0, width, step):
-            block, mask = gridded(scan, rows, slice(start, start + step))
-            for n in range(block.shape[-1]):
-                kspace[start + n, echo] = block[..., n].transpose(2, 0, 1)
-        masks.append(mask.all(-1))
+        for window in _windows(scan, scan.encoding):
+            block, mask = gridded(scan, rows, scan.encoding, window)
+            for n, position in enumerate(block[:, 0], start=window.start):
+                kspace[n, echo] = position
+        masks.append(mask)
     file["mask"] = same_mask(scan.path, masks)
-    found = (calibration_block(scan, image.calibration, slice(s, s + step)) for s in range(0, width, step))
-    blocks = [block for block in found if block is not None]
-    if blocks:
-        file["calibration"] = np.concatenate(blocks)
+    calibration = None if image.calibration is None else calibration_block(scan, image.calibration)
+    if calibration is not None:
+        file["calibration"] = calibration

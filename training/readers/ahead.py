@@ -182,12 +182,12 @@ def _readout(subject: Subject) -> int:
         raise InputError(f"{subject.maps}: 0real has the shape {real}, but 1imag {imaginary}")
     for path in subject.echoes:
         found = scan(path)
-        x, y, z = found.grid.matrix
-        if not found.grid.volume:
+        x, y, z = found.encoding.encoded.matrix
+        if not found.encoding.volume:
             raise InputError(f"{path}: must be a 3-D scan, got the matrix {x} x {y} x {z}")
-        if (found.coils, z, y) != real[:3] or real[3] not in (x, found.grid.width):
+        if (found.coils, z, y) != real[:3] or real[3] not in (x, found.width):
             raise InputError(f"{subject.maps}: has the shape {real}, but {path.name} wants {(found.coils, z, y, x)}")
-    return scan(subject.echoes[0]).grid.width
+    return scan(subject.echoes[0]).width
 
 
 def _fitting(subject: Subject, echoes: int) -> int:

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from mrnets.contract import Raw
 from mrnets.errors import InputError, unknown
+from mrnets.mrd import files
+from mrnets.mrd.files import explained
 from training.data import Part, Place, Sample, Slices, Split, part_of
 
 __all__ = ["array", "examined", "full", "hdf5", "listed", "nifti", "read_mask", "slices", "split_problems", "voxels"]
@@ -109,14 +111,8 @@ def full(kspace: NDArray[Any], readout: Literal["x", "batch", None], **more: Any
 @contextmanager
 def hdf5(path: str | Path) -> Iterator[h5py.File]:
     """The file, open for reading. InputError, also while it is read: no such file, not HDF5, cut short, corrupt."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: there is no such file")
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except (OSError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read; it is cut short, corrupt or not HDF5 ({reason})") from None
+    with explained(path), files.hdf5(path) as file:
+        yield file
 
 
 def array(file: h5py.File, key: str, axes: Sequence[str], kind: Kind = "complex") -> h5py.Dataset:

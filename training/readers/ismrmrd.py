@@ -17,6 +17,7 @@ import torch
 
 from mrnets.contract import Raw
 from mrnets.errors import InputError
+from mrnets.mrd.images import echo_times
 from training.data import Part, Place, Sample, Slices, Split, part_of
 from training.readers._kspace import gridded, noise
 from training.readers._scan import Image, Scan, gap, scan
@@ -74,7 +75,7 @@ def check(
             yield str(error)
             continue
         good[name] = path
-        if not scan(path).grid.volume:
+        if not scan(path).encoding.volume:
             flat.append(found[len(found) // 2])
     yield from split_problems(set(_subjects(good).values()), split)
     yield from examined(Slices(tuple(flat), partial(load, cache=cache)))
@@ -83,9 +84,9 @@ def check(
 def places(path: Path, subject: str, trim: tuple[int, int] = (0, 0)) -> list[Place]:
     """A place for each slice of a scan, or for each readout position of each volume. Raises InputError."""
     found = scan(path)
-    if not found.grid.volume:
+    if not found.encoding.volume:
         return [Place(str(path), n, subject) for n in range(len(found.images))]
-    width = found.grid.width
+    width = found.width
     kept = range(trim[0], width - trim[1])
     if min(trim) < 0 or not kept:
         raise InputError(
@@ -97,16 +98,16 @@ def places(path: Path, subject: str, trim: tuple[int, int] = (0, 0)) -> list[Pla
 def load(place: Place, cache: str = "") -> Sample:
     """A slice or readout position of a scan, as it was sampled. Raises InputError."""
     found = scan(place.path)
-    number, x = divmod(place.index, found.grid.width) if found.grid.volume else (place.index, 0)
+    number, x = divmod(place.index, found.width) if found.encoding.volume else (place.index, 0)
     image = found.images[number]
-    kspace, mask, calibration = position(found, number, x, cache) if found.grid.volume else _slice(found, image)
+    kspace, mask, calibration = position(found, number, x, cache) if found.encoding.volume else _slice(found, image)
     raw = Raw(
         kspace=_tensor(kspace[None]),
         mask=_tensor(mask[None, None, None]),
         calibration=_tensor(None if calibration is None else calibration[None]),
         noise=_tensor(noise(found, image)),
-        echo_times=_tensor(_echo_times(found, image)),
-        readout="batch" if found.grid.volume else "x",
+        echo_times=_tensor(echo_times(found.header, image.contrasts)),
+        readout="batch" if found.encoding.volume else "x",
     )
     return Sample(names=(f"{place.subject}, slice {place.index}",), raw=raw)
 
@@ -117,18 +118,11 @@ def _tensor(values: Any) -> torch.Tensor | None:
 
 def _slice(found: Scan, image: Image) -> tuple[Any, Any, Any]:
     """k-space (echo, coil, y, x), mask (y, x), calibration (1, coil, y', x')."""
-    pairs = [gridded(found, rows) for rows in image.echoes]
-    mask = same_mask(found.path, [sampled[0] for _, sampled in pairs])
-    kspace = np.stack([k[0].transpose(1, 0, 2) for k, _ in pairs])
-    return kspace, mask, calibration_block(found, image.calibration)
-
-
-def _echo_times(found: Scan, image: Image) -> Any:
-    """(echo,) s; None where the header does not tell all of them."""
-    contrasts = [int(found.heads["contrast"][rows[0]]) for rows in image.echoes]
-    if max(contrasts) >= len(found.echo_times):
-        return None
-    return np.asarray([found.echo_times[c] for c in contrasts], np.float32)
+    pairs = [gridded(found, rows, found.encoding) for rows in image.echoes]
+    mask = same_mask(found.path, [sampled for _, sampled in pairs])
+    kspace = np.concatenate([kspace[0] for kspace, _ in pairs])
+    block = None if image.calibration is None else calibration_block(found, image.calibration)
+    return kspace, mask, None if block is None else block[0]
 
 
 def _require_complete(found: Scan) -> None:

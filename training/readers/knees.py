@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 
 from mrnets.errors import InputError
+from mrnets.mrd.files import is_scan
 from training.data import Part, Place, Sample, Slices, Split
 from training.readers import ismrmrd
-from training.readers._scan import gap, is_scan, scan
+from training.readers._scan import gap, scan
 from training.readers.files import array, examined, full, hdf5, listed, slices, split_problems
 
 __all__ = ["check", "read"]
@@ -45,7 +46,7 @@ def check(folder: Path, split: Split, *, trim: tuple[int, int] = (0, 0), cache: 
             yield str(error)
             continue
         good.append(subject)
-        if not is_scan(path) or not scan(path).grid.volume:
+        if not is_scan(path) or not scan(path).encoding.volume:
             flat.append(Place(str(path), kept[len(kept) // 2], subject))
     yield from split_problems(good, split)
     yield from examined(Slices(tuple(flat), partial(_load, cache=cache)))
@@ -54,7 +55,7 @@ def check(folder: Path, split: Split, *, trim: tuple[int, int] = (0, 0), cache: 
 def _kept(path: Path, trim: tuple[int, int]) -> range:
     if is_scan(path):
         found = scan(path)
-        count = found.grid.width if found.grid.volume else len(found.images)
+        count = found.width if found.encoding.volume else len(found.images)
     else:
         with hdf5(path) as file:
             count = array(file, "kspace", AXES).shape[0]

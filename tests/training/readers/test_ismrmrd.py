@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from gadgets.files import open_scan, write_scan
 from gadgets.frame import Frame
 from gadgets.simulate import Settings, make_scan
 from gadgets.sort import sort
 from mrnets.contract import Raw
 from mrnets.errors import InputError
+from mrnets.mrd.files import open_scan, write_scan
 from mrnets.mrd.header import read_header
 from tests.training import layouts
 from training.data import Split
@@ -44,7 +44,7 @@ def simulate(path: Path, settings: Settings) -> list[Raw]:
     header, items, _ = make_scan(settings)
     write_scan(path, header, items)
     with open_scan(path) as scan:
-        frames = [item for item in sort(scan.items, read_header(scan.header).header) if isinstance(item, Frame)]
+        frames = [item for item in sort(scan.items(), read_header(scan.header).header) if isinstance(item, Frame)]
     return [f.raw for f in frames]
 
 
@@ -217,8 +217,8 @@ def test_check_names_what_is_malformed(tmp_path: Path, rng: np.random.Generator)
         ("coils", "the number of coils changes"),
         ("empty", "has acquisitions without coils or samples"),
         ("noise", "has no lines of an image"),
-        ("other", "not ISMRMRD"),
-        ("outside", "acquisition 8 has kspace_encode_step_1 8, outside of the encoded matrix of 8"),
+        ("other", 'there is no scan in the group "dataset"'),
+        ("outside", "acquisition 8 has kspace_encode_step_1 8, which is outside of the encoded matrix of 8"),
         ("radial", "has a radial trajectory"),
         ("xml", "declares a document type"),
     ):

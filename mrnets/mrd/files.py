@@ -1,11 +1,11 @@
-"""ISMRMRD's HDF5 files: scans (header, acquisitions, waveforms) and image series.
+"""Scans in ISMRMRD's HDF5 files: header, acquisitions, waveforms.
 
 Acquisitions are read in blocks; a record of the file is ismrmrd's: header, trajectory and samples of one acquisition.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,44 +14,67 @@ from typing import Any
 import h5py
 import ismrmrd
 import numpy as np
-from ismrmrd.hdf5 import (
-    acquisition_dtype,
-    image_header_dtype,
-    waveform_dtype,
-    waveform_header_dtype,
-)
+from ismrmrd.hdf5 import acquisition_dtype, waveform_dtype, waveform_header_dtype
+from numpy.typing import NDArray
 
-from gadgets.lines import ACQUISITION_HEADER, Item, Line, Lines, coalesce
-from gadgets.messages import IMAGE_TYPES
 from mrnets.errors import InputError
+from mrnets.mrd.lines import ACQUISITION_HEADER, Item, Line, Lines, coalesce
 from mrnets.physics.arrays import Array, to_numpy
 
-__all__ = ["ImageFile", "Scan", "open_scan", "read_images", "write_images", "write_scan"]
+__all__ = ["Scan", "append_waveform", "explained", "hdf5", "is_scan", "open_scan", "write_scan"]
 
 BLOCK_BYTES = 32 << 20
 WAVEFORM_BLOCK = 1024
+HEADER_BLOCK = 16384
+MAX_ACQUISITIONS = 1 << 24
 
 
 @dataclass(frozen=True)
 class Scan:
-    """An open scan."""
+    """An open scan; to be read while it is open."""
 
+    path: str
     header: bytes
     """The ISMRMRD header, XML."""
-    acquisitions: int
-    """How many there are."""
-    items: Iterator[Item]
-    """Lines and waveforms in the order of time; to be read while the scan is open."""
+    folder: h5py.Group
+
+    @property
+    def acquisitions(self) -> int:
+        """How many there are."""
+        return len(self.folder["data"])
+
+    def items(self) -> Iterator[Item]:
+        """Lines and waveforms in the order of time. Waveforms come before the first acquisition with a later time
+        stamp. Raises InputError for records that do not fit their headers, and where the file is corrupt."""
+        return coalesce(_merge(self))
+
+    def lines(self, rows: NDArray[np.integer[Any]]) -> Iterator[Lines]:
+        """The acquisitions with these numbers (ascending). Raises InputError as `items` does."""
+        return coalesce(line for _, line in _acquisitions(self, rows))
+
+    def headers(self, fields: Sequence[str]) -> NDArray[np.void]:
+        """These fields of the headers of all acquisitions, (acquisition,). Samples are not read. Raises InputError."""
+        records, count = self.folder["data"], self.acquisitions
+        if count > MAX_ACQUISITIONS:
+            raise InputError(f"{self.path}: has {count} acquisitions; at most {MAX_ACQUISITIONS} are taken.")
+        found = np.empty(count, [(name, ACQUISITION_HEADER[name]) for name in fields])
+        for start in range(0, count, HEADER_BLOCK):
+            with explained(self.path):
+                block = records.fields("head")[start : start + HEADER_BLOCK]
+            whole = _headers(self.path, block)
+            for name in fields:
+                found[name][start : start + len(block)] = whole[name]
+        return found
 
 
 @contextmanager
 def open_scan(path: str | Path, group: str = "dataset") -> Iterator[Scan]:
-    """The scan in `group` of an ISMRMRD file. Waveforms come before the first acquisition with a later time stamp.
+    """The scan in `group` of an ISMRMRD file.
 
-    Raises InputError, here or while items are read: no such file, not HDF5, cut short or corrupt, no such group (lists
-    those with scans), no header, no acquisitions, records that do not fit their headers.
+    Raises InputError: no such file, not HDF5, cut short or corrupt, no such group (lists those with scans), no header,
+    no acquisitions.
     """
-    with _open(path) as file:
+    with hdf5(path) as file:
         if not _is_scan(file.get(group)):
             there = ", ".join(_scans(file)) or "none"
             raise InputError(f'{path}: there is no scan in the group "{group}"; groups with scans: {there}.')
@@ -60,16 +83,21 @@ def open_scan(path: str | Path, group: str = "dataset") -> Iterator[Scan]:
             raise InputError(f'{path}: the scan in the group "{group}" has no ISMRMRD header (data set xml).')
         if not len(folder["data"]):
             raise InputError(f'{path}: the scan in the group "{group}" has no acquisitions.')
-        with _explained(path):
+        with explained(path):
             header = folder["xml"][()]
         header = header if isinstance(header, (bytes, str)) else header.flat[0]
-        header = header.encode() if isinstance(header, str) else header
-        yield Scan(header, len(folder["data"]), coalesce(_merge(path, folder)))
+        yield Scan(str(path), header.encode() if isinstance(header, str) else header, folder)
+
+
+def is_scan(path: str | Path, group: str = "dataset") -> bool:
+    """Whether an HDF5 file has a scan in `group`. Raises InputError where the file cannot be read."""
+    with hdf5(path) as file:
+        return _is_scan(file.get(group))
 
 
 @contextmanager
-def _explained(path: str | Path) -> Iterator[None]:
-    """HDF5's exceptions as InputError."""
+def explained(path: str | Path) -> Iterator[None]:
+    """Raises HDF5's exceptions as InputError."""
     try:
         yield
     except (OSError, RuntimeError, KeyError) as error:
@@ -78,10 +106,11 @@ def _explained(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def _open(path: str | Path) -> Iterator[h5py.File]:
+def hdf5(path: str | Path) -> Iterator[h5py.File]:
+    """An HDF5 file, open for reading. Raises InputError: no such file, not HDF5."""
     if not Path(path).is_file():
         raise InputError(f"{path}: there is no such file.")
-    with _explained(path):
+    with explained(path):
         file = h5py.File(path, "r")
     with file:
         yield file
@@ -98,11 +127,11 @@ def _scans(file: h5py.File) -> list[str]:
     return found
 
 
-def _merge(path: str | Path, folder: h5py.Group) -> Iterator[Line | ismrmrd.Waveform]:
+def _merge(scan: Scan) -> Iterator[Line | ismrmrd.Waveform]:
     """Acquisitions and waveforms, each in the order of the file, merged by their time stamps."""
-    waveforms = _waveforms(path, folder["waveforms"]) if "waveforms" in folder else iter(())
+    waveforms = _waveforms(scan.path, scan.folder["waveforms"]) if "waveforms" in scan.folder else iter(())
     waveform = next(waveforms, None)
-    for time, line in _acquisitions(path, folder["data"]):
+    for time, line in _acquisitions(scan, np.arange(scan.acquisitions)):
         while waveform is not None and waveform.time_stamp < time:
             yield waveform
             waveform = next(waveforms, None)
@@ -112,20 +141,31 @@ def _merge(path: str | Path, folder: h5py.Group) -> Iterator[Line | ismrmrd.Wave
         waveform = next(waveforms, None)
 
 
-def _acquisitions(path: str | Path, records: h5py.Dataset) -> Iterator[tuple[int, Line]]:
+def _acquisitions(scan: Scan, rows: NDArray[np.integer[Any]]) -> Iterator[tuple[int, Line]]:
+    """The time stamp of each acquisition, and the acquisition."""
+    records = scan.folder["data"]
     start, step = 0, 16
-    while start < len(records):
-        with _explained(path):
-            block = records[start : start + step]
-        headers = _headers(path, block["head"])
-        rows = headers.view(np.uint8).reshape(len(headers), -1)
+    while start < len(rows):
+        which = rows[start : start + step]
+        with explained(scan.path):
+            block = _records(records, which)
+        headers = _headers(scan.path, block["head"])
+        raw = headers.view(np.uint8).reshape(len(headers), -1)
         times = headers["acquisition_time_stamp"].tolist()
         trajectories = block["traj"] if "traj" in block.dtype.names else [_NOTHING] * len(block)
         for n, (time, samples, trajectory) in enumerate(zip(times, block["data"], trajectories, strict=True)):
-            yield time, Line(rows[n], _filler(f"{path}: acquisition {start + n}", samples, trajectory))
+            yield time, Line(raw[n], _filler(f"{scan.path}: acquisition {which[n]}", samples, trajectory))
         start += len(block)
         mean = sum(samples.nbytes for samples in block["data"]) // len(block)
         step = max(1, min(2 * step, 4096, BLOCK_BYTES // max(mean, 1)))
+
+
+def _records(records: h5py.Dataset, which: NDArray[np.integer[Any]]) -> Array:
+    """Records by number. HDF5 reads a range much faster than single records, so a range with gaps is read whole."""
+    first, end = int(which[0]), int(which[-1]) + 1
+    if end - first == len(which):
+        return records[first:end]
+    return records[first:end][which - first] if end - first <= 4 * len(which) else records[which]
 
 
 _NOTHING = np.empty(0, np.float32)
@@ -153,7 +193,7 @@ def _filler(what: str, samples: Array, trajectory: Array) -> Callable[[Array, Ar
 
 def _waveforms(path: str | Path, records: h5py.Dataset) -> Iterator[ismrmrd.Waveform]:
     for start in range(0, len(records), WAVEFORM_BLOCK):
-        with _explained(path):
+        with explained(path):
             block = records[start : start + WAVEFORM_BLOCK]
         for n, record in enumerate(block):
             head = np.zeros(1, waveform_header_dtype)
@@ -185,11 +225,9 @@ def write_scan(path: str | Path, header: str | bytes, items: Iterable[Item], gro
         partial.unlink(missing_ok=True)
 
 
-def _append_item(folder: h5py.Group, records: h5py.Dataset | None, item: Item) -> None:
+def _append_item(folder: h5py.Group, records: h5py.Dataset, item: Item) -> None:
     if isinstance(item, ismrmrd.Waveform):
-        if "waveforms" not in folder:
-            folder.create_dataset("waveforms", (0,), waveform_dtype, maxshape=(None,), chunks=(64,))
-        _append(folder["waveforms"], _waveform_record(item))
+        append_waveform(folder, item)
     elif isinstance(item, Lines):
         _append(records, _line_records(item))
     elif isinstance(item, ismrmrd.Acquisition):
@@ -197,6 +235,13 @@ def _append_item(folder: h5py.Group, records: h5py.Dataset | None, item: Item) -
         _append(records, _line_records(Lines(head, item.data[None], item.traj[None] if item.traj.size else None)))
     else:
         raise TypeError(f"a scan has no place for a {type(item).__name__}")
+
+
+def append_waveform(folder: h5py.Group, waveform: ismrmrd.Waveform) -> None:
+    """Add a waveform to the group of a scan or of images."""
+    if "waveforms" not in folder:
+        folder.create_dataset("waveforms", (0,), waveform_dtype, maxshape=(None,), chunks=(64,))
+    _append(folder["waveforms"], _waveform_record(waveform))
 
 
 def _append(dataset: h5py.Dataset, rows: Array) -> None:
@@ -219,94 +264,3 @@ def _waveform_record(waveform: ismrmrd.Waveform) -> Array:
     row["head"] = np.frombuffer(bytes(waveform.getHead()), waveform_header_dtype)
     row["data"][0] = np.asarray(waveform.data, np.uint32).ravel()
     return row
-
-
-@contextmanager
-def write_images(path: str | Path, group: str = "dataset") -> Iterator[ImageFile]:
-    """An image file to append to. It is `path` only when all went well, replacing a file that is there; until then, and
-    for ever if anything fails after the first image, it is `path`.partial."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}.")
-    images: ImageFile | None = None
-    try:
-        with h5py.File(partial, "w") as file:
-            images = ImageFile(file.create_group(group))
-            yield images
-        partial.replace(path)
-    finally:
-        if images is None or not images.count:
-            partial.unlink(missing_ok=True)
-
-
-@dataclass
-class ImageFile:
-    """Image series in ISMRMRD's layout: `group/image_N` with data, header and attributes, N the series index.
-
-    Images of one series that differ in shape or type go to `image_N_1`, `image_N_2`, and so on.
-    """
-
-    group: h5py.Group
-    count: int = 0
-    """Images so far."""
-
-    def append(self, item: Item) -> None:
-        """Add an image to its series, or a waveform. Raises TypeError for anything else."""
-        if isinstance(item, ismrmrd.Waveform):
-            _append_item(self.group, None, item)
-        elif isinstance(item, ismrmrd.Image):
-            self._append_image(item)
-        else:
-            raise TypeError(f"an image file has no place for a {type(item).__name__}")
-
-    def _append_image(self, image: ismrmrd.Image) -> None:
-        head = image.getHead()
-        pixels = np.asarray(image.data, IMAGE_TYPES[head.data_type])
-        stored = pixels.view(_stored(pixels.dtype))
-        series = self._series(f"image_{head.image_series_index}", stored)
-        attributes = image.attribute_string.encode("ascii", "xmlcharrefreplace")
-        head.attribute_string_len = len(attributes)
-        for name, row in (("data", stored), ("header", np.frombuffer(bytes(head), image_header_dtype)[0])):
-            series[name].resize(len(series[name]) + 1, axis=0)
-            series[name][-1] = row
-        series["attributes"].resize(len(series["attributes"]) + 1, axis=0)
-        series["attributes"][-1] = attributes.decode("ascii")
-        self.count += 1
-
-    def _series(self, name: str, pixels: Array) -> h5py.Group:
-        number, found = 0, name
-        while found in self.group:
-            data = self.group[found]["data"]
-            if data.shape[1:] == pixels.shape and data.dtype == pixels.dtype:
-                return self.group[found]
-            number += 1
-            found = f"{name}_{number}"
-        series = self.group.create_group(found)
-        for key, shape, dtype in (
-            ("data", pixels.shape, pixels.dtype),
-            ("header", (), image_header_dtype),
-            ("attributes", (), h5py.special_dtype(vlen=str)),
-        ):
-            series.create_dataset(key, (0, *shape), dtype, maxshape=(None, *shape), chunks=(1, *shape))
-        return series
-
-
-def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """ISMRMRD stores complex numbers as records of real and imag."""
-    if dtype.kind != "c":
-        return dtype
-    part = f"<f{dtype.itemsize // 2}"
-    return np.dtype([("real", part), ("imag", part)])
-
-
-def read_images(path: str | Path, group: str = "dataset") -> Iterator[tuple[str, Array]]:
-    """Name and pixels (image, channel, z, y, x) of each series in `group`. Raises InputError."""
-    with _open(path) as file, _explained(path):
-        folder = file.get(group)
-        if not isinstance(folder, h5py.Group):
-            raise InputError(f'{path}: there is no group "{group}".')
-        for name, series in folder.items():
-            if isinstance(series, h5py.Group) and "header" in series and "data" in series:
-                pixels = series["data"][()]
-                yield name, pixels.view(f"<c{pixels.dtype.itemsize}") if pixels.dtype.names else pixels

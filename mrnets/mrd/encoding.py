@@ -5,22 +5,36 @@ Axes: x = readout, y = encode step 1, z = encode step 2. On every grid the k-spa
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
 from typing import Any
 
 from ismrmrd.xsd import ismrmrdHeader
 
-from gadgets.frame import Limit, Space
 from mrnets.errors import InputError
 
-__all__ = ["Encoding", "encoding_of"]
+__all__ = ["MAX_SIDE", "Encoding", "Limit", "Space", "encoding_of"]
 
-MOST_ALONG_AN_AXIS = 16384
-MOST_PIXELS = 1 << 30
+MAX_SIDE = 16384
+MAX_PIXELS = 1 << 30
 
-_logger = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Space:
+    """A grid, and the field of view that it covers."""
+
+    matrix: tuple[int, int, int]
+    fov: tuple[float, float, float]
+    """mm; 0 where the header does not say."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The first and last position along one axis of the encoded grid that was to be sampled, and the centre's."""
+
+    minimum: int
+    centre: int
+    maximum: int
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,8 @@ class Encoding:
     """Calibration mode: embedded, interleaved, separate, external, other."""
     name: str
     """For errors."""
+    guesses: tuple[str, ...] = ()
+    """What the header left open or said wrongly, and what was taken instead: for the log and the images' comment."""
 
     @property
     def embedded(self) -> bool:
@@ -54,43 +70,48 @@ class Encoding:
         return self.calibration in ("embedded", "interleaved")
 
 
-def encoding_of(header: ismrmrdHeader, index: int, *, gridded: bool = False) -> Encoding:
-    """Encoding space `index`; what the header leaves out is derived. `gridded`: the data were put on a grid before.
+def encoding_of(header: ismrmrdHeader, index: int, *, gridded: bool = False, flat: bool | None = None) -> Encoding:
+    """Encoding space `index`; what the header leaves out is derived.
+
+    gridded: the data were put on a grid before, whatever their trajectory was.
+    flat: one partition was measured, so that images are 2-D whatever the encoded matrix is. None: as the header says.
 
     Raises InputError if there is no such space, if it is not Cartesian (unless gridded), or if its matrix is absurd.
     """
     name = f"encoding space {index}"
     if not 0 <= index < len(header.encoding):
-        raise InputError(f"sort: the header has {len(header.encoding)} encoding spaces, but the data refer to {name}")
+        raise InputError(f"the header has {len(header.encoding)} encoding spaces, but the data refer to {name}")
     encoding = header.encoding[index]
     trajectory = _text(encoding.trajectory)
     if trajectory not in (None, "cartesian") and not gridded:
-        raise InputError(f"sort: {name} has a {trajectory} trajectory; only cartesian k-space can be sorted")
+        raise InputError(f"{name} has a {trajectory} trajectory; only cartesian k-space can be sorted")
     encoded, recon = _space(encoding.encodedSpace, name), _space(encoding.reconSpace, name)
     _require_sane_images(encoded, recon, name)
     limits = encoding.encodingLimits
     step_1, step_2 = (getattr(limits, f"kspace_encoding_step_{n}", None) for n in (1, 2))
-    one_partition = step_2 is not None and step_2.maximum <= step_2.minimum and step_2.maximum == 0
-    if one_partition and encoded.matrix[2] > 1:
+    if flat is None:
+        flat = step_2 is not None and step_2.maximum <= step_2.minimum and step_2.maximum == 0
+    if flat and encoded.matrix[2] > 1:
         encoded = Space((*encoded.matrix[:2], 1), (*encoded.fov[:2], recon.fov[2]))
         recon = Space((*recon.matrix[:2], 1), recon.fov)
-    (y_offset, y_limit), (z_offset, z_limit) = (
+    placed = [
         _centred(limit, size, f"{name}, kspace_encoding_step_{step}")
         for limit, size, step in ((step_1, encoded.matrix[1], 1), (step_2, encoded.matrix[2], 2))
-    )
+    ]
     parallel = encoding.parallelImaging
     return Encoding(
         index=index,
         encoded=encoded,
         recon=recon,
         reduced=_without_oversampling(encoded, recon),
-        offsets=(y_offset, z_offset),
-        limits=(y_limit, z_limit),
+        offsets=(placed[0].offset, placed[1].offset),
+        limits=(placed[0].limit, placed[1].limit),
         announced=step_1 is not None,
         volume=encoded.matrix[2] > 1,
         last={counter: _last(limits, counter) for counter in ("contrast", "average", "segment")},
         calibration=None if parallel is None else _text(parallel.calibrationMode),
         name=name,
+        guesses=tuple(axis.guess for axis in placed if axis.guess),
     )
 
 
@@ -100,10 +121,9 @@ def _text(value: Any) -> str | None:
 
 def _space(space: Any, name: str) -> Space:
     matrix = (int(space.matrixSize.x), int(space.matrixSize.y), int(space.matrixSize.z))
-    if not all(1 <= n <= MOST_ALONG_AN_AXIS for n in matrix):
+    if not all(1 <= n <= MAX_SIDE for n in matrix):
         raise InputError(
-            f"sort: {name} has the matrix {' x '.join(map(str, matrix))}; "
-            f"each side must be from 1 to {MOST_ALONG_AN_AXIS}"
+            f"{name} has the matrix {' x '.join(map(str, matrix))}; each side must be from 1 to {MAX_SIDE}"
         )
     fov = (space.fieldOfView_mm.x, space.fieldOfView_mm.y, space.fieldOfView_mm.z)
     x, y, z = (float(mm) if mm is not None and math.isfinite(mm) and mm > 0 else 0.0 for mm in fov)
@@ -114,23 +134,33 @@ def _require_sane_images(encoded: Space, recon: Space, name: str) -> None:
     """Raises InputError if images, over the whole encoded field of view, would be absurdly large."""
     ratios = [a / b if a and b else 1.0 for a, b in zip(encoded.fov, recon.fov, strict=True)]
     sides = [size * max(ratio, 1.0) for size, ratio in zip(recon.matrix, ratios, strict=True)]
-    if max(sides) > MOST_ALONG_AN_AXIS or math.prod(sides) > MOST_PIXELS:
+    if max(sides) > MAX_SIDE or math.prod(sides) > MAX_PIXELS:
         raise InputError(
-            f"sort: {name} asks for images of {' x '.join(map(str, recon.matrix))} pixels over {recon.fov} mm out of "
+            f"{name} asks for images of {' x '.join(map(str, recon.matrix))} pixels over {recon.fov} mm out of "
             f"{encoded.fov} mm; that is absurdly large"
         )
 
 
-def _centred(limit: Any, size: int, name: str) -> tuple[int, Limit]:
-    """Offset from counter to position, and the limits in positions. Without limits counters are positions."""
+@dataclass(frozen=True)
+class _Axis:
+    """Where the counters of one axis lie on its grid."""
+
+    offset: int
+    limit: Limit
+    guess: str = ""
+
+
+def _centred(limit: Any, size: int, name: str) -> _Axis:
+    """The offset from counter to position, and the limits in positions. Without limits counters are positions."""
     centre = size // 2
     if limit is None:
-        return 0, Limit(0, centre, size - 1)
-    offset = centre - int(limit.center)
+        return _Axis(0, Limit(0, centre, size - 1))
+    offset, guess = centre - int(limit.center), ""
     if limit.center == 0 and limit.maximum + offset >= size:
-        _logger.warning("sort: %s: centre 0 does not fit a matrix of %d; taking %d", name, size, centre)
-        offset = 0
-    return offset, Limit(max(int(limit.minimum) + offset, 0), centre, min(int(limit.maximum) + offset, size - 1))
+        offset, guess = 0, f"{name}: centre 0 does not fit a matrix of {size}; taking {centre}"
+    return _Axis(
+        offset, Limit(max(int(limit.minimum) + offset, 0), centre, min(limit.maximum + offset, size - 1)), guess
+    )
 
 
 def _last(limits: Any, counter: str) -> int | None:

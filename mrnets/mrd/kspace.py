@@ -1,4 +1,4 @@
-"""K-space in the making: where lines belong, how they get onto the grid, and what is sampled in the end.
+"""Lines put on the grid of k-space: where they belong, their readouts, averages, and what was sampled.
 
 Axes: line, coil, sample for blocks of lines; z, y, coil, x for k-space, z being encode step 2 and y encode step 1. In
 volumes x is inverse-transformed as lines come in. The k-space centre is at n // 2 of every axis.
@@ -6,33 +6,23 @@ volumes x is inverse-transformed as lines come in. The k-space centre is at n //
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from array_api_compat import device
 from numpy.typing import NDArray
 
-from gadgets.encoding import Encoding
-from gadgets.frame import Limit
-from gadgets.lines import Flag, Lines, has_flag
 from mrnets.errors import InputError
+from mrnets.mrd.encoding import Encoding, Limit
+from mrnets.mrd.flags import Flag, has_flag
+from mrnets.mrd.images import distinct
+from mrnets.mrd.lines import Lines, take
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 from mrnets.physics.fourier import fftc, ifftc, resize
-from mrnets.physics.masks import LEAST_CALIBRATION, calibration_region
 
-__all__ = [
-    "Echo",
-    "acquired_twice",
-    "add_lines",
-    "centre_block",
-    "distinct",
-    "has_centre_block",
-    "kspace_and_mask",
-    "on_spacing_of",
-    "take",
-]
+__all__ = ["Echo", "acquired_twice", "add_lines", "averages", "kspace_and_mask", "positions"]
 
 
 @dataclass
@@ -42,24 +32,27 @@ class Echo:
     kspace: Array
     """(z, y, coil, x): sums over averages. A view: in memory y lies within coil, as `Raw` wants it."""
     counts: NDArray[np.int32]
-    """(z, y): how many lines each place has got."""
+    """(z, y): how many lines came for each place."""
     start: NDArray[np.int32]
     """(z, y): the first sample along x that all of them have."""
     stop: NDArray[np.int32]
     """(z, y): one past the last."""
     header: NDArray[np.void]
     """() of `ACQUISITION_HEADER`: of the line nearest to the k-space centre, `distance` lines from it."""
+    window: slice
+    """The readout positions of a volume that are kept: all, unless memory is short."""
     distance: int = np.iinfo(np.int32).max
 
     @classmethod
-    def empty(cls, encoding: Encoding, lines: Lines) -> Echo:
-        """For lines like `lines`, on their device."""
+    def empty(cls, encoding: Encoding, lines: Lines, window: slice = slice(None)) -> Echo:
+        """An echo without lines, for lines like `lines`, on their device. `window`: of a volume only."""
         xp = array_namespace(lines.data)
         x, y, z = encoding.reduced.matrix
-        memory = xp.zeros((z, lines.data.shape[1], y, x), dtype=xp.complex64, device=device(lines.data))
+        width = len(range(x)[window])
+        memory = xp.zeros((z, lines.data.shape[1], y, width), dtype=xp.complex64, device=device(lines.data))
         counts, start, stop = np.zeros((3, z, y), np.int32)
-        stop[...] = x
-        return cls(xp.moveaxis(memory, 1, 2), counts, start, stop, lines.headers[0].copy())
+        stop[...] = width
+        return cls(xp.moveaxis(memory, 1, 2), counts, start, stop, lines.headers[0].copy(), window)
 
     def readout_limit(self) -> Limit:
         """What was sampled along x."""
@@ -69,9 +62,11 @@ class Echo:
 
 def add_lines(echo: Echo, lines: Lines, encoding: Encoding) -> None:
     """Put lines where they belong. Raises InputError naming a line that does not belong on the grid."""
-    y, z = _positions(lines, encoding)
+    y, z = positions(lines.headers, encoding)
     for part, which in _alike(lines):
         data, start, stop = _on_grid(part, encoding)
+        if encoding.volume:
+            data, start, stop = data[..., echo.window], 0, echo.kspace.shape[-1]
         _put(echo, data, (z[which], y[which]), start, stop)
     distance = np.abs(y - encoding.encoded.matrix[1] // 2) + np.abs(z - encoding.encoded.matrix[2] // 2)
     nearest = int(np.argmin(distance))
@@ -91,7 +86,7 @@ def acquired_twice(lines: Lines) -> bool:
 
 
 def kspace_and_mask(echo: Echo, encoding: Encoding) -> tuple[Array, NDArray[np.bool_]]:
-    """(batch, 1, coil, y, x) and (y, x), as in `Raw`; averages are divided by their number. Ends the use of `echo`."""
+    """(batch, 1, coil, y, x) and (y, x), as in `Raw`; sums are divided by their counts in place, so use it once."""
     kspace = echo.kspace
     xp = array_namespace(kspace)
     if (echo.counts > 1).any():
@@ -105,72 +100,29 @@ def kspace_and_mask(echo: Echo, encoding: Encoding) -> tuple[Array, NDArray[np.b
     return xp.permute_dims(kspace, (0, 2, 1, 3))[:, None], mask[0]
 
 
-def has_centre_block(mask: NDArray[np.bool_]) -> bool:
-    """Whether there is a fully sampled block around the centre that is worth the name."""
-    return min(calibration_region(mask)) >= LEAST_CALIBRATION
+def averages(echoes: Sequence[Echo]) -> float:
+    """How many lines were averaged into one place: the harmonic mean over all places that got any."""
+    counts = np.concatenate([echo.counts[echo.counts > 0] for echo in echoes])
+    return float(len(counts) / np.sum(1 / counts))
 
 
-def centre_block(kspace: Array, mask: NDArray[np.bool_]) -> Array | None:
-    """The largest fully sampled block around the centre, (batch, 1, coil, y', x'); None if it is too small."""
-    return resize(kspace[:, :1], calibration_region(mask)) if has_centre_block(mask) else None
+def positions(headers: NDArray[np.void], encoding: Encoding) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The positions along y and z of the lines with these headers (line,).
 
-
-def on_spacing_of(block: Array, source: Encoding, target: Encoding) -> Array:
-    """A calibration block of `source` on the k-space spacing of `target`: in image space, to the same field of view.
-
-    Raises InputError if one is 3-D and the other is not."""
-    if source.volume != target.volume:
-        raise InputError(f"sort: calibration lines of {source.name} are 2-D and {target.name} is 3-D, or the reverse")
-
-    def side(n: int, axis: int) -> int:
-        a, b = source.reduced.fov[axis], target.reduced.fov[axis]
-        return max(round(n * b / a), 1) if a and b else n
-
-    sides = [side(n, axis) for n, axis in zip(block.shape[-2:], (2, 1) if target.volume else (1, 0), strict=True)]
-    if sides != list(block.shape[-2:]):
-        block = fftc(resize(ifftc(block), sides))
-    if not target.volume:
-        return block
-    block = resize(block, (side(block.shape[0], 0),), axes=(0,))
-    if block.shape[0] != target.reduced.matrix[0]:
-        block = ifftc(resize(fftc(block, axes=(0,)), (target.reduced.matrix[0],), axes=(0,)), axes=(0,))
-    return block
-
-
-def take(lines: Lines, which: NDArray[Any]) -> Lines:
-    """Some of the lines, by index; all of them without a copy."""
-    if len(which) == len(lines):
-        return lines
-    data = lines.data[asarray_like(which, lines.data)]
-    trajectory = None if lines.trajectory is None else lines.trajectory[which]
-    return replace(lines, headers=lines.headers[which], data=data, trajectory=trajectory)
-
-
-def distinct(rows: NDArray[Any]) -> Iterator[tuple[tuple[int, ...], NDArray[np.int64]]]:
-    """Each distinct row of (line, field), in order of first appearance, and the lines that have it."""
-    if (rows == rows[0]).all():
-        yield tuple(int(value) for value in rows[0]), np.arange(len(rows))
-        return
-    unique, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    for n in np.argsort(first):
-        yield tuple(int(value) for value in unique[n]), np.flatnonzero(inverse.reshape(-1) == n)
-
-
-def _positions(lines: Lines, encoding: Encoding) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where lines belong along y and z. Raises InputError naming the first that is outside of the grid."""
-    positions = []
+    Raises InputError naming the first line that is outside of the grid."""
+    found = []
     for step, offset, size in zip((1, 2), encoding.offsets, encoding.encoded.matrix[1:], strict=True):
-        counter = lines.headers["idx"][f"kspace_encode_step_{step}"].astype(np.int64)
+        counter = headers["idx"][f"kspace_encode_step_{step}"].astype(np.int64)
         outside = (counter + offset < 0) | (counter + offset >= size)
         if outside.any():
             bad = int(np.argmax(outside))
             raise InputError(
-                f"sort: acquisition {int(lines.headers['scan_counter'][bad])} has kspace_encode_step_{step} "
+                f"acquisition {int(headers['scan_counter'][bad])} has kspace_encode_step_{step} "
                 f"{counter[bad]}, which is outside of the encoded matrix of {size} "
                 f"(counters from {-offset} to {size - 1 - offset})"
             )
-        positions.append(counter + offset)
-    return positions[0], positions[1]
+        found.append(counter + offset)
+    return found[0], found[1]
 
 
 def _alike(lines: Lines) -> Iterator[tuple[Lines, NDArray[np.int64]]]:
@@ -197,12 +149,12 @@ def _on_grid(lines: Lines, encoding: Encoding) -> tuple[Array, int, int]:
     start, stop = max(shift + pre, 0), min(shift + n - post, size)
     if n - pre - post - (stop - start) > size // 16 + 1:
         raise InputError(
-            f"sort: acquisition {int(header['scan_counter'])} has {n} samples with centre {centre}, which reach beyond "
+            f"acquisition {int(header['scan_counter'])} has {n} samples with centre {centre}, which reach beyond "
             f"the readout of {size} that the header announces"
         )
     if not start <= size // 2 < stop:
         raise InputError(
-            f"sort: acquisition {int(header['scan_counter'])} has {n} samples with centre {centre} and {pre} + {post} "
+            f"acquisition {int(header['scan_counter'])} has {n} samples with centre {centre} and {pre} + {post} "
             f"discarded, which misses the k-space centre of a readout of {size}"
         )
     if (n, start, stop) != (size, 0, size):
@@ -243,7 +195,7 @@ def _image_along_x(data: Array, size: int) -> Array:
 
 
 def _put(echo: Echo, data: Array, places: tuple[NDArray[Any], NDArray[Any]], start: int, stop: int) -> None:
-    """Add lines (line, coil, x) at places (z, y); a place that comes several times gets one line after the other."""
+    """Add lines (line, coil, x) at places (z, y). Lines of one place are added one after the other."""
     z, y = places
     for which in _passes(z * echo.counts.shape[1] + y):
         values = data if len(which) == len(y) else data[asarray_like(which, data)]

@@ -9,26 +9,25 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import Any, TypeAlias
 
-import ismrmrd
 import numpy as np
 from ismrmrd.hdf5 import acquisition_header_dtype
+from numpy.typing import NDArray
 
 from mrnets.errors import InputError
-from mrnets.physics.arrays import Array, to_numpy
+from mrnets.mrd.flags import Flag, bits
+from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
 
 __all__ = [
     "ACQUISITION_HEADER",
-    "Flag",
     "Item",
     "Line",
     "Lines",
     "coalesce",
-    "from_acquisitions",
-    "has_flag",
-    "to_acquisitions",
+    "counter",
+    "require_finite",
+    "take",
     "with_data",
 ]
 
@@ -38,59 +37,13 @@ ACQUISITION_HEADER: np.dtype[np.void] = np.dtype(acquisition_header_dtype)
 Item: TypeAlias = Any
 """What moves through a chain: Lines, Frame, ismrmrd.Waveform, ismrmrd.Image, ReconData, ImageArray, str (text)."""
 
-MOST_LINES = 256
-MOST_RUN_BYTES = 8 << 20  # memory of this size is used again rather than mapped anew: a third less time to read a scan
-MOST_LINE_BYTES = 256 << 20
-MOST_COILS = 1024  # ISMRMRD's channel mask has 1024 bits
+MAX_LINES = 256
+MAX_RUN_BYTES = 8 << 20  # memory of this size is used again rather than mapped anew: a third less time to read a scan
+MAX_LINE_BYTES = 256 << 20
+MAX_COILS = 1024  # ISMRMRD's channel mask has 1024 bits
 
-
-class Flag(IntEnum):
-    """Acquisition flags; flag k is bit k - 1 of `headers["flags"]`."""
-
-    FIRST_IN_ENCODE_STEP1 = 1
-    LAST_IN_ENCODE_STEP1 = 2
-    FIRST_IN_ENCODE_STEP2 = 3
-    LAST_IN_ENCODE_STEP2 = 4
-    FIRST_IN_AVERAGE = 5
-    LAST_IN_AVERAGE = 6
-    FIRST_IN_SLICE = 7
-    LAST_IN_SLICE = 8
-    FIRST_IN_CONTRAST = 9
-    LAST_IN_CONTRAST = 10
-    FIRST_IN_PHASE = 11
-    LAST_IN_PHASE = 12
-    FIRST_IN_REPETITION = 13
-    LAST_IN_REPETITION = 14
-    FIRST_IN_SET = 15
-    LAST_IN_SET = 16
-    FIRST_IN_SEGMENT = 17
-    LAST_IN_SEGMENT = 18
-    IS_NOISE_MEASUREMENT = 19
-    IS_PARALLEL_CALIBRATION = 20
-    IS_PARALLEL_CALIBRATION_AND_IMAGING = 21
-    IS_REVERSE = 22
-    IS_NAVIGATION_DATA = 23
-    IS_PHASECORR_DATA = 24
-    LAST_IN_MEASUREMENT = 25
-    IS_HPFEEDBACK_DATA = 26
-    IS_DUMMYSCAN_DATA = 27
-    IS_RTFEEDBACK_DATA = 28
-    IS_SURFACECOILCORRECTIONSCAN_DATA = 29
-    IS_PHASE_STABILIZATION_REFERENCE = 30
-    IS_PHASE_STABILIZATION = 31
-
-
-def _bits(flags: Iterable[Flag]) -> int:
-    return sum(1 << (flag - 1) for flag in flags)
-
-
-_CLOSING = _bits((Flag.LAST_IN_SLICE, Flag.LAST_IN_REPETITION, Flag.LAST_IN_MEASUREMENT))
-_NOISE = _bits((Flag.IS_NOISE_MEASUREMENT,))
-
-
-def has_flag(headers: Array, *flags: Flag | int) -> Array:
-    """Whether each header (n,) has any of the flags: (n,) bool."""
-    return (headers["flags"] & np.uint64(_bits(Flag(flag) for flag in flags))) != 0
+_CLOSING = bits(Flag.LAST_IN_SLICE, Flag.LAST_IN_REPETITION, Flag.LAST_IN_MEASUREMENT)
+_NOISE = bits(Flag.IS_NOISE_MEASUREMENT)
 
 
 @dataclass(frozen=True)
@@ -135,17 +88,17 @@ _FIELDS = struct.Struct("<2xQ24xH2xH134xHH")  # flags, samples, coils, encoding 
 
 @dataclass(frozen=True)
 class Line:
-    """One acquisition on its way into a run: its header, and how to put its samples where they belong."""
+    """One acquisition before it is in a run: its header, and how to copy its samples into arrays."""
 
     raw: bytes | bytearray | memoryview
     """The 340 bytes of the header."""
     fill: Callable[[Array, Array], None]
-    """Called once, with the places to fill: data (coil, sample) complex64, trajectory (sample, dimension) float32."""
+    """Called once with the arrays to fill: data (coil, sample) complex64, trajectory (sample, dimension) float32."""
 
 
 @dataclass
 class _Run:
-    """Lines in the making: buffers, and how many lines are in them."""
+    """Buffers for lines, and how many lines are in them."""
 
     key: tuple[int, int, int, int, bool]
     headers: Array
@@ -157,12 +110,12 @@ class _Run:
     def start(cls, key: tuple[int, int, int, int, bool]) -> _Run:
         coils, samples, dimensions = key[:3]
         size = coils * samples * 8 + samples * dimensions * 4
-        if coils > MOST_COILS or size > MOST_LINE_BYTES:
+        if coils > MAX_COILS or size > MAX_LINE_BYTES:
             raise InputError(
                 f"An acquisition header announces {coils} coils of {samples} samples with {dimensions} trajectory "
-                f"dimensions; at most {MOST_COILS} coils and {MOST_LINE_BYTES >> 20} MiB a line are taken."
+                f"dimensions; at most {MAX_COILS} coils and {MAX_LINE_BYTES >> 20} MiB a line are taken."
             )
-        lines = max(1, min(MOST_LINES, MOST_RUN_BYTES // max(size, 1)))
+        lines = max(1, min(MAX_LINES, MAX_RUN_BYTES // max(size, 1)))
         return cls(
             key,
             np.empty(lines, ACQUISITION_HEADER),
@@ -208,25 +161,28 @@ def coalesce(stream: Iterable[Line | Item]) -> Iterator[Item]:
         yield run.lines()
 
 
-def from_acquisitions(stream: Iterable[Item]) -> Iterator[Item]:
-    """`coalesce` for a stream in which acquisitions are `ismrmrd.Acquisition`; other items pass in order."""
-
-    def line(item: Item) -> Item:
-        if not isinstance(item, ismrmrd.Acquisition):
-            return item
-
-        def fill(data: Array, trajectory: Array) -> None:
-            data[...] = item.data
-            trajectory[...] = item.traj
-
-        return Line(bytes(item.getHead()), fill)
-
-    return coalesce(line(item) for item in stream)
+def take(lines: Lines, which: NDArray[Any]) -> Lines:
+    """Some of the lines, by index; all of them without a copy."""
+    if len(which) == len(lines):
+        return lines
+    data = lines.data[asarray_like(which, lines.data)]
+    trajectory = None if lines.trajectory is None else lines.trajectory[which]
+    return replace(lines, headers=lines.headers[which], data=data, trajectory=trajectory)
 
 
-def to_acquisitions(lines: Lines) -> Iterator[ismrmrd.Acquisition]:
-    """One `ismrmrd.Acquisition` for each line; the samples are views where `lines` is NumPy."""
-    data = to_numpy(lines.data)
-    for n, header in enumerate(lines.headers):
-        trajectory = None if lines.trajectory is None else lines.trajectory[n]
-        yield ismrmrd.Acquisition(header.tobytes(), data[n], trajectory)
+def require_finite(lines: Lines) -> None:
+    """Raises InputError naming the first acquisition with a NaN or infinite sample."""
+    xp = array_namespace(lines.data)
+    flat = xp.reshape(lines.data, (-1,))
+    with np.errstate(over="ignore", invalid="ignore"):
+        if bool(xp.isfinite(xp.vdot(flat, flat).real)):  # one pass at memory speed; look closer only if this fails
+            return
+    bad = to_numpy(~xp.all(xp.isfinite(lines.data), axis=(1, 2)))
+    if bad.any():
+        counter = int(lines.headers["scan_counter"][int(np.argmax(bad))])
+        raise InputError(f"acquisition {counter} (scan_counter) has NaN or infinite samples")
+
+
+def counter(lines: Lines) -> int:
+    """The scan counter of the first line, for errors."""
+    return int(lines.headers["scan_counter"][0])

@@ -1,0 +1,141 @@
+"""Frames made of gathered images: their echoes on one mask, and signs that something is missing.
+
+Axes as in `mrnets.contract.Raw`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from ismrmrd.xsd import ismrmrdHeader
+from numpy.typing import NDArray
+
+from gadgets.frame import Frame
+from gadgets.gather import Group
+from mrnets.contract import Raw
+from mrnets.errors import InputError
+from mrnets.mrd.calibration import has_centre_block
+from mrnets.mrd.encoding import Encoding
+from mrnets.mrd.images import Key, echo_times
+from mrnets.mrd.kspace import Echo, averages, kspace_and_mask
+from mrnets.mrd.noise import NoiseScan, bandwidth
+from mrnets.physics.arrays import Array, array_namespace, asarray_like
+
+__all__ = ["Part", "Shortfalls", "frames", "parts_of", "require_centre"]
+
+Mask = NDArray[np.bool_]
+
+CENTRE = 8
+"""Lines on either side of the k-space centre of which at least one must have come."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One echo of a finished image."""
+
+    contrast: int
+    kspace: Array
+    """(batch, 1, coil, y, x)."""
+    mask: Mask
+    """(y, x)."""
+    echo: Echo
+
+
+def parts_of(group: Group, encoding: Encoding) -> list[Part]:
+    """The echoes of a group, by contrast. Ends the use of the group's k-space."""
+    return [Part(n, *kspace_and_mask(group.echoes[n], encoding), group.echoes[n]) for n in sorted(group.echoes)]
+
+
+def require_centre(mask: Mask, key: Key, encoding: Encoding) -> None:
+    """Raises InputError if no line near the k-space centre has come: the scan was stopped, or is not what it seems."""
+    reach = [CENTRE, CENTRE if encoding.volume else mask.shape[1]]
+    middle = tuple(slice(max(n // 2 - r, 0), n // 2 + r + 1) for n, r in zip(mask.shape, reach, strict=True))
+    if not mask[middle].any():
+        raise InputError(
+            f"{key} ended before the centre of its k-space was sampled; if repetitions are interleaved, set "
+            f"sort.trigger to measurement"
+        )
+
+
+@dataclass
+class Shortfalls:
+    """Signs that a scan was cut short; for the comment of the images, since no rule tells it for certain."""
+
+    sampled: dict[tuple[tuple[int, ...], bool], int] = field(default_factory=dict)
+    """(set, phase, slice, encoding) and whether there was a calibration block: the samples of the first such image."""
+
+    def of(self, key: Key, encoding: Encoding, parts: list[Part]) -> tuple[str, ...]:
+        """What one image seems to lack, a sentence each."""
+        notes = []
+        last, mask = encoding.last["contrast"], parts[0].mask
+        if last is not None and len(parts) <= last:
+            notes.append(f"{len(parts)} of {last + 1} contrasts came")
+        lines = np.flatnonzero(mask.any(axis=0 if encoding.volume else 1))
+        limit, reach = encoding.limits[0], encoding.encoded.matrix[1] // 8 + CENTRE
+        if encoding.announced and (lines[0] > limit.minimum + reach or lines[-1] < limit.maximum - reach):
+            notes.append(
+                f"lines {lines[0]} to {lines[-1]} came where {limit.minimum} to {limit.maximum} were announced"
+            )
+        sampled = int(mask.sum())
+        first = self.sampled.setdefault((key[1:], has_centre_block(mask)), sampled)
+        if sampled < first:
+            notes.append(f"{sampled} samples came, and {first} for an earlier image of the slice")
+        return tuple(f"cut short? {note}" for note in notes)
+
+
+def frames(
+    parts: list[Part],
+    group: Group,
+    encoding: Encoding,
+    calibration: Array | None,
+    header: ismrmrdHeader,
+    noise: NoiseScan,
+    notes: tuple[str, ...],
+) -> Iterator[Frame]:
+    """One frame of the echoes of an image; if they are sampled differently, one for each."""
+    together = [parts]
+    if not all(np.array_equal(parts[0].mask, other.mask) for other in parts[1:]):
+        together = [[part] for part in parts]
+        notes = (*notes, "the echoes are sampled differently; each is reconstructed by itself")
+    for some in together:
+        raw = _raw(some, group, encoding, calibration, header, noise)
+        yield Frame(
+            raw=raw,
+            headers=np.stack([part.echo.header for part in some])[None],
+            encoding=encoding.index,
+            volume=encoding.volume,
+            encoded=encoding.reduced,
+            recon=encoding.recon,
+            limits=(some[0].echo.readout_limit(), *encoding.limits),
+            history=("prewhitened",) if group.whitened else (),
+            notes=notes,
+        )
+
+
+def _raw(
+    parts: list[Part],
+    group: Group,
+    encoding: Encoding,
+    calibration: Array | None,
+    header: ismrmrdHeader,
+    noise: NoiseScan,
+) -> Raw:
+    first = parts[0].kspace
+    xp = array_namespace(first)
+    kspace = first if len(parts) == 1 else xp.concat([part.kspace for part in parts], axis=1)
+    times = echo_times(header, [part.contrast for part in parts])
+    covariance = None
+    if noise.lines and not group.whitened:
+        covariance = noise.measured().at(group.dwell, bandwidth(header))
+    return Raw(
+        kspace=kspace,
+        mask=asarray_like(parts[0].mask[None, None, None], kspace),
+        calibration=calibration,
+        echo_times=None if times is None else asarray_like(times, kspace, dtype=xp.float32),
+        noise=None if covariance is None else asarray_like(covariance, kspace, dtype=kspace.dtype),
+        readout="batch" if encoding.volume else "x",
+        averages=averages([part.echo for part in parts]),
+        whitened=group.whitened,
+    )

@@ -1,0 +1,81 @@
+"""Lines gathered into images: one group of echoes for each image that waits for more lines.
+
+Axes: line, coil, sample for blocks of lines; k-space as in `mrnets.mrd.kspace`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from mrnets.errors import InputError
+from mrnets.mrd.encoding import Encoding
+from mrnets.mrd.images import Key, by_image
+from mrnets.mrd.kspace import Echo, acquired_twice, add_lines
+from mrnets.mrd.lines import Lines, counter, take
+
+__all__ = ["Group", "Memory", "gather"]
+
+
+@dataclass
+class Group:
+    """The echoes of one image, and what is known of all their lines."""
+
+    echoes: dict[int, Echo] = field(default_factory=dict)
+    """By contrast."""
+    whitened: bool = True
+    dwell: float = 0.0
+    """µs, of the first line; 0: the header does not say."""
+    averaged: bool = False
+    """Lines came twice with the same counters."""
+
+
+@dataclass
+class Memory:
+    """The bytes of k-space in work, and how many there may be."""
+
+    limit: float
+    used: int = 0
+
+    def take(self, lines: Lines, encoding: Encoding) -> None:
+        """Account for one echo of lines like `lines`. Raises InputError where that is too much."""
+        x, y, z = encoding.reduced.matrix
+        coils = lines.data.shape[1]
+        self.used += x * y * z * coils * 8
+        if self.used > self.limit:
+            raise InputError(
+                f"with acquisition {counter(lines)} k-space in work takes {self.used / 2**30:.1f} GiB "
+                f"({x} x {y} x {z} samples of {coils} coils for each image); sort.memory allows "
+                f"{self.limit / 2**30:g} GiB"
+            )
+
+    def free(self, group: Group) -> None:
+        """Give back what the echoes of a group took."""
+        self.used -= sum(echo.kspace.nbytes for echo in group.echoes.values())
+
+
+def gather(
+    groups: dict[Key, Group], lines: Lines, encoding: Encoding, memory: Memory, closed: Collection[Key] = ()
+) -> list[Key]:
+    """The images that got some of these lines of one encoding space; groups are made as they are needed.
+
+    Raises InputError for lines of images that are `closed`, for lines that do not belong on the grid, and for want of
+    memory."""
+    keys = []
+    for key, contrast, which in by_image(lines.headers, encoding.index):
+        part = take(lines, which)
+        if key in closed:
+            raise InputError(
+                f"acquisition {counter(part)} belongs to {key}, which was finished by a flag (last in slice or "
+                f"repetition) or by a later repetition; set sort.trigger to repetition or measurement"
+            )
+        group = groups.setdefault(key, Group())
+        group.averaged |= acquired_twice(part)
+        group.whitened &= part.whitened
+        group.dwell = group.dwell or float(part.headers["sample_time_us"][0])
+        if contrast not in group.echoes:
+            memory.take(part, encoding)
+            group.echoes[contrast] = Echo.empty(encoding, part)
+        add_lines(group.echoes[contrast], part, encoding)
+        keys.append(key)
+    return keys

@@ -1,0 +1,113 @@
+"""Image series in ISMRMRD's HDF5 files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import ismrmrd
+import numpy as np
+from ismrmrd.hdf5 import image_header_dtype
+
+from gadgets.messages import IMAGE_TYPES
+from mrnets.errors import InputError
+from mrnets.mrd.files import append_waveform, explained, hdf5
+from mrnets.mrd.lines import Item
+from mrnets.physics.arrays import Array
+
+__all__ = ["ImageFile", "read_images", "write_images"]
+
+
+@contextmanager
+def write_images(path: str | Path, group: str = "dataset") -> Iterator[ImageFile]:
+    """An image file to append to. It is `path` only when all went well, replacing a file that is there; until then, and
+    for ever if anything fails after the first image, it is `path`.partial."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}.")
+    images: ImageFile | None = None
+    try:
+        with h5py.File(partial, "w") as file:
+            images = ImageFile(file.create_group(group))
+            yield images
+        partial.replace(path)
+    finally:
+        if images is None or not images.count:
+            partial.unlink(missing_ok=True)
+
+
+@dataclass
+class ImageFile:
+    """Image series in ISMRMRD's layout: `group/image_N` with data, header and attributes, N the series index.
+
+    Images of one series that differ in shape or type go to `image_N_1`, `image_N_2`, and so on.
+    """
+
+    group: h5py.Group
+    count: int = 0
+    """Images so far."""
+
+    def append(self, item: Item) -> None:
+        """Add an image to its series, or a waveform. Raises TypeError for anything else."""
+        if isinstance(item, ismrmrd.Waveform):
+            append_waveform(self.group, item)
+        elif isinstance(item, ismrmrd.Image):
+            self._append_image(item)
+        else:
+            raise TypeError(f"an image file has no place for a {type(item).__name__}")
+
+    def _append_image(self, image: ismrmrd.Image) -> None:
+        head = image.getHead()
+        pixels = np.asarray(image.data, IMAGE_TYPES[head.data_type])
+        stored = pixels.view(_stored(pixels.dtype))
+        series = self._series(f"image_{head.image_series_index}", stored)
+        attributes = image.attribute_string.encode("ascii", "xmlcharrefreplace")
+        head.attribute_string_len = len(attributes)
+        for name, row in (("data", stored), ("header", np.frombuffer(bytes(head), image_header_dtype)[0])):
+            series[name].resize(len(series[name]) + 1, axis=0)
+            series[name][-1] = row
+        series["attributes"].resize(len(series["attributes"]) + 1, axis=0)
+        series["attributes"][-1] = attributes.decode("ascii")
+        self.count += 1
+
+    def _series(self, name: str, pixels: Array) -> h5py.Group:
+        number, found = 0, name
+        while found in self.group:
+            data = self.group[found]["data"]
+            if data.shape[1:] == pixels.shape and data.dtype == pixels.dtype:
+                return self.group[found]
+            number += 1
+            found = f"{name}_{number}"
+        series = self.group.create_group(found)
+        for key, shape, dtype in (
+            ("data", pixels.shape, pixels.dtype),
+            ("header", (), image_header_dtype),
+            ("attributes", (), h5py.special_dtype(vlen=str)),
+        ):
+            series.create_dataset(key, (0, *shape), dtype, maxshape=(None, *shape), chunks=(1, *shape))
+        return series
+
+
+def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """ISMRMRD stores complex numbers as records of real and imag."""
+    if dtype.kind != "c":
+        return dtype
+    part = f"<f{dtype.itemsize // 2}"
+    return np.dtype([("real", part), ("imag", part)])
+
+
+def read_images(path: str | Path, group: str = "dataset") -> Iterator[tuple[str, Array]]:
+    """Name and pixels (image, channel, z, y, x) of each series in `group`. Raises InputError."""
+    with hdf5(path) as file, explained(path):
+        folder = file.get(group)
+        if not isinstance(folder, h5py.Group):
+            raise InputError(f'{path}: there is no group "{group}".')
+        for name, series in folder.items():
+            if isinstance(series, h5py.Group) and "header" in series and "data" in series:
+                pixels = series["data"][()]
+                yield name, pixels.view(f"<c{pixels.dtype.itemsize}") if pixels.dtype.names else pixels

@@ -1,0 +1,77 @@
+"""Noise measurements of a scan: the covariance between coils, scaled for the dwell time of other lines.
+
+Axes: line, coil, sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from ismrmrd.xsd import ismrmrdHeader
+
+from mrnets.errors import InputError, naming
+from mrnets.mrd.lines import Lines, counter, require_finite
+from mrnets.physics.arrays import Array, to_numpy
+from mrnets.physics.whiten import RELATIVE_BANDWIDTH, covariance, noise_scale
+
+__all__ = ["Noise", "NoiseScan", "bandwidth"]
+
+MAX_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What a noise measurement says."""
+
+    covariance: Array
+    """(coil, coil) complex64 NumPy, at the dwell time of the measurement."""
+    dwell: float
+    """µs; 0: not known."""
+
+    def at(self, dwell: float, relative_bandwidth: float) -> Array:
+        """(coil, coil) complex64 NumPy: the covariance of samples with the dwell time `dwell`, µs."""
+        return self.covariance / noise_scale(dwell, self.dwell, relative_bandwidth) ** 2
+
+
+@dataclass
+class NoiseScan:
+    """The noise lines that came so far."""
+
+    lines: list[Lines] = field(default_factory=list)
+    size: int = 0
+    """Bytes."""
+
+    def add(self, lines: Lines) -> None:
+        """Raises InputError for NaN or infinite samples, for a change of coil count, and for an absurd amount."""
+        with naming("noise measurement"):
+            self._check(lines)
+        self.size += lines.data.nbytes
+        self.lines.append(lines)
+
+    def _check(self, lines: Lines) -> None:
+        require_finite(lines)
+        if self.lines and lines.data.shape[1] != self.coils:
+            raise InputError(
+                f"acquisition {counter(lines)} has {lines.data.shape[1]} coils, the noise lines before it {self.coils}"
+            )
+        if self.size + lines.data.nbytes > MAX_BYTES:
+            raise InputError(f"more than {MAX_BYTES >> 20} MiB of noise samples")
+
+    @property
+    def coils(self) -> int:
+        """The number of coils; of no use before the first line."""
+        return int(self.lines[0].data.shape[1])
+
+    def measured(self) -> Noise:
+        """The covariance of all noise samples together. Raises InputError for too few of them."""
+        coil_samples = [np.moveaxis(to_numpy(run.data), 1, 0) for run in self.lines]
+        samples = np.concatenate([block.reshape(block.shape[0], -1) for block in coil_samples], axis=-1)
+        return Noise(covariance(samples), float(self.lines[0].headers["sample_time_us"][0]))
+
+
+def bandwidth(header: ismrmrdHeader) -> float:
+    """The relative receiver noise bandwidth; Gadgetron's default where the header does not say."""
+    system = header.acquisitionSystemInformation
+    value = None if system is None else system.relativeReceiverNoiseBandwidth
+    return RELATIVE_BANDWIDTH if value is None else float(value)
