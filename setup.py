@@ -3,8 +3,21 @@
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
+
+
+class BuildPy(build_py):
+    """Also puts beside the packages the line that Python runs when Gadgetron starts it (gadgets/hosts/takeover.py)."""
+
+    def run(self) -> None:
+        """Build, for a wheel or for an editable installation."""
+        super().run()
+        editable = getattr(self, "editable_mode", False)
+        folder = self.get_finalized_command("install").install_lib if editable else self.build_lib
+        self.copy_file(str(HERE / "gadgets" / "hosts" / "gadgetron-networks.pth"), folder)
+
 
 setup(
     name="gadgetron-networks",
@@ -15,7 +28,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["gadgets*", "mrnets*", "training*"]),
-    package_data={"mrnets": ["weights/*.safetensors", "weights/*.md"], "training": ["recipes/*.yaml"]},
+    cmdclass={"build_py": BuildPy},
+    package_data={
+        "gadgets": ["hosts/*.pth"],
+        "mrnets": ["weights/*.safetensors", "weights/*.md"],
+        "training": ["recipes/*.yaml"],
+    },
     # Where a Gadgetron server looks its chains up, below its own prefix.
     data_files=[("share/gadgetron/config", sorted(str(p.relative_to(HERE)) for p in (HERE / "chains").glob("*.xml")))],
     install_requires=[

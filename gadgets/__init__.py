@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from typing import Any
 
 
@@ -14,4 +16,15 @@ def __getattr__(name: str) -> Any:
         from gadgets.hosts import external
 
         return getattr(external, name)
+    if _is_target(name):  # misspelt: Gadgetron is told, where gadgetron-python would end without a word
+        from gadgets.hosts.external import execute
+
+        return lambda connection: execute(connection, __name__, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _is_target(name: str) -> bool:
+    """Whether gadgetron-python's program asks for `name`, which is no module here."""
+    program = getattr(sys.modules["__main__"], "__spec__", None)
+    started = program is not None and program.name == "gadgetron.__main__"
+    return started and not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is None

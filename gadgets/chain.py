@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from xml.etree.ElementTree import Element
 
@@ -39,15 +39,21 @@ class Chain:
         Raises InputError, naming `source`, for one that is malformed, that names an unknown gadget or property, whose
         gadgets cannot work in that order, or that has one of Gadgetron's own gadgets.
         """
-        try:
-            return cls.of(tuple(_stages(parse_xml(text, source))), source)
-        except InputError as error:
-            raise error if source in str(error) else InputError(f"{source}: {error}") from error
+        return cls._read(text, _stages, source)
 
     @classmethod
-    def single(cls, name: str, text: str | bytes, source: str = "chain") -> Chain:
-        """Return a chain of one gadget, its properties from an external node's <configuration>. Raises InputError."""
-        return cls.of((Stage(name, _properties(parse_xml(text, source))),), source)
+    def external(cls, module: str, target: str, text: str | bytes, source: str = "chain") -> Chain:
+        """Return the chain of an external node that executes `target` in `module`, from its <configuration>.
+
+        Raises InputError, naming `source`, as `parse` does, and for a target that is not one of this project."""
+        return cls._read(text, lambda root: _executed(module, target, root), source)
+
+    @classmethod
+    def _read(cls, text: str | bytes, stages: Callable[[Element], Iterator[Stage]], source: str) -> Chain:
+        try:
+            return cls.of(tuple(stages(parse_xml(text, source))), source)
+        except InputError as error:
+            raise error if source in str(error) else InputError(f"{source}: {error}") from error
 
     @classmethod
     def of(cls, stages: tuple[Stage, ...], source: str = "chain") -> Chain:
@@ -153,12 +159,19 @@ def _node(node: Element) -> Iterator[Stage]:
     module, target = execute.get("name", ""), execute.get("target", "")
     if execute.get("type", "python") != "python":
         raise InputError(f'an external node is of type "{execute.get("type")}"; only "python" can run here.')
+    yield from _executed(module, target, configuration)
+
+
+def _executed(module: str, target: str, configuration: Element) -> Iterator[Stage]:
     if (module, target) == ("gadgets", "pipeline"):
         yield from _configured(configuration)
     elif module == f"gadgets.{target}":
         yield Stage(target, _properties(configuration))
     else:
-        raise InputError(f"an external node runs {module}.{target}; only this project's gadgets can be named here.")
+        raise InputError(
+            f"an external node runs {module}.{target}; gadgets.pipeline was expected, or one gadget, such as "
+            "gadgets.noise.noise."
+        )
 
 
 def _configured(configuration: Element) -> Iterator[Stage]:

@@ -1,20 +1,33 @@
-"""Gadgets as an external process that a Gadgetron server starts: `<execute name="gadgets" target="pipeline" .../>`."""
+"""Gadgets as an external process that a Gadgetron server starts: `<execute name="gadgets" target="pipeline" .../>`.
+
+The server runs `python -m gadgetron PORT MODULE TARGET`. `main` is that program where this project is installed (see
+`gadgets.hosts.takeover`). Else it is gadgetron-python's own, which reads configuration and header and calls `pipeline`.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import gadgetron.external
 
 from gadgets.chain import Chain
-from gadgets.connection import Peer, report, sentence
+from gadgets.connection import Peer, PeerLostError, report, sentence
 from gadgets.hosts.log import name_gadgets
-from gadgets.protocol import Audience
+from gadgets.limits import PATIENT
+from gadgets.messages import Close, ConfigText, Header
+from gadgets.protocol import Audience, State
+from mrnets.errors import InputError
 from mrnets.mrd.header import read_header
 from mrnets.mrd.lines import Item
 
-__all__ = ["pipeline", "run"]
+__all__ = ["execute", "main", "pipeline", "run"]
+
+CONNECTING = 30.0
+"""Seconds in which the server must take the connection."""
 
 _logger = logging.getLogger(__name__)
 _SOURCE = "<configuration> of the external node"
@@ -22,18 +35,79 @@ _SOURCE = "<configuration> of the external node"
 
 def pipeline(connection: gadgetron.external.Connection) -> None:
     """Run the gadgets that the node's <configuration> names."""
-    run(connection, None)
+    execute(connection, "gadgets", "pipeline")
 
 
-def run(connection: gadgetron.external.Connection, name: str | None) -> None:
-    """Run the gadget `name`, or if None those that the <configuration> names, between the connection's two directions.
+def run(connection: gadgetron.external.Connection, name: str) -> None:
+    """Run the gadget `name`."""
+    execute(connection, f"gadgets.{name}", name)
+
+
+def execute(connection: gadgetron.external.Connection, module: str, target: str) -> None:
+    """Run what a node executes, between the two directions of gadgetron-python's connection.
 
     On failure Gadgetron is told (ERROR), and the process exits with 1. gadgetron-python sends CLOSE when this returns.
     """
-    name_gadgets()
-    peer = Peer.of(connection)
+    peer, raw = Peer.of(connection), connection.raw_bytes
     try:
-        for item in _items(peer, connection, name):
+        if not _answer(peer, _items(peer, module, target, raw.config, raw.header)):
+            raise SystemExit(1)
+    finally:
+        peer.close()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what a node executes, from the connection to the server to its CLOSE. Whatever comes, CLOSE is sent.
+
+    arguments: port, module, target. Returns the exit status: 0, or 1 after a failure, of which Gadgetron is told.
+    """
+    port, module, target = (*arguments, "", "", "")[:3]
+    _log(module, target)
+    try:
+        connected = socket.create_connection(("localhost", int(port)), CONNECTING)
+    except (OSError, ValueError, OverflowError) as error:
+        _logger.error("Cannot connect to the Gadgetron server at localhost port %s: %s.", port, error)
+        return 1
+    with connected:
+        peer = Peer.on(connected, State.START, PATIENT)
+        done = _answer(peer, _conversation(peer, module, target))
+        with suppress(PeerLostError):
+            peer.send(Close())
+            peer.settle()
+        peer.close()
+    return 0 if done else 1
+
+
+def _log(module: str, target: str) -> None:
+    """Log to stderr as gadgetron-python does, at the level that the server's environment names."""
+    name = f"{module}.{target}" if target else module
+    level = logging.getLevelName(os.environ.get("GADGETRON_EXTERNAL_LOG_LEVEL", "INFO"))
+    logging.basicConfig(
+        format=f"%(asctime)s %(levelname)s [ext. %(process)d {name.replace('%', '%%')}] %(message)s",
+        level=level if isinstance(level, int) else logging.INFO,
+    )
+
+
+def _conversation(peer: Peer, module: str, target: str) -> Iterator[Item]:
+    """Yield what goes to the server. Its first two messages are read here: nothing can fail before they are."""
+    configuration = peer.read()
+    header = peer.read() if isinstance(configuration, ConfigText) else None
+    if isinstance(configuration, ConfigText) and isinstance(header, Header):
+        yield from _items(peer, module, target, configuration.text, header.text)
+    elif Close not in (type(configuration), type(header)):
+        raise InputError("The Gadgetron server did not send the configuration of the node and the ISMRMRD header.")
+
+
+def _items(peer: Peer, module: str, target: str, configuration: bytes, header: bytes) -> Iterator[Item]:
+    chain = Chain.external(module, target, configuration, _SOURCE)
+    yield from chain.run(peer.items(), read_header(header).header)
+
+
+def _answer(peer: Peer, items: Iterator[Item]) -> bool:
+    """Send items, and return True; or on failure log and report it, and return False."""
+    name_gadgets()
+    try:
+        for item in items:
             if isinstance(item, str):  # Gadgetron takes no text from an external process
                 _logger.info("%s", item)
             else:
@@ -41,13 +115,7 @@ def run(connection: gadgetron.external.Connection, name: str | None) -> None:
         peer.settle()
     except Exception as error:
         _logger.error("%s", sentence(error), exc_info=_logger.isEnabledFor(logging.DEBUG))
-        report(peer, error, Audience.GADGETRON)
-        raise SystemExit(1) from error
-    finally:
-        peer.close()
-
-
-def _items(peer: Peer, connection: gadgetron.external.Connection, name: str | None) -> Iterator[Item]:
-    text = connection.raw_bytes.config
-    chain = Chain.parse(text, _SOURCE) if name is None else Chain.single(name, text, _SOURCE)
-    return chain.run(peer.items(), read_header(connection.raw_bytes.header).header)
+        with suppress(PeerLostError):
+            report(peer, error, Audience.GADGETRON)
+        return False
+    return True

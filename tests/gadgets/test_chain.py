@@ -39,7 +39,7 @@ def test_every_form_of_a_chain_is_read(text):
 
 
 def test_one_gadget_with_the_properties_of_its_node():
-    made = Chain.single("toy", configuration('<property name="scale" value="2"/>'))
+    made = Chain.external("gadgets.toy", "toy", configuration('<property name="scale" value="2"/>'))
     assert made.stages == (Stage("toy", {"scale": "2"}),)
 
 

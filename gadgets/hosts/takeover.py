@@ -1,0 +1,54 @@
+"""Our program in place of gadgetron-python's, where a Gadgetron server starts one of our gadgets.
+
+`python -m gadgetron PORT MODULE TARGET` reads configuration and header before it imports MODULE. A header that it
+cannot read, a module that is not there, or a server that goes too soon would end it with a traceback that no client
+sees, or let it wait for ever. `gadgetron-networks.pth`, installed beside the packages, therefore calls `install` in
+such a process; all other processes, and other projects' modules, stay with gadgetron-python.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from typing import Any
+
+__all__ = ["find_spec", "install"]
+
+
+def install() -> None:
+    """Let Python find the program of `python -m gadgetron` here, if that is what this process runs."""
+    if _executed(sys.orig_argv) is not None:
+        sys.meta_path.insert(0, sys.modules[__name__])
+
+
+def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+    """Return this file as the program of gadgetron-python, for modules that are ours or are not there at all."""
+    if name != "gadgetron.__main__":
+        return None
+    module = _executed(sys.orig_argv)
+    ours = module is not None and (module == "gadgets" or module.startswith("gadgets.") or not _is_there(module))
+    return importlib.util.spec_from_file_location(name, __file__) if ours else None
+
+
+def _executed(command: Sequence[str]) -> str | None:
+    """The module that an external node names, in the command by which a Gadgetron server starts Python."""
+    try:
+        at = command.index("-m")
+        return command[at + 3] if command[at + 1] == "gadgetron" else None
+    except (ValueError, IndexError):
+        return None
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+if __name__ == "__main__":
+    from gadgets.hosts.external import main
+
+    raise SystemExit(main(sys.argv[1:]))
