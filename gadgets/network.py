@@ -57,7 +57,7 @@ def network(
     Several networks may follow each other, and their estimates are kept side by side. A segmentation network takes the
     image of the network before it, with echoes as contrasts; in volumes it takes planes across the readout. A network
     on several neighbouring slices waits for all slices of a repetition, and edge slices are repeated for it. A network
-    with the option initial="image" starts from the image of the network before it.
+    with the option start="image" starts from the image of the network before it.
 
     Raises InputError before the first frame for weights, name, options or device that cannot be had; at a frame that
     contradicts the preparation; and for a network on images where none came, or not its number of contrasts.

@@ -98,7 +98,7 @@ def _table(rows: list[list[str]]) -> str:
 
 
 def _imported(checkpoint: str, output: str, config: str | None) -> str:
-    from mrnets.atommic_checkpoint import import_atommic
+    from mrnets.atommic.checkpoint import import_atommic
 
     imported = import_atommic(checkpoint, output, config)
     return f"wrote {output}: {imported.name}, {sum(p.numel() for p in imported.network.parameters()):,} parameters"

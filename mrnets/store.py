@@ -1,26 +1,26 @@
-"""Networks by name, and one file that holds a trained one: tensors and a JSON header, no pickle.
+"""Networks by name, and one file that holds a trained one; see `mrnets.weightsfile`.
 
 The header says all that is needed to run the network again: {version, network, options, preparation, units, labels,
-provenance}. It is read here without torch, and nothing in it is trusted: sizes are bounded and every value is checked.
+provenance}. "atommic.NAME" is the network NAME as ATOMMIC computes it; see `mrnets.atommic.forms`.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import os
-import struct
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mrnets import traits
+from mrnets.atommic import PREFIX, named
 from mrnets.errors import InputError, unknown
+from mrnets.traits import Traits, declared
 from mrnets.values import described, fits
+from mrnets.weightsfile import located, read_header, shipped, write
 
 if TYPE_CHECKING:
     import torch
@@ -28,20 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Trained", "bind", "create", "describe", "header", "load", "located", "names", "save", "shipped"]
 
-VERSION = 1
 _NETS = Path(__file__).parent / "nets"
-_WEIGHTS = Path(__file__).parent / "weights"
-_LONGEST_HEADER = 16 * 1024**2
-"""Bytes. The largest network has some thousand tensors of about 150 bytes of header each."""
-_FIELDS: dict[str, type] = {
-    "version": int,
-    "network": str,
-    "options": dict,
-    "preparation": dict,
-    "units": dict,
-    "labels": list,
-    "provenance": dict,
-}
 
 
 @dataclass(frozen=True)
@@ -63,48 +50,47 @@ def names() -> list[str]:
     return sorted(path.stem for path in _NETS.glob("*.py") if not path.stem.startswith("_"))
 
 
-def shipped() -> list[str]:
-    """The names of the weights that come with the package."""
-    return sorted(path.stem for path in _WEIGHTS.glob("*.safetensors"))
-
-
 @lru_cache
-def describe(name: str) -> traits.Traits:
+def describe(name: str) -> Traits:
     """What the network `name` declares of itself. Does not import torch. Raises InputError for an unknown name."""
-    if name not in names():
+    published = name.removeprefix(PREFIX)
+    if published not in names():
         raise unknown("network", name, names())
-    return traits.declared(_NETS / f"{name}.py")
+    traits = declared(_NETS / f"{published}.py")
+    return traits if name == published else replace(traits, title=f"{traits.title}, as ATOMMIC computes it")
 
 
 def bind(name: str, **options: Any) -> dict[str, Any]:
     """All options of the network `name`, the given ones and the defaults of the others.
 
     A network that learns and uses sensitivities has those of `mrnets.blocks.sensitivity.with_sensitivities` too.
-    Raises InputError for an unknown network or option (naming the nearest right one) and for a value of another type.
-    Lists, as JSON has them, become tuples where the option is one.
+    Options may have their `Traits.aliases`. Lists, as JSON has them, become tuples where the option is one.
+    Raises InputError for an unknown network or option (naming the nearest right one), for one that is given twice and
+    for a value of another type.
     """
-    from mrnets.blocks.sensitivity import with_sensitivities
-
-    declared = _options(_constructor(name).__init__) | (_options(with_sensitivities) if _calibrates(name) else {})
-    bound = {key: default for key, (_, default) in declared.items()}
-    for key, value in options.items():
-        if key not in bound:
-            raise unknown(f"option of network {name}", key, bound)
-        value = tuple(value) if isinstance(value, list) else value
-        hint = declared[key][0]
-        if not fits(value, hint):
-            raise InputError(f"option {key} of network {name} must be {described(hint)}, not {value!r}")
-        bound[key] = value
-    return bound
+    known = {key: pair for maker in _makers(name) for key, pair in _options(maker).items()}
+    aliases, given = describe(name).aliases, dict[str, Any]()
+    for alias, value in options.items():
+        key = aliases.get(alias, alias)
+        if key not in known:
+            raise unknown(f"option of network {name}", key, known)
+        if key in given:
+            raise InputError(f"option {key} of network {name} is given twice, once by another name")
+        given[key] = tuple(value) if isinstance(value, list) else value
+        hint = known[key][0]
+        if not fits(given[key], hint):
+            raise InputError(f"option {alias} of network {name} must be {described(hint)}, not {value!r}")
+    return {key: given.get(key, default) for key, (_, default) in known.items()}
 
 
 def create(name: str, **options: Any) -> nn.Module:
     """A new network with `options`; the others keep their published values. Raises InputError as `bind` does."""
-    from mrnets.blocks.sensitivity import with_sensitivities
-
-    constructor, bound = _constructor(name), bind(name, **options)
-    network = constructor(**{key: bound.pop(key) for key in _options(constructor.__init__)})
-    return with_sensitivities(network, **bound) if bound else network
+    bound = bind(name, **options)
+    first, *more = _makers(name)
+    network = first(**{key: bound[key] for key in _options(first)})
+    for maker in more:
+        network = maker(network, **{key: bound[key] for key in _options(maker)})
+    return network
 
 
 def save(
@@ -124,13 +110,10 @@ def save(
     provenance: any JSON, for people. Raises InputError where the file could not be loaded again: options that do not
     fit the network, weights that are not finite, values that are not JSON.
     """
-    from safetensors.torch import save as to_bytes
-
     bound = bind(name, **options)
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
     _check_weights(tensors, _expected(name, bound), "cannot save")
     metadata = {
-        "version": VERSION,
         "network": name,
         "options": bound,
         "preparation": dict(preparation),
@@ -138,32 +121,22 @@ def save(
         "labels": list(labels or ()),
         "provenance": dict(provenance or {}),
     }
-    try:
-        text = json.dumps(metadata, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"cannot save {path}: its header is not JSON ({error})") from None
-    _write_at_once(Path(path), to_bytes(tensors, metadata={"mrnets": text}))
+    write(Path(path), tensors, metadata)
 
 
 def header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a weights file says of itself: the fields of the module's docstring, and "tensors": name to shape.
 
-    `path` as for `load`. Reads only the header, and imports neither torch nor safetensors. Raises InputError with one
-    sentence where the file is absent, truncated, pickled, of another program or of another version.
+    `path` as for `load`. Options have their names of today. Reads only the header, and imports neither torch nor
+    safetensors. Raises InputError as `mrnets.weightsfile.read_header` does.
     """
-    path = located(path)
-    table = _table(path)
-    entry = table.pop("__metadata__", None)
-    if not isinstance(entry, dict) or not isinstance(entry.get("mrnets"), str):
-        raise InputError(f"{path} is a safetensors file, but not a weights file of this program (no header of ours)")
-    metadata = _parsed(entry["mrnets"], path)
-    version = metadata.get("version")
-    if type(version) is not int or version != VERSION:
-        raise InputError(f"{path} has version {version!r}, and this program reads version {VERSION}")
-    for field, kind in _FIELDS.items():
-        if not isinstance(metadata.get(field), kind):
-            raise InputError(f"the header of {path} is damaged: {field} is not {kind.__name__}")
-    return {**metadata, "tensors": {name: tuple(tensor["shape"]) for name, tensor in table.items()}}
+    metadata = read_header(located(path))
+    name, options = metadata["network"], metadata["options"]
+    if metadata["version"] == 1 and name in names():
+        name, options = named(name, options)
+        aliases = describe(name).aliases
+        options = {aliases.get(key, key): value for key, value in options.items()}
+    return {**metadata, "network": name, "options": options}
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Trained:
@@ -198,14 +171,28 @@ def _constructor(name: str) -> type[nn.Module]:
     return typing.cast("type[nn.Module]", only)
 
 
-def _calibrates(name: str) -> bool:
-    """Whether the network `name` can have a sensitivity network of its own."""
-    declared = describe(name)
-    return declared.learns and declared.sens != "unused"
+def _makers(name: str) -> list[Callable[..., nn.Module]]:
+    """The functions that make the network `name`, each of the result of the one before.
+
+    The first is its class. ATOMMIC's form of it and a sensitivity network may follow. Each declares its options as
+    keyword-only parameters.
+    """
+    from mrnets.atommic.forms import FORMS
+    from mrnets.blocks.sensitivity import with_sensitivities
+
+    published = name.removeprefix(PREFIX)
+    makers: list[Callable[..., nn.Module]] = [_constructor(published)]
+    if name != published:
+        if published not in FORMS:
+            raise unknown("network", name, [f"{PREFIX}{form}" for form in FORMS])
+        makers.append(FORMS[published])
+    traits = describe(name)
+    return [*makers, with_sensitivities] if traits.learns and traits.sens != "unused" else makers
 
 
-def _options(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
-    """The keyword-only parameters of `function`: name to type and default."""
+def _options(maker: Callable[..., nn.Module]) -> dict[str, tuple[Any, Any]]:
+    """The keyword-only parameters of `maker`: name to type and default."""
+    function = typing.cast(Any, maker).__init__ if isinstance(maker, type) else maker
     hints = typing.get_type_hints(function)
     return {
         key: (hints[key], parameter.default)
@@ -246,74 +233,3 @@ def _moved(network: nn.Module, device: str | torch.device) -> nn.Module:
         return network.to(device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         raise InputError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
-
-
-def _write_at_once(path: Path, data: bytes) -> None:
-    """Write beside `path` and rename, so that a reader never sees half a file, nor a crash leaves one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def located(path: str | os.PathLike[str]) -> Path:
-    """The file itself; a bare name without folder and suffix means the weights that ship under it."""
-    given = Path(path)
-    if given.suffix == ".safetensors" or given.name != str(given):
-        return given
-    if given.name not in shipped():
-        raise InputError(
-            f"no weights {str(given)!r}: give the path of a .safetensors file, or one of those that ship: "
-            + (", ".join(shipped()) or "none")
-        )
-    return _WEIGHTS / f"{given.name}.safetensors"
-
-
-def _table(path: Path) -> dict[str, Any]:
-    """The JSON table of a safetensors file, its tensors checked against the file's size."""
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            start, text = file.read(8), file.read(1)  # a length, of any bytes, and the first of the header: "{"
-            if text != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
-                raise InputError(f"{path} is a pickled file; weights are read from .safetensors files only")
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
-                raise InputError(f"{path} is not a weights file, or is truncated")
-            text += file.read(length - 1)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    table = _parsed(text, path)
-    ends = [_end(tensor, key, path) for key, tensor in table.items() if key != "__metadata__"]
-    if max(ends, default=0) != size - 8 - length:
-        raise InputError(f"{path} is truncated or damaged: its tensors do not fill it exactly")
-    return table
-
-
-def _parsed(text: str | bytes, path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        raise InputError(f"the header of {path} is damaged: it is not JSON") from None
-    if not isinstance(value, dict):
-        raise InputError(f"the header of {path} is damaged: it is not a JSON object")
-    return value
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _end(tensor: object, key: str, path: Path) -> int:
-    match tensor:
-        case {"dtype": str(), "shape": [*shape], "data_offsets": [int(begin), int(end)]} if 0 <= begin <= end and all(
-            isinstance(n, int) and n >= 0 for n in shape
-        ):
-            return end
-    raise InputError(f"the header of {path} is damaged: the entry of tensor {key!r}")

@@ -38,6 +38,8 @@ class Traits:
     """Earlier estimates that it gives in training with the options `small`."""
     breaks_graph: str | None = None
     """Why `torch.compile` cannot make one graph of it; None: it can."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of options, as in weights files of version 1 and in the paper, to ours."""
     small: Mapping[str, Any] = field(default_factory=dict)
     """Options that make it quick, for tests."""
     narrow: Mapping[str, Any] = field(default_factory=dict)

@@ -48,7 +48,7 @@ class Network:
     """A weights file of the same network to start from; None: from scratch."""
     first: str | None = None
     """A weights file of a reconstruction network whose images this network starts from (`Scan.image`): the first of
-    the two stages of quantitative networks with `initial: image`."""
+    the two stages of quantitative networks with `start: image`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mrnets.blocks.checks import number, whole
+from mrnets.blocks.padding import padded
 from mrnets.blocks.unet import ConvBlock, UnetEncoder, extended, normalised
 
 __all__ = ["AttentionGate", "AttentionUnet"]
@@ -53,7 +54,12 @@ class _AttentionDecoder(nn.Module):
 
 
 class AttentionUnet(nn.Module):
-    """As `mrnets.blocks.unet.Unet`, in the plane, with an `AttentionGate` on every skip."""
+    """As `mrnets.blocks.unet.Unet`, in the plane, with an `AttentionGate` on every skip. Any plane size.
+
+    padding_bits: see `mrnets.blocks.padding.padded`.
+    """
+
+    padding_bits: int | None = None
 
     def __init__(
         self, in_channels: int, out_channels: int, *, channels: int, pooling_layers: int, dropout: float = 0.0
@@ -66,7 +72,9 @@ class AttentionUnet(nn.Module):
         self.decoder = _AttentionDecoder(
             out_channels, channels=channels, pooling_layers=pooling_layers, dropout=dropout
         )
+        self.levels = pooling_layers
 
     def forward(self, x: Tensor) -> Tensor:
+        x, plane = padded(x, self.levels, self.padding_bits)
         out: Tensor = self.decoder(self.encoder(x))
-        return out
+        return out[plane]

@@ -5,10 +5,12 @@ Axes: (..., channel, [z,] y, x); the channel axis is counted from the end, -3 fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-__all__ = ["to_channels", "to_complex"]
+__all__ = ["on_channels", "on_planes", "to_channels", "to_complex"]
 
 
 def to_channels(x: Tensor, axis: int = -3) -> Tensor:
@@ -26,3 +28,13 @@ def to_complex(x: Tensor, axis: int = -3) -> Tensor:
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # under autocast; complex numbers have no halves
     real, imag = x.chunk(2, dim=axis)
     return torch.complex(real, imag)
+
+
+def on_planes(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`net`, on complex (n, 1, y, x), applied to every plane of complex (..., y, x) by itself."""
+    return net(x.reshape(-1, 1, *x.shape[-2:])).reshape(x.shape)
+
+
+def on_channels(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`net`, on real (n, 2, y, x), applied to every plane of complex (..., y, x) by itself."""
+    return on_planes(lambda planes: to_complex(net(to_channels(planes))), x)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mrnets.blocks.padding import padded
 from mrnets.blocks.unet import Unet, standardised
 from mrnets.errors import InputError
 
@@ -26,11 +25,9 @@ class CorrectionUnet(nn.Module):
             raise InputError(f"groups {groups} must divide the channels {in_channels} and {out_channels}")
         self.unet = Unet(in_channels, out_channels, channels=channels, pooling_layers=pooling_layers)
         self.groups = groups
-        self.levels = pooling_layers
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in_channels, y, x) to (batch, out_channels, y, x)."""
         real, _, scale = standardised(x, self.groups)
-        real, plane = padded(real, self.levels)
-        change: Tensor = self.unet(real)[plane]
+        change: Tensor = self.unet(real)
         return (change.reshape(len(x), self.groups, -1, *change.shape[-2:]) * scale).reshape(change.shape)

@@ -119,8 +119,8 @@ def initial_image(kspace: Tensor, mask: Tensor, sens: Tensor | None) -> Tensor:
 
 
 def name_of(network: nn.Module) -> str:
-    """The name of `network` in errors: that of its file, which is its class's in small letters."""
-    return type(network).__name__.lower()
+    """The name of `network` in errors: its own `name`, or that of its file, which is its class's in small letters."""
+    return str(getattr(network, "name", type(network).__name__.lower()))
 
 
 def normal(image: Tensor, sens: Tensor, mask: Tensor) -> Tensor:

@@ -10,27 +10,19 @@ from types import EllipsisType
 from torch import Tensor
 from torch.nn import functional
 
-from mrnets.blocks.checks import whole
-
-__all__ = ["check_padding", "padded"]
+__all__ = ["padded"]
 
 
-def check_padding(padding: int | None) -> int | None:
-    """`padding` if it is None or a bit mask that `padded` takes; InputError otherwise."""
-    return None if padding is None else whole("padding", padding, 0, 1023)
-
-
-def padded(x: Tensor, levels: int, padding: int | None = None) -> tuple[Tensor, tuple[EllipsisType, slice, slice]]:
+def padded(x: Tensor, levels: int, bits: int | None = None) -> tuple[Tensor, tuple[EllipsisType, slice, slice]]:
     """`x` with zeros around it, and the index of the plane of `x` in a result of its size.
 
-    padding None: each side goes to the next multiple of 2^levels, so that every one of `levels` halvings is even and
-    every voxel passes all of them. An int is a bit mask as in fastMRI (15) and ATOMMIC (11): a side n goes to
-    ((n - 1) | padding) + 1; for weights that were trained so. Planes too small for two pixels after the last halving,
-    which normalisation needs, are padded to that.
+    Each side goes to the next multiple of 2^levels: every one of `levels` halvings is then even, and every voxel passes
+    all of them. Planes too small for two pixels after the last halving, which normalisation needs, are padded to that.
+    bits: a side n goes to ((n - 1) | bits) + 1, for weights that were trained so by fastMRI (15) or ATOMMIC (11).
     """
     height, width = x.shape[-2:]
     multiple = 2**levels
-    mask = multiple - 1 if padding is None else padding
+    mask = multiple - 1 if bits is None else bits
     smallest = multiple if max(_side(height, mask), _side(width, mask)) >= 2 * multiple else 2 * multiple
     extra_y = _side(max(height, smallest), mask) - height
     extra_x = _side(max(width, smallest), mask) - width

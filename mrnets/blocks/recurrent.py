@@ -6,6 +6,7 @@ Axes: (batch, channel, y, x); image (batch, echo, y, x). A state is a list of on
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -17,7 +18,7 @@ from mrnets.blocks.encoding import Encoding
 from mrnets.blocks.taps import by_taps
 from mrnets.errors import InputError
 
-__all__ = ["ConvGRU", "IndRNN", "Rim", "State", "infer", "inferred", "replicating_conv"]
+__all__ = ["ConvGRU", "IndRNN", "Rim", "RimLayers", "State", "infer", "inferred", "replicating_conv"]
 
 State = list[Tensor]
 
@@ -67,25 +68,33 @@ def replicating_conv(i: int, o: int, kernel: int, dilation: int = 1, *, bias: bo
     return nn.Conv2d(i, o, kernel, dilation=dilation, padding=padding, padding_mode="replicate", bias=bias)
 
 
+@dataclass(frozen=True)
+class RimLayers:
+    """The layers of an inference machine: convolutions, and recurrent units after all but the last of them."""
+
+    unit: Literal["GRU", "IndRNN"]
+    filters: Sequence[int]
+    """Channels that each convolution gives."""
+    kernels: Sequence[int]
+    dilations: Sequence[int]
+    recurrent_filters: Sequence[int]
+    """Channels that each unit gives, one fewer."""
+
+
 class Rim(nn.Module):
     """The network of one inference machine: convolution, ReLU and recurrent unit in turn; last a linear convolution.
 
-    filters, kernels, dilations: of the convolutions, the last one's filters being the channels of the result.
-    recurrent_filters: of the units, one fewer.
+    channels: of the result; there are twice as many at the input, which is an estimate and its gradient.
+    Raises InputError where the layers do not fit together.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        *,
-        unit: Literal["GRU", "IndRNN"],
-        filters: Sequence[int],
-        kernels: Sequence[int],
-        dilations: Sequence[int],
-        recurrent_filters: Sequence[int],
-    ) -> None:
+    def __init__(self, channels: int, layers: RimLayers) -> None:
         super().__init__()
+        unit, filters, kernels, dilations = layers.unit, layers.filters, layers.kernels, layers.dilations
+        recurrent_filters = layers.recurrent_filters
         one_of("recurrent_layer", unit, tuple(_UNITS))
+        if tuple(filters[-1:]) != (channels,):
+            raise InputError(f"conv_filters must end with {channels}, the channels of the result, not {filters}")
         if not len(filters) == len(kernels) == len(dilations) == len(recurrent_filters) + 1 <= 8:
             raise InputError(
                 "conv_filters, conv_kernels and conv_dilations must have one length, at most 8, and recurrent_filters "
@@ -98,7 +107,7 @@ class Rim(nn.Module):
             whole("conv_dilations", dilation, 1, 31)
             if kernel % 2 == 0:
                 raise InputError(f"conv_kernels must be odd, not {kernel}")
-        inputs = (in_channels, *recurrent_filters)
+        inputs = (2 * channels, *recurrent_filters)
         *self_convs, self.last = (
             replicating_conv(i, o, k, d, bias=n < len(recurrent_filters))
             for n, (i, o, k, d) in enumerate(zip(inputs, filters, kernels, dilations, strict=True))
@@ -111,7 +120,7 @@ class Rim(nn.Module):
                 nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """Features (batch, in_channels, y, x) to the result (batch, filters[-1], y, x) and the new state.
+        """Features (batch, 2 * channels, y, x) to the result (batch, channels, y, x) and the new state.
 
         state: the last step's; None before the first.
         """

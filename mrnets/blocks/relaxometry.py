@@ -19,9 +19,9 @@ from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
 from mrnets.physics.relaxation import MAPS, check_echo_times, differential_adjoint, fit, signal
 
-__all__ = ["Initial", "Relaxometry", "relaxometry"]
+__all__ = ["Relaxometry", "Start", "relaxometry"]
 
-Initial = Literal["cgsense", "image"]
+Start = Literal["cgsense", "image"]
 _LARGEST_DECAY = 5.0
 """Of the start, in its unit; beyond any tissue's."""
 _BACKGROUND = 1e-4
@@ -56,11 +56,11 @@ class Relaxometry:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def relaxometry(
-    scan: Scan, network: nn.Module, *, initial: Initial, iterations: int, regularisation: float = 1e-3
+    scan: Scan, network: nn.Module, *, start: Start, iterations: int, regularisation: float = 1e-3
 ) -> tuple[Relaxometry, Tensor]:
     """The problem of `scan`, and maps (in the network's units) to start from: the fit to a first reconstruction.
 
-    initial: "image" takes the complex images (batch, echo, y, x) that another network has left in `scan.image`;
+    start: "image" takes the complex images (batch, echo, y, x) that another network has left in `scan.image`;
     "cgsense" makes them by that many iterations of CG-SENSE with that `regularisation`.
     Raises InputError where echo times, echoes or images do not fit, with the name of the network.
 
@@ -70,7 +70,7 @@ def relaxometry(
     encoding, name = encoded(scan, network), name_of(network)
     echoes = encoding.kspace.shape[1]
     times = check_echo_times(scan.echo_times, echoes, name)
-    images = _first_images(scan, encoding, name, initial, iterations, regularisation)
+    images = _first_images(scan, encoding, name, start, iterations, regularisation)
     largest = images.abs().amax(dim=(-3, -2, -1))
     largest = torch.where(largest > 0, largest, torch.ones_like(largest))
     typical = math.sqrt(sum(t * t for t in times) / echoes)
@@ -87,16 +87,14 @@ def relaxometry(
 
 
 def _first_images(
-    scan: Scan, encoding: Encoding, name: str, initial: Initial, iterations: int, regularisation: float
+    scan: Scan, encoding: Encoding, name: str, start: Start, iterations: int, regularisation: float
 ) -> Tensor:
-    if initial == "image":
+    if start == "image":
         image = scan.image
         want = tuple(encoding.start.shape)
         if image is None or tuple(image.shape) != want or not image.is_complex():
             came = "no image" if image is None else f"{image.dtype} {tuple(image.shape)}"
-            raise InputError(
-                f"{name} with initial='image' needs complex images of shape {want}, and the scan has {came}"
-            )
+            raise InputError(f"{name} with start='image' needs complex images of shape {want}, and the scan has {came}")
         given: Tensor = image.detach()
         return given
     with torch.no_grad():

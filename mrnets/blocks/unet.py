@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from mrnets.blocks.checks import number, whole
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.padding import check_padding, padded
+from mrnets.blocks.padding import padded
 from mrnets.errors import InputError
 
 __all__ = [
@@ -156,11 +156,12 @@ def extended(x: Tensor, skip: Tensor) -> Tensor:
 
 
 class Unet(nn.Module):
-    """U-Net from real (batch, in_channels, [z,] y, x) to (batch, out_channels, [z,] y, x).
+    """U-Net from real (batch, in_channels, [z,] y, x) to (batch, out_channels, [z,] y, x). Any plane size.
 
-    Plane sizes need not be multiples of 2^pooling_layers, but the lowest level needs more than one pixel
-    (instance normalisation); `NormUnet` pads so that every size works.
+    padding_bits: see `mrnets.blocks.padding.padded`.
     """
+
+    padding_bits: int | None = None
 
     def __init__(
         self,
@@ -179,20 +180,20 @@ class Unet(nn.Module):
         shape = {"channels": channels, "pooling_layers": pooling_layers, "dimensions": dimensions}
         self.encoder = UnetEncoder(in_channels, dropout=dropout, **shape)
         self.decoder = UnetDecoder(out_channels, dropout=dropout, **shape)
+        self.levels = pooling_layers
 
     def forward(self, x: Tensor) -> Tensor:
+        x, plane = padded(x, self.levels, self.padding_bits)
         out: Tensor = self.decoder(self.encoder(x))
-        return out
+        return out[plane]
 
 
 class NormUnet(nn.Module):
-    """U-Net on complex images of any scale and size: normalises, pads, applies, crops, and takes the scale back.
+    """U-Net on complex images of any scale and size: normalises, applies, and takes the scale back.
 
     The mean and the standard deviation of each group of real channels (2 groups: real parts, imaginary parts) are
     taken out before and put back after, so the result scales with the input; an image that is constant, or zero,
     is finite in both directions.
-
-    padding: see `mrnets.blocks.padding.padded`.
     """
 
     def __init__(
@@ -204,7 +205,6 @@ class NormUnet(nn.Module):
         pooling_layers: int,
         dropout: float = 0.0,
         groups: int = 2,
-        padding: int | None = None,
     ) -> None:
         super().__init__()
         if 2 * in_channels % groups or 2 * out_channels % groups:
@@ -213,14 +213,11 @@ class NormUnet(nn.Module):
             2 * in_channels, 2 * out_channels, channels=channels, pooling_layers=pooling_layers, dropout=dropout
         )
         self.groups = groups
-        self.levels = pooling_layers
-        self.padding = check_padding(padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """Complex (batch, in_channels, y, x) to complex (batch, out_channels, y, x)."""
         real, mean, std = standardised(to_channels(x), self.groups)
-        real, plane = padded(real, self.levels, self.padding)
-        return to_complex(destandardised(self.unet(real)[plane], mean, std))
+        return to_complex(destandardised(self.unet(real), mean, std))
 
 
 def standardised(real: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -36,25 +36,25 @@ def inverse_haar(bands: Tensor) -> Tensor:
 class MWCNN(nn.Module):
     """A U-shaped network whose pooling is the Haar transform, so that nothing is lost on the way down.
 
-    At full size `num_convs` convolutions of `channels`, at scale s = 1 .. num_scales of channels * 2^s, on the way down
+    At full size `convs` convolutions of `channels`, at scale s = 1 .. scales of channels * 2^s, on the way down
     and again on the way up; features of equal scale are added. Every convolution is 3x3, without bias and with ReLU,
     but the last, which has a bias and no ReLU, so that the result has either sign. Any plane size.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, channels: int = 16, num_scales: int = 3, num_convs: int = 2
+        self, in_channels: int, out_channels: int, *, channels: int = 16, scales: int = 3, convs: int = 2
     ) -> None:
         super().__init__()
         whole("channels", channels, 1, 1024)
-        whole("num_scales", num_scales, 1, 8)
-        whole("num_convs", num_convs, 1, 16)
-        widths = [channels * 2**scale for scale in range(num_scales + 1)]
+        whole("scales", scales, 1, 8)
+        whole("convs", convs, 1, 16)
+        widths = [channels * 2**scale for scale in range(scales + 1)]
         wavelet = [4 * width for width in widths[:-1]]
         self.down = nn.ModuleList(
-            _convs([i, *[w] * num_convs]) for i, w in zip([in_channels, *wavelet], widths, strict=True)
+            _convs([i, *[w] * convs]) for i, w in zip([in_channels, *wavelet], widths, strict=True)
         )
-        self.up = nn.ModuleList(_convs([*[w] * num_convs, o]) for w, o in zip(widths[1:], wavelet, strict=True))
-        self.last = nn.Sequential(_convs([channels] * num_convs), nn.Conv2d(channels, out_channels, 3, padding=1))
+        self.up = nn.ModuleList(_convs([*[w] * convs, o]) for w, o in zip(widths[1:], wavelet, strict=True))
+        self.last = nn.Sequential(_convs([channels] * convs), nn.Conv2d(channels, out_channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         x, plane = padded(x, len(self.up))

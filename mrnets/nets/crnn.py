@@ -19,8 +19,9 @@ TRAITS = Traits(
     task="reconstruction",
     title="convolutional recurrent network over iterations",
     paper="Qin et al., IEEE TMI 2019",
-    small={"num_iterations": 3, "hidden_channels": 4, "n_convs": 1},
-    narrow={"num_iterations": 5, "hidden_channels": 32},
+    small={"iterations": 3, "channels": 4, "hidden_layers": 1},
+    narrow={"iterations": 5, "channels": 32},
+    aliases={"num_iterations": "iterations", "hidden_channels": "channels", "n_convs": "hidden_layers"},
 )
 
 
@@ -40,7 +41,7 @@ class _RecurrentConv(nn.Module):
 class CRNN(nn.Module):
     """Iterations of x <- DC(x + CRNN(x)) with the same weights, whose recurrent units remember the iterations before.
 
-    One unit, `n_convs` more, and a linear convolution to the image: with 3 the five layers of the authors' code
+    One unit, `hidden_layers` more, and a linear convolution to the image: with 3 the five layers of the authors' code
     (github.com/js3611/Deep-MRI-Reconstruction), whose first unit also recurs over the frames of a cine; with one frame
     it is like the others. Echoes are frames of their own here. The paper's data consistency
     has a weight that is 1 for data without noise; here it is learned and starts at 1.
@@ -51,18 +52,16 @@ class CRNN(nn.Module):
     def __init__(
         self,
         *,
-        num_iterations: int = 10,
-        hidden_channels: int = 64,
-        n_convs: int = 3,
+        iterations: int = 10,
+        channels: int = 64,
+        hidden_layers: int = 3,
     ) -> None:
         super().__init__()
-        self.num_iterations = whole("num_iterations", num_iterations, 1, 64)
-        whole("hidden_channels", hidden_channels, 1, 1024)
-        whole("n_convs", n_convs, 0, 64)
-        self.units = nn.ModuleList(
-            _RecurrentConv(hidden_channels if i else 2, hidden_channels) for i in range(n_convs + 1)
-        )
-        self.last = nn.Conv2d(hidden_channels, 2, 3, padding=1)
+        self.iterations = whole("iterations", iterations, 1, 64)
+        whole("channels", channels, 1, 1024)
+        whole("hidden_layers", hidden_layers, 0, 64)
+        self.units = nn.ModuleList(_RecurrentConv(channels if i else 2, channels) for i in range(hidden_layers + 1))
+        self.last = nn.Conv2d(channels, 2, 3, padding=1)
         self.dc_weight = nn.Parameter(torch.ones(()))
 
     def forward(self, scan: Scan) -> Estimate:
@@ -70,7 +69,7 @@ class CRNN(nn.Module):
         encoding = encoded(scan, self)
         x = encoding.start
         states: list[Tensor | None] = [None] * len(self.units)
-        for _ in range(self.num_iterations):
+        for _ in range(self.iterations):
             features = to_channels(x.reshape(-1, 1, *x.shape[-2:]))
             for i, unit in enumerate(self.units):
                 features = states[i] = unit(features, states[i])

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from mrnets.blocks.checks import whole
 from mrnets.blocks.contrasts import contrast_images
-from mrnets.blocks.padding import check_padding, padded
+from mrnets.blocks.padding import padded
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
 
@@ -37,8 +37,7 @@ class DynUNet(nn.Module):
 
     Each of `pooling_layers` levels halves the resolution by a strided convolution. In training the `deep_supervision`
     levels below the finest give logits too, by heads of their own: the estimate's `steps`, coarsest first, each voxel
-    repeated to full size. padding: see `mrnets.blocks.padding.padded`. Raises InputError where the scan has no such
-    image.
+    repeated to full size. Raises InputError where the scan has no such image.
     """
 
     def __init__(
@@ -49,7 +48,6 @@ class DynUNet(nn.Module):
         channels: int = 32,
         pooling_layers: int = 5,
         deep_supervision: int = 2,
-        padding: int | None = None,
     ) -> None:
         super().__init__()
         self.contrasts = whole("contrasts", contrasts, 1, 64)
@@ -57,7 +55,6 @@ class DynUNet(nn.Module):
         whole("channels", channels, 1, _WIDEST)
         self.levels = whole("pooling_layers", pooling_layers, 1, 8)
         whole("deep_supervision", deep_supervision, 0, pooling_layers - 1)
-        self.padding = check_padding(padding)
         widths = [min(channels * 2**level, _WIDEST) for level in range(pooling_layers + 1)]
         self.top = _Stage(contrasts, channels, stride=1)
         self.downs = nn.ModuleList(_Stage(fine, coarse, stride=2) for fine, coarse in pairwise(widths))
@@ -68,7 +65,7 @@ class DynUNet(nn.Module):
     def forward(self, scan: Scan) -> Estimate:
         """logits (batch, class, y, x) float32; in training, steps likewise."""
         image = contrast_images(scan, self, self.contrasts)
-        x, plane = padded(image, self.levels, self.padding)
+        x, plane = padded(image, self.levels)
         full = x.shape[-2:]
         skips = [self.top(x)]
         for down in self.downs:

@@ -10,7 +10,7 @@ from torch import nn
 from mrnets.blocks.checks import number, whole
 from mrnets.blocks.coilwise import CoilConsistency, one_echo
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.padding import check_padding, padded
+from mrnets.blocks.padding import padded
 from mrnets.blocks.unet import UnetDecoder, UnetEncoder
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
@@ -22,8 +22,9 @@ TRAITS = Traits(
     title="image domain structured low-rank network with a segmentation decoder",
     paper="Pramanik and Jacob, ISBI 2021",
     echoes="one",
-    small={"coils": 3, "channels": 4, "num_iters": 2},
-    narrow={"coils": 6, "channels": 16, "num_iters": 3},
+    small={"coils": 3, "channels": 4, "iterations": 2},
+    narrow={"coils": 6, "channels": 16, "iterations": 3},
+    aliases={"num_iters": "iterations"},
 )
 
 
@@ -34,8 +35,10 @@ class IDSLR(nn.Module):
     network's Preparation compress to `coils` virtual coils (geometric-decomposition coil compression); another number
     is refused with an InputError, and so are several echoes. Sensitivities serve only to combine the coils in the end.
 
-    magnitude: give |logits|, as the weights of ATOMMIC want it. padding: see `mrnets.blocks.padding.padded`.
+    padding_bits: see `mrnets.blocks.padding.padded`.
     """
+
+    padding_bits: int | None = None
 
     def __init__(
         self,
@@ -44,20 +47,16 @@ class IDSLR(nn.Module):
         classes: int = 4,
         channels: int = 64,
         pooling_layers: int = 2,
-        num_iters: int = 5,
+        iterations: int = 5,
         dropout: float = 0.0,
-        padding: int | None = None,
-        magnitude: bool = False,
     ) -> None:
         super().__init__()
         self.coils = whole("coils", coils, 1, 256)
         whole("classes", classes, 1, 256)
         whole("channels", channels, 1, 1024)
         self.levels = whole("pooling_layers", pooling_layers, 0, 8)
-        self.num_iters = whole("num_iters", num_iters, 1, 64)
+        self.iterations = whole("iterations", iterations, 1, 64)
         number("dropout", dropout, 0.0, 1.0)
-        self.padding = check_padding(padding)
-        self.magnitude = magnitude
         shape: dict[str, Any] = {"channels": channels, "pooling_layers": pooling_layers, "dropout": dropout}
         self.encoder = UnetEncoder(2 * coils, **shape)
         self.decoder = UnetDecoder(2 * coils, **shape)
@@ -68,10 +67,9 @@ class IDSLR(nn.Module):
         """image (batch, 1, y, x) complex64, logits (batch, class, y, x) float32."""
         encoding = one_echo(scan, self, self.coils)
         x = start = encoding.coil_images()[:, 0]
-        for _ in range(self.num_iters):
-            real, plane = padded(to_channels(x), self.levels, self.padding)
+        for _ in range(self.iterations):
+            real, plane = padded(to_channels(x), self.levels, self.padding_bits)
             features = self.encoder(real)
             x = self.consistency(x + to_complex(self.decoder(features)[plane]), start, encoding.mask[:, 0])
         logits = self.segmentation_decoder(features)[plane]
-        logits = logits.abs() if self.magnitude else logits
         return dataclasses.replace(encoding.estimate(encoding.reduce(x[:, None])), logits=logits)

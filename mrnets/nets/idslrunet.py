@@ -10,7 +10,6 @@ from torch import nn
 from mrnets.blocks.checks import whole
 from mrnets.blocks.coilwise import CoilConsistency, one_echo
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.padding import check_padding, padded
 from mrnets.blocks.unet import Unet
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
@@ -22,8 +21,9 @@ TRAITS = Traits(
     title="image domain structured low-rank network, then a segmentation U-Net",
     paper="Pramanik and Jacob, ISBI 2021",
     echoes="one",
-    small={"coils": 3, "channels": 4, "num_iters": 2},
-    narrow={"coils": 6, "channels": 16, "num_iters": 3},
+    small={"coils": 3, "channels": 4, "iterations": 2},
+    narrow={"coils": 6, "channels": 16, "iterations": 3},
+    aliases={"num_iters": "iterations"},
 )
 
 
@@ -33,8 +33,6 @@ class IDSLRUNet(nn.Module):
     D is a U-Net; another one turns the last x into logits. The number of coils is fixed: let the network's
     Preparation compress to `coils` virtual coils (geometric-decomposition coil compression); another number is refused
     with an InputError, and so are several echoes. Sensitivities serve only to combine the coils in the end.
-
-    padding: see `mrnets.blocks.padding.padded`.
     """
 
     def __init__(
@@ -44,28 +42,23 @@ class IDSLRUNet(nn.Module):
         classes: int = 4,
         channels: int = 64,
         pooling_layers: int = 2,
-        num_iters: int = 5,
+        iterations: int = 5,
         dropout: float = 0.0,
-        padding: int | None = None,
     ) -> None:
         super().__init__()
         self.coils = whole("coils", coils, 1, 256)
         whole("classes", classes, 1, 256)
-        self.num_iters = whole("num_iters", num_iters, 1, 64)
-        self.padding = check_padding(padding)
+        self.iterations = whole("iterations", iterations, 1, 64)
         shape: dict[str, Any] = {"channels": channels, "pooling_layers": pooling_layers, "dropout": dropout}
         self.reconstruction = Unet(2 * coils, 2 * coils, **shape)
         self.segmentation = Unet(2 * coils, classes, **shape)
-        self.levels = pooling_layers
         self.consistency = CoilConsistency()
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, 1, y, x) complex64, logits (batch, class, y, x) float32."""
         encoding = one_echo(scan, self, self.coils)
         x = start = encoding.coil_images()[:, 0]
-        for _ in range(self.num_iters):
-            real, plane = padded(to_channels(x), self.levels, self.padding)
-            x = self.consistency(x + to_complex(self.reconstruction(real)[plane]), start, encoding.mask[:, 0])
-        real, plane = padded(to_channels(x), self.levels, self.padding)
-        image = encoding.reduce(x[:, None])
-        return dataclasses.replace(encoding.estimate(image), logits=self.segmentation(real)[plane])
+        for _ in range(self.iterations):
+            x = self.consistency(x + to_complex(self.reconstruction(to_channels(x))), start, encoding.mask[:, 0])
+        logits = self.segmentation(to_channels(x))
+        return dataclasses.replace(encoding.estimate(encoding.reduce(x[:, None])), logits=logits)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mrnets.blocks.checks import whole
+from mrnets.blocks.complex import on_planes
 from mrnets.blocks.encoding import encoded
 from mrnets.blocks.sensitivity import unit_norm
 from mrnets.blocks.unet import NormUnet
@@ -22,6 +23,7 @@ TRAITS = Traits(
     paper="Jun et al., CVPR 2021",
     echoes="together",
     small={"channels": 4},
+    aliases={"num_iter": "iterations"},
 )
 
 
@@ -42,17 +44,17 @@ class JointICNet(nn.Module):
     def __init__(
         self,
         *,
-        num_iter: int = 2,
+        iterations: int = 2,
         channels: int = 16,
         pooling_layers: int = 2,
     ) -> None:
         super().__init__()
-        whole("num_iter", num_iter, 1, 64)
+        whole("iterations", iterations, 1, 64)
         self.image_net, self.kspace_net, self.map_net = (
             NormUnet(channels=channels, pooling_layers=pooling_layers) for _ in range(3)
         )
         self.image_step, self.sens_step, self.image_weight, self.kspace_weight, self.sens_weight = (
-            nn.Parameter(torch.full((num_iter,), 0.5)) for _ in range(5)
+            nn.Parameter(torch.full((iterations,), 0.5)) for _ in range(5)
         )
 
     def forward(self, scan: Scan) -> Estimate:
@@ -62,7 +64,7 @@ class JointICNet(nn.Module):
         scale = x.detach().abs().amax(dim=(-3, -2, -1), keepdim=True)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         x, kspace = x / scale, kspace / scale[..., None, :, :]
-        prior = _applied(self.map_net, sens)
+        prior = on_planes(self.map_net, sens)
         support = (sens != 0).any(dim=-3, keepdim=True)
         steps = zip(
             self.image_step, self.sens_step, self.image_weight, self.kspace_weight, self.sens_weight, strict=True
@@ -70,10 +72,10 @@ class JointICNet(nn.Module):
         for image_step, sens_step, image_weight, kspace_weight, sens_weight in steps:
             sens = sens - sens_step * (sens_gradient(x, sens, kspace, mask) + sens_weight * (sens - prior))
             sens = unit_norm(sens) * support
-            from_kspace = ifftc(_applied(self.kspace_net, fftc(x)))
+            from_kspace = ifftc(on_planes(self.kspace_net, fftc(x)))
             x = x - image_step * (
                 image_gradient(x, sens, kspace, mask)
-                + image_weight * (x - _applied(self.image_net, x))
+                + image_weight * (x - on_planes(self.image_net, x))
                 + kspace_weight * (x - from_kspace)
             )
         return encoding.estimate(x * scale)
@@ -95,9 +97,3 @@ def _residual(image: Tensor, sens: Tensor, kspace: Tensor, mask: Tensor) -> Tens
     """M (F S x - y), as coil images."""
     residual: Tensor = ifftc(mask * (fftc(expand(image, sens)) - kspace))
     return residual
-
-
-def _applied(net: nn.Module, x: Tensor) -> Tensor:
-    """The network on every plane of its own."""
-    out: Tensor = net(x.reshape(-1, 1, *x.shape[-2:]))
-    return out.reshape(x.shape)

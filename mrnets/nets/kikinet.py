@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from mrnets.blocks.checks import whole
-from mrnets.blocks.complex import to_channels, to_complex
+from mrnets.blocks.complex import on_channels
 from mrnets.blocks.consistency import replace
 from mrnets.blocks.correction import CorrectionUnet
 from mrnets.blocks.encoding import encoded
@@ -20,6 +20,7 @@ TRAITS = Traits(
     title="KIKI-net, alternating between k-space and image",
     paper="Eo et al., MRM 2018",
     small={"channels": 4},
+    aliases={"num_iter": "cascades"},
 )
 
 
@@ -36,15 +37,15 @@ class KIKINet(nn.Module):
     def __init__(
         self,
         *,
-        num_iter: int = 2,
+        cascades: int = 2,
         channels: int = 16,
         pooling_layers: int = 2,
     ) -> None:
         super().__init__()
-        whole("num_iter", num_iter, 1, 64)
+        whole("cascades", cascades, 1, 64)
         shape = {"channels": channels, "pooling_layers": pooling_layers}
-        self.kspace_nets = nn.ModuleList(CorrectionUnet(2, 2, **shape) for _ in range(num_iter))
-        self.image_nets = nn.ModuleList(CorrectionUnet(2, 2, **shape) for _ in range(num_iter))
+        self.kspace_nets = nn.ModuleList(CorrectionUnet(2, 2, **shape) for _ in range(cascades))
+        self.image_nets = nn.ModuleList(CorrectionUnet(2, 2, **shape) for _ in range(cascades))
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
@@ -52,13 +53,8 @@ class KIKINet(nn.Module):
         data, mask = encoding.kspace, encoding.mask
         kspace = data * mask
         for kspace_net, image_net in zip(self.kspace_nets, self.image_nets, strict=True):
-            kspace = replace(_applied(kspace_net, kspace), data, mask)
+            kspace = replace(on_channels(kspace_net, kspace), data, mask)
             image = encoding.reduce(ifftc(kspace))
-            image = image + _applied(image_net, image)
+            image = image + on_channels(image_net, image)
             kspace = replace(fftc(encoding.expand(image)), data, mask)
         return encoding.estimate(encoding.reduce(ifftc(kspace)))
-
-
-def _applied(net: nn.Module, x: Tensor) -> Tensor:
-    """The network on every plane of its own."""
-    return to_complex(net(to_channels(x.reshape(-1, 1, *x.shape[-2:])))).reshape(x.shape)

@@ -18,8 +18,9 @@ TRAITS = Traits(
     task="reconstruction",
     title="learned primal-dual network",
     paper="Adler and Öktem, IEEE TMI 2018",
-    small={"num_primal": 2, "num_dual": 2, "num_iter": 2, "channels": 4},
-    narrow={"num_iter": 3},
+    small={"num_primal": 2, "num_dual": 2, "cascades": 2, "channels": 4},
+    narrow={"cascades": 3},
+    aliases={"num_iter": "cascades"},
 )
 
 
@@ -38,20 +39,20 @@ class LPDNet(nn.Module):
         *,
         num_primal: int = 5,
         num_dual: int = 5,
-        num_iter: int = 5,
+        cascades: int = 5,
         channels: int = 16,
         pooling_layers: int = 2,
     ) -> None:
         super().__init__()
         self.num_primal = whole("num_primal", num_primal, 1, 64)
         self.num_dual = whole("num_dual", num_dual, 1, 64)
-        whole("num_iter", num_iter, 1, 64)
+        whole("cascades", cascades, 1, 64)
         shape = {"channels": channels, "pooling_layers": pooling_layers}
         self.dual_nets = nn.ModuleList(
-            CorrectionUnet(2 * (num_dual + 2), 2 * num_dual, **shape) for _ in range(num_iter)
+            CorrectionUnet(2 * (num_dual + 2), 2 * num_dual, **shape) for _ in range(cascades)
         )
         self.primal_nets = nn.ModuleList(
-            CorrectionUnet(2 * (num_primal + 1), 2 * num_primal, **shape) for _ in range(num_iter)
+            CorrectionUnet(2 * (num_primal + 1), 2 * num_primal, **shape) for _ in range(cascades)
         )
 
     def forward(self, scan: Scan) -> Estimate:

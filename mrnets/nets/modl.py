@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import torch
 from torch import Tensor, nn
 
-from mrnets.blocks.checks import number, one_of, whole
-from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import Start, first_image, magnitude, solved
+from mrnets.blocks.checks import number, whole
+from mrnets.blocks.complex import on_planes, to_channels, to_complex
+from mrnets.blocks.consistency import solved
 from mrnets.blocks.encoding import encoded
 from mrnets.blocks.taps import by_taps
 from mrnets.contract import Estimate, Scan
@@ -22,8 +20,14 @@ TRAITS = Traits(
     title="model-based deep learning",
     paper="Aggarwal et al., IEEE TMI 2019",
     breaks_graph="conjugate gradients stop when the residual is small, which depends on the data",
-    small={"unrolled_iterations": 2, "residual_blocks": 2, "channels": 4},
+    small={"iterations": 2, "residual_blocks": 2, "channels": 4},
     narrow={"channels": 32, "residual_blocks": 3},
+    aliases={
+        "unrolled_iterations": "iterations",
+        "regularization_factor": "residual_scale",
+        "conjugate_gradient_iterations": "consistency_iterations",
+        "penalization_weight": "consistency_weight",
+    },
 )
 
 
@@ -31,53 +35,41 @@ class MoDL(nn.Module):
     """Iterations of z = x + D(x), x <- argmin ||E x - k||^2 + weight ||x - z||^2, all with the same D and weight.
 
     The minimum is found by conjugate gradients with the sampling mask in E; the weight is learned and stays positive.
-    conjugate_gradient False: x <- D(x) and no data consistency at all, which no paper proposes, for imported weights.
 
-    regularization_factor: what a residual block's change is multiplied by.
-    start: for imported weights, see `Start`.
+    residual_scale: what a residual block's change is multiplied by.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
 
     def __init__(
         self,
         *,
-        unrolled_iterations: int = 5,
+        iterations: int = 5,
         residual_blocks: int = 5,
         channels: int = 64,
-        regularization_factor: float = 0.1,
-        conjugate_gradient: bool = True,
-        conjugate_gradient_iterations: int = 10,
-        penalization_weight: float = 0.05,
-        start: Start = "sense",
+        residual_scale: float = 0.1,
+        consistency_iterations: int = 10,
+        consistency_weight: float = 0.05,
     ) -> None:
         super().__init__()
-        one_of("start", start, get_args(Start))
-        self.start: Start = start
-        self.unrolled_iterations = whole("unrolled_iterations", unrolled_iterations, 1, 64)
-        self.conjugate_gradient_iterations = whole(
-            "conjugate_gradient_iterations", conjugate_gradient_iterations, 1, 1000
-        )
-        number("penalization_weight", penalization_weight, 1e-6, 1e6)
+        self.iterations = whole("iterations", iterations, 1, 64)
+        self.consistency_iterations = whole("consistency_iterations", consistency_iterations, 1, 1000)
+        number("consistency_weight", consistency_weight, 1e-6, 1e6)
         self.denoiser = _ResNet(
             whole("residual_blocks", residual_blocks, 0, 64),
             whole("channels", channels, 1, 1024),
-            number("regularization_factor", regularization_factor),
+            number("residual_scale", residual_scale),
         )
-        self.log_weight = nn.Parameter(torch.tensor(penalization_weight).log()) if conjugate_gradient else None
+        self.log_weight = nn.Parameter(torch.tensor(consistency_weight).log())
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
         encoding = encoded(scan, self)
-        x = first_image(encoding.coil_images(), encoding.start, self.start)
-        for _ in range(self.unrolled_iterations):
-            denoised = self.denoiser(x.reshape(-1, 1, *x.shape[-2:])).reshape(x.shape)
-            if self.log_weight is None:
-                x = denoised
-                continue
-            weight = self.log_weight.exp()
+        x, weight = encoding.start, self.log_weight.exp()
+        for _ in range(self.iterations):
+            denoised = on_planes(self.denoiser, x)
             rhs = encoding.start + weight * (x + denoised)
-            x = solved(rhs, encoding, weight, iterations=self.conjugate_gradient_iterations)
-        return encoding.estimate(magnitude(x, self.start))
+            x = solved(rhs, encoding, weight, iterations=self.consistency_iterations)
+        return encoding.estimate(x)
 
 
 class _ResNet(nn.Module):

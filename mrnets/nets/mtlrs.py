@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from mrnets.blocks.attention import AttentionUnet
 from mrnets.blocks.checks import whole
 from mrnets.blocks.coilwise import one_echo
-from mrnets.blocks.padding import check_padding, padded
-from mrnets.blocks.recurrent import Rim, State, infer
+from mrnets.blocks.recurrent import Rim, RimLayers, State, infer
 from mrnets.contract import Estimate, Scan
-from mrnets.errors import InputError
 from mrnets.traits import Traits
 
 __all__ = ["MTLRS"]
@@ -30,7 +28,7 @@ TRAITS = Traits(
         "conv_filters": (4, 4, 2),
         "recurrent_filters": (4, 4),
         "time_steps": 2,
-        "num_cascades": 2,
+        "cascades": 2,
         "channels": 2,
         "pooling_layers": 2,
     },
@@ -38,10 +36,11 @@ TRAITS = Traits(
         "conv_filters": (32, 32, 2),
         "recurrent_filters": (32, 32),
         "time_steps": 4,
-        "num_cascades": 2,
+        "cascades": 2,
         "channels": 8,
         "pooling_layers": 3,
     },
+    aliases={"num_cascades": "cascades"},
 )
 
 
@@ -50,7 +49,7 @@ class MTLRS(nn.Module):
 
     Image and state go on from cascade to cascade, and the segmentation is fed back: the magnitude image weighted by the
     logits, brought to the range from 0 to 1 in every slice, is added to the state. Several echoes are refused with an
-    InputError. See `mrnets.blocks.recurrent` for the machine, `mrnets.blocks.padding.padded` for padding.
+    InputError. See `mrnets.blocks.recurrent` for the machine.
     """
 
     def __init__(
@@ -63,34 +62,20 @@ class MTLRS(nn.Module):
         conv_dilations: tuple[int, ...] = (1, 2, 1),
         recurrent_filters: tuple[int, ...] = (64, 64),
         time_steps: int = 8,
-        num_cascades: int = 5,
+        cascades: int = 5,
         channels: int = 32,
         pooling_layers: int = 5,
         dropout: float = 0.0,
-        padding: int | None = None,
     ) -> None:
         super().__init__()
         whole("classes", classes, 1, 256)
-        whole("num_cascades", num_cascades, 1, 64)
+        whole("cascades", cascades, 1, 64)
         self.time_steps = whole("time_steps", time_steps, 1, 128)
-        self.levels = pooling_layers
-        self.padding = check_padding(padding)
-        if conv_filters[-1:] != (2,):
-            raise InputError(f"conv_filters must end with 2, the channels of one complex image, not {conv_filters}")
-        self.machines = nn.ModuleList(
-            Rim(
-                4,
-                unit=recurrent_layer,
-                filters=conv_filters,
-                kernels=conv_kernels,
-                dilations=conv_dilations,
-                recurrent_filters=recurrent_filters,
-            )
-            for _ in range(num_cascades)
-        )
+        layers = RimLayers(recurrent_layer, conv_filters, conv_kernels, conv_dilations, recurrent_filters)
+        self.machines = nn.ModuleList(Rim(2, layers) for _ in range(cascades))
         self.segmentations = nn.ModuleList(
             AttentionUnet(1, classes, channels=channels, pooling_layers=pooling_layers, dropout=dropout)
-            for _ in range(num_cascades)
+            for _ in range(cascades)
         )
 
     def forward(self, scan: Scan) -> Estimate:
@@ -105,8 +90,7 @@ class MTLRS(nn.Module):
         for machine, segmentation in zip(self.machines, self.segmentations, strict=True):
             images, state = infer(machine, self.time_steps, x, encoding, state)
             x = images[-1]
-            magnitude, plane = padded(x.abs(), self.levels, self.padding)
-            logits = segmentation(magnitude)[plane]
+            logits = segmentation(x.abs())
             state = [hidden + _tiled(x.abs() * _in_range(logits), hidden.shape[1]) for hidden in state]
             estimate = dataclasses.replace(encoding.estimate(x), logits=logits)
             steps += [*(encoding.estimate(image) for image in images[:-1]), estimate]

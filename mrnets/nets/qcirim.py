@@ -5,16 +5,15 @@ The signal model of `mrnets.physics.relaxation`, in physical maps, takes the pla
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from mrnets.blocks.checks import number, one_of, whole
-from mrnets.blocks.recurrent import Rim, State
-from mrnets.blocks.relaxometry import Initial, relaxometry
+from mrnets.blocks.recurrent import Rim, RimLayers, State
+from mrnets.blocks.relaxometry import Start, relaxometry
 from mrnets.contract import Estimate, Scan
-from mrnets.errors import InputError
 from mrnets.traits import Traits
 
 __all__ = ["QCIRIM"]
@@ -23,21 +22,27 @@ TRAITS = Traits(
     task="quantitative",
     title="cascades of recurrent inference machines for relaxation maps",
     paper="Zhang et al., NeuroImage 2022",
-    both_with=("initial", "image"),
+    both_with=("start", "image"),
     echoes="together",
     steps=3,
     breaks_graph="echo times are checked before they are used, which depends on the data",
-    small={"conv_filters": (4, 4, 4), "recurrent_filters": (4, 4), "time_steps": 2, "num_cascades": 2},
-    narrow={"num_cascades": 1, "conv_filters": (32, 32, 4), "recurrent_filters": (32, 32)},
+    small={"conv_filters": (4, 4, 4), "recurrent_filters": (4, 4), "time_steps": 2, "cascades": 2},
+    narrow={"cascades": 1, "conv_filters": (32, 32, 4), "recurrent_filters": (32, 32)},
+    aliases={
+        "num_cascades": "cascades",
+        "initial": "start",
+        "initial_iterations": "start_iterations",
+        "initial_regularisation": "start_regularisation",
+    },
 )
 
 
 class QCIRIM(nn.Module):
-    """`num_cascades` inference machines one after the other, each of `time_steps` steps: maps <- maps + Rim(maps, g),
+    """`cascades` inference machines one after the other, each of `time_steps` steps: maps <- maps + Rim(maps, g),
     g the gradient of the data term with respect to the maps, R2* kept from becoming negative. Maps and state go on
     from machine to machine.
 
-    The maps start from a fit to a first reconstruction; see `relaxometry` for `initial`, and for the units in which the
+    The maps start from a fit to a first reconstruction; see `relaxometry` for `start`, and for the units in which the
     network works. Any number of echoes from two on.
 
     Raises InputError where the scan lacks k-space, mask, echo times or what the sensitivities need.
@@ -52,30 +57,19 @@ class QCIRIM(nn.Module):
         conv_dilations: tuple[int, ...] = (1, 2, 1),
         recurrent_filters: tuple[int, ...] = (64, 64),
         time_steps: int = 8,
-        num_cascades: int = 5,
-        initial: Initial = "cgsense",
-        initial_iterations: int = 10,
-        initial_regularisation: float = 1e-3,
+        cascades: int = 5,
+        start: Start = "cgsense",
+        start_iterations: int = 10,
+        start_regularisation: float = 1e-3,
     ) -> None:
         super().__init__()
         self.time_steps = whole("time_steps", time_steps, 1, 128)
-        one_of("initial", initial, ("cgsense", "image"))
-        self.initial = initial
-        self.initial_iterations = whole("initial_iterations", initial_iterations, 1, 100)
-        self.initial_regularisation = number("initial_regularisation", initial_regularisation, 0.0, 1e6)
-        if conv_filters[-1:] != (4,):
-            raise InputError(f"conv_filters must end with 4, the number of maps, not {conv_filters}")
-        self.machines = nn.ModuleList(
-            Rim(
-                8,
-                unit=recurrent_layer,
-                filters=conv_filters,
-                kernels=conv_kernels,
-                dilations=conv_dilations,
-                recurrent_filters=recurrent_filters,
-            )
-            for _ in range(whole("num_cascades", num_cascades, 1, 64))
-        )
+        one_of("start", start, get_args(Start))
+        self.start: Start = start
+        self.start_iterations = whole("start_iterations", start_iterations, 1, 100)
+        self.start_regularisation = number("start_regularisation", start_regularisation, 0.0, 1e6)
+        layers = RimLayers(recurrent_layer, conv_filters, conv_kernels, conv_dilations, recurrent_filters)
+        self.machines = nn.ModuleList(Rim(4, layers) for _ in range(whole("cascades", cascades, 1, 64)))
 
     def forward(self, scan: Scan) -> Estimate:
         """maps "R2*" in 1/s, "S0" in the scale of k-space, "B0" in Hz, "phase" in rad, each (batch, y, x) float32.
@@ -85,9 +79,9 @@ class QCIRIM(nn.Module):
         problem, maps = relaxometry(
             scan,
             self,
-            initial=self.initial,
-            iterations=self.initial_iterations,
-            regularisation=self.initial_regularisation,
+            start=self.start,
+            iterations=self.start_iterations,
+            regularisation=self.start_regularisation,
         )
         state: State | None = None
         steps = []

@@ -5,12 +5,14 @@ The signal model of `mrnets.physics.relaxation`, in physical maps, takes the pla
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from torch import nn
 
 from mrnets.blocks.checks import number, one_of, whole
 from mrnets.blocks.correction import CorrectionUnet
-from mrnets.blocks.relaxometry import Initial, relaxometry
+from mrnets.blocks.relaxometry import Start, relaxometry
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
 
@@ -20,11 +22,17 @@ TRAITS = Traits(
     task="quantitative",
     title="variational network for relaxation maps, with Sriram et al.'s cascades",
     paper="Zhang et al., NeuroImage 2022",
-    both_with=("initial", "image"),
+    both_with=("start", "image"),
     echoes="together",
     breaks_graph="echo times are checked before they are used, which depends on the data",
-    small={"num_cascades": 2, "channels": 4, "pooling_layers": 2},
-    narrow={"num_cascades": 3, "channels": 8, "pooling_layers": 2},
+    small={"cascades": 2, "channels": 4, "pooling_layers": 2},
+    narrow={"cascades": 3, "channels": 8, "pooling_layers": 2},
+    aliases={
+        "num_cascades": "cascades",
+        "initial": "start",
+        "initial_iterations": "start_iterations",
+        "initial_regularisation": "start_regularisation",
+    },
 )
 
 
@@ -32,7 +40,7 @@ class QVarNet(nn.Module):
     """Cascades of maps <- maps - w * gradient of the data term + U(maps), R2* kept from becoming negative.
 
     Each cascade has a U-Net of its own and a step length w for each map. The maps start from a fit to a first
-    reconstruction; see `relaxometry` for `initial`, and for the units in which the network works. Any number of echoes
+    reconstruction; see `relaxometry` for `start`, and for the units in which the network works. Any number of echoes
     from two on.
 
     Raises InputError where the scan lacks k-space, mask, echo times or what the sensitivities need.
@@ -41,33 +49,32 @@ class QVarNet(nn.Module):
     def __init__(
         self,
         *,
-        num_cascades: int = 8,
+        cascades: int = 8,
         channels: int = 18,
         pooling_layers: int = 4,
-        initial: Initial = "cgsense",
-        initial_iterations: int = 10,
-        initial_regularisation: float = 1e-3,
+        start: Start = "cgsense",
+        start_iterations: int = 10,
+        start_regularisation: float = 1e-3,
     ) -> None:
         super().__init__()
-        whole("num_cascades", num_cascades, 1, 64)
-        one_of("initial", initial, ("cgsense", "image"))
-        self.initial = initial
-        self.initial_iterations = whole("initial_iterations", initial_iterations, 1, 100)
-        self.initial_regularisation = number("initial_regularisation", initial_regularisation, 0.0, 1e6)
+        whole("cascades", cascades, 1, 64)
+        one_of("start", start, get_args(Start))
+        self.start: Start = start
+        self.start_iterations = whole("start_iterations", start_iterations, 1, 100)
+        self.start_regularisation = number("start_regularisation", start_regularisation, 0.0, 1e6)
         self.unets = nn.ModuleList(
-            CorrectionUnet(4, 4, channels=channels, pooling_layers=pooling_layers, groups=4)
-            for _ in range(num_cascades)
+            CorrectionUnet(4, 4, channels=channels, pooling_layers=pooling_layers, groups=4) for _ in range(cascades)
         )
-        self.step = nn.Parameter(torch.full((num_cascades, 4), 0.5))
+        self.step = nn.Parameter(torch.full((cascades, 4), 0.5))
 
     def forward(self, scan: Scan) -> Estimate:
         """maps "R2*" in 1/s, "S0" in the scale of k-space, "B0" in Hz, "phase" in rad, each (batch, y, x) float32."""
         problem, maps = relaxometry(
             scan,
             self,
-            initial=self.initial,
-            iterations=self.initial_iterations,
-            regularisation=self.initial_regularisation,
+            start=self.start,
+            iterations=self.start_iterations,
+            regularisation=self.start_regularisation,
         )
         for unet, step in zip(self.unets, self.step, strict=True):
             maps = maps - step[:, None, None] * problem.gradient(maps) + unet(maps)

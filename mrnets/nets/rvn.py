@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal, cast, get_args
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mrnets.blocks.checks import one_of, whole
+from mrnets.blocks.checks import whole
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import Combination, Start, cascaded, first_image
+from mrnets.blocks.consistency import cascaded
 from mrnets.blocks.encoding import encoded
 from mrnets.blocks.recurrent import State, replicating_conv
 from mrnets.blocks.taps import by_taps
@@ -20,7 +20,7 @@ from mrnets.errors import InputError
 from mrnets.physics.fourier import fftc
 from mrnets.traits import Traits
 
-__all__ = ["RVN"]
+__all__ = ["RVN", "recurrent_steps"]
 
 TRAITS = Traits(
     task="reconstruction",
@@ -28,12 +28,13 @@ TRAITS = Traits(
     paper="Yiasemis et al., CVPR 2022",
     steps=1,
     small={
-        "recurrent_hidden_channels": 4,
-        "num_steps": 2,
+        "channels": 4,
+        "cascades": 2,
         "initializer_channels": (2, 4),
         "initializer_dilations": (1, 2),
     },
-    narrow={"num_steps": 4, "recurrent_hidden_channels": 32, "initializer_channels": (16, 16, 32, 32)},
+    narrow={"cascades": 4, "channels": 32, "initializer_channels": (16, 16, 32, 32)},
+    aliases={"num_steps": "cascades", "recurrent_hidden_channels": "channels", "recurrent_num_layers": "layers"},
 )
 
 
@@ -41,61 +42,58 @@ class RVN(nn.Module):
     """Steps k <- k - rate M (k - y) + E G(E^H k) with a recurrent network G for each step, whose state goes on.
 
     `learned_initializer`: the first state comes from the k-space of the combined zero-filled image by dilated
-    convolutions, rather than being zero. start: that image, for imported weights; see `Start`. initializer_transform:
-    what gives its k-space; "plain", for imported weights, is without shifts and without normalisation.
-    combination: of the coils in the end, see `Combination`.
+    convolutions, rather than being zero.
     Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
 
     def __init__(
         self,
         *,
-        num_steps: int = 8,
-        recurrent_hidden_channels: int = 64,
-        recurrent_num_layers: int = 4,
+        cascades: int = 8,
+        channels: int = 64,
+        layers: int = 4,
         learned_initializer: bool = True,
         initializer_channels: tuple[int, ...] = (32, 32, 64, 64),
         initializer_dilations: tuple[int, ...] = (1, 1, 2, 4),
-        initializer_transform: Literal["centred", "plain"] = "centred",
-        start: Start = "sense",
-        combination: Combination = "sense",
     ) -> None:
         super().__init__()
-        one_of("combination", combination, get_args(Combination))
-        self.combination = combination
-        one_of("start", start, get_args(Start))
-        self.start: Start = start
-        one_of("initializer_transform", initializer_transform, ("centred", "plain"))
-        self.initializer_transform = initializer_transform
-        whole("num_steps", num_steps, 1, 128)
-        hidden = whole("recurrent_hidden_channels", recurrent_hidden_channels, 1, 1024)
-        layers = whole("recurrent_num_layers", recurrent_num_layers, 1, 32)
+        whole("cascades", cascades, 1, 128)
+        hidden = whole("channels", channels, 1, 1024)
+        layers = whole("layers", layers, 1, 32)
         self.initializer = (
             _Initializer(initializer_channels, initializer_dilations, hidden, layers) if learned_initializer else None
         )
-        self.blocks = nn.ModuleList(_ConvGRU(hidden, layers) for _ in range(num_steps))
-        self.learning_rate = nn.Parameter(torch.ones(num_steps))
+        self.blocks = nn.ModuleList(_ConvGRU(hidden, layers) for _ in range(cascades))
+        self.learning_rate = nn.Parameter(torch.ones(cascades))
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64; in training, steps: the image after every step but the last."""
         encoding = encoded(scan, self)
-        state: State | None = None
-        if self.initializer is not None:
-            first = first_image(encoding.coil_images(), encoding.start, self.start)
-            first = fftc(first) if self.initializer_transform == "centred" else torch.fft.fft2(first)
-            state = self.initializer(to_channels(first.reshape(-1, 1, *first.shape[-2:])))
-
-        def step(block: nn.Module) -> Callable[[Tensor], Tensor]:
-            def change(x: Tensor) -> Tensor:
-                nonlocal state
-                out, state = block(to_channels(x), state)
-                return -to_complex(out)
-
-            return change
-
-        coils = encoding.coil_images() if self.combination == "rss" else None
-        images = cascaded(encoding, map(step, self.blocks), self.learning_rate, coil_start=coils)
+        steps = recurrent_steps(self.blocks, self.initializer, fftc(encoding.start))
+        images = cascaded(encoding, steps, self.learning_rate)
         return encoding.estimate(*images, steps=self.training)
+
+
+def recurrent_steps(
+    blocks: Iterable[nn.Module], initializer: nn.Module | None, kspace: Tensor
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """The corrections -G of all steps, complex (batch, 1, y, x) to the same; the state goes on from one to the next.
+
+    kspace: of the zero-filled image (batch, echo, y, x), from which `initializer` makes the first state.
+    """
+    state: State | None = None
+    if initializer is not None:
+        state = initializer(to_channels(kspace.reshape(-1, 1, *kspace.shape[-2:])))
+
+    def step(block: nn.Module) -> Callable[[Tensor], Tensor]:
+        def change(x: Tensor) -> Tensor:
+            nonlocal state
+            out, state = block(to_channels(x), state)
+            return -to_complex(out)
+
+        return change
+
+    return map(step, blocks)
 
 
 class _ConvGRU(nn.Module):

@@ -13,7 +13,7 @@ from torch.nn import functional
 from mrnets.blocks.checks import number, whole
 from mrnets.blocks.coilwise import CoilConsistency, one_echo
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.padding import check_padding, padded
+from mrnets.blocks.padding import padded
 from mrnets.blocks.unet import UnetDecoder, UnetEncoder, destandardised, standardised
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
@@ -26,8 +26,9 @@ TRAITS = Traits(
     paper="Sun et al., MICCAI 2019",
     echoes="one",
     steps=2,
-    small={"coils": 3, "channels": 4, "num_cascades": 2},
-    narrow={"coils": 6, "channels": 16, "num_cascades": 3},
+    small={"coils": 3, "channels": 4, "cascades": 2},
+    narrow={"coils": 6, "channels": 16, "cascades": 3},
+    aliases={"num_cascades": "cascades"},
 )
 
 
@@ -38,8 +39,6 @@ class SegNet(nn.Module):
     the final logits, which therefore are never negative. The number of coils is fixed: let the network's Preparation
     compress to `coils` virtual coils (geometric-decomposition coil compression); another number is refused with an
     InputError, and so are several echoes. Sensitivities serve only to combine the coils in the end.
-
-    padding: see `mrnets.blocks.padding.padded`.
     """
 
     def __init__(
@@ -49,20 +48,19 @@ class SegNet(nn.Module):
         classes: int = 4,
         channels: int = 64,
         pooling_layers: int = 2,
-        num_cascades: int = 5,
+        cascades: int = 5,
         dropout: float = 0.0,
-        padding: int | None = None,
     ) -> None:
         super().__init__()
         self.coils = whole("coils", coils, 1, 256)
         whole("classes", classes, 1, 256)
         whole("channels", channels, 1, 1024)
         whole("pooling_layers", pooling_layers, 0, 8)
-        whole("num_cascades", num_cascades, 1, 64)
+        whole("cascades", cascades, 1, 64)
         number("dropout", dropout, 0.0, 1.0)
         shape: dict[str, Any] = {"channels": channels, "pooling_layers": pooling_layers, "dropout": dropout}
-        self.cascades = nn.ModuleList(_Cascade(coils, classes, padding, shape) for _ in range(num_cascades))
-        self.merge = nn.Conv2d(num_cascades * classes, classes, 3, padding=1, padding_mode="replicate", bias=False)
+        self.cascades = nn.ModuleList(_Cascade(coils, classes, shape) for _ in range(cascades))
+        self.merge = nn.Conv2d(cascades * classes, classes, 3, padding=1, padding_mode="replicate", bias=False)
         nn.init.kaiming_normal_(self.merge.weight, nonlinearity="relu")
         self.consistency = CoilConsistency()
 
@@ -85,10 +83,11 @@ class SegNet(nn.Module):
 
 
 class _Cascade(nn.Module):
-    def __init__(self, coils: int, classes: int, padding: int | None, shape: Mapping[str, Any]) -> None:
+    padding_bits: int | None = None
+
+    def __init__(self, coils: int, classes: int, shape: Mapping[str, Any]) -> None:
         super().__init__()
         self.levels = shape["pooling_layers"]
-        self.padding = check_padding(padding)
         self.encoder = UnetEncoder(2 * coils, **shape)
         self.decoder = UnetDecoder(2 * coils, **shape)
         self.segmentation_decoder = UnetDecoder(classes, **shape)
@@ -96,7 +95,7 @@ class _Cascade(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Coil images to denoised ones and logits (batch, class, y, x)."""
         real, mean, std = standardised(to_channels(x), 2)
-        real, plane = padded(real, self.levels, self.padding)
+        real, plane = padded(real, self.levels, self.padding_bits)
         features = self.encoder(real)
         denoised = destandardised(self.decoder(features)[plane], mean, std)
         return to_complex(denoised), self.segmentation_decoder(features)[plane]

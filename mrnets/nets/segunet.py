@@ -6,7 +6,6 @@ from torch import nn
 
 from mrnets.blocks.checks import whole
 from mrnets.blocks.contrasts import contrast_images
-from mrnets.blocks.padding import check_padding, padded
 from mrnets.blocks.unet import Unet
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
@@ -27,7 +26,7 @@ TRAITS = Traits(
 class SegUNet(nn.Module):
     """Logits of `classes` classes from magnitude images of `contrasts` contrasts.
 
-    padding: see `mrnets.blocks.padding.padded`. Raises InputError where the scan has no such image.
+    Raises InputError where the scan has no such image.
     """
 
     def __init__(
@@ -38,17 +37,13 @@ class SegUNet(nn.Module):
         channels: int = 32,
         pooling_layers: int = 5,
         dropout: float = 0.0,
-        padding: int | None = None,
     ) -> None:
         super().__init__()
         self.contrasts = whole("contrasts", contrasts, 1, 64)
         whole("classes", classes, 1, 256)
         self.unet = Unet(contrasts, classes, channels=channels, pooling_layers=pooling_layers, dropout=dropout)
-        self.levels = pooling_layers
-        self.padding = check_padding(padding)
 
     def forward(self, scan: Scan) -> Estimate:
         """logits (batch, class, y, x) float32."""
         image = contrast_images(scan, self, self.contrasts)
-        image, plane = padded(image, self.levels, self.padding)
-        return Estimate(logits=self.unet(image)[plane])
+        return Estimate(logits=self.unet(image))

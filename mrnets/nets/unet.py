@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 from torch import nn
 
-from mrnets.blocks.checks import one_of
-from mrnets.blocks.consistency import Start, first_image, magnitude
+from mrnets.blocks.complex import on_planes
 from mrnets.blocks.encoding import initial_image, measured
 from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Estimate, Scan
-from mrnets.physics.fourier import ifftc
 from mrnets.traits import Traits
 
 __all__ = ["UNet"]
@@ -29,8 +25,7 @@ TRAITS = Traits(
 class UNet(nn.Module):
     """One U-Net from the combined zero-filled image to the image; no data consistency.
 
-    Without sensitivities in the scan the coils are combined by the root of the sum of squares. start: for imported
-    weights, see `Start`. padding: see `NormUnet`.
+    Without sensitivities in the scan the coils are combined by the root of the sum of squares.
     """
 
     def __init__(
@@ -39,17 +34,13 @@ class UNet(nn.Module):
         channels: int = 64,
         pooling_layers: int = 4,
         dropout: float = 0.0,
-        padding: int | None = None,
-        start: Start = "sense",
     ) -> None:
         super().__init__()
-        one_of("start", start, get_args(Start))
-        self.start: Start = start
-        self.unet = NormUnet(channels=channels, pooling_layers=pooling_layers, dropout=dropout, padding=padding)
+        self.unet = NormUnet(channels=channels, pooling_layers=pooling_layers, dropout=dropout)
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
         kspace, mask = measured(scan, self)
-        start = first_image(ifftc(kspace * mask), initial_image(kspace, mask, scan.sens), self.start)
-        image = self.unet(start.reshape(-1, 1, *start.shape[-2:])).reshape(start.shape)
-        return Estimate(image=magnitude(image, self.start))
+        start = initial_image(kspace, mask, scan.sens)
+        image = on_planes(self.unet, start)
+        return Estimate(image=image)

@@ -6,7 +6,6 @@ from torch import nn
 
 from mrnets.blocks.checks import whole
 from mrnets.blocks.contrasts import contrast_images
-from mrnets.blocks.padding import check_padding, padded
 from mrnets.blocks.unet import Unet
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
@@ -28,7 +27,7 @@ TRAITS = Traits(
 class UNet3D(nn.Module):
     """Logits of `classes` classes in each of the given slices, 3 of them as published, but any number is taken.
 
-    Convolutions are 3x3x3; pooling is in the plane only. padding: see `mrnets.blocks.padding.padded`.
+    Convolutions are 3x3x3; pooling is in the plane only.
     Raises InputError where the scan has no such image.
     """
 
@@ -40,7 +39,6 @@ class UNet3D(nn.Module):
         channels: int = 32,
         pooling_layers: int = 5,
         dropout: float = 0.0,
-        padding: int | None = None,
     ) -> None:
         super().__init__()
         self.contrasts = whole("contrasts", contrasts, 1, 64)
@@ -48,11 +46,8 @@ class UNet3D(nn.Module):
         self.unet = Unet(
             contrasts, classes, channels=channels, pooling_layers=pooling_layers, dropout=dropout, dimensions=3
         )
-        self.levels = pooling_layers
-        self.padding = check_padding(padding)
 
     def forward(self, scan: Scan) -> Estimate:
         """logits (batch, class, z, y, x) float32."""
         image = contrast_images(scan, self, self.contrasts, dimensions=3)
-        image, plane = padded(image, self.levels, self.padding)
-        return Estimate(logits=self.unet(image)[plane])
+        return Estimate(logits=self.unet(image))

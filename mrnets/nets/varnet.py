@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from mrnets.blocks.checks import number, one_of, whole
-from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.consistency import Combination, cascaded, solved
+from mrnets.blocks.complex import on_channels
+from mrnets.blocks.consistency import cascaded, solved
 from mrnets.blocks.correction import CorrectionUnet
 from mrnets.blocks.encoding import Encoding, encoded
 from mrnets.blocks.unet import NormUnet
 from mrnets.contract import Estimate, Scan
-from mrnets.errors import InputError
 from mrnets.traits import Traits
 
 __all__ = ["VarNet"]
@@ -24,8 +23,9 @@ TRAITS = Traits(
     task="reconstruction",
     title="end-to-end variational network",
     paper="Sriram et al., MICCAI 2020",
-    small={"num_cascades": 2, "channels": 4, "pooling_layers": 2},
-    narrow={"num_cascades": 4, "channels": 8, "pooling_layers": 3},
+    small={"cascades": 2, "channels": 4, "pooling_layers": 2},
+    narrow={"cascades": 4, "channels": 8, "pooling_layers": 3},
+    aliases={"num_cascades": "cascades"},
 )
 
 Consistency = Literal["gradient", "proximal"]
@@ -38,7 +38,6 @@ _WEIGHT = 0.1
 class VarNet(nn.Module):
     """Cascades of k <- k - w M (k - y) - E D(E^H k), with k = y at the start, a scalar w and a U-Net D for each.
 
-    combination: of the coils in the end, see `Combination`.
 
     start_iterations: of conjugate-gradient SENSE (with `start_regularisation`), whose k-space stands where nothing was
     measured at the start; 0, as published: zeros. A few cascades cannot unfold what gradient steps unfold slowly, as
@@ -48,44 +47,35 @@ class VarNet(nn.Module):
     the start above, x <- argmin ||E x - y||^2 + w ||x - z||^2 and z <- x + D(x), with a positive w and a U-Net D for
     each cascade; the image is the last z. The minimum comes from `consistency_iterations` of conjugate gradients, which
     unfold what gradient steps need many cascades for. D is a `CorrectionUnet`, which does not put the mean of its input
-    back as the published one does. Only with `combination` "sense", and without `padding`.
+    back as the published one does.
 
-    padding: see `NormUnet`. Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
     """
 
     def __init__(
         self,
         *,
-        num_cascades: int = 8,
+        cascades: int = 8,
         channels: int = 18,
         pooling_layers: int = 4,
-        padding: int | None = None,
         start_iterations: int = 0,
         start_regularisation: float = 0.01,
         consistency: Consistency = "gradient",
         consistency_iterations: int = 6,
-        combination: Combination = "sense",
     ) -> None:
         super().__init__()
-        one_of("combination", combination, get_args(Combination))
-        self.combination = combination
         one_of("consistency", consistency, get_args(Consistency))
         gradient = consistency == "gradient"
-        if not gradient and combination == "rss":
-            raise InputError("consistency 'proximal' makes one image of all coils: combination must be 'sense'")
-        if not gradient and padding is not None:
-            raise InputError("padding is for imported weights, whose consistency is 'gradient'")
         self.consistency_iterations = whole("consistency_iterations", consistency_iterations, 1, 1000)
-        whole("num_cascades", num_cascades, 1, 64)
+        whole("cascades", cascades, 1, 64)
         self.start_iterations = whole("start_iterations", start_iterations, 0, 1000)
         self.start_regularisation = number("start_regularisation", start_regularisation, 0.0, 1e6)
         shape = {"channels": channels, "pooling_layers": pooling_layers}
         self.unets = nn.ModuleList(
-            NormUnet(**shape, padding=padding) if gradient else CorrectionUnet(2, 2, **shape)
-            for _ in range(num_cascades)
+            NormUnet(**shape) if gradient else CorrectionUnet(2, 2, **shape) for _ in range(cascades)
         )
-        self.dc_weight = nn.Parameter(torch.ones(num_cascades)) if gradient else None
-        self.log_weight = None if gradient else nn.Parameter(torch.full((num_cascades,), math.log(_WEIGHT)))
+        self.dc_weight = nn.Parameter(torch.ones(cascades)) if gradient else None
+        self.log_weight = None if gradient else nn.Parameter(torch.full((cascades,), math.log(_WEIGHT)))
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
@@ -96,12 +86,11 @@ class VarNet(nn.Module):
         if self.dc_weight is None:
             first = torch.zeros_like(encoding.start) if guess is None else guess
             return encoding.estimate(self._proximal(first, encoding))
-        coils = encoding.coil_images() if self.combination == "rss" else None
-        return encoding.estimate(cascaded(encoding, self.unets, self.dc_weight, guess, coils)[-1])
+        return encoding.estimate(cascaded(encoding, self.unets, self.dc_weight, guess)[-1])
 
     def _proximal(self, z: Tensor, encoding: Encoding) -> Tensor:
         assert self.log_weight is not None
         for unet, weight in zip(self.unets, self.log_weight.exp(), strict=True):
             x = z + solved(-encoding.gradient(z), encoding, weight, iterations=self.consistency_iterations)
-            z = x + to_complex(unet(to_channels(x.reshape(-1, 1, *x.shape[-2:])))).reshape(x.shape)
+            z = x + on_channels(unet, x)
         return z

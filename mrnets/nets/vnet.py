@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from mrnets.blocks.checks import number, whole
 from mrnets.blocks.contrasts import contrast_images
-from mrnets.blocks.padding import check_padding, padded
+from mrnets.blocks.padding import padded
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
 from mrnets.traits import Traits
@@ -34,7 +34,7 @@ class VNet(nn.Module):
     Each of `pooling_layers` levels halves the resolution and doubles the width by a strided convolution 2x2. A stage
     has 1, 2, 3, 3, ... convolutions 5x5 on the way down, by level, 2 at the bottom, and on the way up 1 on the two
     finest levels and 2 below. dropout: of whole channels of the skips, and of what enters the two lowest stages of
-    each way. padding: see `mrnets.blocks.padding.padded`. Raises InputError where the scan has no such image.
+    each way. Raises InputError where the scan has no such image.
     """
 
     def __init__(
@@ -45,7 +45,6 @@ class VNet(nn.Module):
         channels: int = 16,
         pooling_layers: int = 5,
         dropout: float = 0.5,
-        padding: int | None = None,
     ) -> None:
         super().__init__()
         self.contrasts = whole("contrasts", contrasts, 1, 64)
@@ -54,7 +53,6 @@ class VNet(nn.Module):
         if whole("channels", channels, 1, 256) < contrasts:
             raise InputError(f"channels {channels} must be at least the number of contrasts, {contrasts}")
         number("dropout", dropout, 0.0, 1.0)
-        self.padding = check_padding(padding)
         self.top = _Conv(contrasts, channels)
         self.downs = nn.ModuleList()
         self.ups = nn.ModuleList()
@@ -72,7 +70,7 @@ class VNet(nn.Module):
     def forward(self, scan: Scan) -> Estimate:
         """logits (batch, class, y, x) float32."""
         image = contrast_images(scan, self, self.contrasts)
-        x, plane = padded(image, self.levels, self.padding)
+        x, plane = padded(image, self.levels)
         width = self.top.conv.out_channels
         repeated = x.repeat(1, math.ceil(width / self.contrasts), 1, 1)[:, :width]
         skips = [functional.elu(self.top(x) + repeated)]

@@ -18,8 +18,9 @@ TRAITS = Traits(
     task="reconstruction",
     title="XPDNet, primal network with a wavelet CNN",
     paper="Ramzi et al., ISMRM 2021",
-    small={"num_primal": 2, "num_iter": 2, "channels": 2, "num_scales": 2, "num_convs": 1},
-    narrow={"num_iter": 4, "channels": 8},
+    small={"num_primal": 2, "cascades": 2, "channels": 2, "scales": 2, "convs": 1},
+    narrow={"cascades": 4, "channels": 8},
+    aliases={"num_iter": "cascades", "num_scales": "scales", "num_convs": "convs"},
 )
 
 
@@ -27,7 +28,7 @@ class XPDNet(nn.Module):
     """Iterations of f <- f + MWCNN(f, E^H (E f1 - y)) on a memory f of `num_primal` images, of which f1 is the image.
 
     Primal only, as published: the k-space step is the residual of the data and has no network (nor a dual memory other
-    than that residual). Every iteration has an MWCNN of its own, of `num_scales` wavelet scales; see `MWCNN`. The
+    than that residual). Every iteration has an MWCNN of its own, of `scales` wavelet scales; see `MWCNN`. The
     authors' code (github.com/zaccharieramzi/fastmri-reproducible-benchmark) doubles widths from scale to scale as here,
     from 32 channels, with 2 convolutions at full size and 2 or 3 at the others.
 
@@ -38,17 +39,17 @@ class XPDNet(nn.Module):
         self,
         *,
         num_primal: int = 5,
-        num_iter: int = 10,
+        cascades: int = 10,
         channels: int = 16,
-        num_scales: int = 3,
-        num_convs: int = 2,
+        scales: int = 3,
+        convs: int = 2,
     ) -> None:
         super().__init__()
         self.num_primal = whole("num_primal", num_primal, 1, 64)
-        whole("num_iter", num_iter, 1, 64)
+        whole("cascades", cascades, 1, 64)
         self.image_nets = nn.ModuleList(
-            MWCNN(2 * (num_primal + 1), 2 * num_primal, channels=channels, num_scales=num_scales, num_convs=num_convs)
-            for _ in range(num_iter)
+            MWCNN(2 * (num_primal + 1), 2 * num_primal, channels=channels, scales=scales, convs=convs)
+            for _ in range(cascades)
         )
 
     def forward(self, scan: Scan) -> Estimate:

@@ -28,7 +28,7 @@ from mrnets.prepare import Preparation, prepare
 NETWORKS = {
     "varnet as published (8 cascades, 18 channels)": {},
     "varnet that ships (4 cascades, 32 channels, proximal)": {
-        "num_cascades": 4,
+        "cascades": 4,
         "channels": 32,
         "pooling_layers": 2,
         "start_iterations": 10,

@@ -194,7 +194,7 @@ def _atommic_settings(settings: dict[str, Any]) -> dict[str, Any]:
         **fourier,
     }
     return {
-        "num_cascades": 8,
+        "cascades": 8,
         "channels": 18,
         "pooling_layers": 4,
         "no_dc": False,

@@ -22,7 +22,7 @@ from mrnets.physics.fourier import ifftc
 from mrnets.prepare import Preparation
 from tests.gadgets.frames import SIZE, disc, frames, header, volume
 
-SMALL = {"num_cascades": 1, "channels": 2, "pooling_layers": 1}
+SMALL = {"cascades": 1, "channels": 2, "pooling_layers": 1}
 
 
 @pytest.fixture(autouse=True)

@@ -242,7 +242,7 @@ class TestNeighbours:
 
 class TestQuantitative:
     def test_maps_beside_the_image_they_start_from(self, tmp_path):
-        path = save(tmp_path / "q.safetensors", "qvarnet", units={"R2*": "1/s"}, options={"initial": "image"})
+        path = save(tmp_path / "q.safetensors", "qvarnet", units={"R2*": "1/s"}, options={"start": "image"})
         (before,) = network([echoes()], header(), name="cgsense")
         (frame,) = network([before], header(), weights=path)
         assert torch.equal(frame.estimate.image, before.estimate.image)
@@ -253,7 +253,7 @@ class TestQuantitative:
         assert out[5].meta["GADGETRON_ImageComment"][0] == "R2* by q"
 
     def test_the_image_comes_in_the_scale_and_phase_of_the_scan(self, tmp_path, instead):
-        path = save(tmp_path / "q.safetensors", "qvarnet", options={"initial": "image"})
+        path = save(tmp_path / "q.safetensors", "qvarnet", options={"start": "image"})
         seen = []
 
         def forward(scan):
@@ -268,7 +268,7 @@ class TestQuantitative:
         assert abs(float(scan.image.abs().max()) - 1) < 1e-4
 
     def test_without_the_image(self, tmp_path):
-        path = save(tmp_path / "q.safetensors", "qvarnet", options={"initial": "image"})
+        path = save(tmp_path / "q.safetensors", "qvarnet", options={"start": "image"})
         with pytest.raises(InputError, match="q starts from images, and none came"):
             list(network([echoes()], header(), weights=path))
 

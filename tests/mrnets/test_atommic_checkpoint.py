@@ -16,8 +16,8 @@ import torch
 
 from mrnets import store
 from mrnets.__main__ import main
-from mrnets.atommic_checkpoint import import_atommic
-from mrnets.blocks.consistency import first_image
+from mrnets.atommic.checkpoint import import_atommic
+from mrnets.atommic.forms import components
 from mrnets.contract import Scan
 from mrnets.errors import InputError
 from mrnets.physics.fourier import fftc, ifftc
@@ -154,8 +154,8 @@ def test_an_archive_becomes_a_file_that_gives_its_image(tmp_path: Path, mode: st
 def test_every_network_that_is_the_same_is_imported(name: str, tmp_path: Path) -> None:
     reference = vector(name)
     imported = import_atommic(archive(tmp_path / "a.atommic", members(name)), tmp_path / "a.safetensors")
-    assert imported.name == name
-    assert {**imported.options, **store.bind(name, **reference.options)} == imported.options
+    assert imported.name == reference.name
+    assert {**imported.options, **store.bind(reference.name, **reference.options)} == imported.options
     preparation = Preparation.from_json(imported.preparation)
     task = store.describe(name).task
     assert preparation.coils == imported.options.get("coils")
@@ -208,9 +208,9 @@ def test_networks_that_start_from_rss_start_from_it(name: str, tmp_path: Path) -
         )
         parts = (np.sqrt((part**2).sum(axis=2)) for part in (images.real, images.imag))
         start = torch.complex(*map(torch.from_numpy, parts))
-        torch.testing.assert_close(first_image(ifftc(example.kspace * example.mask), None, "rss_components"), start)
+        torch.testing.assert_close(components(ifftc(example.kspace * example.mask)), start)
         image = imported.network(example).image
-        other = store.create(name, **{**imported.options, "start": "sense"})
+        other = store.create(imported.name, **{**imported.options, "start": "sense"})
         other.load_state_dict(imported.network.state_dict())
         if name in ("modl", "unet"):  # nothing else enters
             denoise = other.unet if name == "unet" else lambda x: other.denoiser(other.denoiser(x))
@@ -276,7 +276,7 @@ def test_a_defective_network_is_refused_with_the_reason(kind: str, tmp_path: Pat
         ({"estimate_coil_sensitivity_maps_with_nn": True}, "estimate_coil_sensitivity_maps_with_nn is True"),
         ({"channels": 7}, r"should be \(56, 112, 3, 3\) by the settings, and is \(48, 96, 3, 3\)"),
         ({"num_cascades": 3}, "should be .* by the settings, and is "),
-        ({"channels": "many"}, "option channels of network varnet must be an integer, not 'many'"),
+        ({"channels": "many"}, "option channels of network atommic.varnet must be an integer, not 'many'"),
         ({"target": "atommic.Transformer"}, "ATOMMIC's Transformer is not imported; those that are"),
         ({"target": None}, "do not name a network"),
     ],

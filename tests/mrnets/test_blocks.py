@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from mrnets.atommic.forms import padded
 from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.consistency import replace, solved
 from mrnets.blocks.encoding import Encoding, initial_image, normal
@@ -54,7 +55,7 @@ def test_normunet_scales_with_its_input(scale: float) -> None:
 @pytest.mark.parametrize("padding", [None, 15, 11])
 @pytest.mark.parametrize("shape", [(1, 1), (5, 40), (33, 18), (64, 48)])
 def test_normunet_takes_any_size_with_any_padding(shape: tuple[int, int], padding: int | None) -> None:
-    network = NormUnet(2, 1, channels=2, pooling_layers=4, padding=padding)
+    network = padded(NormUnet(2, 1, channels=2, pooling_layers=4), padding=padding)
     out = network(complex_randn(1, 2, *shape))
     assert out.shape == (1, 1, *shape)
     assert bool(torch.isfinite(torch.view_as_real(out)).all())
@@ -119,7 +120,7 @@ def test_estimated_sensitivities_have_unit_norm_everywhere() -> None:
 @pytest.mark.parametrize("shape", [(24, 20), (15, 17)])
 @pytest.mark.parametrize("start_iterations", [0, 5])
 def test_varnet_is_its_paper_s_update_of_the_coils_k_space(shape: tuple[int, int], start_iterations: int) -> None:
-    network = create("varnet", num_cascades=3, start_iterations=start_iterations)
+    network = create("varnet", cascades=3, start_iterations=start_iterations)
     with torch.no_grad():
         network.dc_weight.copy_(torch.tensor([0.3, 0.7, 1.2]))
     example = scan(shape, batch=2, coils=4)
@@ -160,7 +161,7 @@ def test_solved_is_the_solution_and_its_gradient_is_the_solution_s() -> None:
 
 def test_modl_with_an_identity_denoiser_solves_the_regularised_least_squares() -> None:
     example = scan((6, 5), coils=2, fraction=0.4)
-    network = create("modl", unrolled_iterations=1, conjugate_gradient_iterations=60, penalization_weight=0.2)
+    network = create("modl", iterations=1, consistency_iterations=60, consistency_weight=0.2)
     network.denoiser = torch.nn.Module()
     network.denoiser.forward = torch.zeros_like  # z = x + 0
     start = initial_image(example.kspace, example.mask, example.sens)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mrnets import atommic, store
+from mrnets import store
+from mrnets.atommic.keys import state_dict
 from mrnets.blocks.coilwise import CoilConsistency
 from mrnets.contract import Raw, Scan
 from mrnets.errors import InputError
@@ -24,10 +25,10 @@ COILWISE = ["idslr", "idslrunet", "segnet"]
 @pytest.mark.parametrize("name", [*COILWISE, "mtlrs"])
 def test_image_and_logits_are_those_of_atommic_also_through_a_file(name: str, tmp_path: Path) -> None:
     reference = vector(name)
-    network = store.create(name, **reference.options)
-    network.load_state_dict(atommic.state_dict(name, reference.weights))
+    network = store.create(reference.name, **reference.options)
+    network.load_state_dict(state_dict(name, reference.weights))
     path = tmp_path / "imported.safetensors"
-    store.save(path, network, name=name, options=reference.options, preparation={})
+    store.save(path, network, name=reference.name, options=reference.options, preparation={})
     kspace, sens, image = (torch.view_as_complex(reference.tensors[key]) for key in ("kspace", "sens", "image"))
     with torch.inference_mode():
         network = store.load(path).network.train()  # for its steps; nothing else differs in these
@@ -118,7 +119,7 @@ def test_idslr_may_give_magnitudes_as_atommic_s_does() -> None:
     example = scan_for("idslr")
     logits = create("idslr").eval()(example).logits
     assert (logits < 0).any()
-    assert torch.equal(create("idslr", magnitude=True).eval()(example).logits, logits.abs())
+    assert torch.equal(create("atommic.idslr", magnitude=True).eval()(example).logits, logits.abs())
 
 
 @torch.no_grad()

@@ -102,12 +102,14 @@ def test_an_empty_and_a_constant_image_are_finite_in_both_directions(name: str, 
     ("name", "options"),
     [
         *((name, {"combination": "rss"}) for name in ("ccnn", "rvn", "varnet")),
-        *((name, {"start": "rss_components"}) for name in ("cirim", "modl", "rim", "rvn", "unet")),
+        *((name, {"start": "rss_components"}) for name in ("cirim", "rim", "rvn", "unet")),
+        ("modl", {"start": "rss_components", "conjugate_gradient": False}),
         ("rvn", {"initializer_transform": "plain"}),
+        ("modl", {"conjugate_gradient": False}),
     ],
 )
 def test_what_imported_weights_want_has_finite_gradients(name: str, options: dict[str, str]) -> None:
-    network = create(name, **options).train()
+    network = create(f"atommic.{name}", **options).train()
     example = scan(batch=2)
     kspace = example.kspace.clone()
     kspace[1] = 0
@@ -119,7 +121,7 @@ def test_what_imported_weights_want_has_finite_gradients(name: str, options: dic
 
 @pytest.mark.parametrize("name", ["ccnn", "rvn"])
 def test_combined_by_root_of_squares_a_full_scan_has_that_magnitude_and_its_own_phase(name: str) -> None:
-    network = create(name, combination="rss").eval()
+    network = create(f"atommic.{name}", combination="rss").eval()
     with torch.no_grad():
         for key, parameter in network.named_parameters():
             if any(last in key for last in ("convs.2", "convs.4")):

@@ -147,7 +147,7 @@ def test_learns_the_maps_of_four_slices(name: str) -> None:
     def good(estimate: Estimate) -> bool:
         return bool(((errors(estimate) ** 2).mean(dim=(0, 2, 3)) < 0.02 * size.flatten()).all())
 
-    problem, start = relaxometry(scan, torch.nn.Identity(), initial="cgsense", iterations=10)
+    problem, start = relaxometry(scan, torch.nn.Identity(), start="cgsense", iterations=10)
     assert not good(problem.estimate(start))
     torch.manual_seed(0)
     assert train(store.create(name, **store.describe(name).narrow), scan, loss, good)

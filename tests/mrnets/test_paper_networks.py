@@ -69,7 +69,7 @@ def test_crnn_remembers_the_iterations_before() -> None:
 
 def test_crnn_corrects_in_both_directions() -> None:
     """The last layer is linear: with its weights negated the correction is the negative one."""
-    network = create("crnn", num_iterations=1)
+    network = create("crnn", iterations=1)
     example = scan(batch=2)
     start = initial_image(example.kspace, example.mask, example.sens)
     with torch.no_grad():
@@ -90,11 +90,11 @@ def test_a_fully_sampled_scan_comes_back_exactly(name: str) -> None:
 
 def test_vsnet_imposes_the_measured_data_in_every_cascade() -> None:
     """Without a denoiser a cascade is x <- average x + (1 - average) z: iterated it solves the SENSE equations."""
-    network = silenced(create("vsnet", num_cascades=64), "denoisers")
+    network = silenced(create("vsnet", cascades=64), "denoisers")
     example = scan(batch=2, fraction=0.7)
     truth = reduce(ifftc(fftc(expand(_image_of(example), example.sens))), example.sens)
     with torch.no_grad():
-        first = create("vsnet", num_cascades=1)
+        first = create("vsnet", cascades=1)
         silenced(first, "denoisers")
         error = [(net(example).image - truth).abs().norm() / truth.norm() for net in (first, network)]
         residual = forward(network(example).image, example.sens, example.mask) - example.kspace
@@ -111,7 +111,7 @@ def _image_of(example) -> Tensor:
 
 def test_vsnet_depends_on_the_data_beyond_its_start() -> None:
     """The measured data enter a cascade themselves, not only through the image that the first one starts from."""
-    network = silenced(create("vsnet", num_cascades=1), "denoisers")
+    network = silenced(create("vsnet", cascades=1), "denoisers")
     with torch.no_grad():
         network.average.zero_()
         network.dc_weight.fill_(1.0)
@@ -141,7 +141,7 @@ def test_jointicnet_corrects_wrong_sensitivities() -> None:
     truth = reduce(ifftc(example.kspace), example.sens).abs()
     slopes = torch.tensor([0.5, 0.0, -0.5])[:, None, None]
     wrong = dataclasses.replace(example, sens=unit_norm(example.sens * (1 + slopes * torch.linspace(-1, 1, 20))))
-    network = silenced(create("jointicnet", num_iter=20), "image_weight", "kspace_weight", "sens_weight")
+    network = silenced(create("jointicnet", iterations=20), "image_weight", "kspace_weight", "sens_weight")
     with torch.no_grad():
         network.sens_step.fill_(2.0)
         joint = (network(wrong).image.abs() - truth).norm()
@@ -174,8 +174,8 @@ def test_jointicnet_s_sensitivities_receive_gradient() -> None:
     ("name", "parts"), [("kikinet", ("kspace_nets", "image_nets")), ("lpdnet", ("primal_nets", "dual_nets"))]
 )
 def test_every_iteration_has_weights_of_its_own(name: str, parts: tuple[str, str]) -> None:
-    network = create(name, num_iter=3)
-    one = create(name, num_iter=1)
+    network = create(name, cascades=3)
+    one = create(name, cascades=1)
     parameters = list(network.parameters())
     assert len({id(parameter) for parameter in parameters}) == len(parameters)
     assert sum(p.numel() for p in parameters) == 3 * sum(p.numel() for p in one.parameters())
@@ -195,7 +195,7 @@ def test_kikinet_s_last_word_is_the_measured_k_space() -> None:
 
 
 def test_lpdnet_uses_the_data_in_its_dual_and_the_dual_in_its_image() -> None:
-    network = create("lpdnet", num_iter=1)
+    network = create("lpdnet", cascades=1)
     example = scan()
     with torch.no_grad():
         image = network(example).image
@@ -227,7 +227,7 @@ def test_haar_bands_are_mean_and_differences_along_y_x_and_both() -> None:
 @pytest.mark.parametrize("shape", [(16, 16), (13, 10), (3, 1)])
 def test_mwcnn_has_its_scales_and_gives_both_signs(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    net = MWCNN(4, 2, channels=4, num_scales=3)
+    net = MWCNN(4, 2, channels=4, scales=3)
     assert len(net.down) == 4
     assert [block[0].in_channels for block in net.down] == [4, 16, 32, 64]
     out = net(torch.randn(2, 4, *shape))
@@ -239,13 +239,13 @@ def test_mwcnn_sees_far() -> None:
     """Three wavelet scales and their convolutions reach over 16 voxels; a 3x3 convolution would see one."""
     torch.manual_seed(0)
     x = torch.randn(1, 2, 64, 64, requires_grad=True)
-    MWCNN(2, 1, channels=4, num_scales=3)(x)[0, 0, 32, 32].backward()
+    MWCNN(2, 1, channels=4, scales=3)(x)[0, 0, 32, 32].backward()
     reached = x.grad[0].abs().sum(0).nonzero() - 32
     assert reached.abs().max() >= 16
 
 
 def test_xpdnet_s_iterations_use_the_scales_and_the_data() -> None:
-    network = create("xpdnet", num_scales=2)
+    network = create("xpdnet", scales=2)
     example = scan()
     energy(network(example)).backward()
     for net in network.image_nets:
@@ -258,7 +258,7 @@ def test_xpdnet_s_iterations_use_the_scales_and_the_data() -> None:
 
 def test_proximal_varnet_s_steps_are_regularised_sense_around_the_denoised_image() -> None:
     """With D = 0 and n cascades: Tikhonov regularisation iterated n times, by its closed form on the normal matrix."""
-    network = silenced(create("varnet", num_cascades=3, consistency="proximal", consistency_iterations=60), "head")
+    network = silenced(create("varnet", cascades=3, consistency="proximal", consistency_iterations=60), "head")
     example = scan((5, 6), coils=2, fraction=0.5)
     start = initial_image(example.kspace, example.mask, example.sens).flatten()
     basis = torch.eye(30, dtype=torch.complex64).reshape(30, 1, 5, 6)
@@ -278,5 +278,5 @@ def test_proximal_varnet_ends_with_its_denoiser_and_every_weight_learns() -> Non
     network = create("varnet", consistency="proximal").train()
     energy(network(scan(batch=2))).backward()
     assert all(bool((parameter.grad != 0).any()) for parameter in network.parameters())
-    with pytest.raises(InputError, match="combination must be 'sense'"):
-        create("varnet", consistency="proximal", combination="rss")
+    with pytest.raises(InputError, match="combination 'rss' needs consistency 'gradient'"):
+        create("atommic.varnet", consistency="proximal", combination="rss")

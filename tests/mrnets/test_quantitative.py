@@ -84,7 +84,7 @@ def test_qvarnet_s_steps_alone_descend_to_the_data() -> None:
 
     def misfit(cascades: int) -> float:
         with torch.no_grad():
-            found = without_network("qvarnet", num_cascades=cascades, initial_iterations=1)(example).maps
+            found = without_network("qvarnet", cascades=cascades, start_iterations=1)(example).maps
         echoes = signal(torch.stack([found[key] for key in MAPS], dim=1), EVEN)
         return relative(forward(echoes, example.sens, example.mask), example.kspace)
 
@@ -99,9 +99,9 @@ def test_a_regularised_start_has_less_noise(name: str) -> None:
     inside = truth()[:, 1] > 0
 
     def error(regularisation: float) -> float:
-        options = {"num_cascades": 1, **({"time_steps": 1} if name == "qcirim" else {})}
+        options = {"cascades": 1, **({"time_steps": 1} if name == "qcirim" else {})}
         with torch.no_grad():
-            maps = without_network(name, **options, initial_regularisation=regularisation)(example).maps
+            maps = without_network(name, **options, start_regularisation=regularisation)(example).maps
         return float((maps["R2*"] - truth()[:, 0])[inside].abs().mean())
 
     assert error(0.1) < 0.9 * error(1e-3)
@@ -119,7 +119,7 @@ def test_negative_b0_is_possible_with_the_network_at_work(name: str) -> None:
 
 def test_gradient_is_that_of_autograd() -> None:
     example = quantitative_scan(truth((9, 8)), fraction=0.6)
-    problem, maps = relaxometry(example, torch.nn.Identity(), initial="cgsense", iterations=3)
+    problem, maps = relaxometry(example, torch.nn.Identity(), start="cgsense", iterations=3)
     maps = (maps + 0.1 * torch.randn(maps.shape, generator=torch.Generator().manual_seed(0))).requires_grad_()
     predicted = forward(signal(maps * problem.units, example.echo_times), example.sens, example.mask)
     unit = problem.units[:, 1].max()
@@ -131,7 +131,7 @@ def test_gradient_is_that_of_autograd() -> None:
 def test_units_make_the_maps_equally_strong() -> None:
     """A change by 1 of a map changes the signal by about S0, whichever the map."""
     example = quantitative_scan(truth())
-    problem, maps = relaxometry(example, torch.nn.Identity(), initial="cgsense", iterations=3)
+    problem, maps = relaxometry(example, torch.nn.Identity(), start="cgsense", iterations=3)
     typical = math.sqrt(sum(t * t for t in EVEN) / 4)
     assert problem.units[0, 0].item() == pytest.approx(1 / typical)
     assert problem.units[0, 2].item() == pytest.approx(1 / (2 * math.pi * typical))
@@ -148,12 +148,12 @@ def test_starts_from_the_images_of_another_network_on_request(name: str) -> None
     """The two-stage scheme: the k-space here is too sparse for CG-SENSE, the given images are right."""
     want = truth()
     example = quantitative_scan(want, fraction=0.15)
-    two_stage = without_network(name, initial="image")
+    two_stage = without_network(name, start="image")
     with torch.no_grad():
         given = two_stage(example).maps["R2*"]
         own = without_network(name)(example).maps["R2*"]
     assert relative(given, want[:, 0]) < 0.01 < relative(own, want[:, 0])
-    with pytest.raises(InputError, match=f"{name} with initial='image' needs complex images"):
+    with pytest.raises(InputError, match=f"{name} with start='image' needs complex images"):
         two_stage(dataclasses.replace(example, image=None))
     with pytest.raises(InputError, match="complex"):
         two_stage(dataclasses.replace(example, image=example.image.real))
@@ -172,7 +172,7 @@ def test_echo_times_that_do_not_fit_are_refused(name: str, times: tuple[float, .
 
 def test_the_start_is_the_fit() -> None:
     example = quantitative_scan(truth())
-    problem, maps = relaxometry(example, torch.nn.Identity(), initial="image", iterations=1)
+    problem, maps = relaxometry(example, torch.nn.Identity(), start="image", iterations=1)
     torch.testing.assert_close(maps * problem.units, fit(example.image, EVEN), rtol=2e-3, atol=1e-4)
 
 
@@ -181,7 +181,7 @@ def test_the_start_has_no_large_values_where_there_is_no_signal() -> None:
     generator = torch.Generator().manual_seed(0)
     noise = 1e-3 * torch.randn(example.image.shape, dtype=torch.complex64, generator=generator)
     example = dataclasses.replace(example, image=example.image + noise)
-    _, maps = relaxometry(example, torch.nn.Identity(), initial="image", iterations=1)
+    _, maps = relaxometry(example, torch.nn.Identity(), start="image", iterations=1)
     inside = truth()[0, 1] > 0
     for index in (0, 2):
         assert maps[0, index][~inside].abs().max() < maps[0, index][inside].abs().max()
@@ -189,7 +189,7 @@ def test_the_start_has_no_large_values_where_there_is_no_signal() -> None:
 
 def test_qcirim_gives_every_step_in_training_and_remembers() -> None:
     example = quantitative_scan(truth(), fraction=0.6)
-    network = create("qcirim", time_steps=3, num_cascades=2).train()
+    network = create("qcirim", time_steps=3, cascades=2).train()
     with torch.no_grad():
         estimate = network(example)
         assert len(estimate.steps) == 2 * 3 - 1
@@ -205,7 +205,7 @@ def test_qcirim_gives_every_step_in_training_and_remembers() -> None:
 
 
 def test_qcirim_s_machine_sees_maps_and_gradient() -> None:
-    network = create("qcirim", num_cascades=1, time_steps=1)
+    network = create("qcirim", cascades=1, time_steps=1)
     maps = network(quantitative_scan(truth(), fraction=0.5)).maps
     sum((maps[key] ** 2).mean() for key in MAPS).backward()
     assert bool((network.machines[0].convs[0].weight.grad.abs().amax(dim=(0, 2, 3)) > 0).all())

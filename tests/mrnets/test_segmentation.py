@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mrnets import atommic, store
+from mrnets import store
+from mrnets.atommic.keys import state_dict
 from mrnets.contract import Scan
 from mrnets.errors import InputError
 from tests.mrnets.examples import create
@@ -24,8 +25,8 @@ def _image(name: str, batch: int, y: int, x: int, *, contrasts: int = 4) -> Tens
 @pytest.mark.parametrize("name", ["segunet", "attentionunet", "unet3d"])
 def test_logits_are_those_of_atommic(name: str) -> None:
     reference = vector(name)
-    network = store.create(name, **reference.options)
-    network.load_state_dict(atommic.state_dict(name, reference.weights))
+    network = store.create(reference.name, **reference.options)
+    network.load_state_dict(state_dict(name, reference.weights))
     with torch.no_grad():
         logits = network.eval()(Scan(image=reference.tensors["image"])).logits
     assert relative_error(min_max(logits), reference.tensors["normalised"]) < 1e-4
@@ -194,7 +195,7 @@ def test_other_images_are_refused_by_name(name: str) -> None:
     [
         ("segunet", {"contrasts": 0}, "contrasts"),
         ("unet3d", {"classes": 0}, "classes"),
-        ("attentionunet", {"padding": -1}, "padding"),
+        ("atommic.attentionunet", {"padding": -1}, "padding"),
         ("attentionunet", {"dropout": 2.0}, "dropout"),
         ("dynunet", {"deep_supervision": 5}, "deep_supervision"),
         ("dynunet", {"pooling_layers": 0}, "pooling_layers"),
@@ -210,4 +211,4 @@ def test_options_are_checked(name: str, options: dict[str, float], match: str) -
 @pytest.mark.parametrize("name", ["dynunet", "vnet"])
 def test_networks_of_other_graphs_are_not_imported(name: str) -> None:
     with pytest.raises(InputError, match=name):
-        atommic.state_dict(name, {})
+        state_dict(name, {})

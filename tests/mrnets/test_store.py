@@ -16,12 +16,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrnets import store
+from mrnets import store, weightsfile
 from mrnets.blocks.encoding import name_of
 from mrnets.errors import InputError
 from mrnets.traits import declared
 
-OPTIONS = {"num_cascades": 2, "channels": 2, "pooling_layers": 1}
+OPTIONS = {"cascades": 2, "channels": 2, "pooling_layers": 1}
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def write(path: Path, metadata: dict[str, Any], tensors: dict[str, torch.Tensor]
 
 def test_the_header_comes_back_whole(trained: Path) -> None:
     header = store.header(trained)
-    assert header["version"] == 1
+    assert header["version"] == 2
     assert header["network"] == "varnet"
     assert header["options"] == store.bind("varnet", **OPTIONS)
     assert header["preparation"] == {"coils": None, "crop": 0.9}
@@ -110,7 +110,7 @@ def test_a_failed_write_leaves_the_old_file(trained: Path, monkeypatch: pytest.M
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(weightsfile.os, "fsync", full)
     with pytest.raises(InputError, match=r"cannot write .*: No space left on device"):
         store.save(trained, store.create("zerofilled"), name="zerofilled", options={}, preparation={})
     assert trained.read_bytes() == before
@@ -120,7 +120,7 @@ def test_a_failed_write_leaves_the_old_file(trained: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"version": 2}, "has version 2, and this program reads version 1"),
+        ({"version": 3}, "has version 3, and this program reads versions 1 to 2"),
         ({"version": None}, "has version None"),
         ({"version": True}, "has version True"),
         ({"network": "vernet"}, "unknown network: 'vernet'; did you mean 'varnet'"),
@@ -128,12 +128,14 @@ def test_a_failed_write_leaves_the_old_file(trained: Path, monkeypatch: pytest.M
         ({"network": "__init__"}, "unknown network"),
         ({"network": "../store"}, "unknown network"),
         ({"options": {**OPTIONS, "chanels": 3}}, "'chanels'; did you mean 'channels'"),
+        ({"options": {**OPTIONS, "num_cascades": 2}}, "option cascades of network varnet is given twice"),
+        ({"network": "atommic.kikinet"}, "unknown network: 'atommic.kikinet'"),
         ({"options": {**OPTIONS, "channels": "2"}}, "option channels of network varnet must be an integer, not '2'"),
         ({"options": {**OPTIONS, "channels": True}}, "option channels of network varnet must be an integer, not True"),
         ({"options": {**OPTIONS, "channels": 3}}, "is torch.float32 .* and the network's is"),
-        ({"options": {**OPTIONS, "num_cascades": 10**9}}, "num_cascades must be a whole number from 1 to 64"),
-        ({"options": {**OPTIONS, "num_cascades": 3}}, "lacks the tensor 'unets.2"),
-        ({"options": {**OPTIONS, "num_cascades": 1}}, "tensor 'unets.1.* that the network does not have"),
+        ({"options": {**OPTIONS, "cascades": 10**9}}, "cascades must be a whole number from 1 to 64"),
+        ({"options": {**OPTIONS, "cascades": 3}}, "lacks the tensor 'unets.2"),
+        ({"options": {**OPTIONS, "cascades": 1}}, "tensor 'unets.1.* that the network does not have"),
         ({"options": None}, "options is not dict"),
         ({"preparation": []}, "preparation is not dict"),
     ],
@@ -143,6 +145,39 @@ def test_a_wrong_header_is_refused(trained: Path, changes: dict[str, Any], sente
         store.load(rewrite(trained, **changes))
     assert "\n" not in str(error.value)
     assert str(trained) in str(error.value)
+
+
+def _of_version_1(path: Path, **changes: Any) -> Path:
+    """The file as version 1 wrote it, with its names of the options and those that are ATOMMIC's now."""
+    options = {"num_cascades": 2, "channels": 2, "pooling_layers": 1, "padding": None, "combination": "sense"}
+    return rewrite(path, version=1, options={**options, "sens_net": False, **changes})
+
+
+def test_a_file_of_version_1_is_the_same_network(trained: Path) -> None:
+    want = store.load(trained)
+    got = store.load(_of_version_1(trained))
+    assert got.name == "varnet"
+    assert got.options == want.options
+    assert store.header(trained)["options"]["cascades"] == 2
+    assert all(torch.equal(one, got.network.state_dict()[key]) for key, one in want.network.state_dict().items())
+
+
+def test_a_file_of_version_1_with_atommic_s_options_is_atommic_s_network(trained: Path) -> None:
+    got = store.load(_of_version_1(trained, padding=11))
+    assert got.name == "atommic.varnet"
+    assert got.options == store.bind("atommic.varnet", **OPTIONS, padding=11)
+    again = trained.with_name("again.safetensors")
+    store.save(again, got.network, name=got.name, options=got.options, preparation={})
+    assert store.load(again).options == got.options
+
+
+@pytest.mark.parametrize("name", store.names())
+def test_no_alias_is_the_name_of_an_option_and_each_stands_for_one(name: str) -> None:
+    aliases, options = store.describe(name).aliases, store.bind(name)
+    assert not set(aliases) & set(options)
+    assert set(aliases.values()) <= set(options)
+    for alias, option in aliases.items():
+        assert store.bind(name, **{alias: options[option]}) == options
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -229,7 +264,7 @@ def test_absent_files_and_names_are_refused(tmp_path: Path, monkeypatch: pytest.
         store.load(tmp_path / "absent.safetensors")
     with pytest.raises(InputError, match=r"cannot read .*: Is a directory"):
         store.load(tmp_path)
-    monkeypatch.setattr(store, "_WEIGHTS", tmp_path)
+    monkeypatch.setattr(weightsfile, "_WEIGHTS", tmp_path)
     store.save(
         tmp_path / "floor.safetensors", store.create("zerofilled"), name="zerofilled", options={}, preparation={}
     )
@@ -255,9 +290,10 @@ _json = st.recursive(
 _ours = st.fixed_dictionaries(
     {},
     optional={
-        "version": st.sampled_from([1, 1, 1, 2, None]),
+        "version": st.sampled_from([1, 1, 2, 2, 3, None]),
         "network": st.sampled_from(["varnet", "zerofilled", ""]) | _json,
-        "options": st.dictionaries(st.sampled_from(["channels", "num_cascades", "padding", "x"]), _json) | _json,
+        "options": st.dictionaries(st.sampled_from(["channels", "cascades", "num_cascades", "padding", "x"]), _json)
+        | _json,
         "preparation": st.just({}) | _json,
         "units": st.just({}) | _json,
         "labels": st.just([]) | _json,

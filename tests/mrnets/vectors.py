@@ -16,13 +16,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from mrnets.atommic import named
+
 _FOLDER = Path(__file__).parents[1] / "data" / "atommic"
 
 
 @dataclass(frozen=True)
 class Vector:
+    name: str
     options: dict[str, Any]
-    """For `store.create`."""
+    """For `store.create(name, **options)`, which is the network as ATOMMIC computes it."""
     weights: dict[str, Tensor]
     """ATOMMIC's state dict."""
     tensors: dict[str, Tensor]
@@ -36,7 +39,7 @@ def vector(name: str) -> Vector:
         weights[key.removeprefix("weights.")] = tensors.pop(key)
     for other in json.loads(metadata.get("shares", "[]")):
         tensors |= _read(other)[1]
-    return Vector(json.loads(metadata["options"]), weights, tensors)
+    return Vector(*named(name, json.loads(metadata["options"])), weights, tensors)
 
 
 def cc359() -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from training import classical, evaluate, panel
 from training.data import Example, Place, Sample, Slices
 from training.options import Network, Options, Simulated, Validation
 
-VARNET = {"num_cascades": 1, "channels": 2, "pooling_layers": 1}
+VARNET = {"cascades": 1, "channels": 2, "pooling_layers": 1}
 UNET = {"channels": 2, "pooling_layers": 1}
 TISSUES = ("background", "GM", "WM")
 TIMES = (0.003, 0.0115, 0.0200, 0.0285)

@@ -35,7 +35,7 @@ def options(tmp_path: Path) -> Options:
     np.stack([ball()[20], ball()[15]]).T.astype(np.complex64).ravel(order="F").tofile(tmp_path / "ball.cfl")
     (tmp_path / "ball.hdr").write_text("# Dimensions\n40 40 2\n", encoding="ascii")
     return Options(
-        network=Network(name="varnet", options={"num_cascades": 1, "channels": 2, "pooling_layers": 1}),
+        network=Network(name="varnet", options={"cascades": 1, "channels": 2, "pooling_layers": 1}),
         weights=str(tmp_path / "weights.safetensors"),
         folder=str(tmp_path / "run"),
         data=str(tmp_path),
@@ -230,7 +230,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(options: Options, monkeypatch: py
 
 def test_a_checkpoint_of_another_network_is_refused(options: Options) -> None:
     loop.fit(options, stop_at=3)
-    other = dataclasses.replace(options.network, options={"num_cascades": 2, "channels": 2, "pooling_layers": 1})
+    other = dataclasses.replace(options.network, options={"cascades": 2, "channels": 2, "pooling_layers": 1})
     with pytest.raises(InputError, match=r"checkpoint\.pt was made with other options"):
         loop.fit(dataclasses.replace(options, network=other))
 
@@ -296,7 +296,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_dry_run_prints_what_would_be_done(options: Options, tmp_path: Path, capsys: Any) -> None:
     path = tmp_path / "recipe.yaml"
-    text = "network: {name: varnet, options: {num_cascades: 1, channels: 2, pooling_layers: 1}}\n"
+    text = "network: {name: varnet, options: {cascades: 1, channels: 2, pooling_layers: 1}}\n"
     text += "weights: w.safetensors\nfolder: f\nsimulated: {matrix: [32], coils: [4, 4], masks: [equispaced1d]}\n"
     path.write_text(text, encoding="utf-8")
     assert main(["fit", "--dry-run", str(path), f"data={options.data}", "simulated.acceleration=[2, 2]"]) == 0

@@ -118,9 +118,9 @@ def test_maps_in_two_stages(tmp_path: Path, rng: np.random.Generator) -> None:
         "epochs=1",
     ]
     loop.fit(read(RECIPES / "ahead.yaml", [*common, *one]))
-    options = {**store.describe("qvarnet").small, "initial": "image"}
+    options = {**store.describe("qvarnet").small, "start": "image"}
     two = ["network.name=qvarnet", f"network.options={plain(options)}", f"weights={second}", f"folder={tmp_path / '2'}"]
-    with pytest.raises(InputError, match="initial='image' needs complex images"):
+    with pytest.raises(InputError, match="start='image' needs complex images"):
         loop.fit(read(RECIPES / "ahead_maps.yaml", [*common, *two, "epochs=1"]))
     loop.fit(read(RECIPES / "ahead_maps.yaml", [*common, *two, f"network.first={first}", "epochs=1"]))
     assert store.header(second)["provenance"]["options"]["network"]["first"] == "first.safetensors"

@@ -16,7 +16,7 @@ from tests.training.layouts import write_knees_converted
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
-network: {name: varnet, options: {num_cascades: 2, channels: 2, pooling_layers: 1}}
+network: {name: varnet, options: {cascades: 2, channels: 2, pooling_layers: 1}}
 reader: {name: knees, split: {counts: [2, 1, 0]}}
 masks: {accelerations: [2, 2.5], centres: [0.3]}
 preparation: {sens: rss, whiten: none}
