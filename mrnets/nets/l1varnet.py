@@ -1,0 +1,109 @@
+"""Variational network that starts at the l1-wavelet image and knows the noise."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mrnets.blocks.checks import whole
+from mrnets.blocks.complex import to_channels, to_complex
+from mrnets.blocks.conditioned import ConditionedUnet
+from mrnets.blocks.consistency import initial_image, measured, normal, solved
+from mrnets.blocks.sensitivity import sensitivities
+from mrnets.contract import Estimate, Scan
+from mrnets.errors import InputError
+from mrnets.physics.wavelets import l1_wavelet
+from mrnets.traits import Traits
+
+__all__ = ["L1VarNet"]
+
+TRAITS = Traits(
+    task="reconstruction",
+    title="variational network that starts at the l1-wavelet image and knows the noise",
+    paper="this project, 2026",
+    steps=1,
+    breaks_graph="conjugate gradients stop when the residual is small, which depends on the data",
+    small={"cascades": 2, "start_iterations": 3, "channels": 8, "blocks": 1},
+    narrow={"cascades": 2, "start_iterations": 20, "channels": 16, "blocks": 1},
+)
+
+_ERROR = 0.02
+"""Error of the image before a cascade, relative to an image whose maximum is 1, at the start of training."""
+_CHANGE = 0.03
+"""Size of a cascade's change, in the same units, at the start of training."""
+_LARGE = 0.1
+"""One over the gradient, in units of the noise, above which its size is compressed."""
+
+
+class L1VarNet(nn.Module):
+    """Cascades of z = x + u D(x, g) and x = argmin ||E x - y||^2 + (noise / e)^2 ||x - z||^2, from the l1-wavelet image.
+
+    D is one U-Net for all cascades. It sees the image x and the gradient g = E^H (E x - y) in units of the noise, and is
+    told the noise level, the acceleration and the cascade. The sizes u and e follow from these conditions. The image is
+    the last z, to which the preparation's consistency belongs. Before training it is the l1-wavelet image.
+
+    cascades: their number. iterations: of conjugate gradients in each. start_iterations: of l1-wavelet.
+    channels, pooling_layers, blocks: of the U-Net, see `ConditionedUnet`. conditions: width of the layer that mixes the
+    conditions. Raises InputError where the scan lacks k-space, mask, sensitivities or the noise level.
+    """
+
+    def __init__(
+        self,
+        *,
+        cascades: int = 5,
+        iterations: int = 6,
+        start_iterations: int = 40,
+        channels: int = 48,
+        pooling_layers: int = 2,
+        blocks: int = 2,
+        conditions: int = 64,
+    ) -> None:
+        super().__init__()
+        self.cascades = whole("cascades", cascades, 1, 64)
+        self.iterations = whole("iterations", iterations, 1, 1000)
+        self.start_iterations = whole("start_iterations", start_iterations, 1, 1000)
+        whole("conditions", conditions, 1, 4096)
+        self.mix = nn.Linear(2, conditions)
+        self.step = nn.Parameter(0.1 * torch.randn(cascades, conditions))
+        self.sizes = nn.Linear(conditions, 2)
+        nn.init.zeros_(self.sizes.weight)
+        nn.init.zeros_(self.sizes.bias)
+        self.unet = ConditionedUnet(
+            4, 2, channels=channels, pooling_layers=pooling_layers, blocks=blocks, conditions=conditions
+        )
+
+    def forward(self, scan: Scan) -> Estimate:
+        """image (batch, echo, y, x) complex64; steps: the estimates of the earlier cascades."""
+        kspace, mask = measured(scan, "l1varnet")
+        sens = sensitivities(scan, None, "l1varnet")
+        if scan.noise is None:
+            raise InputError("l1varnet needs the noise level, and the scan has none")
+        start = initial_image(kspace, mask, sens)
+        x = l1_wavelet(start, sens, mask, scan.noise, iterations=self.start_iterations)
+        noise = scan.noise[:, None, None, None]
+        steps = []
+        for n, features in enumerate(self._features(scan.noise, mask)):
+            change, error = self.sizes(features)[..., None, None, None].unbind(1)
+            gradient = (normal(x, sens, mask) - start) / noise
+            gradient = gradient / (1 + _LARGE * gradient.abs())
+            z = x + _CHANGE * change.exp() * self._change(x, gradient, features)
+            steps.append(Estimate(image=z))
+            if n < self.cascades - 1:
+                weight = (noise / (_ERROR * error.exp())) ** 2
+                residual = start - normal(z, sens, mask)
+                x = z + solved(residual, sens, mask, weight, iterations=self.iterations)
+        return Estimate(image=steps[-1].image, steps=tuple(steps[:-1]))
+
+    def _features(self, noise: Tensor, mask: Tensor) -> Tensor:
+        """(cascade, batch, conditions): what the U-Net is told."""
+        sampled = mask.float().mean(dim=(1, 2, 3, 4)).clamp_min(1e-3).log().neg().expand(len(noise))
+        told = torch.stack((noise.clamp_min(1e-6).log() / 2 + 2, sampled), dim=-1)
+        return torch.nn.functional.silu(self.mix(told) + self.step[:, None])
+
+    def _change(self, x: Tensor, gradient: Tensor, features: Tensor) -> Tensor:
+        """D (batch, echo, y, x) complex; echoes go through it one by one."""
+        both = torch.stack((x, gradient), dim=2).flatten(0, 1)
+        told = features.repeat_interleave(x.shape[1], dim=0)
+        return to_complex(self.unet(to_channels(both), told)).reshape(x.shape)
