@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["network"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
-Fallback = Literal["cgsense", "zerofilled", "none"]
+Fallback = Literal["l1wavelet", "cgsense", "zerofilled", "none"]
 
 PREPARED_AT_ONCE = 16
 """Slices: what prepared data, several times as large as the raw data, take of memory is bounded by it."""
@@ -43,7 +43,7 @@ def network(
     device: str = "auto",
     batch: int = 1,
     precision: Precision = "float32",
-    fallback: Fallback = "cgsense",
+    fallback: Fallback = "l1wavelet",
 ) -> Iterator[Item]:
     """Give frames their estimate, in their own units. Everything else passes.
 

@@ -16,13 +16,16 @@ from torch.nn import functional
 from mrnets.blocks.checks import whole
 from mrnets.blocks.padding import padded
 
-__all__ = ["ConditionedUnet"]
+__all__ = ["SMALL", "ConditionedUnet"]
+
+SMALL = 1e-3
+"""Standard deviation of weights that begin at nearly nothing."""
 
 
 class ConditionedUnet(nn.Module):
     """U-Net from (batch, in_channels, y, x) and conditions (batch, conditions) to (batch, out_channels, y, x).
 
-    Its result is zero before training. Widths double at each of `pooling_layers` levels; every level has `blocks`
+    Its result is nearly zero before training. Widths double at each of `pooling_layers` levels; every level has `blocks`
     residual blocks on the way down and as many on the way up.
     """
 
@@ -40,7 +43,7 @@ class ConditionedUnet(nn.Module):
         self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(widths))
         self.up = nn.ModuleList(_Level(width, blocks, conditions) for width in widths[:-1])
         self.last = nn.Conv2d(channels, out_channels, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
+        nn.init.normal_(self.last.weight, std=SMALL)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, conditions: Tensor) -> Tensor:
@@ -72,14 +75,14 @@ class _Level(nn.Module):
 
 
 class _Block(nn.Module):
-    """x + conv(act(film(conv(x)))); the scale of FiLM is 1 and its shift 0 before training."""
+    """x + conv(act(film(conv(x)))); the scale of FiLM is about 1 and its shift about 0 before training."""
 
     def __init__(self, width: int, conditions: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.film = nn.Linear(conditions, 2 * width)
-        nn.init.zeros_(self.film.weight)
+        nn.init.normal_(self.film.weight, std=SMALL)
         nn.init.zeros_(self.film.bias)
 
     def forward(self, x: Tensor, conditions: Tensor) -> Tensor:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mrnets.blocks.checks import whole
 from mrnets.blocks.complex import to_channels, to_complex
-from mrnets.blocks.conditioned import ConditionedUnet
-from mrnets.blocks.consistency import initial_image, measured, normal, solved
-from mrnets.blocks.sensitivity import sensitivities
+from mrnets.blocks.conditioned import SMALL, ConditionedUnet
+from mrnets.blocks.consistency import solved
+from mrnets.blocks.encoding import encoded
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
 from mrnets.physics.wavelets import l1_wavelet
@@ -29,7 +28,7 @@ TRAITS = Traits(
     narrow={"cascades": 2, "start_iterations": 20, "channels": 16, "blocks": 1},
 )
 
-_ERROR = 0.02
+_ERROR = 0.008
 """Error of the image before a cascade, relative to an image whose maximum is 1, at the start of training."""
 _CHANGE = 0.03
 """Size of a cascade's change, in the same units, at the start of training."""
@@ -38,11 +37,11 @@ _LARGE = 0.1
 
 
 class L1VarNet(nn.Module):
-    """Cascades of z = x + u D(x, g) and x = argmin ||E x - y||^2 + (noise / e)^2 ||x - z||^2, from the l1-wavelet image.
+    """Cascades of z = x + u D(x, g) and x = argmin ||E x - y||^2 + (noise / e)^2 ||x - z||^2.
 
-    D is one U-Net for all cascades. It sees the image x and the gradient g = E^H (E x - y) in units of the noise, and is
-    told the noise level, the acceleration and the cascade. The sizes u and e follow from these conditions. The image is
-    the last z, to which the preparation's consistency belongs. Before training it is the l1-wavelet image.
+    The first x is the l1-wavelet image. D is one U-Net for all cascades. It sees the image x and the gradient
+    g = E^H (E x - y) in units of the noise. It is told the noise level, the acceleration and the cascade. The sizes u
+    and e follow from these conditions. The result is the last z, to which the preparation's consistency belongs.
 
     cascades: their number. iterations: of conjugate gradients in each. start_iterations: of l1-wavelet.
     channels, pooling_layers, blocks: of the U-Net, see `ConditionedUnet`. conditions: width of the layer that mixes the
@@ -68,7 +67,7 @@ class L1VarNet(nn.Module):
         self.mix = nn.Linear(2, conditions)
         self.step = nn.Parameter(0.1 * torch.randn(cascades, conditions))
         self.sizes = nn.Linear(conditions, 2)
-        nn.init.zeros_(self.sizes.weight)
+        nn.init.normal_(self.sizes.weight, std=SMALL)
         nn.init.zeros_(self.sizes.bias)
         self.unet = ConditionedUnet(
             4, 2, channels=channels, pooling_layers=pooling_layers, blocks=blocks, conditions=conditions
@@ -76,31 +75,29 @@ class L1VarNet(nn.Module):
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64; steps: the estimates of the earlier cascades."""
-        kspace, mask = measured(scan, "l1varnet")
-        sens = sensitivities(scan, None, "l1varnet")
+        encoding = encoded(scan, self)
         if scan.noise is None:
             raise InputError("l1varnet needs the noise level, and the scan has none")
-        start = initial_image(kspace, mask, sens)
-        x = l1_wavelet(start, sens, mask, scan.noise, iterations=self.start_iterations)
         noise = scan.noise[:, None, None, None]
-        steps = []
-        for n, features in enumerate(self._features(scan.noise, mask)):
+        with torch.no_grad():
+            x = l1_wavelet(encoding.start, encoding.sens, encoding.mask, noise, iterations=self.start_iterations)
+        images = []
+        for n, features in enumerate(self._features(scan.noise, encoding.mask)):
             change, error = self.sizes(features)[..., None, None, None].unbind(1)
-            gradient = (normal(x, sens, mask) - start) / noise
+            gradient = encoding.gradient(x) / noise
             gradient = gradient / (1 + _LARGE * gradient.abs())
             z = x + _CHANGE * change.exp() * self._change(x, gradient, features)
-            steps.append(Estimate(image=z))
+            images.append(z)
             if n < self.cascades - 1:
                 weight = (noise / (_ERROR * error.exp())) ** 2
-                residual = start - normal(z, sens, mask)
-                x = z + solved(residual, sens, mask, weight, iterations=self.iterations)
-        return Estimate(image=steps[-1].image, steps=tuple(steps[:-1]))
+                x = z + solved(-encoding.gradient(z), encoding, weight, iterations=self.iterations)
+        return encoding.estimate(*images, steps=self.training)
 
     def _features(self, noise: Tensor, mask: Tensor) -> Tensor:
         """(cascade, batch, conditions): what the U-Net is told."""
         sampled = mask.float().mean(dim=(1, 2, 3, 4)).clamp_min(1e-3).log().neg().expand(len(noise))
         told = torch.stack((noise.clamp_min(1e-6).log() / 2 + 2, sampled), dim=-1)
-        return torch.nn.functional.silu(self.mix(told) + self.step[:, None])
+        return functional.silu(self.mix(told) + self.step[:, None])
 
     def _change(self, x: Tensor, gradient: Tensor, features: Tensor) -> Tensor:
         """D (batch, echo, y, x) complex; echoes go through it one by one."""
