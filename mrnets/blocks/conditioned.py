@@ -25,8 +25,8 @@ SMALL = 1e-3
 class ConditionedUnet(nn.Module):
     """U-Net from (batch, in_channels, y, x) and conditions (batch, conditions) to (batch, out_channels, y, x).
 
-    Its result is nearly zero before training. Widths double at each of `pooling_layers` levels; every level has `blocks`
-    residual blocks on the way down and as many on the way up.
+    Its result is nearly zero before training. Widths double at each of `pooling_layers` levels. Every level
+    has `blocks` residual blocks on the way down and as many on the way up.
     """
 
     def __init__(

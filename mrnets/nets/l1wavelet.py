@@ -25,7 +25,8 @@ class L1Wavelet(nn.Module):
     """Image of sparse wavelet coefficients that fits the data; its threshold follows from the noise level of the scan.
 
     iterations, levels, regularisation: as in `mrnets.physics.wavelets.l1_wavelet`. Where the noise level of a scan is
-    not known, it comes from the details of the zero-filled image. Raises InputError where the scan lacks k-space, mask or sensitivities.
+    not known, it comes from the details of the zero-filled image.
+    Raises InputError where the scan lacks k-space, mask or sensitivities.
     """
 
     def __init__(self, *, iterations: int = 60, levels: int = 3, regularisation: float = FINE) -> None:

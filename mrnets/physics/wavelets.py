@@ -125,8 +125,8 @@ def l1_wavelet(
 
     start (..., y, x); sens (..., coil, y, x) of unit norm; mask as for `coils.normal`; noise, which broadcasts against
     `start`: standard deviation of complex noise in a sample. Nobody has to tune it: the threshold t falls from `COARSE`
-    to `PER_NOISE` noise + `regularisation`, relative to an image whose maximum is 1. Every iteration shifts W at random,
-    by the same shifts in every run. This averages over the places of the wavelets (Coifman and Donoho 1995).
+    to `PER_NOISE` noise + `regularisation`, relative to an image whose maximum is 1. W is shifted at random
+    in every iteration, by the same shifts in every run: an average over places (Coifman and Donoho 1995).
     FISTA: Beck and Teboulle, SIAM J. Imaging Sci. 2009. The device is asked nothing meanwhile.
     """
     xp = array_namespace(start)
