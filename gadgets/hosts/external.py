@@ -100,7 +100,8 @@ def _conversation(peer: Peer, module: str, target: str) -> Iterator[Item]:
 
 def _items(peer: Peer, module: str, target: str, configuration: bytes, header: bytes) -> Iterator[Item]:
     chain = Chain.external(module, target, configuration, _SOURCE)
-    yield from chain.run(peer.items(), read_header(header).header)
+    reading = read_header(header)
+    yield from chain.run(peer.items(), reading.header, reading.warnings)
 
 
 def _answer(peer: Peer, items: Iterator[Item]) -> bool:

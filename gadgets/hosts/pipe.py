@@ -45,6 +45,7 @@ def convey(peer: Peer, chain: Chain) -> None:
         came = "nothing" if message is None else f"a {type(message).__name__} message"
         raise InputError(f"The stream on stdin starts with {came}; the ISMRMRD header was expected.")
     peer.send(message)
-    for item in chain.run(peer.items(), read_header(message.text).header):
+    reading = read_header(message.text)
+    for item in chain.run(peer.items(), reading.header, reading.warnings):
         peer.send(item)
     peer.send(Close())

@@ -83,9 +83,10 @@ def replay(
     if Path(out).exists() and Path(scan).exists() and os.path.samefile(out, scan):
         raise InputError(f"{out} is the scan itself; name another file for the images.")
     with open_scan(scan, group) as source:
-        header = read_header(source.header).header
+        reading = read_header(source.header)
+        items = progress.reading(source.items(), source.acquisitions)
         with write_images(out, out_group) as images:
-            for item in loaded.run(progress.reading(source.items(), source.acquisitions), header):
+            for item in loaded.run(items, reading.header, reading.warnings):
                 if isinstance(item, str):
                     print(item, file=sys.stderr)
                     continue

@@ -21,7 +21,7 @@ from gadgets.chain import Chain, is_whole
 from gadgets.connection import Peer, PeerLostError, report, sentence
 from gadgets.hosts.library import folder, shipped
 from gadgets.limits import USUAL, Limits
-from gadgets.messages import Close, ConfigFile, ConfigText, Message, Query, Response
+from gadgets.messages import Close, ConfigFile, ConfigText, Header, Message, Query, Response
 from gadgets.protocol import Audience
 from mrnets.errors import InputError
 from mrnets.mrd.header import read_header
@@ -144,8 +144,7 @@ def _converse(peer: Peer, place: Path) -> str:
             audience = Audience.GADGETRON
         chain = _chain(configuration, place)
         header = _expect(peer)
-        stream = chain.run(_without_texts(peer.items()), read_header(header.text).header) if header else iter(())
-        for item in stream:
+        for item in _items(peer, chain, header) if header else ():
             if isinstance(item, Query):
                 item = Response(item.number, answer(item.key))
             elif isinstance(item, str) and audience is Audience.GADGETRON:  # it takes no text from an external process
@@ -162,6 +161,11 @@ def _converse(peer: Peer, place: Path) -> str:
     peer.send(Close())
     peer.settle()
     return f"{chain.source}, {count} items sent"
+
+
+def _items(peer: Peer, chain: Chain, header: Header) -> Iterator[Item]:
+    reading = read_header(header.text)
+    return chain.run(_without_texts(peer.items()), reading.header, reading.warnings)
 
 
 def _without_texts(items: Iterator[Item]) -> Iterator[Item]:

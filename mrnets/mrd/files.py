@@ -34,8 +34,8 @@ class Scan:
     """An open scan; to be read while it is open."""
 
     path: str
-    header: bytes
-    """The ISMRMRD header, XML."""
+    header: Any
+    """The ISMRMRD header as the file holds it: text, bytes, or an array of either or of 8-bit integers."""
     folder: h5py.Group
 
     @property
@@ -72,7 +72,7 @@ def open_scan(path: str | Path, group: str = "dataset") -> Iterator[Scan]:
     """The scan in `group` of an ISMRMRD file.
 
     Raises InputError: no such file, not HDF5, cut short or corrupt, no such group (lists those with scans), no header,
-    no acquisitions.
+    no acquisitions, samples that are no floating-point numbers or that h5py cannot read.
     """
     with hdf5(path) as file:
         if not _is_scan(file.get(group)):
@@ -83,10 +83,10 @@ def open_scan(path: str | Path, group: str = "dataset") -> Iterator[Scan]:
             raise InputError(f'{path}: the scan in the group "{group}" has no ISMRMRD header (data set xml).')
         if not len(folder["data"]):
             raise InputError(f'{path}: the scan in the group "{group}" has no acquisitions.')
+        _require_numbers(path, folder["data"].dtype["data"])
         with explained(path):
             header = folder["xml"][()]
-        header = header if isinstance(header, (bytes, str)) else header.flat[0]
-        yield Scan(str(path), header.encode() if isinstance(header, str) else header, folder)
+        yield Scan(str(path), header, folder)
 
 
 def is_scan(path: str | Path, group: str = "dataset") -> bool:
@@ -119,6 +119,16 @@ def hdf5(path: str | Path) -> Iterator[h5py.File]:
 def _is_scan(node: Any) -> bool:
     data = node.get("data") if isinstance(node, h5py.Group) else None
     return isinstance(data, h5py.Dataset) and data.ndim == 1 and set(data.dtype.names or ()) >= {"head", "data"}
+
+
+def _require_numbers(path: str | Path, stored: np.dtype[Any]) -> None:
+    """Raises InputError for samples that cannot be read. h5py does not swap the bytes of arrays of changing length."""
+    number = h5py.check_vlen_dtype(stored)
+    part = number if number is None or number.names is None else number[0]
+    if part is None or part.kind not in "fc":
+        raise InputError(f"{path}: its samples are stored as {part or stored}; floating-point numbers were expected.")
+    if part.newbyteorder("<") != part:
+        raise InputError(f"{path}: its samples are stored in big-endian order; little-endian numbers were expected.")
 
 
 def _scans(file: h5py.File) -> list[str]:
@@ -179,16 +189,22 @@ def _headers(path: str | Path, headers: Array) -> Array:
 
 def _filler(what: str, samples: Array, trajectory: Array) -> Callable[[Array, Array], None]:
     def fill(data: Array, places: Array) -> None:
-        numbers = samples.view(np.complex64) if samples.dtype != np.complex64 else samples
-        if numbers.size != data.size or trajectory.size != places.size:
+        numbers = _real(samples)
+        if numbers.size != 2 * data.size or trajectory.size != places.size:
             raise InputError(
-                f"{what} has {numbers.size} samples and {trajectory.size} trajectory values; "
+                f"{what} has {numbers.size / 2:g} samples and {trajectory.size} trajectory values; "
                 f"its header announces {data.size} and {places.size}."
             )
-        data[...] = numbers.reshape(data.shape)
+        data[...] = numbers.view(np.complex64).reshape(data.shape)
         places[...] = trajectory.reshape(places.shape)
 
     return fill
+
+
+def _real(samples: Array) -> NDArray[np.float32]:
+    """Real and imaginary parts in a row. The file may hold complex numbers, and double precision."""
+    parts = samples.view(samples.dtype[0]) if samples.dtype.names else samples
+    return np.ascontiguousarray(parts.view(parts.real.dtype), np.float32)
 
 
 def _waveforms(path: str | Path, records: h5py.Dataset) -> Iterator[ismrmrd.Waveform]:

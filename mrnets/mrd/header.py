@@ -86,14 +86,14 @@ class _Notes:
     def replaced(self, path: str, found: object, taken: str) -> None:
         """Add that something was taken instead of what was found; None: nothing was."""
         told = f"lacks {path}" if found is None else f"has {path} = {found}"
-        self.add(path, "replaced", f"The {_WHAT} {told}; {taken} was taken.")
+        self.add(path, "replaced", f"The {_WHAT} {told}; {taken} was taken")
 
     def sentences(self) -> list[str]:
         """Return the sentences, with how often each was meant; at most MAX_WARNINGS."""
         counted = zip(self.texts, self.found.values(), strict=True)
-        told = [text if n == 1 else f"{text[:-1]} (and {n - 1} more of that kind)." for text, n in counted]
+        told = [text if n == 1 else f"{text} (and {n - 1} more of that kind)" for text, n in counted]
         rest = len(told) - MAX_WARNINGS
-        return told if rest <= 0 else [*told[:MAX_WARNINGS], f"The {_WHAT} has {rest} more faults of that sort."]
+        return told if rest <= 0 else [*told[:MAX_WARNINGS], f"The {_WHAT} has {rest} more faults of that sort"]
 
 
 # The walk
@@ -133,7 +133,7 @@ def _record(kind: type, element: Element, path: str, notes: _Notes) -> Any:
         if name in schema:
             continue
         known = f"{path}{_short(name)}"
-        notes.add(known, "unknown", f"The {_WHAT} has the unknown element {known}; it was skipped.")
+        notes.add(known, "unknown", f"The {_WHAT} has the unknown element {known}; it was skipped")
     return kind(**{name: _value(kind, one, given.get(name, ()), path, notes) for name, one in schema.items()})
 
 
@@ -145,10 +145,10 @@ def _value(owner: type, one: _Field, given: Any, path: str, notes: _Notes) -> An
         if (owner.__name__, one.name) in _NEEDED:
             raise InputError(f"The {_WHAT} lacks {name}, without which nothing can be reconstructed.")
         if one.required and not one.many and owner.__name__ not in _COMPLETED:
-            notes.add(name, "missing", f"The {_WHAT} lacks {name}; going on without it.")
+            notes.add(name, "missing", f"The {_WHAT} lacks {name}; going on without it")
         return [] if one.many else None
     if not one.many and len(filled) > 1:
-        notes.add(name, "repeated", f"The {_WHAT} has {name} {len(filled)} times; the first was taken.")
+        notes.add(name, "repeated", f"The {_WHAT} has {name} {len(filled)} times; the first was taken")
     if is_dataclass(one.kind):
         records = [_record(one.kind, element, f"{name}.", notes) for element in filled[: None if one.many else 1]]
         return records if one.many else records[0]
@@ -175,11 +175,11 @@ def _scalar(kind: type, element: Element, name: str, notes: _Notes, *, single: b
         wanted = values.WANTED.get(kind, "a word of ISMRMRD's")
         if needed:
             raise InputError(f'The {_WHAT} has {name} = "{_short(text)}"; {wanted} was expected.') from None
-        notes.add(name, "unreadable", f"The {_WHAT} has {name} = {_shown(name, text)}, not {wanted}; it was left out.")
+        notes.add(name, "unreadable", f"The {_WHAT} has {name} = {_shown(name, text)}, not {wanted}; it was left out")
         return None
     if not exact:
         taken = getattr(value, "value", value)
-        told = f"The {_WHAT} has {name} = {_shown(name, text)}; {_shown(name, str(taken))} was taken."
+        told = f"The {_WHAT} has {name} = {_shown(name, text)}; {_shown(name, str(taken))} was taken"
         notes.add(name, "inexact", told)
     return value
 
@@ -198,12 +198,12 @@ def _scalars(kind: type, elements: list[Element], name: str, notes: _Notes) -> l
             if len(element) or not all(math.isfinite(number) for number in numbers):
                 raise ValueError(text)
         except ValueError:
-            told = f'The {_WHAT} has {name} = "{_short(text)}", not a number; the whole list was left out.'
+            told = f'The {_WHAT} has {name} = "{_short(text)}", not a number; the whole list was left out'
             notes.add(name, "unreadable", told)
             return []
         if not exact:
             taken = ", ".join(format(number, "g") for number in numbers)
-            notes.add(name, "inexact", f'The {_WHAT} has {name} = "{_short(text)}"; {_short(taken)} was taken.')
+            notes.add(name, "inexact", f'The {_WHAT} has {name} = "{_short(text)}"; {_short(taken)} was taken')
         found += numbers
     return found
 
@@ -265,7 +265,7 @@ def _complete_limit(limits: Any, name: str, notes: _Notes) -> None:
         return
     lacking = [part for part in ("minimum", "maximum", "center") if getattr(limit, part) is None]
     if "maximum" in lacking or (lacking and name.startswith("kspace")):
-        notes.add(path, "limit", f"The {_WHAT} lacks {path}.{lacking[0]}; the whole limit was left out.")
+        notes.add(path, "limit", f"The {_WHAT} lacks {path}.{lacking[0]}; the whole limit was left out")
         setattr(limits, name, None)
         return
     for part in lacking:

@@ -92,7 +92,7 @@ def text_of(raw: object, what: str) -> tuple[str, list[str]]:
             except UnicodeDecodeError as error:
                 strange = error.object[error.start]
     warning = f"The {what} has the byte 0x{strange:02x}, which is no text in the encoding that it declares"
-    return _clean(data.decode("iso8859-1")), [f"{warning}; Latin-1 was taken."]
+    return _clean(data.decode("iso8859-1")), [f"{warning}; Latin-1 was taken"]
 
 
 def mended(text: str, what: str) -> tuple[str, list[str]]:
@@ -100,10 +100,10 @@ def mended(text: str, what: str) -> tuple[str, list[str]]:
     warnings = []
     text, count = _FORBIDDEN.subn("", text)
     if count:
-        warnings.append(f"The {what} has {count} control characters, which XML forbids; they were left out.")
+        warnings.append(f"The {what} has {count} control characters, which XML forbids; they were left out")
     text, count = _BARE_AMPERSAND.subn("&amp;", text)
     if count:
-        warnings.append(f'The {what} has {count} times "&" where XML demands "&amp;"; it was read as "&".')
+        warnings.append(f'The {what} has {count} times "&" where XML demands "&amp;"; it was read as "&"')
     return text, warnings
 
 

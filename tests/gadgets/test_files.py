@@ -8,6 +8,7 @@ from gadgets.imagefiles import read_images, write_images
 from gadgets.messages import IMAGE_TYPES
 from mrnets.errors import InputError
 from mrnets.mrd.files import open_scan, write_scan
+from mrnets.mrd.header import read_header
 from tests.gadgets import toys
 from tests.gadgets.toys import from_acquisitions, to_acquisitions
 
@@ -25,7 +26,7 @@ def read(path, group="dataset"):
 
 def test_a_scan_round_trips(path):
     with open_scan(path) as scan:
-        assert scan.header == toys.HEADER
+        assert read_header(scan.header) == read_header(toys.HEADER)
         assert scan.acquisitions == 17
         assert toys.blob(scan.items()) == toys.blob(toys.scan())
     assert not path.with_name("scan.h5.partial").exists()
@@ -104,6 +105,61 @@ def test_samples_that_are_not_as_many_as_announced_name_the_acquisition(path):
         InputError, match="acquisition 4 has 32 samples and 0 trajectory values; its header announces 198"
     ):
         read(path)
+
+
+@pytest.mark.parametrize(
+    "number", ["<f8", "<c8", "<c16", [("real", "<f4"), ("imag", "<f4")], [("real", "<f8"), ("imag", "<f8")]], ids=str
+)
+def test_samples_may_be_stored_as_any_floating_point_numbers(path, number):
+    expected = toys.blob(read(path))
+    _store_samples_as(path, number)
+    assert toys.blob(read(path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (">f4", "stored in big-endian order; little-endian numbers were expected"),
+        ([("r", ">f4"), ("i", ">f4")], "big-endian"),
+        ("<i2", "stored as int16; floating-point numbers were expected"),
+    ],
+    ids=str,
+)
+def test_samples_that_cannot_be_read_are_one_sentence(path, number, words):
+    _store_samples_as(path, number)
+    with pytest.raises(InputError, match=f"scan.h5: its samples are .*{words}"):
+        read(path)
+
+
+def _store_samples_as(path, number):
+    with h5py.File(path, "a") as file:
+        records = file["dataset/data"][()]
+        kinds = {
+            "head": records.dtype["head"],
+            "traj": records.dtype["traj"],
+            "data": h5py.vlen_dtype(np.dtype(number)),
+        }
+        changed = np.empty(len(records), list(kinds.items()))
+        for name in ("head", "traj"):
+            changed[name] = records[name]
+        pair = np.dtype(number).names or np.dtype(number).kind == "c"
+        for n, samples in enumerate(records["data"]):
+            values = samples.view(np.complex64) if pair else samples
+            part = np.empty(len(values), number)
+            for name, of in zip(np.dtype(number).names or [...], (values.real, values.imag), strict=False):
+                part[name] = of if np.dtype(number).names else values
+            changed["data"][n] = part
+        del file["dataset/data"]
+        file["dataset"].create_dataset("data", data=changed)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+def test_a_header_may_be_an_array_of_bytes(path, kind):
+    with h5py.File(path, "a") as file:
+        del file["dataset/xml"]
+        file["dataset/xml"] = np.frombuffer(toys.HEADER, kind)[None]
+    with open_scan(path) as scan:
+        assert read_header(scan.header) == read_header(toys.HEADER)
 
 
 def test_a_file_cut_anywhere_is_refused(path, tmp_path):

@@ -212,14 +212,14 @@ def test_warnings_are_logged_and_bounded(caplog):
     with caplog.at_level(logging.WARNING):
         reading = read_header(changed("<encoding>", f"{strange}<encoding>"))
     assert len(reading.warnings) == MAX_WARNINGS + 1
-    assert reading.warnings[-1] == f"The ISMRMRD header has {200 - MAX_WARNINGS} more faults of that sort."
+    assert reading.warnings[-1] == f"The ISMRMRD header has {200 - MAX_WARNINGS} more faults of that sort"
     assert [record.getMessage() for record in caplog.records] == list(reading.warnings)
 
 
 def test_the_same_fault_of_many_elements_is_one_warning():
     labels = "".join(f"<coilLabel><coilNumber>{n}.0</coilNumber><coilName>c</coilName></coilLabel>" for n in range(64))
     (warning,) = read_header(changed("<coilLabel>", f"{labels}<coilLabel>", count=1)).warnings
-    assert warning.endswith('coilNumber = "0.0"; "0" was taken (and 63 more of that kind).')
+    assert warning.endswith('coilNumber = "0.0"; "0" was taken (and 63 more of that kind)')
 
 
 def test_no_warning_tells_who_the_patient_is():

@@ -231,3 +231,24 @@ def test_samples_that_are_not_finite_are_found(tmp_path: Path, rng: np.random.Ge
     lines[4] = (np.full_like(lines[4][0], np.inf), lines[4][1])
     layouts.write_scan(tmp_path / "a.h5", layouts.header((10, 8, 1), (10, 8, 1), 2), lines)
     assert list(check(tmp_path, Split())) == [f"{tmp_path / 'a.h5'}, slice 0: k-space with values that are not finite"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"<y>8</y>", b"<y>8.0</y>"),
+        (b"<z>1</z>", b"<z>0.9996</z>"),
+        (b"cartesian", b"Cartesian"),
+        (b"P0", b"Sch\xe4del"),
+    ],
+)
+def test_badly_written_headers_are_read(tmp_path: Path, rng: np.random.Generator, old: bytes, new: bytes) -> None:
+    layouts.write_ismrmrd(tmp_path, rng, subjects=1)
+    expected = read(tmp_path, "train", Split(counts=(1, 0, 0)))[0]
+    with h5py.File(tmp_path / "scan0.h5", "a") as file:
+        text = file["dataset/xml"][0]
+        assert old in text
+        del file["dataset/xml"]
+        file["dataset/xml"] = np.frombuffer(text.replace(old, new), np.int8)[None]
+    assert list(check(tmp_path, Split())) == []
+    equal(read(tmp_path, "train", Split(counts=(1, 0, 0)))[0], expected)
