@@ -15,7 +15,7 @@ from mrnets.physics.fourier import fftc, ifftc
 from training.simulation import Pool, Simulated, Simulation, draw, load_pool, save_pool
 from training.simulation.coils import NODES, Loops, biot_savart
 from training.simulation.draws import Draws
-from training.simulation.fields import between, chebyshev
+from training.simulation.fields import between, chebyshev, checkerboard
 from training.simulation.maps import low_resolution
 from training.simulation.scans import _folded
 
@@ -137,7 +137,7 @@ def test_low_resolution_images_are_those_of_the_calibration_alone() -> None:
     draws = Draws(torch.Generator().manual_seed(0), 2)
     kspace = draws.complex_normal(3, 40, 48)
     calibration = torch.tensor([[12, 24], [9, 30]])
-    low, gain = low_resolution(kspace, calibration)
+    low, gain = low_resolution(kspace * checkerboard((40, 48), draws.device), calibration)
     spectrum = fftc(low)
     for n, (height, width) in enumerate([(12, 24), (9, 24)]):
         rows, columns = (np.arange(size) - size // 2 + full // 2 for size, full in ((height, 40), (width, 48)))

@@ -79,7 +79,7 @@ def biot_savart(loops: Loops, direction: torch.Tensor, height: torch.Tensor, rea
     d_z = height[:, None, None] - place[..., 2]
     distance2 = d_y.square()[..., :, None] + d_x.square()[..., None, :] + (d_z.square() + WIRE)[..., None, None]
     along_x, along_y = weight[..., 0, None] * d_x, weight[..., 1, None] * d_y + (weight[..., 2] * d_z)[..., None]
-    return (distance2**-1.5 * (along_y[..., :, None] + along_x[..., None, :])).sum(2)
+    return (distance2.rsqrt() ** 3 * (along_y[..., :, None] + along_x[..., None, :])).sum(2)
 
 
 def _loops(draws: Draws, coils: int, limits: tuple[float, float]) -> Loops:

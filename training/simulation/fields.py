@@ -1,8 +1,14 @@
-"""Smooth and sharp fields over a plane: coordinates, band-limited noise, low-pass filters. Axes: (batch, y, x)."""
+"""Smooth and sharp fields over a plane: coordinates, band-limited noise, low-pass filters, transforms.
+
+Axes: (batch, y, x). Images and k-space that are called signed are multiplied by a checkerboard of signs, -1 where y + x
+is odd. Between those the plain Fourier transform is the centred one, for sizes that are multiples of 4; nothing need be
+shifted. What multiplies images or k-space pixel by pixel keeps them signed.
+"""
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,9 +17,33 @@ import torch
 from mrnets.physics.interpolation import cubic
 from training.simulation.draws import Draws
 
-__all__ = ["band_limited", "between", "chebyshev", "constant", "each", "keys", "low_passed", "positions"]
+__all__ = [
+    "band_limited",
+    "between",
+    "chebyshev",
+    "checkerboard",
+    "constant",
+    "each",
+    "keys",
+    "low_passed",
+    "positions",
+    "power",
+    "smooth",
+]
 
 Plane = tuple[int, int]
+
+
+@functools.lru_cache(maxsize=1024)
+def checkerboard(shape: Plane, device: torch.device) -> torch.Tensor:
+    """(y, x) float32: 1 where y + x is even, -1 where it is odd."""
+    y, x = (1 - 2 * (torch.arange(n, device=device) % 2) for n in shape)
+    return (y[:, None] * x).float()
+
+
+def power(x: torch.Tensor) -> torch.Tensor:
+    """Squared magnitude."""
+    return x.real.square() + x.imag.square()
 
 
 def constant(values: object, device: torch.device) -> torch.Tensor:
@@ -31,26 +61,53 @@ def positions(n: int, device: torch.device) -> torch.Tensor:
     return (torch.arange(n, device=device) - n // 2) * (2.0 / n)
 
 
-def spectrum(shape: Plane, device: torch.device) -> torch.Tensor:
-    """(y, x // 2 + 1): square of the frequency, cycles over the field of view, as `torch.fft.rfft2` orders it."""
-    y = torch.fft.fftfreq(shape[0], 1 / shape[0], device=device)
-    x = torch.fft.rfftfreq(shape[1], 1 / shape[1], device=device)
+@functools.lru_cache(maxsize=1024)
+def _frequencies2(shape: Plane, device: torch.device) -> torch.Tensor:
+    """(y, x): square of the frequency, cycles over the field of view, as `torch.fft.fft2` orders it."""
+    y, x = (torch.fft.fftfreq(n, 1 / n, device=device) for n in shape)
     return y[:, None] ** 2 + x**2
 
 
 def low_passed(images: torch.Tensor, cycles: torch.Tensor) -> torch.Tensor:
-    """`images` after a Gaussian low-pass; cycles (batch,): over the field of view, where it has fallen to exp(-1/2)."""
+    """Complex `images` after a Gaussian low-pass that has fallen to exp(-1/2) at `cycles` (batch,) over the field."""
     shape = (images.shape[-2], images.shape[-1])
-    gain = torch.exp(-0.5 * spectrum(shape, images.device) / each(cycles) ** 2)
-    return torch.fft.irfft2(torch.fft.rfft2(images) * gain, s=shape)
+    gain = torch.exp(_frequencies2(shape, images.device) * each(-0.5 / cycles.square()))
+    return torch.fft.ifft2(torch.fft.fft2(images) * gain)
 
 
-def band_limited(draws: Draws, shape: Plane, cycles: torch.Tensor) -> torch.Tensor:
-    """Random fields of mean 0 and variance 1, whose spectrum falls from the centre and ends at `cycles` (batch,)."""
-    square = spectrum(shape, draws.device) / each(cycles) ** 2
+@functools.lru_cache(maxsize=1024)
+def _cosines(pixels: int, terms: int, device: torch.device) -> torch.Tensor:
+    """(pixels, terms): cosines of 0, 1/2, 1 and more cycles over the field of view."""
+    return torch.cos(0.5 * math.pi * torch.arange(terms, device=device) * (positions(pixels, device)[:, None] + 1))
+
+
+def smooth(draws: Draws, shape: Plane, terms: int = 4) -> torch.Tensor:
+    """Random fields of mean 0 and variance 1: sums of `terms` cosines along each axis, of fewer cycles the stronger."""
+    order = torch.arange(terms, device=draws.device)
+    weight = draws.normal(terms, terms) / (1 + order[:, None] ** 2 + order**2)
+    return unit_variance(between(weight, [_cosines(n, terms, draws.device) for n in shape]))
+
+
+@functools.lru_cache(maxsize=1024)
+def turns(pixels: int, low: int, high: int, device: torch.device) -> torch.Tensor:
+    """(pixels, high - low + 1) complex64: exp(2 pi i f x) of the frequencies from `low` to `high`, in cycles over the
+    field of view."""
+    frequency = torch.arange(low, high + 1, device=device)
+    angle = math.pi * positions(pixels, device)[:, None] * frequency
+    return torch.polar(torch.ones_like(angle), angle)
+
+
+def band_limited(draws: Draws, shape: Plane, cycles: torch.Tensor, most: float) -> torch.Tensor:
+    """Random fields of mean 0 and variance 1, whose spectrum falls from the centre and ends at `cycles` (batch,) over
+    the field of view, which are not more than `most`."""
+    end = math.ceil(most)
+    y, x = torch.arange(-end, end + 1, device=draws.device), torch.arange(end + 1, device=draws.device)
+    square = (y[:, None] ** 2 + x**2) / each(cycles.square())
     gain = torch.clamp(1 - square, min=0) / torch.sqrt(square + 0.02)
-    gain[:, 0, 0] = 0
-    return unit_variance(torch.fft.irfft2(torch.fft.rfft2(draws.normal(*shape)) * gain, s=shape))
+    gain[:, end, 0] = 0
+    spectrum = gain * draws.complex_normal(len(y), len(x))
+    rows, columns = turns(shape[0], -end, end, draws.device), turns(shape[1], 0, end, draws.device)
+    return unit_variance(between(spectrum, (rows, columns)).real)
 
 
 def unit_variance(field: torch.Tensor) -> torch.Tensor:

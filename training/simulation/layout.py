@@ -47,9 +47,9 @@ def _layout(rng: np.random.Generator, shape: Plane, options: Simulation) -> Layo
     coils = round(math.exp(rng.uniform(*np.log(options.coils))))
     folds = rng.random() < options.folded
     wide = _step(shape[0] * rng.uniform(1.15, 1.5)) if folds else shape[0]
-    longer = rng.uniform(*options.grid)
-    stretch = rng.uniform(0.85, 1.18)
     pixels = max(wide, shape[1])
+    longer = min(max(pixels * rng.uniform(*options.detail), options.grid[0]), options.grid[1])
+    stretch = rng.uniform(0.85, 1.18)
     fine = (_step(longer * wide / pixels * stretch), _step(longer * shape[1] / pixels / stretch))
     return Layout(shape, wide, (max(fine[0], wide), max(fine[1], shape[1])), coils)
 

@@ -7,7 +7,7 @@ import math
 import torch
 
 from training.simulation.draws import Draws
-from training.simulation.fields import between, each, keys
+from training.simulation.fields import between, checkerboard, each, keys, power
 from training.simulation.settings import Simulation
 
 __all__ = ["calibrated", "low_resolution"]
@@ -21,7 +21,8 @@ NOISE_LEFT = 0.5
 
 
 def low_resolution(kspace: torch.Tensor, calibration: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coil images of the calibration block of k-space, and (batch,) the variance that noise of variance 1 has there.
+    """Coil images of the calibration block of signed k-space, and (batch,) the variance that noise of variance 1 has
+    there.
 
     calibration (batch, 2): the fully sampled block; of it the middle `WIDTH` samples count, through a Hann window, as
     in `mrnets.physics.espirit`.
@@ -37,7 +38,8 @@ def low_resolution(kspace: torch.Tensor, calibration: torch.Tensor) -> tuple[tor
         turn = 2 * math.pi / n * (torch.arange(n, device=kspace.device) - n // 2)[:, None] * offset
         matrices.append(torch.polar(torch.full_like(turn, n**-0.5), turn))
     window = windows[0][:, :, None] * windows[1][:, None]
-    return between(block * window[:, None], matrices), window.square().mean((1, 2)) * window[0].numel() / math.prod(
+    signed = window * checkerboard((window.shape[1], window.shape[2]), window.device)
+    return between(block * signed[:, None], matrices), window.square().mean((1, 2)) * window[0].numel() / math.prod(
         shape
     )
 
@@ -58,16 +60,15 @@ def calibrated(
     variance of the noise in `low`.
     """
     coils, *shape = low.shape[1:]
-    energy = low.abs().square().sum(1)
+    energy = power(low).sum(1)
     level2 = energy.square().sum((1, 2)) / energy.sum((1, 2)).clamp(min=1e-20)
     if fields is not None:
-        unit = fields / fields.abs().square().sum(1, keepdim=True).sqrt()
-        low = unit * (unit.conj() * low).sum(1, keepdim=True)
+        low = fields * ((fields.conj() * low).sum(1) / power(fields).sum(1))[:, None]
     matrices = [keys(n, NODES, draws.device) for n in shape]
     error = between(draws.complex_normal(coils, NODES, NODES), matrices)
     size = (draws.log_uniform(options.map_error) * level2 / coils + NOISE_LEFT * noise).sqrt()
     maps = low + size[:, None, None, None] * error
-    norm = maps.abs().square().sum(1, keepdim=True).sqrt().clamp(min=1e-12)
+    norm = power(maps).sum(1).sqrt().clamp(min=1e-12)
     least = draws.log_uniform(options.background).square() * level2 * (1 - draws.chance(options.whole_maps))
     kept = energy / (energy + each(least)).clamp(min=1e-20)
-    return maps / norm * kept[:, None]
+    return maps * (kept / norm)[:, None]

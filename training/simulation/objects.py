@@ -38,6 +38,8 @@ class Brightened:
     """An object with bright fat and vessels, and where those are; (batch, y, x) float32."""
 
     magnitude: torch.Tensor
+    detail: torch.Tensor
+    """What a high-pass leaves of tissue."""
     fat: torch.Tensor
     """0 to 1: the outer layer."""
     flow: torch.Tensor
@@ -118,30 +120,24 @@ def _level(images: torch.Tensor) -> torch.Tensor:
 
 def brightened(images: torch.Tensor, draws: Draws, options: Simulation) -> Brightened:
     """`images` with fat below the skin and vessels that outshine tissue, in some of the slices."""
-    fat = _outer_layer(images, draws)
+    inside, tissue = (images > 0.1).float(), images.clamp(max=1.0)
+    around = low_passed(torch.complex(inside, tissue), draws.log_uniform((5.0, 25.0)))
+    # The outer layer is where less than a share of the neighbourhood belongs to the object.
+    fat = inside * torch.sigmoid((each(draws.uniform(0.55, 0.75)) - around.real) * 25)
     gain = 1 + draws.chance(options.bright) * (draws.log_uniform((1.5, 6.0)) - 1)
-    magnitude = images * (1 + each(gain - 1) * fat)
-    vessels, flow = _vessels(images, draws, options)
-    return Brightened(magnitude + vessels, fat, flow)
+    vessels, flow = _vessels((images.shape[-2], images.shape[-1]), draws, options)
+    magnitude = images * (1 + each(gain - 1) * fat) + inside * vessels
+    return Brightened(magnitude, tissue - around.imag, fat, inside * flow)
 
 
-def _outer_layer(images: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """0 to 1: near the outside of the object, where less than a share of the neighbourhood belongs to it."""
-    inside = (images > 0.1).float()
-    share = low_passed(inside, draws.log_uniform((5.0, 16.0)))
-    return inside * torch.sigmoid((each(draws.uniform(0.55, 0.75)) - share) / 0.04)
-
-
-def _vessels(images: torch.Tensor, draws: Draws, options: Simulation) -> tuple[torch.Tensor, torch.Tensor]:
-    """Signal of small bright spots inside the object, and the phase that flow gives them."""
-    shape = (images.shape[-2], images.shape[-1])
+def _vessels(shape: Plane, draws: Draws, options: Simulation) -> tuple[torch.Tensor, torch.Tensor]:
+    """Signal of small bright spots, and the phase that flow gives them."""
     radius = draws.log_uniform((0.7, 4.0), SPOTS) * (2.0 / max(shape))
     there = draws.chance(0.5, SPOTS) * draws.chance(options.bright, 1)
-    y, x = (_profile(positions(n, images.device), draws.uniform(-0.7, 0.7, SPOTS), radius) for n in shape)
-    inside = (images > 0.1).float()
-    signal = (there * draws.log_uniform((0.5, 6.0), SPOTS))[:, None] * y.mT @ x
-    phase = (there * draws.uniform(-math.pi, math.pi, SPOTS))[:, None] * y.mT @ x
-    return inside * signal, inside * phase
+    y, x = (_profile(positions(n, draws.device), draws.uniform(-0.7, 0.7, SPOTS), radius) for n in shape)
+    signal = there * draws.log_uniform((0.5, 6.0), SPOTS)
+    phase = there * draws.uniform(-math.pi, math.pi, SPOTS)
+    return (signal[:, None] * y.mT) @ x, (phase[:, None] * y.mT) @ x
 
 
 def _profile(places: torch.Tensor, centre: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:

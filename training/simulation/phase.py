@@ -10,7 +10,7 @@ import math
 import torch
 
 from training.simulation.draws import Draws
-from training.simulation.fields import band_limited, each, low_passed, positions
+from training.simulation.fields import band_limited, each, positions, smooth
 from training.simulation.objects import Brightened
 from training.simulation.settings import Simulation
 
@@ -22,27 +22,14 @@ Plane = tuple[int, int]
 def random_phase(objects: Brightened, draws: Draws, options: Simulation) -> torch.Tensor:
     """Phase of the whole field of view, band-limited fields, tissue contrast, dipoles, fat and flow; (batch, y, x)."""
     shape = (objects.magnitude.shape[-2], objects.magnitude.shape[-1])
-    whole = each(draws.uniform(0, options.smooth_phase)) * band_limited(draws, shape, draws.uniform(1.2, 2.2))
-    local = each(draws.log_uniform(options.local_phase)) * band_limited(
-        draws, shape, draws.log_uniform(options.cut_off)
-    )
+    whole = each(draws.uniform(0, options.smooth_phase)) * smooth(draws, shape)
+    cut_off = draws.log_uniform(options.cut_off)
+    local = each(draws.log_uniform(options.local_phase)) * band_limited(draws, shape, cut_off, options.cut_off[1])
+    detail = options.detail_phase * draws.uniform(-1, 1) ** 3
     fat = draws.chance(options.fat_phase) * draws.uniform(-math.pi, math.pi)
-    return (
-        each(draws.uniform(-math.pi, math.pi))
-        + whole
-        + local
-        + _detail(objects.magnitude, draws, options)
-        + _dipoles(shape, draws, options)
-        + each(fat) * objects.fat
-        + objects.flow
-    )
-
-
-def _detail(images: torch.Tensor, draws: Draws, options: Simulation) -> torch.Tensor:
-    """Tissue contrast: proportional to the image after a high-pass."""
-    tissue = images.clamp(max=1.0)
-    high = tissue - low_passed(tissue, draws.log_uniform((5.0, 40.0)))
-    return each(options.detail_phase * draws.uniform(-1, 1) ** 3) * high
+    offset = draws.uniform(-math.pi, math.pi)
+    known = torch.addcmul(each(fat) * objects.fat + objects.flow, each(detail), objects.detail)
+    return whole + local + known + _dipoles(shape, draws, options) + each(offset)
 
 
 def _dipoles(shape: Plane, draws: Draws, options: Simulation) -> torch.Tensor:
@@ -55,12 +42,13 @@ def _dipoles(shape: Plane, draws: Draws, options: Simulation) -> torch.Tensor:
         direction = draws.normal(3)
         direction = direction / direction.norm(dim=1, keepdim=True)
         d_y, d_x = y - draws.uniform(-0.7, 0.7, 1), x - draws.uniform(-0.7, 0.7, 1)
-        squared = each(height.square()) + d_y.square()[:, :, None] + d_x.square()[:, None]
-        along = (direction[:, :1] * d_x)[:, None] + ((direction[:, 1:2] * d_y) + (direction[:, 2] * height)[:, None])[
-            :, :, None
-        ]
+        squared = (d_y.square() + height.square()[:, None])[:, :, None] + d_x.square()[:, None]
+        inverse = torch.maximum(squared, each(radius.square())).rsqrt()
+        along_y = direction[:, 1:2] * d_y + (direction[:, 2] * height)[:, None]
+        cosine = (along_y[:, :, None] + (direction[:, :1] * d_x)[:, None]) * inverse
         strength = draws.chance(0.5) * draws.log_uniform(options.dipole_phase) * (1 - 2 * draws.chance(0.5))
-        squared = torch.maximum(squared, each(radius.square()))
-        fall = each(strength * radius**3) * squared**-1.5
-        total = total + fall * (3 * along.square() / squared - 1)
+        cosine2 = cosine.square_()
+        total += (inverse * inverse * inverse) * cosine2.mul_(each(3 * strength * radius**3)).sub_(
+            each(strength * radius**3)
+        )
     return total

@@ -9,12 +9,13 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch.fft import fft2, ifft2
 
 from mrnets.contract import Scan
-from mrnets.physics.fourier import fftc, ifftc, resize
+from mrnets.physics.fourier import resize
 from training.simulation.coils import NODES, coil_fields
 from training.simulation.draws import Draws
-from training.simulation.fields import between, chebyshev
+from training.simulation.fields import between, chebyshev, checkerboard, each, power
 from training.simulation.layout import Layout
 from training.simulation.maps import calibrated, low_resolution
 from training.simulation.objects import brightened
@@ -38,7 +39,7 @@ class Simulated:
     target: torch.Tensor
     """(batch, 1, y, x) complex64: the noise-free, fully sampled coil images, combined with `scan.sens`."""
     noise: torch.Tensor
-    """(batch,) float32: standard deviation of the complex noise in the scale of the scan, the same in every coil."""
+    """(batch,) float32, `scan.noise`: standard deviation of the complex noise in the scale of the scan."""
     unexplained: torch.Tensor
     """(batch,) float32: share of the coil images' energy that the maps do not explain."""
 
@@ -54,66 +55,60 @@ def simulated(
     draws = Draws(generator, len(images))
     objects = brightened(images, draws, options)
     phase = random_phase(objects, draws, options)
-    coil_images, fields = _encoded(torch.polar(objects.magnitude, phase), layout, draws, options)
-    kspace = fftc(coil_images) * _point_spread(layout.shape, draws)
-    coil_images = ifftc(kspace)
-    sigma = _level(coil_images) / draws.log_uniform(options.snr)
+    kspace, fields = _encoded(torch.polar(objects.magnitude, phase), layout, draws, options)
+    kspace = kspace * _point_spread(layout.shape, draws)
+    coil_images = ifft2(kspace, norm="ortho")
+    energy = power(coil_images).sum(1)
+    sigma = _level(energy) / draws.log_uniform(options.snr)
     noisy = kspace + _column(sigma) * draws.complex_normal(*kspace.shape[1:])
     low, gain = low_resolution(noisy, masks.calibration)
     sens = calibrated(low, fields, gain * sigma.square(), draws, options)
-    sampled = noisy * masks.sampled[:, None]
-    return _prepared(sampled, masks.sampled, sens, coil_images, sigma)
-
-
-def _prepared(
-    kspace: torch.Tensor, mask: torch.Tensor, sens: torch.Tensor, coil_images: torch.Tensor, sigma: torch.Tensor
-) -> Simulated:
-    zero_filled = (sens.conj() * ifftc(kspace)).sum(1)
-    scale = zero_filled.abs().amax((1, 2)).clamp(min=1e-20)
-    target = (sens.conj() * coil_images).sum(1)
-    norm2 = sens.abs().square().sum(1).clamp(min=1e-12)
-    explained = (target.abs().square() / norm2).sum((1, 2))
-    total = coil_images.abs().square().sum((1, 2, 3)).clamp(min=1e-20)
+    combined = (sens.conj() * coil_images).sum(1)
+    explained = (power(combined) / power(sens).sum(1).clamp(min=1e-12)).sum((1, 2))
+    unexplained = 1 - explained / energy.sum((1, 2)).clamp(min=1e-20)
+    kspace = noisy * masks.sampled[:, None]
+    scale = (sens.conj() * ifft2(kspace, norm="ortho")).sum(1).abs().amax((1, 2)).clamp(min=1e-20)
+    signs = checkerboard(layout.shape, draws.device) / each(scale)
     noise = sigma / scale
-    scan = Scan(kspace=(kspace / _column(scale))[:, None], mask=mask[:, None, None], sens=sens[:, None], noise=noise)
-    return Simulated(scan, (target / scale[:, None, None])[:, None], noise, 1 - explained / total)
+    scan = Scan(
+        kspace=(kspace * signs[:, None])[:, None],
+        mask=masks.sampled[:, None, None],
+        sens=sens[:, None],
+        noise=noise,
+    )
+    return Simulated(scan, (combined * signs)[:, None], noise, unexplained)
 
 
 def _encoded(
     objects: torch.Tensor, layout: Layout, draws: Draws, options: Simulation
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Noise-free coil images (batch, coil, y, x) of the matrix, and the sensitivities; None where the object folds."""
+    """Noise-free signed k-space (batch, coil, y, x), and the sensitivities; None where the object folds."""
     whole = (layout.wide, layout.shape[1])
-    between_grids = tuple(min(n + MARGIN, fine) for n, fine in zip(whole, layout.fine, strict=True))
+    grid = (min(whole[0] + MARGIN, layout.fine[0]), min(whole[1] + MARGIN, layout.fine[1]))
     reach = layout.wide / layout.shape[0]
     fields = coil_fields(draws, layout.coils, reach, options)
+    coils = _fields_on(fields, grid, reach)
+    signed = objects * checkerboard(layout.fine, draws.device)
+    coarse = ifft2(_cropped(fft2(signed, norm="ortho"), grid), norm="ortho")
     flat = 0.5 * draws.uniform(1 - options.shading[1], 1 - options.shading[0])
-    coarse = ifftc(_cropped(fftc(objects), between_grids))
-    coils = _flattened(_fields_on(fields, between_grids, reach), flat)
-    kspace = _cropped(fftc(coils * coarse[:, None]), whole)
+    coarse = coarse * power(coils).sum(1) ** -each(flat)
+    kspace = _cropped(fft2(coils * coarse[:, None], norm="ortho"), whole)
     if layout.wide == layout.shape[0]:
-        return ifftc(kspace), _flattened(_fields_on(fields, whole, reach), flat)
-    return _folded(ifftc(kspace), layout.shape[0]), None
+        return kspace, _fields_on(fields, whole, reach)
+    return fft2(_folded(ifft2(kspace, norm="ortho"), layout.shape[0]), norm="ortho"), None
 
 
-def _fields_on(fields: torch.Tensor, shape: tuple[int, ...], reach: float) -> torch.Tensor:
+def _fields_on(fields: torch.Tensor, shape: tuple[int, int], reach: float) -> torch.Tensor:
     """From the Chebyshev points to a grid that spans the whole object along y and the field of view along x."""
     rows = chebyshev(shape[0], NODES, fields.device)
     columns = chebyshev(shape[1], NODES, fields.device, reach=reach)
     return between(fields, (rows, columns))
 
 
-def _flattened(fields: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
-    """With part of the coils' common intensity profile taken out; exponent (batch,): 1/2 for all of it."""
-    power = fields.abs().square().sum(1, keepdim=True)
-    return fields * power ** -_column(exponent)
-
-
-def _cropped(kspace: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+def _cropped(kspace: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     """The centre of k-space, such that the image keeps its values."""
-    scale = (math.prod(shape) / math.prod(kspace.shape[-2:])) ** 0.5
-    cropped: torch.Tensor = resize(kspace, shape) * scale
-    return cropped
+    cropped: torch.Tensor = resize(kspace, shape)
+    return cropped * (math.prod(shape) / math.prod(kspace.shape[-2:])) ** 0.5
 
 
 def _folded(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -131,9 +126,8 @@ def _point_spread(shape: tuple[int, int], draws: Draws) -> torch.Tensor:
     return (decay * (1 - soft * y**2))[:, None, :, None] * (1 - soft * x**2)[:, None, None]
 
 
-def _level(coil_images: torch.Tensor) -> torch.Tensor:
-    """(batch,): brightness of what is bright in the combined image, weighted by its energy."""
-    energy = coil_images.abs().square().sum(1)
+def _level(energy: torch.Tensor) -> torch.Tensor:
+    """(batch,): brightness of what is bright, weighted by its energy, of the combined image's energy (batch, y, x)."""
     return (energy.square().sum((1, 2)) / energy.sum((1, 2)).clamp(min=1e-20)).sqrt().clamp(min=1e-10)
 
 

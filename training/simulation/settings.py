@@ -61,11 +61,13 @@ class Simulation:
     """Share of the grid that the object fills, along the axis where it fills more."""
     aligned: float = 0.3
     """Share of slices that keep the pixels of their source: neither turned by other than 90 degrees nor zoomed."""
-    grid: tuple[int, int] = (208, 352)
-    """Pixels of the longer axis of the grid on which the object is drawn; never fewer than the matrix."""
+    detail: Range = (1.2, 2.2)
+    """How many times finer than the matrix the grid is on which the object is drawn."""
+    grid: tuple[int, int] = (160, 352)
+    """Pixels of the longer axis of that grid; never fewer than the matrix."""
     folded: float = 0.12
     """Share of batches whose object is larger than the field of view along y, and folds."""
-    bright: float = 0.6
+    bright: float = 0.45
     """Share of slices whose scalp is brightened, by up to 3 to 6 times; likewise of those with bright vessels."""
     smooth_phase: float = 1.5
     """Largest standard deviation, rad, of the phase over the whole field of view."""
@@ -81,7 +83,7 @@ class Simulation:
     """Most disturbances of the field by air or vessels in a slice."""
     dipole_phase: Range = (0.2, 6.0)
     """Phase at the surface of such a disturbance, rad; log-uniform."""
-    map_error: Range = (0.001, 0.04)
+    map_error: Range = (0.0003, 0.03)
     """Share of the energy that the maps leave unexplained by their error; log-uniform."""
     background: Range = (0.002, 0.1)
     """Low-resolution signal, relative to that of the object, below which maps fade out; log-uniform."""
