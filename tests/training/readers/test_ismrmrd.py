@@ -236,7 +236,7 @@ def test_samples_that_are_not_finite_are_found(tmp_path: Path, rng: np.random.Ge
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (b"<y>8</y>", b"<y>8.0</y>"),
+        (b"<y>20</y>", b"<y>20.0</y>"),
         (b"<z>1</z>", b"<z>0.9996</z>"),
         (b"cartesian", b"Cartesian"),
         (b"P0", b"Sch\xe4del"),
@@ -244,11 +244,11 @@ def test_samples_that_are_not_finite_are_found(tmp_path: Path, rng: np.random.Ge
 )
 def test_badly_written_headers_are_read(tmp_path: Path, rng: np.random.Generator, old: bytes, new: bytes) -> None:
     layouts.write_ismrmrd(tmp_path, rng, subjects=1)
-    expected = read(tmp_path, "train", Split(counts=(1, 0, 0)))[0]
+    expected = read(tmp_path, "train", Split()).take([1], rng).raw
     with h5py.File(tmp_path / "scan0.h5", "a") as file:
         text = file["dataset/xml"][0]
         assert old in text
         del file["dataset/xml"]
         file["dataset/xml"] = np.frombuffer(text.replace(old, new), np.int8)[None]
     assert list(check(tmp_path, Split())) == []
-    equal(read(tmp_path, "train", Split(counts=(1, 0, 0)))[0], expected)
+    torch.testing.assert_close(read(tmp_path, "train", Split()).take([1], rng).raw.kspace, expected.kspace)
