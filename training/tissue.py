@@ -163,7 +163,9 @@ def prepare(folder: Path, output: Path) -> None:
 def _fitted(values: Values, priors: Values, iterations: int) -> Values:
     """Logarithm of the Gaussian of each class at each voxel, (class, voxel), of `values` (contrast, voxel)."""
     spread = np.atleast_2d(np.cov(values, bias=True))
-    least = FLOOR * np.diag(np.maximum(np.diag(spread), np.finfo(np.float64).tiny ** 0.5))
+    # An image without contrast differs from its mean by rounding alone, which must not tell one class from another.
+    rounding = np.square(np.finfo(np.float32).eps * np.abs(values).max(axis=1))
+    least = np.diag(np.maximum(FLOOR * np.diag(spread), rounding) + np.finfo(np.float64).tiny ** 0.5)
     means = np.repeat(values.mean(axis=1)[None], len(priors), axis=0)
     covariances = np.repeat((spread + least)[None], len(priors), axis=0)
     densities = np.zeros_like(priors)  # the first shares are the priors'
