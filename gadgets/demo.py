@@ -7,6 +7,7 @@ chain is replayed as `python -m gadgets replay` does it; the scores compare with
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import time
@@ -21,6 +22,7 @@ from gadgets.hosts.replay import replay
 from gadgets.imagefiles import read_images
 from gadgets.simulate import Settings, make_scan
 from mrnets.errors import InputError
+from mrnets.files import make_folder, write_bytes
 from mrnets.mrd.files import write_scan
 
 __all__ = ["main"]
@@ -58,7 +60,7 @@ def main() -> int:
 
 
 def _demo(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     print(f"Simulating {SCAN.slices} slices of the ICBM152 head: {SCAN.coils} coils, {SCAN.acceleration:g}-fold ...")
     header, lines, reference = make_scan(SCAN)
     write_scan(folder / "scan.h5", header, lines)
@@ -131,7 +133,9 @@ def _draw(path: Path, target: Images, images: dict[str, Images], scores: dict[st
         axes[1, column].imshow(np.abs(image[middle] - target[middle]), cmap="inferno", vmin=0, vmax=top / 5)
     for axis in axes.flat:
         axis.axis("off")
-    figure.savefig(path, dpi=110, facecolor="black")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110, facecolor="black")
+    write_bytes(path, picture.getvalue())
     pyplot.close(figure)
 
 

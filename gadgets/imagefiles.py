@@ -15,6 +15,8 @@ from ismrmrd.hdf5 import image_header_dtype
 
 from gadgets.messages import IMAGE_TYPES
 from mrnets.errors import InputError
+from mrnets.files import Draft
+from mrnets.hdf5 import whole_hdf5
 from mrnets.mrd.files import append_waveform, explained, hdf5
 from mrnets.mrd.lines import Item
 from mrnets.physics.arrays import Array
@@ -24,21 +26,14 @@ __all__ = ["ImageFile", "read_images", "write_images"]
 
 @contextmanager
 def write_images(path: str | Path, group: str = "dataset") -> Iterator[ImageFile]:
-    """An image file to append to. It is `path` only when all went well, replacing a file that is there; until then, and
-    for ever if anything fails after the first image, it is `path`.partial."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}.")
-    images: ImageFile | None = None
-    try:
-        with h5py.File(partial, "w") as file:
-            images = ImageFile(file.create_group(group))
-            yield images
-        partial.replace(path)
-    finally:
-        if images is None or not images.count:
-            partial.unlink(missing_ok=True)
+    """An image file to append to. It is `path` only when all went well, replacing a file that is there.
+
+    If anything but the disk fails after the first image, the images until then stay as `path`.partial, or under
+    another such name where there is that file. Raises InputError as `mrnets.files.whole` does.
+    """
+    with whole_hdf5(path) as (file, draft):
+        images = ImageFile(file.create_group(group), draft)
+        yield images
 
 
 @dataclass
@@ -49,11 +44,12 @@ class ImageFile:
     """
 
     group: h5py.Group
+    draft: Draft
     count: int = 0
     """Images so far."""
 
     def append(self, item: Item) -> None:
-        """Add an image to its series, or a waveform. Raises TypeError for anything else."""
+        """Add an image to its series, or a waveform. Raises TypeError for anything else, InputError for a full disk."""
         if isinstance(item, ismrmrd.Waveform):
             append_waveform(self.group, item)
         elif isinstance(item, ismrmrd.Image):
@@ -73,7 +69,9 @@ class ImageFile:
             series[name][-1] = row
         series["attributes"].resize(len(series["attributes"]) + 1, axis=0)
         series["attributes"][-1] = attributes.decode("ascii")
+        self.draft.check()
         self.count += 1
+        self.draft.keep = True
 
     def _series(self, name: str, pixels: Array) -> h5py.Group:
         number, found = 0, name

@@ -21,6 +21,7 @@ from ismrmrd import xsd
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError, unknown
+from mrnets.files import whole
 from mrnets.mrd.files import write_scan
 from mrnets.mrd.flags import Flag
 from mrnets.mrd.lines import ACQUISITION_HEADER, Lines
@@ -120,7 +121,8 @@ def run(args: argparse.Namespace) -> int:
     header, items, reference = make_scan(settings)
     write_scan(args.output, header, items)
     if args.reference:
-        np.save(args.reference, np.stack(reference))
+        with whole(args.reference) as file:
+            np.save(file, np.stack(reference))
     print(f"wrote {args.output}")
     return 0
 

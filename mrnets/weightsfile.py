@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrnets.errors import InputError
+from mrnets.files import write_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -80,21 +81,7 @@ def write(path: Path, tensors: dict[str, torch.Tensor], metadata: Mapping[str, A
         text = json.dumps({"version": VERSION, **metadata}, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(f"cannot save {path}: its header is not JSON ({error})") from None
-    _write_at_once(path, save(tensors, metadata={"mrnets": text}))
-
-
-def _write_at_once(path: Path, data: bytes) -> None:
-    """Write beside `path` and rename, so that a reader never sees half a file, nor a crash leaves one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+    write_bytes(path, save(tensors, metadata={"mrnets": text}))
 
 
 def _table(path: Path) -> dict[str, Any]:

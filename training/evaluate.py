@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from mrnets import store
 from mrnets.contract import Estimate
 from mrnets.errors import InputError
+from mrnets.files import make_folder, write_text
 from mrnets.physics.arrays import to_numpy
 from mrnets.preparation import Preparation
 from training import classical
@@ -208,17 +210,15 @@ def _cell(values: Sequence[float]) -> str:
 
 def _write(folder: Path, text: str, rows: Rows, slices: Sequence[str]) -> None:
     metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "evaluation.md").write_text(text, encoding="utf-8")
-        with open(folder / "evaluation.csv", "w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["slice", "method", *metrics])
-            for n, name in enumerate(slices):
-                for method, row in rows.items():
-                    table.writerow([name, method, *(f"{row[m][n]:.6g}" if m in row else "" for m in metrics)])
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from None
+    lines = io.StringIO(newline="")
+    table = csv.writer(lines)
+    table.writerow(["slice", "method", *metrics])
+    for n, name in enumerate(slices):
+        for method, row in rows.items():
+            table.writerow([name, method, *(f"{row[m][n]:.6g}" if m in row else "" for m in metrics)])
+    make_folder(folder)
+    write_text(folder / "evaluation.md", text)
+    write_text(folder / "evaluation.csv", lines.getvalue())
 
 
 def _median(row: Mapping[str, Sequence[float]]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from mrnets.contract import Estimate
+from mrnets.files import write_bytes
 from mrnets.physics.arrays import to_numpy
 from training.data import Example
 from training.metrics import UNITS, decided, exclusive, scores
@@ -84,7 +86,9 @@ def draw(path: Path, columns: Sequence[Column], labels: Sequence[str] = ()) -> N
             row += 2
         if classes:
             _classes(grid, row, classes, labels)
-        grid.figure.savefig(path, dpi=150)
+        picture = io.BytesIO()
+        grid.figure.savefig(picture, format="png", dpi=150)
+    write_bytes(path, picture.getvalue())
 
 
 def _images(grid: _Grid, row: int, columns: Sequence[Column]) -> None:

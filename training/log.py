@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError, unknown
+from mrnets.files import write_text
 
 __all__ = ["EVERY", "Log"]
 
@@ -147,7 +149,7 @@ def _identity(path: Path, step: int) -> str:
     """The identity of the run, kept in a file; a run that starts anew gets a new one."""
     if step and path.exists():
         return path.read_text(encoding="utf-8").strip()
-    path.write_text(identity := os.urandom(4).hex(), encoding="utf-8")
+    write_text(path, identity := os.urandom(4).hex())
     return identity
 
 
@@ -168,17 +170,11 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The whole table, beside the last one and renamed."""
-    columns = {name: None for row in rows for name in row}
-    partial = path.with_name(".log.csv.partial")
-    try:
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, columns)
-            table.writeheader()
-            table.writerows(rows)
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, {name: None for row in rows for name in row})
+    table.writeheader()
+    table.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def _say(text: str, *, stays: bool) -> None:

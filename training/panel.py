@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrnets.contract import Estimate
+from mrnets.files import write_bytes
 from mrnets.physics.arrays import to_numpy
 from training.data import Example
 from training.metrics import comparable, decided, exclusive, positive
@@ -53,7 +55,9 @@ def write(path: Path, pictures: Sequence[Picture]) -> None:
         from PIL import Image
     except ModuleNotFoundError:
         return
-    Image.fromarray(_stacked(pictures)).save(path)
+    picture = io.BytesIO()
+    Image.fromarray(_stacked(pictures)).save(picture, format="PNG")
+    write_bytes(path, picture.getvalue())
 
 
 def background(example: Example) -> Tensor:

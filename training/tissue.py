@@ -7,6 +7,7 @@ brain are one axis (voxel,). Affines are NIfTI's: (x, y, z) voxels to mm.
 from __future__ import annotations
 
 import functools
+import gzip
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError
+from mrnets.files import make_folder, write_bytes
 from training.panel import Picture, colours, write
 from training.readers import anatomy
 from training.readers.files import nifti, voxels
@@ -279,9 +281,10 @@ def _write(output: Path, name: str, image: Volume, labels: Labels, affine: Value
     """T1, label map and picture of a subject, and a line."""
     import nibabel
 
-    (output / name).mkdir(parents=True, exist_ok=True)
+    make_folder(output / name)
     for file, volume in (("T1", image), ("tissue", labels)):
-        nibabel.save(nibabel.Nifti1Image(volume.T, affine), output / name / f"{file}.nii.gz")
+        nifti = nibabel.Nifti1Image(volume.T, affine).to_bytes()
+        write_bytes(output / name / f"{file}.nii.gz", gzip.compress(nifti, mtime=0))
     write(output / f"{name}.png", [_picture(image, labels)])
     counts = np.bincount(labels.ravel(), minlength=1 + len(CLASSES))[1:]
     millilitres = counts.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import time
@@ -16,6 +17,7 @@ import numpy as np
 from gadgets.hosts.library import load
 from gadgets.imagefiles import read_images, write_images
 from mrnets.errors import InputError
+from mrnets.files import make_folder, write_bytes
 from mrnets.mrd.files import open_scan
 from mrnets.mrd.header import read_header
 from mrnets.mrd.lines import Item, Lines
@@ -142,7 +144,7 @@ def write_pngs(path: str | Path, place: Path, group: str = "dataset") -> list[Pa
     Magnitudes; each series has one window, from 0 to the 99.8th percentile of all its pixels, so that its images can be
     compared. Raises InputError without Pillow."""
     pillow = _pillow()
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     written = []
     for name, series in read_images(path, group):
         pixels = np.nan_to_num(np.abs(series).astype(np.float32))
@@ -150,7 +152,9 @@ def write_pngs(path: str | Path, place: Path, group: str = "dataset") -> list[Pa
         for index in np.ndindex(*pixels.shape[:3]):
             parts = [i for i, size in zip(index[1:], pixels.shape[1:3], strict=True) if size > 1]
             file = place / ("_".join([name, f"{index[0]:03d}", *(f"{part:03d}" for part in parts)]) + ".png")
-            pillow.fromarray(grey[index]).save(file)
+            picture = io.BytesIO()
+            pillow.fromarray(grey[index]).save(picture, format="PNG")
+            write_bytes(file, picture.getvalue())
             written.append(file)
     return written
 

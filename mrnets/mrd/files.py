@@ -18,6 +18,7 @@ from ismrmrd.hdf5 import acquisition_dtype, waveform_dtype, waveform_header_dtyp
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError
+from mrnets.hdf5 import whole_hdf5
 from mrnets.mrd.lines import ACQUISITION_HEADER, Item, Line, Lines, coalesce
 from mrnets.physics.arrays import Array, to_numpy
 
@@ -226,19 +227,14 @@ def _waveforms(path: str | Path, records: h5py.Dataset) -> Iterator[ismrmrd.Wave
 def write_scan(path: str | Path, header: str | bytes, items: Iterable[Item], group: str = "dataset") -> None:
     """Write Lines, acquisitions and waveforms as an ISMRMRD file; a file that is there is replaced.
 
-    Raises TypeError for other items, and leaves no file if anything fails."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with h5py.File(partial, "w") as file:
-            folder = file.create_group(group)
-            folder.create_dataset("xml", (1,), h5py.special_dtype(vlen=bytes))[0] = header
-            records = folder.create_dataset("data", (0,), acquisition_dtype, maxshape=(None,), chunks=(64,))
-            for item in coalesce(items):
-                _append_item(folder, records, item)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    Raises TypeError for other items, and InputError as `mrnets.files.whole` does. No file is left if anything fails."""
+    with whole_hdf5(path) as (file, draft):
+        folder = file.create_group(group)
+        folder.create_dataset("xml", (1,), h5py.special_dtype(vlen=bytes))[0] = header
+        records = folder.create_dataset("data", (0,), acquisition_dtype, maxshape=(None,), chunks=(64,))
+        for item in coalesce(items):
+            _append_item(folder, records, item)
+            draft.check()
 
 
 def _append_item(folder: h5py.Group, records: h5py.Dataset, item: Item) -> None:

@@ -1,3 +1,5 @@
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 
 from gadgets.__main__ import COMMANDS, main
 from gadgets.imagefiles import read_images
+from mrnets.files import reserved
 from mrnets.mrd.files import write_scan
 from tests.gadgets import toys
 from tests.gadgets.toys import chain, stage
@@ -98,6 +101,64 @@ def test_a_failure_leaves_the_images_of_an_earlier_run(place):
     assert main(["replay", "scan.h5", "-c", "fails.xml", "-q"]) == 1
     assert images() == 3
     assert images("out.h5.partial") == 2
+
+
+def test_an_input_that_looks_like_a_temporary_file_stays(place):
+    before = Path("scan.h5").rename("keep.h5.partial").read_bytes()
+    assert main(["replay", "keep.h5.partial", "-c", "toy.xml", "-o", "keep.h5", "-q"]) == 0
+    assert Path("keep.h5.partial").read_bytes() == before
+    assert images("keep.h5") == 3
+    assert main(["replay", "keep.h5.partial", "-c", "fails.xml", "-o", "keep.h5", "-q"]) == 1
+    assert Path("keep.h5.partial").read_bytes() == before
+    assert [images(path) for path in place.glob("keep.h5.?*.partial")] == [2]
+
+
+def test_a_link_beside_the_output_is_not_written_through(place):
+    Path("precious").write_text("precious")
+    Path("n.h5.partial").symlink_to("precious")
+    for config, status in (("toy.xml", 0), ("fails.xml", 1)):
+        assert main(["replay", "scan.h5", "-c", config, "-o", "n.h5", "-q"]) == status
+        assert Path("precious").read_text() == "precious"
+        assert Path("n.h5.partial").is_symlink()
+    assert images("n.h5") == 3
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a link", "a folder"])
+def test_an_output_that_is_no_regular_file_is_refused_and_stays(place, capsys, kind):
+    if kind == "a device":
+        try:
+            os.mknod("out", stat.S_IFCHR | 0o666, os.makedev(1, 3))  # as /dev/null
+        except PermissionError:
+            pytest.skip("only root makes devices")
+    else:
+        {"a pipe": os.mkfifo, "a link": lambda out: os.symlink("toy.xml", out), "a folder": os.mkdir}[kind]("out")
+    before = os.lstat("out")
+    assert main(["replay", "scan.h5", "-c", "toy.xml", "-o", "out", "-q"]) == 1
+    assert f"cannot write out: it is {kind}, not a regular file" in capsys.readouterr().err
+    assert (os.lstat("out").st_ino, os.lstat("out").st_mode) == (before.st_ino, before.st_mode)
+    assert "<configuration>" in Path("toy.xml").read_text()
+
+
+def test_the_later_of_two_replays_to_one_output_is_refused_at_its_start(place, capsys):
+    with reserved("out.h5"):
+        assert main(["replay", "scan.h5", "-c", "fails.xml", "-q"]) == 1
+        assert "out.h5 is being written by another run" in capsys.readouterr().err
+    assert not list(place.glob("*out.h5*"))
+    assert main(["replay", "scan.h5", "-c", "toy.xml", "-q"]) == 0
+    assert images() == 3
+
+
+def test_a_full_disk_is_one_sentence(place):
+    """The limit of a file's size stands for the end of a disk."""
+    program = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000));"
+    program += "import tests.gadgets.toys; from gadgets.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    Path("out.h5").write_text("earlier")
+    replay = [sys.executable, "-c", program, "replay", "scan.h5", "-c", "toy.xml", "-q"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(replay, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (1, "gadgets replay: cannot write out.h5: File too large\n")
+    assert Path("out.h5").read_text() == "earlier"
+    assert not list(place.glob("*out.h5?*"))
 
 
 def test_failures_show_where_they_happened_if_asked(place):

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrnets import store, weightsfile
+from mrnets import files, store, weightsfile
 from mrnets.blocks.encoding import name_of
 from mrnets.errors import InputError
 from mrnets.traits import declared
@@ -110,7 +110,7 @@ def test_a_failed_write_leaves_the_old_file(trained: Path, monkeypatch: pytest.M
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weightsfile.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(InputError, match=r"cannot write .*: No space left on device"):
         store.save(trained, store.create("zerofilled"), name="zerofilled", options={}, preparation={})
     assert trained.read_bytes() == before

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mrnets.errors import InputError
+from mrnets.files import reserved
 from training.log import EVERY, Log
 
 PICTURES = [np.full((6, 9, 3), 200, np.uint8), np.zeros((4, 8, 3), np.uint8)]
@@ -52,8 +53,7 @@ def test_a_table_of_something_else_is_not_overwritten(tmp_path, text):
 
 def test_a_table_that_cannot_be_written_costs_nothing(tmp_path):
     logged(tmp_path, [10])
-    (tmp_path / ".log.csv.partial").mkdir()
-    with pytest.raises(InputError, match=r"cannot write .*log\.csv: Is a directory"):
+    with reserved(tmp_path / "log.csv"), pytest.raises(InputError, match=r"log\.csv is being written by another run"):
         logged(tmp_path, [20], start=10)
     assert [row["step"] for row in table(tmp_path)] == ["10"]
 

@@ -7,7 +7,6 @@ calibration lines came separately, `calibration` (x, 1, coil, z', y').
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError, naming
+from mrnets.files import Draft
+from mrnets.hdf5 import whole_hdf5
 from mrnets.mrd.calibration import centre_block, on_spacing_of
 from mrnets.mrd.encoding import Encoding
 from training.readers._kspace import gridded
@@ -27,6 +28,7 @@ from training.readers.files import hdf5
 __all__ = ["calibration_block", "position", "same_mask"]
 
 FORMAT = 1
+ADVICE = "3-D scans are converted to slices once; set reader.options.cache to a folder with room for them"
 MOST_BYTES = 512 << 20
 """Of k-space in memory while a scan is converted; the file is read as often as that takes."""
 
@@ -107,35 +109,20 @@ def _one_at_a_time(target: Path) -> Iterator[None]:
         lock = FileLock(target.with_suffix(".lock"))
         lock.acquire()
     except OSError as error:
-        raise _unwritable(target, error) from None
+        raise InputError(f"cannot write {target}: {error.strerror or error}; {ADVICE}") from None
     try:
         yield
     finally:
         lock.release()
 
 
-def _unwritable(target: Path, error: OSError) -> InputError:
-    reason = error.strerror or " ".join(str(error).split())
-    return InputError(
-        f"{target}: cannot be written ({reason}); 3-D scans are converted to slices once: set reader.options.cache to "
-        f"a folder with room for them"
-    )
-
-
 def _convert(scan: Scan, image: Image, target: Path) -> None:
-    partial = target.with_suffix(f".{os.getpid()}.partial")
-    try:
-        with h5py.File(partial, "w") as file:
-            _write(scan, image, file)
-            file.attrs["source"] = _stamp(scan.path)
-        os.replace(partial, target)
-    except OSError as error:
-        raise _unwritable(target, error) from None
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_hdf5(target, ADVICE) as (file, draft):
+        _write(scan, image, file, draft)
+        file.attrs["source"] = _stamp(scan.path)
 
 
-def _write(scan: Scan, image: Image, file: h5py.File) -> None:
+def _write(scan: Scan, image: Image, file: h5py.File, draft: Draft) -> None:
     width, y, z = scan.encoding.reduced.matrix
     chunk = (1, 1, scan.coils, z, y)
     kspace = file.create_dataset("kspace", (width, len(image.echoes), *chunk[2:]), np.complex64, chunks=chunk)
@@ -145,6 +132,7 @@ def _write(scan: Scan, image: Image, file: h5py.File) -> None:
             block, mask = gridded(scan, rows, scan.encoding, window)
             for n, position in enumerate(block[:, 0], start=window.start):
                 kspace[n, echo] = position
+                draft.check()
         masks.append(mask)
     file["mask"] = same_mask(scan.path, masks)
     calibration = None if image.calibration is None else calibration_block(scan, image.calibration)
