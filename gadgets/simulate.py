@@ -36,7 +36,6 @@ __all__ = ["Settings", "add_arguments", "make_scan", "run"]
 Complex = NDArray[np.complex64]
 Real = NDArray[np.float32]
 
-MASKS = ("equispaced1d", "regular1d", "random1d", "gaussian1d", "equispaced2d", "gaussian2d", "poisson2d")
 ORIENTATIONS = {  # read, phase, slice direction
     "axial": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
     "coronal": ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0)),
@@ -89,7 +88,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", help="write the noise-free fully sampled images here: .npy (slice, echo, y, x)")
     parser.add_argument("--volume", help='NIfTI file, or "icbm152" of the nilearn package; else a Shepp-Logan phantom')
     parser.add_argument("--orientation", choices=sorted(ORIENTATIONS), default=default.orientation)
-    parser.add_argument("--mask", choices=MASKS, default=default.mask, help="2-D masks are for --three-d (%(default)s)")
+    parser.add_argument(
+        "--mask", choices=masks.names(), default=default.mask, help="2-D masks are for --three-d (%(default)s)"
+    )
     for name, text in (
         ("coils", "receive coils"),
         ("matrix", "samples along both axes of the plane"),
@@ -154,11 +155,10 @@ def _check(settings: Settings) -> None:
     for name in ("fov", "thickness", "snr"):
         if not 0 < getattr(settings, name) < math.inf:
             raise InputError(f"simulate: {name} must be positive, got {getattr(settings, name)}")
-    if settings.mask not in MASKS:
-        raise unknown("mask", settings.mask, MASKS)
+    axes = masks.kind(settings.mask).axes
     if settings.orientation not in ORIENTATIONS:
         raise unknown("orientation", settings.orientation, ORIENTATIONS)
-    if settings.mask.endswith("2d") and not settings.three_d:
+    if axes == 2 and not settings.three_d:
         raise InputError(f"simulate: {settings.mask} undersamples two phase encodings; it needs a 3-D scan (--three-d)")
     if settings.three_d and settings.slices < 8:
         raise InputError(f"simulate: a 3-D scan needs at least 8 partitions (--slices), got {settings.slices}")
@@ -172,18 +172,18 @@ def _mask(settings: Settings) -> NDArray[np.bool_]:
     ny, nz = settings.matrix, settings.slices if settings.three_d else 1
     rng = np.random.default_rng([settings.seed, 1])
     centre = 1 if settings.separate else settings.calibration  # an image always has its k-space centre
-    make = getattr(masks, settings.mask)
-    if settings.mask.endswith("1d"):
-        lines = make((ny, 1), settings.acceleration, rng, centre=centre)[:, 0]
+    kind = masks.kind(settings.mask)
+    if kind.axes == 1:
+        lines = kind.draw((ny, 1), settings.acceleration, rng, centre=centre)[:, 0]
         return np.repeat(lines[None], nz, axis=0)
-    return np.asarray(make((nz, ny), settings.acceleration, rng, centre=min(centre, nz)))
+    return np.asarray(kind.draw((nz, ny), settings.acceleration, rng, centre=min(centre, nz)))
 
 
 def _calibration(settings: Settings, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(z, y): the fully sampled centre."""
     block = np.zeros_like(mask)
     (nz, ny), width = mask.shape, settings.calibration
-    height = min(width, nz) if settings.mask.endswith("2d") or settings.separate else nz
+    height = min(width, nz) if masks.kind(settings.mask).axes == 2 or settings.separate else nz
     top, left = nz // 2 - height // 2, ny // 2 - width // 2
     block[top : top + height, left : left + width] = True
     return block

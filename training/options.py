@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mrnets import store
-from mrnets.errors import InputError, unknown
+from mrnets.errors import InputError
+from mrnets.physics import masks
 from mrnets.preparation import Preparation
 from training import data as sets
 from training.data import Split
@@ -74,8 +75,8 @@ class Masks:
     accelerations: tuple[float, ...] = (4.0,)
     """Counted over the whole matrix, the calibration region included; drawn from with equal chances."""
     centres: tuple[float, ...] = (0.08,)
-    """Width of the fully sampled centre as a fraction of each axis, or, above 1, in samples; one for each acceleration,
-    or one for all."""
+    """Width of the fully sampled centre, as a fraction of each axis below 1, in samples from 1 on; one for each
+    acceleration, or one for all."""
     options: dict[str, Any] = field(default_factory=dict)
     """More arguments of the mask's function, such as fwhm."""
     partial_fourier: float = 0.0
@@ -118,15 +119,7 @@ class Simulated:
     """Sizes of y and of x, drawn independently."""
     coils: tuple[int, int] = (4, 32)
     """Log-uniform."""
-    masks: tuple[str, ...] = (
-        "equispaced1d",
-        "regular1d",
-        "random1d",
-        "gaussian1d",
-        "equispaced2d",
-        "gaussian2d",
-        "poisson2d",
-    )
+    masks: tuple[str, ...] = tuple(masks.names())
     acceleration: Range = (1.5, 10.0)
     """Log-uniform; of regular1d rounded to the distance between lines, 6 at most."""
     phantoms: float = 0.15
@@ -295,15 +288,11 @@ def read(recipe: str | Path, overrides: Sequence[str] = ()) -> Options:
 
 def _check(options: Options) -> None:
     """What types do not say."""
-    from mrnets.physics import masks
-
     for name, values in {options.network.name: options.network.options, **options.compare}.items():
         store.bind(name, **values)
     sets.bind(options.reader.name, "read", options.reader.options)
-    known = [name for name in masks.__all__ if name.endswith(("1d", "2d"))]
     for name in (*options.masks.names, *options.simulated.masks):
-        if name not in known:
-            raise unknown("mask", name, known)
+        masks.kind(name)
     if len(options.masks.centres) not in (1, len(options.masks.accelerations)):
         raise InputError("option masks.centres must have one value, or as many as masks.accelerations")
     for name, number in (("batch", options.batch), ("optimiser.accumulate", options.optimiser.accumulate)):

@@ -126,10 +126,8 @@ def _draw(
     make = makers[settings.names[int(rng.integers(len(settings.names)))]]
     which = int(rng.integers(len(settings.accelerations)))
     centre = settings.centres[which if len(settings.centres) > 1 else 0]
-    if centre > 1 and centre != int(centre):
-        raise InputError(f"option masks.centres: above 1 it counts samples, and must be whole, got {centre}")
     try:
-        mask = make(shape, settings.accelerations[which], rng, centre=int(centre) if centre > 1 else float(centre))
+        mask = make(shape, settings.accelerations[which], rng, centre=centre)
         return masks.partial_fourier(mask, settings.partial_fourier)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
@@ -140,12 +138,12 @@ def _maker(name: str, settings: Masks) -> Callable[..., Mask]:
 
     Raises InputError for one that no function of the settings knows, or that is not of the right type.
     """
-    known = {n: inspect.signature(getattr(masks, n)).parameters for n in settings.names}
+    known = {n: inspect.signature(masks.kind(n).draw).parameters for n in settings.names}
     for key in settings.options:
         if key == "centre" or not any(key in own for own in known.values()):
             every = {k for own in known.values() for k, p in own.items() if p.kind is p.KEYWORD_ONLY} - {"centre"}
             raise unknown("option of masks.options", key, every)
-    function = getattr(masks, name)
+    function = masks.kind(name).draw
     hints = typing.get_type_hints(function)
     given = {k: fitted(hints[k], v, f"masks.options.{k}") for k, v in settings.options.items() if k in known[name]}
 

@@ -4,42 +4,74 @@ Axes: y = phase encoding, x = readout (1-D masks) or second phase encoding (2-D 
 Every mask takes (shape, acceleration, rng, *, centre, ...) and returns a NumPy array (y, x) of bool with
 round(samples / acceleration) True values, the fully sampled centre included; 1-D masks count in whole lines. Only
 `regular1d` counts as scanners do.
-`centre` is the fully sampled width of each axis: a number of samples if int, a fraction of the axis if float.
+centre: fully sampled width of each axis, as a fraction of it below 1, in samples from 1 on.
 The same generator state gives the same mask. What cannot be had raises InputError.
+
+A function becomes a mask of that name by the decorator `_mask`; `names` lists all of them.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mrnets.errors import InputError
+from mrnets.errors import InputError, unknown
 from mrnets.physics.arrays import Array, to_numpy
+from mrnets.physics.poisson_disc import poisson_disc
 
-__all__ = [
-    "LEAST_CALIBRATION",
-    "calibration_region",
-    "equispaced1d",
-    "equispaced2d",
-    "gaussian1d",
-    "gaussian2d",
-    "partial_fourier",
-    "poisson2d",
-    "random1d",
-    "regular1d",
-]
+__all__ = ["LEAST_CALIBRATION", "Kind", "calibration_region", "kind", "names", "partial_fourier"]
 
 Mask: TypeAlias = NDArray[np.bool_]
 Shape: TypeAlias = tuple[int, int]
+_Draw = TypeVar("_Draw", bound=Callable[..., Mask])
 
 LEAST_CALIBRATION = 4
 """Fully sampled lines around the centre, below which there is no calibration to speak of."""
 
 
-def equispaced1d(shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: int | float = 0.08) -> Mask:
+@dataclass(frozen=True)
+class Kind:
+    """A mask, and what is declared of it."""
+
+    draw: Callable[..., Mask]
+    axes: Literal[1, 2]
+    """Undersampled axes: 1, along y in whole lines; 2, along y and x."""
+    by_distance: bool
+    """Whether `acceleration` is the distance between lines, a whole number."""
+
+
+_KINDS: dict[str, Kind] = {}
+
+
+def names() -> list[str]:
+    """The names of all masks, in the order of this file."""
+    return list(_KINDS)
+
+
+def kind(name: str) -> Kind:
+    """The mask of that name. Raises InputError for an unknown one."""
+    if name not in _KINDS:
+        raise unknown("mask", name, _KINDS)
+    return _KINDS[name]
+
+
+def _mask(axes: Literal[1, 2], *, by_distance: bool = False) -> Callable[[_Draw], _Draw]:
+    """Declare a function as a mask."""
+
+    def declare(draw: _Draw) -> _Draw:
+        _KINDS[draw.__name__] = Kind(draw, axes, by_distance)
+        return draw
+
+    return declare
+
+
+@_mask(1)
+def equispaced1d(shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: float = 0.08) -> Mask:
     """Lines at equal distances on either side of the centre block, from a random first line.
 
     The distance is chosen so that the whole mask, centre block included, has the acceleration; it need not be whole.
@@ -50,27 +82,33 @@ def equispaced1d(shape: Shape, acceleration: float, rng: np.random.Generator, *,
     return _readouts(lines, shape)
 
 
-def regular1d(shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: int | float = 0.08) -> Mask:
+@_mask(1, by_distance=True)
+def regular1d(shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: float = 0.08) -> Mask:
     """Every n-th line, from a random first one, and the centre block: what scanners call n-fold with integrated
     calibration lines. Unlike in the other masks `acceleration` is that distance, a whole number; the centre is on top.
     """
+    if not 1 <= acceleration <= shape[0] or acceleration != int(acceleration):
+        raise InputError(
+            f"Mask regular1d: the distance between lines must be a whole number from 1 to {shape[0]}, "
+            f"got {acceleration:g}."
+        )
     step = int(acceleration)
-    if step != acceleration or step < 1:
-        raise InputError(f"Mask regular1d: the distance between lines must be a whole number, got {acceleration:g}.")
     lines = _block((shape[0], 1), _width("regular1d", centre, shape[0]), 1)[:, 0]
     lines[int(rng.integers(step)) :: step] = True
     return _readouts(lines, shape)
 
 
-def random1d(shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: int | float = 0.08) -> Mask:
+@_mask(1)
+def random1d(shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: float = 0.08) -> Mask:
     """Lines drawn uniformly, without replacement, around the centre block."""
     lines, outside, missing = _plan1d("random1d", shape, acceleration, centre)
     lines[rng.choice(outside, missing, replace=False)] = True
     return _readouts(lines, shape)
 
 
+@_mask(1)
 def gaussian1d(
-    shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: int | float = 0.08, fwhm: float = 0.7
+    shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: float = 0.08, fwhm: float = 0.7
 ) -> Mask:
     """Lines drawn with Gaussian density around the centre block; `fwhm` is a fraction of the axis."""
     lines, outside, missing = _plan1d("gaussian1d", shape, acceleration, centre)
@@ -79,7 +117,8 @@ def gaussian1d(
     return _readouts(lines, shape)
 
 
-def equispaced2d(shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: int | float = 0.08) -> Mask:
+@_mask(2)
+def equispaced2d(shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: float = 0.08) -> Mask:
     """A rectangular grid, the same distance along both axes, around a rectangular centre block; random first position.
 
     Rows and columns are whole numbers: of the pairs around the equal distance the one nearest to the acceleration.
@@ -100,8 +139,9 @@ def equispaced2d(shape: Shape, acceleration: float, rng: np.random.Generator, *,
     return mask
 
 
+@_mask(2)
 def gaussian2d(
-    shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: int | float = 0.04, fwhm: float = 0.7
+    shape: Shape, acceleration: float, rng: np.random.Generator, *, centre: float = 0.04, fwhm: float = 0.7
 ) -> Mask:
     """Samples drawn with Gaussian density around a fully sampled ellipse; `fwhm` is a fraction of each axis.
 
@@ -122,12 +162,13 @@ def gaussian2d(
     return mask
 
 
+@_mask(2)
 def poisson2d(
     shape: Shape,
     acceleration: float,
     rng: np.random.Generator,
     *,
-    centre: int | float = 0.08,
+    centre: float = 0.08,
     variation: float = 2.0,
 ) -> Mask:
     """Poisson-disc samples around a rectangular centre block: random, but never close to each other.
@@ -145,7 +186,7 @@ def poisson2d(
     missing = _budget(name, shape, acceleration, block) - block
     y, x = (_offsets(n) / (n / 2) for n in shape)
     growth = 1 + variation * np.hypot(y[:, None], x)
-    mask.flat[_poisson_disc(~mask, growth, missing, rng)] = True
+    mask.flat[poisson_disc(~mask, growth, missing, rng)] = True
     return mask
 
 
@@ -182,14 +223,14 @@ def calibration_region(mask: Array) -> Shape:
     return (int(heights[best]), int(widths[best])) if heights[best] else (0, 0)
 
 
-def _width(name: str, centre: int | float, n: int) -> int:
+def _width(name: str, centre: float, n: int) -> int:
     """Samples that `centre` means along an axis of n."""
-    if isinstance(centre, (int, np.integer)) and 0 <= centre <= n:
-        return int(centre)
-    if isinstance(centre, (float, np.floating)) and 0 <= centre <= 1:
+    if 0 <= centre < 1:
         return round(centre * n)
+    if 1 <= centre <= n and centre == int(centre):
+        return int(centre)
     raise InputError(
-        f"Mask {name}: centre must be a fraction from 0.0 to 1.0, or a number of samples from 0 to {n}, got {centre}."
+        f"Mask {name}: centre must be a fraction below 1, or a whole number of samples from 1 to {n}, got {centre:g}."
     )
 
 
@@ -225,7 +266,7 @@ def _block(shape: Shape, height: int, width: int) -> Mask:
     return mask
 
 
-def _plan1d(name: str, shape: Shape, acceleration: float, centre: int | float) -> tuple[Mask, NDArray[Any], int]:
+def _plan1d(name: str, shape: Shape, acceleration: float, centre: float) -> tuple[Mask, NDArray[Any], int]:
     """Lines (y,) with the centre block set, the indices outside it, and how many of them are to be sampled."""
     width = _width(name, centre, shape[0])
     lines = _block((shape[0], 1), width, 1)[:, 0]
@@ -267,59 +308,3 @@ def _weighted(log_weight: NDArray[np.float64], count: int, rng: np.random.Genera
     if count == 0:
         return np.zeros(0, dtype=np.intp)
     return np.argpartition(-keys, count - 1)[:count]
-
-
-def _poisson_disc(allowed: Mask, growth: Any, count: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """`count` flat indices of `allowed`, any two p, q of them at least r * min(growth[p], growth[q]) apart, r large.
-
-    `room[q]` is the least of |p - q| / growth[p] over the samples p so far: q is free at radius r where room[q] >= r.
-    """
-    if count == 0:
-        return np.zeros(0, dtype=np.intp)
-    # Random discs of diameter r jam at 0.547 of the area: N discs need the sum of (pi/4) (r growth)^2 / 0.547.
-    radius = 1.15 * math.sqrt(0.696 * float(np.sum(growth[allowed] ** -2.0)) / count)
-    reach = math.ceil(min(radius * float(growth.max()), max(allowed.shape)))
-    padded = np.pad(allowed, reach)  # discs never leave the padded array: no index checks, no wrapping
-    room, scale = np.where(padded, np.inf, -1.0).ravel(), np.pad(growth, reach).ravel()
-    steps, distances = _disc(reach, padded.shape[1])
-    chosen: list[NDArray[np.intp]] = []
-    while count > 0:
-        free = np.flatnonzero(room >= radius)
-        if free.size == 0:
-            radius *= 0.97
-            continue
-        darts = rng.permutation(free)[: max(count // 2, 64)]
-        darts = darts[_without_conflict(darts, scale, radius, steps, distances)][:count]
-        origin, step = _pairs(radius * scale[darts], distances)
-        np.minimum.at(room, darts[origin] + steps[step], distances[step] / scale[darts][origin])
-        chosen.append(darts)
-        count -= darts.size
-    rows, columns = np.divmod(np.concatenate(chosen), padded.shape[1])
-    return (rows - reach) * allowed.shape[1] + columns - reach
-
-
-def _disc(reach: int, stride: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Steps in a flat array of rows of `stride` to all positions within `reach`, nearest first, and their distances."""
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    distance = np.hypot(y, x).ravel()
-    nearest = np.argsort(distance, kind="stable")[: int(np.sum(distance <= reach))]
-    return (y * stride + x).ravel()[nearest], distance[nearest]
-
-
-def _pairs(radii: NDArray[np.float64], distances: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """For each disc all steps shorter than its radius, as two flat index arrays: which disc, which step."""
-    sizes = np.searchsorted(distances, radii)
-    origin = np.repeat(np.arange(radii.size), sizes)
-    return origin, np.arange(origin.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-
-
-def _without_conflict(darts: Any, scale: Any, radius: float, steps: Any, distances: Any) -> Mask:
-    """Which of the darts to keep so that none is too close to another: of each such pair the one thrown first."""
-    rank = np.full(scale.size, darts.size)
-    rank[darts] = np.arange(darts.size)
-    origin, step = _pairs(radius * scale[darts], distances)
-    other = rank[darts[origin] + steps[step]]
-    hit = other < darts.size
-    keep = np.ones(darts.size + 1, dtype=bool)
-    keep[np.maximum(origin[hit], other[hit])[origin[hit] != other[hit]]] = False
-    return keep[:-1]

@@ -8,9 +8,11 @@ import pytest
 from mrnets.errors import InputError
 from mrnets.physics import masks
 
-ONE_D = [masks.equispaced1d, masks.random1d, masks.gaussian1d]
-TWO_D = [masks.equispaced2d, masks.gaussian2d, masks.poisson2d]
+KINDS = [masks.kind(name) for name in masks.names()]
+ONE_D = [kind.draw for kind in KINDS if kind.axes == 1 and not kind.by_distance]
+TWO_D = [kind.draw for kind in KINDS if kind.axes == 2]
 ALL = ONE_D + TWO_D
+BY_DISTANCE = [kind.draw for kind in KINDS if kind.by_distance]
 
 
 def centred(shape, height, width):
@@ -37,7 +39,28 @@ def test_acceleration_of_one_dimensional_masks_is_exact_to_the_line(mask, accele
     assert made[:, 0].sum() == round(lines / acceleration)
 
 
-@pytest.mark.parametrize("mask", ALL)
+@pytest.mark.parametrize("mask", BY_DISTANCE)
+@pytest.mark.parametrize("distance", [0, 2.5, 65, float("nan")])
+def test_impossible_distances_are_refused(mask, distance, rng):
+    with pytest.raises(InputError, match="distance between lines must be a whole number from 1 to 64"):
+        mask((64, 64), distance, rng)
+
+
+def test_an_unknown_mask_is_refused_with_the_nearest():
+    with pytest.raises(InputError, match="unknown mask: 'poison2d'; did you mean 'poisson2d'"):
+        masks.kind("poison2d")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=masks.names())
+@pytest.mark.parametrize(("centre", "width"), [(0.1, 10), (12, 12), (1, 1), (1.0, 1)])
+def test_centre_is_a_width_in_samples_from_1_on_and_a_fraction_below(kind, centre, width, rng):
+    made = kind.draw((100, 100), 6, rng, centre=centre)
+    rows, columns = centred(made.shape, width, width)
+    assert made[rows, 50].all()
+    assert made[50, columns].all()
+
+
+@pytest.mark.parametrize("mask", ALL + BY_DISTANCE)
 def test_same_seed_same_mask_and_another_seed_another(mask):
     def draw(seed):
         return mask((96, 80), 5, np.random.default_rng(seed))
@@ -238,8 +261,9 @@ def test_calibration_region_of_partial_fourier_and_of_several_slices(xp):
 
 
 @pytest.mark.parametrize(("lines", "step", "centre"), [(256, 2, 32), (144, 3, 48), (65, 4, 0)])
-def test_regular_is_every_nth_line_and_the_centre(rng, lines, step, centre):
-    mask = masks.regular1d((lines, 8), step, rng, centre=centre)
+@pytest.mark.parametrize("draw", BY_DISTANCE)
+def test_masks_by_distance_are_every_nth_line_and_the_centre(draw, rng, lines, step, centre):
+    mask = draw((lines, 8), step, rng, centre=centre)
     assert (mask == mask[:, :1]).all()
     block = slice(lines // 2 - centre // 2, lines // 2 - centre // 2 + centre)
     assert mask[block].all()
@@ -247,8 +271,3 @@ def test_regular_is_every_nth_line_and_the_centre(rng, lines, step, centre):
     acquired = outside[mask[outside, 0]]
     assert len(np.unique(acquired % step)) == 1
     assert abs(len(acquired) - len(outside) / step) <= 1
-
-
-def test_regular_takes_whole_distances(rng):
-    with pytest.raises(InputError, match=r"whole number, got 2\.5"):
-        masks.regular1d((64, 8), 2.5, rng)

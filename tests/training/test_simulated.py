@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mrnets.errors import InputError
+from mrnets.physics import masks
 from mrnets.physics.coils import forward, rss
 from mrnets.physics.relaxation import fit
 from mrnets.prepare import Preparation, prepare
@@ -44,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("mask", ["equispaced1d", "random1d", "gaussian1d", "equispaced2d", "gaussian2d", "poisson2d"])
+@pytest.mark.parametrize("mask", masks.names())
 @pytest.mark.parametrize("settings", [SETTINGS, RELAXING], ids=["plain", "relaxing"])
 def test_simulated_scans_are_as_gadgets_sort_them(mask: str, settings: Simulated, rng: np.random.Generator) -> None:
     sample = draw(VOLUMES, dataclasses.replace(settings, masks=(mask,), partial_fourier=0.5), 2, rng)
@@ -61,7 +62,7 @@ def test_simulated_scans_are_as_gadgets_sort_them(mask: str, settings: Simulated
     assert raw.calibration is not None
     assert raw.calibration.shape[1] == 1
     assert min(raw.calibration.shape[-2:]) >= 6
-    assert raw.readout == (None if mask.endswith("2d") else "x")
+    assert raw.readout == (None if masks.kind(mask).axes == 2 else "x")
     assert sample.names == ("ball", "ball")
 
 

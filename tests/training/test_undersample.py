@@ -21,7 +21,7 @@ from training.data import Sample
 from training.options import Masks
 from training.undersample import generator, masked
 
-ALL = [name for name in masks.__all__ if name.endswith(("1d", "2d")) and name != "regular1d"]
+ALL = [name for name in masks.names() if not masks.kind(name).by_distance]
 
 
 def sample(shape=(64, 48), *, batch=1, echoes=1, coils=3, readout="x", **fields):
@@ -236,7 +236,7 @@ def test_options_of_the_mask_function():
         masked(sample(), Masks(names=("gaussian1d",), options={"fwhm": "wide"}), draws())
     with pytest.raises(InputError, match=r"scan\.h5, slice 0: Mask equispaced1d: 20-fold"):
         masked(sample(), Masks(accelerations=(20.0,)), draws())
-    with pytest.raises(InputError, match=r"must be whole, got 8\.5"):
+    with pytest.raises(InputError, match=r"whole number of samples from 1 to 64, got 8\.5"):
         masked(sample(), Masks(centres=(8.5,)), draws())
 
 

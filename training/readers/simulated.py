@@ -208,20 +208,19 @@ def _mask(
     settings: Simulated, shape: tuple[int, int], batch: int, rng: np.random.Generator
 ) -> tuple[Any, tuple[int, int], Any]:
     """Masks (batch, y, x), the block of k-space that all of them sample fully, and the fully sampled axis."""
-    name = str(rng.choice(settings.masks))
-    plane = name.endswith("2d")
+    kind = masks.kind(str(rng.choice(settings.masks)))
+    plane = kind.axes == 2
     acceleration = float(np.exp(rng.uniform(*np.log(settings.acceleration))))
     room = 0.6 * shape[0] / acceleration
     if plane:
         room = min((0.5 * shape[0] * shape[1] / acceleration) ** 0.5, *shape)
     least, largest = settings.calibration
     centre = int(rng.integers(least, max(min(largest, int(room)), least), endpoint=True))
-    if name == "regular1d":
+    if kind.by_distance:
         acceleration = float(np.clip(round(acceleration), 2, 6))
     elif not plane:
         acceleration = min(acceleration, shape[0] / (1.3 * centre))
-    make = getattr(masks, name)
-    drawn = np.stack([make(shape, acceleration, rng, centre=centre) for _ in range(batch)])
+    drawn = np.stack([kind.draw(shape, acceleration, rng, centre=centre) for _ in range(batch)])
     if rng.random() < settings.partial_fourier:
         most = 0.5 - (centre / 2 + 1) / shape[0]
         drawn = masks.partial_fourier(drawn, rng.uniform(0.05, max(min(0.35, most), 0.06)))

@@ -45,18 +45,18 @@ def draw_masks(shape: Plane, rng: np.random.Generator, options: Simulation, devi
 
 
 def _mask(shape: Plane, rng: np.random.Generator, options: Simulation) -> NDArray[np.bool_]:
-    name = str(rng.choice(options.masks))
+    kind = masks.kind(str(rng.choice(options.masks)))
     acceleration = math.exp(rng.uniform(*np.log(options.acceleration)))
     room = 0.6 * shape[0] / acceleration
-    if name.endswith("2d"):
+    if kind.axes == 2:
         room = min((0.5 * shape[0] * shape[1] / acceleration) ** 0.5, *shape)
     least, most = options.calibration
     centre = int(rng.integers(least, max(min(most, int(room)), least), endpoint=True))
-    if name == "regular1d":
+    if kind.by_distance:
         acceleration = float(round(acceleration))
-    elif name.endswith("1d"):
+    elif kind.axes == 1:
         acceleration = min(acceleration, shape[0] / (1.3 * centre))
-    mask: NDArray[np.bool_] = getattr(masks, name)(shape, acceleration, rng, centre=centre)
+    mask = kind.draw(shape, acceleration, rng, centre=centre)
     if rng.random() < options.partial_fourier:
         most_left_out = 0.5 - (centre / 2 + 1) / shape[0]
         mask = masks.partial_fourier(mask, rng.uniform(0.05, max(min(0.35, most_left_out), 0.06)))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mrnets.physics import masks
+
 __all__ = ["Simulation"]
 
 Range = tuple[float, float]
@@ -37,15 +39,7 @@ class Simulation:
     """How much noise of their neighbours coils receive, at most; the data are those after prewhitening."""
     snr: Range = (10.0, 3000.0)
     """Bright tissue over the standard deviation of complex noise in the combined, fully sampled image; log-uniform."""
-    masks: tuple[str, ...] = (
-        "equispaced1d",
-        "regular1d",
-        "random1d",
-        "gaussian1d",
-        "equispaced2d",
-        "gaussian2d",
-        "poisson2d",
-    )
+    masks: tuple[str, ...] = tuple(masks.names())
     """Functions of `mrnets.physics.masks`."""
     masks_each: int = 48
     """Masks that are drawn in advance for each matrix; mirrored at random when they are used."""
