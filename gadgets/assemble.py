@@ -104,6 +104,7 @@ def frames(
         yield Frame(
             raw=raw,
             headers=np.stack([part.echo.header for part in some])[None],
+            times=np.stack([part.echo.times for part in some])[None],
             encoding=encoding.index,
             volume=encoding.volume,
             encoded=encoding.reduced,

@@ -23,6 +23,8 @@ class Frame:
     raw: Raw
     headers: Array
     """(slice, echo) of `ACQUISITION_HEADER`, NumPy: the acquisition nearest to the k-space centre of each."""
+    times: Array
+    """(slice, echo, stamp, 2): the earliest and latest acquisition time stamp, and those of the three of physiology."""
     encoding: int
     """The encoding space."""
     volume: bool

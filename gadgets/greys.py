@@ -69,7 +69,7 @@ class Greys:
     def _converted(self, image: ismrmrd.Image, scale: float) -> ismrmrd.Image:
         scaled = np.rint((image.data + np.float32(self.offset)) * np.float32(scale))
         self.clipped += int(np.count_nonzero(scaled > MOST))
-        image.meta["GADGETRON_ImageScaleRatio"] = repr(scale)
+        image.meta["GADGETRON_ScaleRatio"] = repr(scale)
         return ismrmrd.Image(head=image.getHead(), data=np.clip(scaled, 0, MOST).astype(np.uint16), meta=image.meta)
 
 

@@ -7,7 +7,7 @@ one slice with many z; 2-D slices have one. Triples are in the order x, y, z, as
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from gadgets.frame import Frame
 from gadgets.gadget import gadget
 from gadgets.greys import Greys, Scaling
 from gadgets.meta import meta_of
+from gadgets.numbers import Numbers
 from mrnets.errors import InputError
 from mrnets.mrd.encoding import Space
 from mrnets.mrd.lines import Item
@@ -63,15 +64,14 @@ def images(
     if format == "short" and output not in ("magnitude", "phase"):
         raise InputError(f"format short is for magnitude and phase; output {output} needs format float")
     greys = Greys.of(output, scaling, scale) if format == "short" else None
-    counts: Counter[int] = Counter()
+    numbers: defaultdict[int, Numbers] = defaultdict(Numbers)
     for item in stream:
         if not isinstance(item, Frame):
             yield item
             continue
         for picture in _pictures(item, output):
-            for image in _images(item, picture, header, series + picture.series):
-                counts[image.image_series_index] += 1
-                image.image_index = counts[image.image_series_index]
+            number = series + picture.series
+            for image in _images(item, picture, header, number, numbers[number]):
                 if greys is not None and picture.series == 0:
                     yield from greys.take(image)
                 else:
@@ -169,21 +169,24 @@ def _nearest(pixels: Pixels, frame: Frame) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def _images(frame: Frame, picture: _Picture, header: ismrmrdHeader, series: int) -> Iterator[ismrmrd.Image]:
+def _images(
+    frame: Frame, picture: _Picture, header: ismrmrdHeader, series: int, numbers: Numbers
+) -> Iterator[ismrmrd.Image]:
     slices, echoes = picture.pixels.shape[:2]
     times = None if frame.raw.echo_times is None else to_numpy(frame.raw.echo_times)
     for n in range(slices):
         for echo in range(echoes):
-            acquisition = ismrmrd.AcquisitionHeader.from_buffer_copy(
-                frame.headers[n, min(echo, frame.headers.shape[1] - 1)].tobytes()
-            )
+            of = n, min(echo, frame.headers.shape[1] - 1)
+            acquisition = ismrmrd.AcquisitionHeader.from_buffer_copy(frame.headers[of].tobytes())
             head = ismrmrd.ImageHeader.from_acquisition(acquisition)
             head.version = 1
             head.image_type = picture.image_type
             head.image_series_index = series
+            head.image_index = numbers.of(head, header, frame.encoding, frame.encoded.matrix[2] if frame.volume else 1)
             head.field_of_view = _field_of_view(frame.recon, frame.encoded)
             time = float(times[echo]) if times is not None and echoes == len(times) and not picture.series else None
-            meta = meta_of(frame, acquisition, header, picture.role, time, picture.labels)
+            meta = meta_of(frame, acquisition, frame.times[of], header, picture.role, time, picture.labels)
+            meta["GADGETRON_ImageNumber"] = str(head.image_index)
             yield ismrmrd.Image(head=head, data=picture.pixels[n, echo][None], meta=meta)
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import ismrmrd
+import numpy as np
 from ismrmrd.meta import Meta
 from ismrmrd.xsd import ismrmrdHeader
+from numpy.typing import NDArray
 
 from gadgets.frame import Frame
 from mrnets.mrd.encoding import Limit
@@ -18,16 +20,22 @@ __all__ = ["meta_of"]
 def meta_of(
     frame: Frame,
     acquisition: ismrmrd.AcquisitionHeader,
+    times: NDArray[np.uint32],
     header: ismrmrdHeader,
     role: str,
     echo_time: float | None,
     labels: Sequence[str] = (),
 ) -> Meta:
-    """Of one image. `role`: Image, the name of a map, or Segmentation; echo_time in s; labels: what numbers mean."""
+    """Return the meta data of one image.
+
+    acquisition: the line nearest to the k-space centre. times: as in `Frame`, of this image.
+    role: Image, the name of a map, or Segmentation. echo_time: s. labels: the meaning of each number of a segmentation.
+    """
     made = frame.made.get(role) or (frame.history[-1] if frame.history else "unknown")
     title = f"{role} {labels[1]}" if len(labels) == 2 else role  # one of several segmentations, maybe
     comments = [f"{title} by {made}", *frame.notes]
-    series = [_protocol(header), *([] if role == "Image" else [title]), made, *(["FALLBACK"] if frame.fallback else [])]
+    protocol = _text(header.measurementInformation, "protocolName")
+    series = [protocol, *([] if role == "Image" else [title]), made, *(["FALLBACK"] if frame.fallback else [])]
     # Our images are on the grid they are meant for: encoded and recon are both that grid, so that Gadgetron's
     # FieldOfViewAdjustment, and its filters, have nothing left to do.
     meta = {
@@ -47,8 +55,11 @@ def meta_of(
         "patient_table_position": _numbers(acquisition.patient_table_position),
         "acquisition_time_stamp": str(acquisition.acquisition_time_stamp),
         "physiology_time_stamp": _numbers(acquisition.physiology_time_stamp),
+        "acquisition_time_range": _numbers(times[0]),
+        "physiology_time_range": _numbers(times[1:].ravel()),
         "Skip_processing_after_recon": "true",
         "GADGETRON_DataRole": role,
+        "GADGETRON_ScaleRatio": "1",
         "GADGETRON_ImageComment": comments,
         "GADGETRON_ImageProcessingHistory": list(frame.history) or [made],
         "GADGETRON_SeqDescription": "_".join(filter(None, series)),
@@ -61,15 +72,37 @@ def meta_of(
         meta["Unit"] = frame.units[role]
     if labels:
         meta["Labels"] = [f"{n} {label}" for n, label in enumerate(labels)]
-    identity = None if header.measurementInformation is None else header.measurementInformation.measurementID
-    if identity:
-        meta["measurementID"] = identity
-    return Meta(meta)
+    return Meta({**meta, **_users(acquisition), **_identity(header)})
 
 
-def _protocol(header: ismrmrdHeader) -> str:
-    information = header.measurementInformation
-    return "" if information is None else information.protocolName or ""
+def _users(acquisition: ismrmrd.AcquisitionHeader) -> dict[str, str]:
+    """The user fields of the central line."""
+    integers = {f"user_int_{n}": str(value) for n, value in enumerate(acquisition.user_int)}
+    return integers | {f"user_float_{n}": format(value, ".9g") for n, value in enumerate(acquisition.user_float)}
+
+
+def _identity(header: ismrmrdHeader) -> dict[str, str]:
+    """What the header says of patient, study, device and measurement, under Gadgetron's names.
+
+    Gadgetron reads them from a measurement ID of the form device_patient_study_measurement; elements go first."""
+    measurement, system = header.measurementInformation, header.acquisitionSystemInformation
+    identifier = _text(measurement, "measurementID")
+    device, patient, study, number = identifier.split("_", 3) if identifier.count("_") >= 3 else ("", "", "", "")
+    position = getattr(measurement, "patientPosition", None)
+    found = {
+        "measurementID": identifier,
+        "protocolName": _text(measurement, "protocolName"),
+        "patientID": _text(header.subjectInformation, "patientID") or patient,
+        "studyID": _text(header.studyInformation, "studyID") or study,
+        "deviceID": _text(system, "deviceID") or device,
+        "measurementNumber": number,
+        "patient_position": "" if position is None else position.value,
+    }
+    return {name: text for name, text in found.items() if text}
+
+
+def _text(record: Any, name: str) -> str:
+    return getattr(record, name, None) or ""
 
 
 def _limit(limit: Limit) -> list[str]:

@@ -7,7 +7,7 @@ volumes x is inverse-transformed as lines come in. The k-space centre is at n //
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,10 @@ from mrnets.physics.arrays import Array, array_namespace, asarray_like
 from mrnets.physics.fourier import fftc, ifftc, resize
 
 __all__ = ["Echo", "acquired_twice", "add_lines", "averages", "kspace_and_mask", "positions"]
+
+
+_LATE = 2**32 - 1
+"""Later than any time stamp."""
 
 
 @dataclass
@@ -42,6 +46,8 @@ class Echo:
     window: slice
     """The readout positions of a volume that are kept: all, unless memory is short."""
     distance: int = np.iinfo(np.int32).max
+    times: NDArray[np.uint32] = field(default_factory=lambda: np.array(4 * [(_LATE, 0)], np.uint32))
+    """(stamp, 2): the earliest and the latest acquisition time stamp, and the same of the three physiological ones."""
 
     @classmethod
     def empty(cls, encoding: Encoding, lines: Lines, window: slice = slice(None)) -> Echo:
@@ -73,6 +79,16 @@ def add_lines(echo: Echo, lines: Lines, encoding: Encoding) -> None:
     if distance[nearest] < echo.distance:
         echo.distance = int(distance[nearest])
         echo.header = lines.headers[nearest].copy()
+    _add_times(echo, lines.headers)
+
+
+def _add_times(echo: Echo, headers: NDArray[np.void]) -> None:
+    """Lines without a time stamp tell nothing."""
+    stamped = headers[headers["acquisition_time_stamp"] > 0]
+    if len(stamped):
+        stamps = np.column_stack([stamped["acquisition_time_stamp"], stamped["physiology_time_stamp"]])
+        echo.times[:, 0] = np.minimum(echo.times[:, 0], stamps.min(axis=0))
+        echo.times[:, 1] = np.maximum(echo.times[:, 1], stamps.max(axis=0))
 
 
 def acquired_twice(lines: Lines) -> bool:

@@ -243,6 +243,7 @@ class TestSeries:
         found = [(image.repetition, image.slice, image.contrast, image.image_index) for image in out]
         expected = [(r, s, c) for r in range(2) for s in range(3) for c in range(2)]
         assert found == [(*counters, n + 1) for n, counters in enumerate(expected)]
+        assert [image.meta["GADGETRON_ImageNumber"] for image in out] == [str(n + 1) for n in range(12)]
         assert [image.meta["GADGETRON_TE"] for image in out[:2]] == ["3", "7.5"]
         assert [image.position[2] for image in out[:6:2]] == [3, 4, 5]
 
@@ -266,6 +267,36 @@ class TestMeta:
         assert meta["SequenceDescription"] == "t2_varnet"
         assert meta["measurementID"] == "a_1"
         assert "FALLBACK" not in str(meta)
+
+    def test_what_images_of_gadgetrons_own_chains_carry(self, rng):
+        header = plain()
+        header.measurementInformation = xsd.measurementInformationType(
+            measurementID="dev_pat_stu_7_8", patientPosition=xsd.patientPositionType.HFS, protocolName="t2"
+        )
+        lines = synthetic.lines(synthetic.to_kspace(synthetic.coil_images(rng, 2, NY, NX)))
+        lines.headers["acquisition_time_stamp"][0] = 0  # no time
+        lines.headers["physiology_time_stamp"][:, 1] = 50 - np.arange(NY)
+        lines.headers["user_int"][:, 3], lines.headers["user_float"][:, 4] = -5, 0.5
+        (image,) = images([estimated(frame) for frame in sort([lines], header)], header)
+        meta = image.meta
+        assert meta["acquisition_time_range"] == ["1001", str(1000 + NY - 1)]
+        assert meta["physiology_time_range"] == ["7", "7", str(50 - NY + 1), "49", "7", "7"]
+        assert (meta["user_int_3"], meta["user_float_4"], meta["user_float_0"]) == ("-5", "0.5", "0")
+        assert (meta["GADGETRON_ImageNumber"], meta["GADGETRON_ScaleRatio"]) == ("1", "1")
+        assert (meta["patient_position"], meta["protocolName"]) == ("HFS", "t2")
+        identity = [meta[name] for name in ("deviceID", "patientID", "studyID", "measurementNumber")]
+        assert identity == ["dev", "pat", "stu", "7_8"]
+        header.subjectInformation = xsd.subjectInformationType(patientID="P")
+        header.studyInformation = xsd.studyInformationType(studyID="S")
+        header.acquisitionSystemInformation = xsd.acquisitionSystemInformationType(deviceID="D")
+        meta = one(rng, header)[0].meta
+        assert [meta[name] for name in ("deviceID", "patientID", "studyID")] == ["D", "P", "S"]
+
+    def test_a_volume_has_the_time_of_its_central_line(self, rng):
+        header = plain((NX, NY, 6))
+        (image,) = images([estimated(frame) for frame in sorted_frames(rng, header, matrix=(NX, NY, 6))], header)
+        assert image.acquisition_time_stamp == 1000 + 3 * NY + NY // 2
+        assert image.meta["acquisition_time_range"] == ["1000", str(1000 + 6 * NY - 1)]
 
     def test_notes_and_fallback_reach_every_image(self, rng):
         header = plain()
@@ -296,7 +327,7 @@ class TestShort:
     def maxima(self, brightness, **options):
         out = list(images(self.frames(brightness), plain(), format="short", **options))
         assert all(image.data.dtype == np.uint16 for image in out)
-        ratios = {image.meta["GADGETRON_ImageScaleRatio"] for image in out}
+        ratios = {image.meta["GADGETRON_ScaleRatio"] for image in out}
         assert len(ratios) == 1
         return [int(image.data.max()) for image in out]
 
