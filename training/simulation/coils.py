@@ -71,8 +71,8 @@ def biot_savart(loops: Loops, direction: torch.Tensor, height: torch.Tensor, rea
     size = loops.radius[..., None, None]
     place = loops.centre[:, :, None] + size * (cos * first[:, :, None] + sin * second[:, :, None])
     current = size * (cos * second[:, :, None] - sin * first[:, :, None])
-    transverse = torch.complex(e1, -e2)[:, None, None].expand(*current.shape)
-    weight = torch.linalg.cross(transverse, current.to(transverse.dtype))  # (dl x d) . e = d . (e x dl)
+    # (dl x d) . e = d . (e x dl)
+    weight = torch.complex(*(torch.linalg.cross(e[:, None, None].expand_as(current), current) for e in (e1, -e2)))
     points = reach * torch.cos(math.pi * (torch.arange(NODES, device=device) + 0.5) / NODES)
     d_x = points - place[..., 0, None]
     d_y = points - place[..., 1, None]
@@ -87,7 +87,7 @@ def _loops(draws: Draws, coils: int, limits: tuple[float, float]) -> Loops:
     rings = 1 if coils <= 8 else 2 if coils <= 16 else 3
     number = torch.arange(coils, device=draws.device)
     ring = number % rings
-    count = constant([max(len(range(r, coils, rings)), 3) for r in range(rings)], draws.device)[ring]
+    count = constant(tuple(max(len(range(r, coils, rings)), 3) for r in range(rings)), draws.device)[ring]
     distance = draws.log_uniform(limits, 1)
     jitter = 0.15
     angle = 2 * math.pi * ((number // rings) + ring / 2) / count + draws.uniform(0, 2 * math.pi, 1)
@@ -104,7 +104,7 @@ def _loops(draws: Draws, coils: int, limits: tuple[float, float]) -> Loops:
 def _field_direction(draws: Draws) -> torch.Tensor:
     """(batch, 3): of the main field; along z in half of the slices."""
     random = draws.normal(3)
-    along_z = constant([0.0, 0.0, 1.0], draws.device)
+    along_z = constant((0.0, 0.0, 1.0), draws.device)
     chosen = torch.where(draws.chance(0.5, 1) > 0, random, along_z)
     return chosen / chosen.norm(dim=-1, keepdim=True)
 

@@ -25,12 +25,11 @@ class Draws:
 
     def uniform(self, low: float, high: float, *shape: int) -> torch.Tensor:
         """(batch, *shape) float32, uniform."""
-        unit = torch.rand(self.batch, *shape, generator=self.generator, device=self.device)
-        return low + (high - low) * unit
+        return self._empty(shape).uniform_(low, high, generator=self.generator)
 
     def log_uniform(self, limits: Range, *shape: int) -> torch.Tensor:
         """(batch, *shape) float32, uniform in the logarithm."""
-        return torch.exp(self.uniform(math.log(limits[0]), math.log(limits[1]), *shape))
+        return self.uniform(math.log(limits[0]), math.log(limits[1]), *shape).exp_()
 
     def normal(self, *shape: int) -> torch.Tensor:
         """(batch, *shape) float32, of mean 0 and variance 1."""
@@ -43,9 +42,16 @@ class Draws:
 
     def chance(self, share: float, *shape: int) -> torch.Tensor:
         """(batch, *shape) float32: 1 with this probability, else 0."""
-        return (self.uniform(0, 1, *shape) < share).float()
+        return self._empty(shape).bernoulli_(share, generator=self.generator)
+
+    def sign(self, *shape: int) -> torch.Tensor:
+        """(batch, *shape) float32: 1 or -1."""
+        return 1 - 2 * self.chance(0.5, *shape)
 
     def integers(self, count: int, *shape: int) -> torch.Tensor:
         """(batch, *shape) int64, from 0 on and below `count`."""
         size = (self.batch, *shape)
         return torch.randint(count, size, generator=self.generator, device=self.device)
+
+    def _empty(self, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.empty(self.batch, *shape, device=self.device)

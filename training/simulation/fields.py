@@ -46,9 +46,10 @@ def power(x: torch.Tensor) -> torch.Tensor:
     return x.real.square() + x.imag.square()
 
 
-def constant(values: object, device: torch.device) -> torch.Tensor:
-    """float32 on the device; the copy does not wait for the device's work."""
-    return torch.as_tensor(np.asarray(values, dtype=np.float32)).to(device, non_blocking=True)
+@functools.lru_cache(maxsize=1024)
+def constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """(n,) float32 on the device; copied there once, since a copy may wait for the device."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def each(values: torch.Tensor) -> torch.Tensor:
@@ -56,6 +57,7 @@ def each(values: torch.Tensor) -> torch.Tensor:
     return values[:, None, None]
 
 
+@functools.lru_cache(maxsize=1024)
 def positions(n: int, device: torch.device) -> torch.Tensor:
     """(n,) places of the pixels in half fields of view: [-1, 1), pixel n // 2 at 0."""
     return (torch.arange(n, device=device) - n // 2) * (2.0 / n)
@@ -126,13 +128,13 @@ def chebyshev(pixels: int, nodes: int, device: torch.device, *, reach: float = 1
     coefficients = np.polynomial.chebyshev.chebvander(points, nodes - 1).T * (2 / nodes)
     coefficients[0] /= 2
     places = (np.arange(pixels) - pixels // 2) * (2 / pixels) / reach
-    return constant(np.polynomial.chebyshev.chebvander(places, nodes - 1) @ coefficients, device)
+    return torch.from_numpy(np.polynomial.chebyshev.chebvander(places, nodes - 1) @ coefficients).float().to(device)
 
 
 @functools.lru_cache(maxsize=1024)
 def keys(pixels: int, nodes: int, device: torch.device) -> torch.Tensor:
     """(pixels, nodes): cubic convolution from a coarse periodic grid."""
-    return constant(cubic(pixels, nodes), device)
+    return torch.from_numpy(cubic(pixels, nodes)).float().to(device)
 
 
 def between(field: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:

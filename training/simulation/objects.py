@@ -65,7 +65,7 @@ def _affine(extent: torch.Tensor, layout: Layout, draws: Draws, options: Simulat
     turned = torch.where((turns % 2 > 0)[:, None], extent.flip(1), extent)
     free = (1 - aligned)[:, None]
     stretch = torch.exp(free * (torch.log(_zoom(turned, layout, draws, options))[:, None] + 0.05 * draws.normal(2)))
-    mirror = 1 - 2 * draws.chance(0.5)
+    mirror = draws.sign()
     shear = (1 - aligned) * 0.04 * draws.normal()
     cos, sin = torch.cos(angle), torch.sin(angle)
     along_x = torch.stack([mirror * cos, sin], -1) / stretch[:, :1]

@@ -34,21 +34,22 @@ def random_phase(objects: Brightened, draws: Draws, options: Simulation) -> torc
 
 def _dipoles(shape: Plane, draws: Draws, options: Simulation) -> torch.Tensor:
     """Fields of small spheres of another susceptibility, at any height above the plane: a^3 (3 cos^2 - 1) / r^3."""
-    y, x = (positions(n, draws.device) for n in shape)
+    count = options.dipoles
+    radius = draws.log_uniform((0.01, 0.12), count)
+    height = radius * draws.uniform(0, 1.2, count)
+    direction = torch.nn.functional.normalize(draws.normal(3, count), dim=1)
+    y, x = (positions(n, draws.device) - draws.uniform(-0.7, 0.7, count)[..., None] for n in shape)
+    along_y, along_x = (
+        direction[:, 1, :, None] * y + (direction[:, 2] * height)[..., None],
+        direction[:, 0, :, None] * x,
+    )
+    y2, x2 = y.square() + height.square()[..., None], x.square()
+    strength = draws.chance(0.5, count) * draws.sign(count) * draws.log_uniform(options.dipole_phase, count) * radius**3
     total = torch.zeros(draws.batch, *shape, device=draws.device)
-    for _ in range(options.dipoles):
-        radius = draws.log_uniform((0.01, 0.12))
-        height = radius * draws.uniform(0, 1.2)
-        direction = draws.normal(3)
-        direction = direction / direction.norm(dim=1, keepdim=True)
-        d_y, d_x = y - draws.uniform(-0.7, 0.7, 1), x - draws.uniform(-0.7, 0.7, 1)
-        squared = (d_y.square() + height.square()[:, None])[:, :, None] + d_x.square()[:, None]
-        inverse = torch.maximum(squared, each(radius.square())).rsqrt()
-        along_y = direction[:, 1:2] * d_y + (direction[:, 2] * height)[:, None]
-        cosine = (along_y[:, :, None] + (direction[:, :1] * d_x)[:, None]) * inverse
-        strength = draws.chance(0.5) * draws.log_uniform(options.dipole_phase) * (1 - 2 * draws.chance(0.5))
-        cosine2 = cosine.square_()
-        total += (inverse * inverse * inverse) * cosine2.mul_(each(3 * strength * radius**3)).sub_(
-            each(strength * radius**3)
-        )
+    for n in range(count):
+        distance2 = torch.maximum(y2[:, n, :, None] + x2[:, n, None], each(radius[:, n].square()))
+        inverse = distance2.rsqrt_()
+        cosine = (along_y[:, n, :, None] + along_x[:, n, None]).mul_(inverse)
+        factor = cosine.square_().mul_(3).sub_(1)
+        total.add_(factor.mul_(inverse).mul_(inverse).mul_(inverse).mul_(each(strength[:, n])))
     return total
