@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mrnets.classes import Classes
 from mrnets.contract import Estimate, Raw
 from mrnets.mrd.encoding import Limit, Space
 from mrnets.physics.arrays import Array
@@ -41,8 +42,8 @@ class Frame:
     """Of the estimate's maps, by their names."""
     labels: tuple[str, ...] = ()
     """The names of the estimate's classes, in order."""
-    overlapping: bool = False
-    """A pixel may be of several classes: each is where its logit is above 0. Else of that with the largest."""
+    classes: Classes = "exclusive"
+    """Whether the estimate's classes exclude each other."""
     made: Mapping[str, str] = field(default_factory=dict)
     """What made the estimate's parts: Image, a map by its name, Segmentation."""
     history: tuple[str, ...] = ()

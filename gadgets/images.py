@@ -22,11 +22,13 @@ from gadgets.gadget import gadget
 from gadgets.greys import Greys, Scaling
 from gadgets.meta import meta_of
 from gadgets.numbers import Numbers
+from mrnets.classes import BACKGROUND, decided
 from mrnets.errors import InputError
 from mrnets.mrd.encoding import Space
 from mrnets.mrd.lines import Item
 from mrnets.physics.arrays import Array, to_numpy
 from mrnets.physics.fourier import fftc, ifftc, resize
+from mrnets.physics.interpolation import nearest
 
 __all__ = ["images"]
 
@@ -119,12 +121,13 @@ def _segmentations(logits: Pixels, frame: Frame) -> Iterator[tuple[Pixels, tuple
     One picture where classes exclude each other: the number of the likeliest (softmax). Where they overlap, or there
     is but one, a picture of each class: 1 where it is likelier than not (sigmoid)."""
     classes = logits.shape[1]
-    if classes > 1 and not frame.overlapping:
-        yield logits.argmax(axis=1).astype(np.uint16), frame.labels
+    masks = decided(logits, frame.classes)
+    if classes > 1 and frame.classes == "exclusive":
+        yield masks.argmax(axis=1).astype(np.uint16), frame.labels
         return
     names = frame.labels if len(frame.labels) == classes else tuple(f"class {n + 1}" for n in range(classes))
     for n, name in enumerate(names):
-        yield (logits[:, n] > 0).astype(np.uint16), ("background", name)
+        yield masks[:, n].astype(np.uint16), (BACKGROUND, name)
 
 
 def _stacked(values: Array, frame: Frame) -> Pixels:
@@ -161,11 +164,8 @@ def _interpolated(pixels: Pixels, frame: Frame) -> Pixels:
 
 def _nearest(pixels: Pixels, frame: Frame) -> Pixels:
     """As `_interpolated`, without making values that were not there: labels, and maps, which are not band-limited."""
-    for axis, size, whole, wanted in _axes(frame):
-        if whole != size:
-            nearest = np.rint((np.arange(whole) - whole // 2) * (size / whole)).astype(int) + size // 2
-            pixels = np.take(pixels, np.clip(nearest, 0, size - 1), axis=axis)
-        pixels = resize(pixels, (wanted,), axes=(axis,))
+    for axis, _, whole, wanted in _axes(frame):
+        pixels = resize(nearest(pixels, whole, axis), (wanted,), axes=(axis,))
     return np.ascontiguousarray(pixels)
 
 

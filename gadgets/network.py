@@ -138,7 +138,7 @@ def _with(frame: Frame, estimate: Estimate, model: Model, notes: tuple[str, ...]
     before = frame.estimate or Estimate()
     made = [*estimate.maps, *(["Image"] if estimate.image is not None else [])]
     made += ["Segmentation"] if estimate.logits is not None else []
-    overlapping = model.preparation is not None and model.preparation.classes == "overlapping"
+    classes = "exclusive" if model.preparation is None else model.preparation.classes
     return replace(
         frame,
         estimate=Estimate(
@@ -151,7 +151,7 @@ def _with(frame: Frame, estimate: Estimate, model: Model, notes: tuple[str, ...]
         notes=tuple(dict.fromkeys((*frame.notes, *notes))),
         units={**frame.units, **model.units},
         labels=model.labels or frame.labels,
-        overlapping=frame.overlapping if estimate.logits is None else overlapping,
+        classes=frame.classes if estimate.logits is None else classes,
     )
 
 

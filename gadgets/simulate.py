@@ -12,7 +12,6 @@ import argparse
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError, unknown
 from mrnets.files import whole
+from mrnets.heads import icbm152
 from mrnets.mrd.files import write_scan
 from mrnets.mrd.flags import Flag
 from mrnets.mrd.lines import ACQUISITION_HEADER, Lines
@@ -367,7 +367,7 @@ def _load(settings: Settings) -> tuple[Real, tuple[float, float, float]]:
         import nibabel
     except ModuleNotFoundError:
         raise InputError("simulate: reading NIfTI files needs nibabel (pip install nibabel)") from None
-    path = _icbm152() if settings.volume == "icbm152" else Path(str(settings.volume))
+    path = icbm152() if settings.volume == "icbm152" else Path(str(settings.volume))
     try:
         image = nibabel.as_closest_canonical(nibabel.load(path))
         data = np.asarray(image.dataobj, dtype=np.float32)
@@ -382,14 +382,6 @@ def _load(settings: Settings) -> tuple[Real, tuple[float, float, float]]:
         if min(direction) < 0:
             volume = np.flip(volume, axis)
     return np.ascontiguousarray(volume), (float(zooms[normal]), float(zooms[phase]), float(zooms[read]))
-
-
-def _icbm152() -> Path:
-    try:
-        folder = resources.files("nilearn.datasets")
-    except ModuleNotFoundError:
-        raise InputError("simulate: the ICBM152 head comes with nilearn (pip install nilearn)") from None
-    return Path(str(folder / "data" / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"))
 
 
 def _position(settings: Settings, height: float) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from mrnets.classes import Classes
 from mrnets.errors import InputError, unknown
 from mrnets.physics.compress import Gdcc
 from mrnets.physics.espirit import Espirit
@@ -89,9 +90,8 @@ class Preparation:
     """The number of contrasts such a network takes; None: what its options say."""
     slices: int = 1
     """Neighbouring slices that such a network takes together, its own in the middle; odd. 1: it takes (y, x) alone."""
-    classes: Literal["exclusive", "overlapping"] = "exclusive"
-    """What logits mean. "exclusive": softmax, every pixel has one class, of which the first is the background;
-    "overlapping": sigmoid, each class by itself where its logit is above 0. One class alone is always the latter."""
+    classes: Classes = "exclusive"
+    """What logits mean; see `mrnets.classes`."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(Preparation)

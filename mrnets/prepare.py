@@ -25,6 +25,7 @@ from mrnets.physics import whiten
 from mrnets.physics.arrays import Array
 from mrnets.physics.coils import reduce, rss
 from mrnets.physics.fourier import fftc, ifftc, resize
+from mrnets.physics.interpolation import nearest
 from mrnets.physics.normalise import denormalised, normalised, scale_and_offset
 from mrnets.preparation import Combination, Compression, Preparation, Sensitivities
 from mrnets.stages import complete_axes, compress_raw, crop_raw, sense_raw, whiten_raw
@@ -409,9 +410,5 @@ def _nearest(values: torch.Tensor, prepared: Prepared) -> Any:
     if prepared.whole is None or prepared.view is None:
         return values
     for axis, size in zip((-2, -1), prepared.view, strict=True):
-        have = values.shape[axis]
-        if have != size:
-            place = torch.arange(size, device=values.device) - size // 2
-            index = (place * (have / size)).round().long() + have // 2
-            values = values.index_select(axis, index.clamp(0, have - 1))
+        values = nearest(values, size, axis)
     return resize(values, prepared.whole)

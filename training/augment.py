@@ -17,6 +17,7 @@ from mrnets.physics import simulate
 from mrnets.physics.arrays import Array
 from mrnets.physics.coils import rss
 from mrnets.physics.fourier import fftc, ifftc
+from mrnets.physics.maps import scaled, turned
 from training.data import Sample
 from training.options import Augmentation
 from training.planes import Move, fully_sampled, moved_planes
@@ -137,7 +138,7 @@ def _with_coils(sample: Sample, least: float, rng: np.random.Generator) -> Sampl
         sens = sens / _positive(seen)[:, None, None]
     noise = None if raw.noise is None else raw.noise[kept][:, kept]
     raw = dataclasses.replace(raw, sens=sens, calibration=None, noise=noise)
-    return dataclasses.replace(sample, raw=raw, coil_images=images, maps=_with_s0(sample, seen))
+    return dataclasses.replace(sample, raw=raw, coil_images=images, maps=scaled(sample.maps, seen))
 
 
 def _with_intensity(sample: Sample, exponents: tuple[float, float], rng: np.random.Generator) -> Sample:
@@ -147,7 +148,7 @@ def _with_intensity(sample: Sample, exponents: tuple[float, float], rng: np.rand
     relative = magnitude / _peak(magnitude)
     powers = _each(rng.uniform(*exponents, len(relative)), relative)
     factor = torch.where(relative > 0, relative ** (powers - 1), torch.zeros_like(relative))
-    return dataclasses.replace(_times(sample, factor), maps=_with_s0(sample, factor))
+    return dataclasses.replace(_times(sample, factor), maps=scaled(sample.maps, factor))
 
 
 def _with_phase(sample: Sample, largest: float, rng: np.random.Generator) -> Sample:
@@ -158,11 +159,7 @@ def _with_phase(sample: Sample, largest: float, rng: np.random.Generator) -> Sam
     phase = torch.stack(
         [simulate.random_phase(rng, shape, strength=rng.uniform(0, largest), like=images) for _ in sample.names]
     )
-    maps = {
-        name: torch.angle(torch.polar(torch.ones_like(m), m) * phase) if name == "phase" else m
-        for name, m in sample.maps.items()
-    }
-    return dataclasses.replace(_times(sample, phase), maps=maps)
+    return dataclasses.replace(_times(sample, phase), maps=turned(sample.maps, phase))
 
 
 def _image(sample: Sample, settings: Augmentation, rng: np.random.Generator) -> Sample:
@@ -188,10 +185,6 @@ def _times(sample: Sample, factor: Array) -> Sample:
     assert sample.coil_images is not None
     raw = dataclasses.replace(sample.raw, calibration=None)
     return dataclasses.replace(sample, raw=raw, coil_images=sample.coil_images * factor[:, None, None])
-
-
-def _with_s0(sample: Sample, factor: Array) -> dict[str, Array]:
-    return {name: m * factor if name == "S0" else m for name, m in sample.maps.items()}
 
 
 def _peak(magnitude: Array) -> Array:

@@ -20,7 +20,8 @@ from mrnets.errors import InputError
 from mrnets.physics.arrays import Array
 from mrnets.physics.coils import reduce
 from mrnets.physics.fourier import fftc, ifftc
-from mrnets.physics.relaxation import MAPS, fit
+from mrnets.physics.maps import MAPS, scaled
+from mrnets.physics.relaxation import fit
 from mrnets.preparation import Preparation
 from mrnets.prepare import Prepared, combine, prepare, prepare_image, restore
 from training.augment import augmented
@@ -190,8 +191,7 @@ def _maps(sample: Sample, target: Array, ready: Prepared) -> dict[str, Array]:
     """The known maps, and for the others the fit to the target."""
     assert sample.raw is not None
     fitted = dict(zip(MAPS, fit(target, sample.raw.echo_times).unbind(1), strict=True))
-    known = {name: m / ready.scale[:, None, None] if name == "S0" else m for name, m in sample.maps.items()}
-    return {**fitted, **known}
+    return {**fitted, **scaled(sample.maps, 1 / ready.scale[:, None, None])}
 
 
 def prepared(

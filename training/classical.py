@@ -18,7 +18,8 @@ from mrnets import store
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
 from mrnets.physics.arrays import to_numpy
-from mrnets.physics.relaxation import MAPS, fit
+from mrnets.physics.maps import MAPS
+from mrnets.physics.relaxation import fit
 from training.data import Example
 
 __all__ = ["REGULARISATIONS", "WAVELET", "images", "l1_wavelet", "maps"]

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from mrnets import store
+from mrnets.classes import classes_of, decided
 from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from mrnets.files import make_folder, write_text
@@ -24,7 +25,7 @@ from mrnets.preparation import Preparation
 from training import classical
 from training.batches import Batches, First, first_stage
 from training.data import Example, Part
-from training.metrics import decided, scores, segmented
+from training.metrics import scores, segmented
 from training.options import Options
 from training.tasks import opened
 
@@ -69,7 +70,7 @@ class Volumes:
             if place != self.current:
                 self.close()
                 self.current = place
-            pair = (to_numpy(decided(estimate.logits, self.labels))[0], to_numpy(example.labels)[0])
+            pair = (to_numpy(decided(estimate.logits, classes_of(self.labels)))[0], to_numpy(example.labels)[0])
             mask, target = (m if m.ndim == 3 else m[:, m.shape[1] // 2] for m in pair)
             self.masks.setdefault(method, []).append((mask, target))
 

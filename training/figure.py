@@ -14,11 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from mrnets.classes import classes_of, decided, foreground
 from mrnets.contract import Estimate
 from mrnets.files import write_bytes
 from mrnets.physics.arrays import to_numpy
+from mrnets.physics.maps import MAPS, facts
 from training.data import Example
-from training.metrics import UNITS, decided, exclusive, scores
+from training.metrics import scores
 from training.panel import background, colours, outlines
 
 __all__ = ["draw"]
@@ -26,8 +28,6 @@ __all__ = ["draw"]
 Column = tuple[str, Estimate, Example]
 """Method, its estimate, and the example it was made from; only the first slice of the batch is shown."""
 
-_LABELS = {"R2*": "R2* (1/s)", "S0": "S0", "B0": "B0 (Hz)", "phase": "phase (rad)"}
-_COLOURS = {"R2*": "inferno", "S0": "gray", "B0": "coolwarm", "phase": "twilight"}
 _ERROR = 0.2
 """Errors are shown up to this share of the target's maximum."""
 
@@ -73,7 +73,7 @@ def draw(path: Path, columns: Sequence[Column], labels: Sequence[str] = ()) -> N
         images = [c for c in columns if c[1].image is not None and c[2].target is not None]
         maps = [c for c in columns if c[1].maps and c[2].maps]
         classes = [c for c in columns if c[1].logits is not None and c[2].labels is not None]
-        names = [name for name in _LABELS if maps and name in maps[0][2].maps and name in maps[0][1].maps]
+        names = [name for name in MAPS if maps and name in maps[0][2].maps and name in maps[0][1].maps]
         shape = background(columns[0][2]).shape
         rows = 2 * bool(images) + 2 * len(names) + bool(classes)
         grid = _Grid(rows, 1 + max(map(len, (images, maps, classes))), shape)
@@ -111,44 +111,47 @@ def _images(grid: _Grid, row: int, columns: Sequence[Column]) -> None:
 
 def _map(grid: _Grid, row: int, name: str, columns: Sequence[Column]) -> None:
     """A map on one colour scale, that of the target's 99 % inside the region, and its errors."""
-    grid.title(row, 0, f"{_LABELS[name]}, target")
+    grid.title(row, 0, f"{_label(name)}, target")
     for n, (method, estimate, example) in enumerate(columns, start=1):
         target, values = (to_numpy(m[name][0].float()) for m in (example.maps, estimate.maps))
         inside = np.ones(target.shape, bool) if example.region is None else to_numpy(example.region[0])
-        unit = float(target[inside].max(initial=0.0)) or 1.0 if name == "S0" else 1.0
+        unit = float(target[inside].max(initial=0.0)) or 1.0 if facts(name).size is None else 1.0
         target, values = (np.where(inside, m / unit, 0) for m in (target, values))
         low, high = _limits(name, target[inside])
-        how: dict[str, Any] = {"cmap": _COLOURS[name], "vmin": low, "vmax": high}
+        how: dict[str, Any] = {"cmap": facts(name).colours, "vmin": low, "vmax": high}
         if n == 1:
             grid.show(row, 0, target, **how)
         got = float(scores(Estimate(maps={name: estimate.maps[name]}), example)[f"nmse {name}"][0])
         grid.title(row, n, method)
         shown = grid.show(row, n, values, f"NMSE {got:.3f}", **how)
-        difference = np.abs(np.angle(np.exp(1j * (values - target))) if name == "phase" else values - target)
+        difference = np.abs(np.angle(np.exp(1j * (values - target))) if facts(name).wraps else values - target)
         worst = (high - low) / 4
         error = grid.show(row + 1, n, difference, cmap="inferno", vmin=0, vmax=worst)
-    grid.scale(row, shown, _LABELS[name])
+    grid.scale(row, shown, _label(name))
     grid.scale(row + 1, error, "error")
 
 
+def _label(name: str) -> str:
+    return f"{name} ({unit})" if (unit := facts(name).unit) else name
+
+
 def _limits(name: str, values: NDArray[np.float32]) -> tuple[float, float]:
-    if name == "phase":
-        return -np.pi, np.pi
-    if not values.size:
-        return 0.0, UNITS.get(name, 1.0)
-    high = float(np.percentile(np.abs(values), 99)) or UNITS.get(name, 1.0)
-    return (-high, high) if name == "B0" else (0.0, high)
+    known = facts(name)
+    high = 0.0 if known.wraps or not values.size else float(np.percentile(np.abs(values), 99))
+    if not high:
+        return known.window
+    return (-high, high) if known.signed else (0.0, high)
 
 
 def _classes(grid: _Grid, row: int, columns: Sequence[Column], labels: Sequence[str]) -> None:
     """Outlines on the image."""
-    first = int(exclusive(labels))
+    first = foreground(labels)
     for n, (method, estimate, example) in enumerate(columns, start=1):
         assert estimate.logits is not None
         assert example.labels is not None
         levels = (255 * np.clip(to_numpy(background(example)), 0, 1)).astype(np.uint8)
         grey = np.repeat(levels[:, :, None], 3, axis=2)
-        target, mask = (to_numpy(m)[0, first:] for m in (example.labels, decided(estimate.logits, labels)))
+        target, mask = (to_numpy(m)[0, first:] for m in (example.labels, decided(estimate.logits, classes_of(labels))))
         target, mask = (m if m.ndim == 3 else m[:, m.shape[1] // 2] for m in (target, mask))
         if n == 1:
             grid.title(row, 0, "target")

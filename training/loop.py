@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mrnets import store
 from mrnets.errors import InputError
-from mrnets.physics.relaxation import MAPS
+from mrnets.physics.maps import MAPS
 from training import panel
 from training.batches import Batches, First, examples, first_stage
 from training.data import Example, Source
@@ -36,7 +36,6 @@ from training.team import Team, join
 
 __all__ = ["built", "fit", "validate"]
 
-UNITS = dict(zip(MAPS, ("1/s", "", "Hz", "rad"), strict=True))
 HIGHER = ("ssim", "psnr", "dice", "f1", "iou", "lesion")
 """Metrics whose names start so are better when higher."""
 
@@ -383,7 +382,7 @@ def _write_weights(
         name=options.network.name,
         options=options.network.options,
         preparation=options.preparation.to_json(),
-        units=UNITS if task == "quantitative" else None,
+        units={name: known.unit for name, known in MAPS.items()} if task == "quantitative" else None,
         labels=source.labels if task in ("segmentation", "joint") else None,
         provenance=provenance,
     )

@@ -1,7 +1,7 @@
 """What a network is trained to make small: terms of images, of maps and of segmentations. Axes: `mrnets.contract`.
 
 A term is a function of one estimate and an example that gives (batch,) float32. Images are magnitudes relative to the
-target's maximum, of each echo for itself; maps are without units (`training.metrics.UNITS`), inside the region.
+target's maximum, of each echo for itself; maps are without units (`mrnets.physics.maps`), inside the region.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mrnets.classes import classes_of
 from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from training.data import Example
-from training.metrics import comparable, exclusive, positive, ssim
+from training.metrics import comparable, positive, ssim
 from training.options import Loss
 
 __all__ = ["loss", "sinkhorn"]
@@ -135,7 +136,7 @@ def _dice(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor
     """1 - Dice of probabilities (Milletari 2016), the mean over classes but the background. One pixel is added to
     overlap and mean size: a class that neither has counts as 1, and what is claimed of an absent one has a gradient."""
     logits, target = _pixels(estimate, example)
-    chance = logits.softmax(dim=1)[:, 1:] if exclusive(labels) else logits.sigmoid()
+    chance = logits.softmax(dim=1)[:, 1:] if classes_of(labels) == "exclusive" else logits.sigmoid()
     target = target[:, -chance.shape[1] :]
     overlap, sizes = (chance * target).sum(dim=2), chance.sum(dim=2) + target.sum(dim=2)
     return 1 - ((2 * overlap + 1) / (sizes + 1)).mean(dim=1)
@@ -144,7 +145,7 @@ def _dice(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor
 def _cross_entropy(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
     """Mean over pixels; of independent classes, over these too."""
     logits, target = _pixels(estimate, example)
-    if exclusive(labels):
+    if classes_of(labels) == "exclusive":
         return -(target * logits.log_softmax(dim=1)).sum(dim=1).mean(dim=1)
     return functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=(1, 2))
 

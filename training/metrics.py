@@ -17,18 +17,17 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
+from mrnets.classes import classes_of, decided, foreground
 from mrnets.contract import Estimate
 from mrnets.physics.arrays import to_numpy
+from mrnets.physics.maps import facts
 from training.data import Example
 
 __all__ = [
-    "UNITS",
     "ald",
     "avd",
     "comparable",
-    "decided",
     "dice",
-    "exclusive",
     "f1",
     "hd95",
     "iou",
@@ -41,10 +40,6 @@ __all__ = [
 ]
 
 Mask = NDArray[np.bool_]
-
-UNITS = {"R2*": 50.0, "B0": 100.0}
-"""1/s and Hz: what a map is divided by before maps are added up. About what brain tissue has at 3 to 7 T, so that each
-map is of the order of 1, as S0 is, which is divided by its largest value, and the phase, which becomes (cos, sin)."""
 
 
 def ssim(image: Tensor, target: Tensor, *, width: int = 7, data_range: float | None = None) -> Tensor:
@@ -157,29 +152,20 @@ def scores(estimate: Estimate, example: Example, labels: Sequence[str] = ()) -> 
         values[f"nmse {name}"] = ((x - y) ** 2).sum(dim=(1, 2, 3)) / (y**2).sum(dim=(1, 2, 3))
         values[f"mae {name}"] = _absolute(name, x, y) / _size(example.region, x)
     if estimate.logits is not None and example.labels is not None:
-        masks, targets = to_numpy(decided(estimate.logits, labels)), to_numpy(example.labels)
+        masks, targets = to_numpy(decided(estimate.logits, classes_of(labels))), to_numpy(example.labels)
         rows = [segmented(m, t, labels) for m, t in zip(masks, targets, strict=True)]
         values |= {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
     return {name: value.detach().float().cpu() for name, value in values.items()}
 
 
-def exclusive(labels: Sequence[str]) -> bool:
-    """Whether every pixel has exactly one class, of which the first is the background."""
-    return len(labels) > 1 and labels[0] == "background"
-
-
-def decided(logits: Tensor, labels: Sequence[str]) -> Tensor:
-    """Logits (batch, class, [z,] y, x) as masks of the same shape, bool: the largest, or all above 0."""
-    if not exclusive(labels):
-        return logits > 0
-    return functional.one_hot(logits.argmax(dim=1), logits.shape[1]).movedim(-1, 1).bool()
-
-
 def comparable(
     maps: Mapping[str, Tensor], targets: Mapping[str, Tensor], region: Tensor | None = None
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Maps and targets (batch, y, x) that both have, without units (see `UNITS`), and 0 outside the region: name to two
-    tensors (batch, plane, y, x) float32. The phase has two planes, so that turns do not count; all others one."""
+    """Return the maps and targets (batch, y, x) that both have, by name, as two tensors (batch, plane, y, x) float32.
+
+    Their values have no unit (`mrnets.physics.maps`), and are 0 outside the region. An angle has two planes, its cosine
+    and its sine, so that whole turns do not count. Other maps have one.
+    """
     pairs = {}
     for name, target in targets.items():
         if name in maps:
@@ -196,17 +182,18 @@ def positive(x: Tensor) -> Tensor:
 
 
 def _planes(name: str, values: Tensor, top: Tensor) -> Tensor:
-    if name == "phase":
+    known = facts(name)
+    if known.wraps:
         return torch.stack((values.cos(), values.sin()), dim=1)
-    return (values / (top if name == "S0" else UNITS[name]))[:, None]
+    return (values / (top if known.size is None else known.size))[:, None]
 
 
 def _absolute(name: str, x: Tensor, y: Tensor) -> Tensor:
     """Sum of absolute errors of maps as `comparable` gives them, in the units of `scores`."""
-    if name == "phase":
+    if facts(name).wraps:
         difference = torch.atan2(x[:, 1] * y[:, 0] - x[:, 0] * y[:, 1], (x * y).sum(dim=1))
     else:
-        difference = (x - y)[:, 0] * UNITS.get(name, 1.0)
+        difference = (x - y)[:, 0] * (facts(name).size or 1.0)
     return difference.abs().sum(dim=(1, 2))
 
 
@@ -217,7 +204,7 @@ def _size(region: Tensor | None, like: Tensor) -> Tensor | int:
 
 def segmented(mask: Mask, target: Mask, labels: Sequence[str]) -> dict[str, float]:
     """The scores of one segmentation (class, [z,] y, x), as in `scores`."""
-    first = int(exclusive(labels))
+    first = foreground(labels)
     names = list(labels[first:]) or [str(n + 1) for n in range(len(mask))]
     pairs = dict(zip(names, zip(mask[first:], target[first:], strict=True), strict=True))
     each = {name: dice(*pair) for name, pair in pairs.items()}

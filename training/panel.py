@@ -13,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mrnets.classes import classes_of, decided, foreground
 from mrnets.contract import Estimate
 from mrnets.files import write_bytes
 from mrnets.physics.arrays import to_numpy
+from mrnets.physics.maps import facts
 from training.data import Example
-from training.metrics import comparable, decided, exclusive, positive
+from training.metrics import comparable, positive
 
 __all__ = ["background", "colours", "outlines", "picture", "write"]
 
@@ -25,10 +27,11 @@ Picture = NDArray[np.uint8]
 
 
 def picture(estimate: Estimate, example: Example, labels: Sequence[str] = ()) -> Picture:
-    """The first slice of a batch as RGB, (y, x, 3) uint8: one row of tiles for each field that both have.
+    """Return the first slice of a batch as RGB, (y, x, 3) uint8, with one row of tiles for each field that both have.
 
-    Images: zero-filled, estimate, target, the error five times as bright. Maps, from -1 to 1 or 0 to 2 of the units of
-    `training.metrics`: estimate, target, error. Segmentations: the image, with the estimate's outlines, the target's.
+    Images: zero-filled, estimate, target, and the error five times as bright. Maps, in the windows of
+    `mrnets.physics.maps`: estimate, target, error. Segmentations: the image alone, with the outlines of the estimate,
+    with those of the target.
     """
     rows: list[list[Picture]] = []
     if estimate.image is not None and example.target is not None:
@@ -37,14 +40,12 @@ def picture(estimate: Estimate, example: Example, labels: Sequence[str] = ()) ->
         first = [] if example.scan.kspace is None else [_zerofilled(example) / peak]
         rows.append([_grey(t) for t in (*first, image / peak, target / peak, 5 * (image - target).abs() / peak)])
     for name, (x, y) in comparable(estimate.maps, example.maps, example.region).items():
-        shown = [torch.atan2(m[0, -1], m[0, 0]) / 3.2 if name == "phase" else m[0, 0] for m in (x, y)]
-        signed = name in ("B0", "phase")
         error = (x - y)[0].square().sum(dim=0).sqrt()
-        rows.append([*(_grey((m + 1) / 2 if signed else m / _brightest(name)) for m in shown), _grey(error)])
+        rows.append([*(_grey(_windowed(name, planes[0])) for planes in (x, y)), _grey(error)])
     if estimate.logits is not None and example.labels is not None:
         grey = _grey(background(example))
-        masks = [_middle(m[0]) for m in (decided(estimate.logits, labels), example.labels)]
-        drawn = [outlines(grey, to_numpy(m)[int(exclusive(labels)) :]) for m in masks]
+        masks = [_middle(m[0]) for m in (decided(estimate.logits, classes_of(labels)), example.labels)]
+        drawn = [outlines(grey, to_numpy(m)[foreground(labels) :]) for m in masks]
         rows.append([grey, *drawn])
     return _stacked([np.concatenate(row, axis=1) for row in rows])
 
@@ -94,9 +95,12 @@ def _zerofilled(example: Example) -> Tensor:
     return image[0, 0].abs()
 
 
-def _brightest(name: str) -> float:
-    """Of a map that has no sign, in its unit; S0 is relative to its maximum."""
-    return 1.0 if name == "S0" else 2.0
+def _windowed(name: str, planes: Tensor) -> Tensor:
+    """A map (plane, y, x), as `comparable` gives it, from 0 to 1 in its window."""
+    known = facts(name)
+    values = torch.atan2(planes[1], planes[0]) if known.wraps else planes[0] * (known.size or 1.0)
+    low, high = known.window
+    return (values - low) / (high - low)
 
 
 def _middle(planes: Tensor) -> Tensor:

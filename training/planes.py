@@ -11,6 +11,7 @@ import torch
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array
 from mrnets.physics.fourier import fftc, ifftc, resize
+from mrnets.physics.interpolation import nearest
 from training.data import Sample
 
 __all__ = ["fully_sampled", "image_cropped", "kspace_cropped", "moved", "moved_planes"]
@@ -82,18 +83,15 @@ def _kspace_cropped(sample: Sample, shape: tuple[int, ...]) -> Sample:
     def filtered(image: Array) -> Array:
         return ifftc(resize(fftc(image), shape)) * scale
 
-    def nearest(x: Array) -> Array:
-        for axis, n, m in zip((-2, -1), now, shape, strict=True):
-            places = ((torch.arange(m, device=x.device) - m // 2) * n + m // 2) // m + n // 2
-            x = x.index_select(axis, places.clamp(0, n - 1))
-        return x
+    def sampled(x: Array) -> Array:
+        return nearest(nearest(x, shape[0], -2), shape[1], -1)
 
-    planes = moved_planes(dataclasses.replace(sample, coil_images=None), nearest)
+    planes = moved_planes(dataclasses.replace(sample, coil_images=None), sampled)
     small = dataclasses.replace(
         raw,
         kspace=resize(raw.kspace, shape) * scale,
         noise=None if raw.noise is None else raw.noise * scale**2,
-        sens=None if raw.sens is None else _unit(filtered(raw.sens), nearest(raw.sens)),
+        sens=None if raw.sens is None else _unit(filtered(raw.sens), sampled(raw.sens)),
     )
     coil_images = None if sample.coil_images is None else filtered(sample.coil_images)
     mask = None if sample.mask is None else resize(sample.mask, shape)

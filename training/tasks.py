@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from mrnets import store
+from mrnets.classes import classes_of
 from mrnets.errors import InputError
 from training import data
 from training.data import Part, Sample, Source
-from training.metrics import exclusive
 from training.options import Options
 
 __all__ = ["fitted", "opened"]
@@ -55,8 +55,7 @@ def fitted(options: Options, part: Part = "train") -> tuple[Options, Source]:
         preparation = dataclasses.replace(preparation, contrasts=sample.image.shape[1])
     if sample.labels is not None:
         wanted["classes"] = len(source.labels)
-        classes: Literal["exclusive", "overlapping"] = "exclusive" if exclusive(source.labels) else "overlapping"
-        preparation = dataclasses.replace(preparation, classes=classes)
+        preparation = dataclasses.replace(preparation, classes=classes_of(source.labels))
     if "coils" in bound:
         assert sample.raw is not None
         wanted["coils"] = preparation.coils or sample.raw.kspace.shape[-3]

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mrnets import heads
 from mrnets.errors import InputError
 from mrnets.files import make_folder, write_bytes
 from training.panel import Picture, colours, write
-from training.readers import anatomy
 from training.readers.files import nifti, voxels
 
 __all__ = ["CLASSES", "Atlas", "aligned", "icbm152", "prepare", "segment"]
@@ -80,7 +80,7 @@ class Atlas:
 
 def icbm152() -> Atlas:
     """The ICBM152 2009a atlas that the nilearn package carries. Raises InputError where nilearn is not installed."""
-    t1, grey, white = anatomy.icbm152("t1"), anatomy.icbm152("gm"), anatomy.icbm152("wm")
+    t1, grey, white = heads.icbm152("t1"), heads.icbm152("gm"), heads.icbm152("wm")
     whole = 255.0 if voxels(white).max() > 1 else 1.0  # nilearn's files are bytes
     return Atlas(
         voxels(t1).T, voxels(grey).T / whole, voxels(white).T / whole, np.asarray(nifti(t1).affine, np.float64)

@@ -17,7 +17,8 @@ from mrnets.blocks.consistency import solved
 from mrnets.blocks.encoding import Encoding, encoded, name_of
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
-from mrnets.physics.relaxation import MAPS, check_echo_times, differential_adjoint, fit, signal
+from mrnets.physics.maps import MAPS
+from mrnets.physics.relaxation import check_echo_times, differential_adjoint, fit, signal
 
 __all__ = ["Relaxometry", "Start", "relaxometry"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 
-__all__ = ["along", "cubic", "trigonometric"]
+__all__ = ["along", "cubic", "nearest", "trigonometric"]
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -23,6 +23,18 @@ def along(matrix: Matrix, x: Array, axis: int) -> Array:
         return xp.matmul(x, xp.matrix_transpose(matrix))
     out = xp.matmul(matrix, xp.reshape(x, (math.prod(before), x.shape[axis], math.prod(after))))
     return xp.reshape(out, (*before, matrix.shape[0], *after))
+
+
+def nearest(x: Array, size: int, axis: int) -> Array:
+    """x with `size` pixels along an axis, over the same field of view, each with the value of the pixel nearest to it.
+
+    Of two that are equally near, the one with the larger index. For what is not band-limited: maps, labels, logits.
+    """
+    have = x.shape[axis]
+    if have == size:
+        return x
+    place = ((np.arange(size) - size // 2) * 2 * have + size) // (2 * size) + have // 2  # in integers: exact
+    return array_namespace(x).take(x, asarray_like(np.clip(place, 0, have - 1), x), axis=axis)
 
 
 def trigonometric(points: int, terms: int) -> Matrix:

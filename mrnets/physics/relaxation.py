@@ -1,7 +1,7 @@
 """Multi-echo gradient echoes: the signal model, its derivative, and the fit of R2*, S0, B0 and phase.
 
 The model is s(t) = S0 exp(i phase) exp(-t (R2* - i 2 pi B0)); with R2* in 1/s, B0 in Hz, phase in rad, t in s, and S0
-in the unit of the image. Axes: images (..., echo, y, x) complex; maps (..., 4, y, x) real, in the order of `MAPS`.
+in the unit of the image. Axes: images (..., echo, y, x) complex; maps (..., 4, y, x) real, in the order of `maps.MAPS`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 from mrnets.physics.unwrap import unwrap
 
-__all__ = ["MAPS", "check_echo_times", "differential", "differential_adjoint", "fit", "signal"]
+__all__ = ["check_echo_times", "differential", "differential_adjoint", "fit", "signal"]
 
-MAPS = ("R2*", "S0", "B0", "phase")
 _TAU = 2 * math.pi
 
 

@@ -14,7 +14,8 @@ from mrnets import store
 from mrnets.blocks.relaxometry import relaxometry
 from mrnets.contract import Estimate, Scan
 from mrnets.physics.coils import forward
-from mrnets.physics.relaxation import MAPS, signal
+from mrnets.physics.maps import MAPS
+from mrnets.physics.relaxation import signal
 from training.metrics import dice, ssim
 
 SIZE = 40

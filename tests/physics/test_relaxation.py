@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mrnets.errors import InputError
-from mrnets.physics.relaxation import MAPS, differential, differential_adjoint, fit, signal
+from mrnets.physics.maps import MAPS
+from mrnets.physics.relaxation import differential, differential_adjoint, fit, signal
 from mrnets.physics.unwrap import unwrap
 
 EVEN = (0.003, 0.0115, 0.020, 0.0285)
@@ -178,4 +179,4 @@ def test_unwrap_of_an_object_in_noise():
 
 
 def test_names_of_the_maps():
-    assert MAPS == ("R2*", "S0", "B0", "phase")
+    assert tuple(MAPS) == ("R2*", "S0", "B0", "phase")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from mrnets.classes import classes_of, decided
 from mrnets.contract import Estimate, Scan
 from training.data import Example
-from training.metrics import ald, avd, decided, dice, f1, hd95, iou, lesion_f1, nmse, psnr, scores, ssim
+from training.metrics import ald, avd, dice, f1, hd95, iou, lesion_f1, nmse, psnr, scores, ssim
 
 metrics = pytest.importorskip("skimage.metrics")
 
@@ -177,7 +178,7 @@ def test_f1_counts_the_pixels_of_all_classes_together() -> None:
 
 def test_logits_become_masks() -> None:
     logits = torch.tensor([[0.5, -1.0], [2.0, -2.0], [1.0, -3.0]])[None, :, :, None]
-    one = decided(logits, ("background", "GM", "WM"))[0, :, :, 0].T.tolist()
+    one = decided(logits, classes_of(("background", "GM", "WM")))[0, :, :, 0].T.tolist()
     assert one == [[False, True, False], [True, False, False]]
-    many = decided(logits, ("GM", "WM", "CSF"))[0, :, :, 0].T.tolist()
+    many = decided(logits, classes_of(("GM", "WM", "CSF")))[0, :, :, 0].T.tolist()
     assert many == [[True] * 3, [False] * 3]

@@ -6,9 +6,7 @@ Axes: volume (z, y, x), slice (y, x); spacing in mm, of the same axes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from mrnets.errors import InputError
+from mrnets.heads import icbm152
 from training.readers.files import nifti, voxels
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "blurred",
     "draw_image",
     "draw_view",
-    "icbm152",
     "load_folder",
     "load_volume",
     "seen",
@@ -43,18 +41,6 @@ class Volume:
     data: Image
     """(z, y, x), at least 0."""
     spacing: tuple[float, float, float]
-
-
-def icbm152(volume: Literal["t1", "gm", "wm"] = "t1") -> Path:
-    """ICBM152 2009a that the nilearn package carries: T1, or the probability of grey or white matter. Raises InputError
-    where nilearn is not installed."""
-    try:
-        file = resources.files("nilearn.datasets") / "data" / f"mni_icbm152_{volume}_tal_nlin_sym_09a_converted.nii.gz"
-    except ModuleNotFoundError:
-        raise InputError(
-            "the head ICBM152 comes with nilearn, which is not installed (pip install nilearn); or give data=FOLDER"
-        ) from None
-    return Path(str(file))
 
 
 def load_folder(data: str | None) -> list[Volume]:
