@@ -1,10 +1,12 @@
 from typing import Literal
 
+import ismrmrd
+import numpy as np
 import pytest
 
 from gadgets.gadget import gadget, lookup, names
 from mrnets.errors import InputError
-from tests.gadgets import toys
+from tests.gadgets import synthetic, toys
 
 
 @gadget
@@ -99,3 +101,15 @@ def test_a_gadget_declares_what_it_takes_and_gives():
     assert (sorts.takes, sorts.gives) == (("lines",), "kspace")
     assert (sorts.name, sorts.__doc__, list(sorts.properties)) == ("sorts", "Sorts.", ["size"])
     assert (sample.takes, sample.gives) == ((), None)
+
+
+NEEDED = {"network": {"name": "zerofilled"}}
+"""Properties without which a gadget does not start."""
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_gadget_passes_what_it_does_not_understand_in_order(name):
+    waveform = ismrmrd.Waveform.from_array(np.zeros((1, 4), np.uint32))
+    image = ismrmrd.Image.from_array(np.zeros((4, 4), np.float32))
+    given = ["a text", waveform, *([] if "images" in lookup(name).takes else [image]), "another text"]
+    assert list(lookup(name).bind(NEEDED.get(name, {}))(given, synthetic.header())) == given

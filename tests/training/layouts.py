@@ -15,18 +15,12 @@ from ismrmrd import xsd
 from ismrmrd.hdf5 import acquisition_dtype
 from numpy.typing import NDArray
 
+from tests.training.cases import Case
+
 Complex = NDArray[np.complex64]
 
-TINY: dict[str, tuple[str, ...]] = {
-    "cc359": ("masks.accelerations=[2.5]", "masks.centres=[0.3]"),
-    "fastmri_brains": ("masks.accelerations=[2, 3]", "masks.centres=[0.2]"),
-    "stanford_knees": ("masks.accelerations=[2.5]", "masks.centres=[0.4]"),
-    "ismrmrd": ("masks.accelerations=[2]", "masks.centres=[0.3]"),
-}
-"""What the recipes must be told for these data, which are too small for the published accelerations."""
-
 __all__ = [
-    "TINY",
+    "CASES",
     "cc359_kspace",
     "centred_kspace",
     "coil_images",
@@ -212,3 +206,12 @@ def header(
             )
         ],
     )
+
+
+CASES = {
+    "cc359": Case(write_cc359, "reconstruction", ("masks.accelerations=[2.5]", "masks.centres=[0.3]")),
+    "fastmri_brains": Case(write_fastmri, "reconstruction", ("masks.accelerations=[2, 3]", "masks.centres=[0.2]")),
+    "stanford_knees": Case(write_knees, "reconstruction", ("masks.accelerations=[2.5]", "masks.centres=[0.4]")),
+    "ismrmrd": Case(write_ismrmrd, "reconstruction", ("masks.accelerations=[2]", "masks.centres=[0.3]")),
+}
+"""The data are too small for the published accelerations."""

@@ -13,6 +13,8 @@ import numpy as np
 from ismrmrd.hdf5 import acquisition_dtype
 from numpy.typing import NDArray
 
+from tests.training.cases import Case
+
 ECHO_TIMES = np.array([3.0, 11.5, 20.0, 28.5]) * 1e-3
 HEADER = """<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><experimentalConditions>
 <H1resonanceFrequency_Hz>298000000</H1resonanceFrequency_Hz></experimentalConditions><encoding>
@@ -224,3 +226,13 @@ def write_skmtea_joint(folder: Path, rng: np.random.Generator, subjects: int = 3
         labels[:] = tissues((24, 20, 6))[:, :, 3]
         _nifti(folder / "segmentation_masks" / "raw-data-track" / f"{name}.nii.gz", labels)
     _annotations(folder, names)
+
+
+CASES = {
+    "ahead": Case(write_ahead, "reconstruction"),
+    "ahead_maps": Case(write_ahead, "quantitative"),
+    "brats": Case(write_brats, "segmentation"),
+    "isles": Case(write_isles, "segmentation"),
+    "skmtea_segmentation": Case(write_skmtea_segmentation, "segmentation"),
+    "skmtea_joint": Case(write_skmtea_joint, "joint"),
+}

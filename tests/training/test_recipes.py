@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from gadgets.simulate import Settings, make_scan
 from mrnets import store
 from mrnets.errors import InputError
 from mrnets.mrd.files import write_scan
-from tests.training import layouts, layouts_maps
+from tests.training.cases import cases
 from training import loop
 from training.options import read
 from training.survey import problems
@@ -25,28 +23,8 @@ from training.survey import problems
 RECIPES = Path(loop.__file__).parent / "recipes"
 
 
-@dataclass(frozen=True)
-class Case:
-    """A recipe, who writes its data, and what it must be told for data so small."""
-
-    write: Callable[..., None]
-    task: str
-    overrides: tuple[str, ...] = ()
-
-
-CASES = {
-    "cc359": Case(layouts.write_cc359, "reconstruction", layouts.TINY["cc359"]),
-    "fastmri_brains": Case(layouts.write_fastmri, "reconstruction", layouts.TINY["fastmri_brains"]),
-    "stanford_knees": Case(layouts.write_knees, "reconstruction", layouts.TINY["stanford_knees"]),
-    "ismrmrd": Case(layouts.write_ismrmrd, "reconstruction", layouts.TINY["ismrmrd"]),
-    "ahead": Case(layouts_maps.write_ahead, "reconstruction"),
-    "ahead_maps": Case(layouts_maps.write_ahead, "quantitative"),
-    "brats": Case(layouts_maps.write_brats, "segmentation"),
-    "isles": Case(layouts_maps.write_isles, "segmentation"),
-    "skmtea_segmentation": Case(layouts_maps.write_skmtea_segmentation, "segmentation"),
-    "skmtea_joint": Case(layouts_maps.write_skmtea_joint, "joint"),
-}
-SIMULATED = {"compare", "demo", "lesions", "simulated_joint", "simulated_maps", "tissue"}
+CASES = cases()
+SIMULATED = sorted(path.stem for path in RECIPES.glob("*.yaml") if read(path).reader.name in ("simulated", "labelled"))
 """Recipes of our own, which need no data set in a published layout."""
 NETWORKS = {
     task: [n for n in store.names() if store.describe(n).task == task and store.describe(n).learns]
@@ -62,12 +40,7 @@ CHAIN = """<configuration><version>2</version><readers/><writers/><stream><exter
 
 
 def test_every_recipe_is_tried() -> None:
-    assert {path.stem for path in RECIPES.glob("*.yaml")} == set(CASES) | SIMULATED
-
-
-@pytest.mark.parametrize("recipe", sorted(SIMULATED & {path.stem for path in RECIPES.glob("*.yaml")}))
-def test_recipes_of_simulated_scans_are_read(recipe: str) -> None:
-    assert read(RECIPES / f"{recipe}.yaml").reader.name in ("simulated", "labelled")
+    assert sorted(path.stem for path in RECIPES.glob("*.yaml")) == sorted([*CASES, *SIMULATED])
 
 
 def pairs() -> list[Any]:
