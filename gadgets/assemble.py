@@ -12,7 +12,7 @@ import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
-from gadgets.frame import Frame
+from gadgets.frame import CUT_SHORT, Frame
 from gadgets.gather import Group
 from mrnets.contract import Raw
 from mrnets.errors import InputError
@@ -54,8 +54,8 @@ def require_centre(mask: Mask, key: Key, encoding: Encoding) -> None:
     middle = tuple(slice(max(n // 2 - r, 0), n // 2 + r + 1) for n, r in zip(mask.shape, reach, strict=True))
     if not mask[middle].any():
         raise InputError(
-            f"{key} ended before the centre of its k-space was sampled; if repetitions are interleaved, set "
-            f"sort.trigger to measurement"
+            f"{key} is cut short: it ended before the centre of its k-space was sampled; if repetitions are "
+            f"interleaved, set sort.trigger to measurement"
         )
 
 
@@ -82,7 +82,7 @@ class Shortfalls:
         first = self.sampled.setdefault((key[1:], has_centre_block(mask)), sampled)
         if sampled < first:
             notes.append(f"{sampled} samples came, and {first} for an earlier image of the slice")
-        return tuple(f"cut short? {note}" for note in notes)
+        return tuple(f"{CUT_SHORT} {note}" for note in notes)
 
 
 def frames(

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ismrmrd.xsd import ismrmrdHeader
 
-from gadgets.frame import Frame
+from gadgets.frame import Frame, naming_shortfalls
 from gadgets.gadget import gadget
 from mrnets.mrd.lines import Item
 from mrnets.physics.espirit import Espirit
@@ -37,5 +37,6 @@ def coils(
         if not isinstance(item, Frame):
             yield item
             continue
-        raw = sense_raw(item.raw, method, options)
+        with naming_shortfalls(item):
+            raw = sense_raw(item.raw, method, options)
         yield replace(item, raw=raw, history=(*item.history, f"{method} sensitivities"))

@@ -6,15 +6,20 @@ y = encode step 1, z = encode step 2, as in ISMRMRD headers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mrnets.classes import Classes
 from mrnets.contract import Estimate, Raw
+from mrnets.errors import InputError
 from mrnets.mrd.encoding import Limit, Space
 from mrnets.physics.arrays import Array
 
-__all__ = ["Frame"]
+__all__ = ["CUT_SHORT", "Frame", "naming_shortfalls"]
+
+CUT_SHORT = "cut short?"
+"""How a note starts on what an image seems to lack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +57,13 @@ class Frame:
     """A network failed: `estimate` is by a simpler method, or lacks what that network would have added."""
     notes: tuple[str, ...] = ()
     """What whoever looks at the images must know; goes into the comment of each."""
+
+
+@contextmanager
+def naming_shortfalls(frame: Frame) -> Iterator[None]:
+    """Raises InputErrors with what the frame lacks in front: that may be why it has no calibration lines."""
+    try:
+        yield
+    except InputError as error:
+        lacking = [note for note in frame.notes if note.startswith(CUT_SHORT)]
+        raise InputError("; ".join([*lacking, str(error)])) from error

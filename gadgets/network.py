@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ismrmrd.xsd import ismrmrdHeader
 
-from gadgets.frame import Frame
+from gadgets.frame import Frame, naming_shortfalls
 from gadgets.gadget import gadget
 from gadgets.models import Model, device_of, model_of
 from gadgets.neighbours import with_neighbours
@@ -173,7 +173,7 @@ def _estimate(frame: Frame, model: Model, how: _How) -> tuple[Estimate, tuple[st
     preparation = model.preparation or _as_it_comes(raw)
     parts: list[Estimate] = []
     notes: tuple[str, ...] = ()
-    with torch.inference_mode():
+    with naming_shortfalls(frame), torch.inference_mode():
         blocks = prepare_blocks(
             raw,
             preparation,

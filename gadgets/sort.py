@@ -70,7 +70,10 @@ def sort(
             yield item
     yield from scan.close(list(scan.images))
     if not (scan.closed or sorted_before):
-        raise InputError("the scan has no imaging acquisitions")
+        raise InputError(
+            "the stream ended before any imaging acquisition came; if Gadgetron's own gadgets run before this chain, "
+            "one of them may have failed"
+        )
 
 
 class _Scan:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from gadgets.coils import coils
+from gadgets.network import network
 from mrnets.errors import InputError
 from tests.gadgets.frames import coil_maps, disc, frames, header, volume
 
@@ -35,3 +38,12 @@ def test_other_items_pass():
 def test_no_calibration_lines():
     with pytest.raises(InputError, match="no calibration lines"):
         list(coils(frames(calibration=0), header()))
+
+
+def test_a_scan_that_was_cut_says_so_first():
+    """Its calibration lines may be in the part that is missing."""
+    whole = frames(calibration=0)[0]
+    short = replace(whole, notes=("cut short? lines 2 to 10 came where 0 to 31 were announced",))
+    for gadget in (coils([short], header()), network([short], header(), name="cgsense")):
+        with pytest.raises(InputError, match=r"^cut short\? lines 2 to 10 came .* announced; .*coil sensitivities"):
+            list(gadget)
