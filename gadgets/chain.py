@@ -8,9 +8,8 @@ from xml.etree.ElementTree import Element
 
 from ismrmrd.xsd import ismrmrdHeader
 
-from gadgets.frame import Frame
 from gadgets.gadget import Kind, lookup
-from gadgets.speaker import named, unnamed
+from gadgets.speaker import Speech
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
 from mrnets.mrd.xml import parse_xml
@@ -84,24 +83,17 @@ class Chain:
             stages[n] = replace(stages[n], properties={**stages[n].properties, key: value})
         return Chain.of(tuple(stages), self.source)
 
-    def run(self, stream: Iterable[Item], header: ismrmrdHeader, notes: tuple[str, ...] = ()) -> Iterator[Item]:
+    def run(self, stream: Iterable[Item], header: ismrmrdHeader, speech: Speech | None = None) -> Iterator[Item]:
         """Yield what comes out of the last gadget, item by item as `stream` is read.
 
-        notes: what concerns the whole scan, for the comment of each image.
+        speech: what was said of the scan before, such as the warnings on its header.
         Raises InputError for faults of the input, and GadgetError for any other exception in a gadget. Both name the
         gadget; errors of `stream` itself pass as they are."""
-        known: list[Exception] = []
-        items = unnamed(iter(stream), known)
+        speech = speech or Speech()
+        items = speech.unnamed(iter(stream))
         for stage in self.stages:
-            gadget = lookup(stage.name)
-            items = named(stage.name, gadget.bind(stage.properties)(items, header), known)
-            items = _noted(items, notes) if gadget.gives == "kspace" else items
+            items = speech.named(stage.name, lookup(stage.name).bind(stage.properties)(items, header))
         return items
-
-
-def _noted(items: Iterator[Item], notes: tuple[str, ...]) -> Iterator[Item]:
-    for item in items:
-        yield replace(item, notes=(*item.notes, *notes)) if isinstance(item, Frame) else item
 
 
 _NEEDED: dict[Kind, str] = {

@@ -73,7 +73,7 @@ class Peer:
     incoming: Incoming = field(init=False)
 
     def __post_init__(self, state: State) -> None:
-        self.incoming = Incoming(self, state)
+        self.incoming = Incoming(self, state, self.limits.message)
         self._begun = self.clock()
 
     @classmethod

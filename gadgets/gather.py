@@ -30,23 +30,30 @@ class Group:
     """Lines came twice with the same counters."""
 
 
+PREPARING = 5
+"""Memory that preparing, a network and its output take, in units of the k-space of the image."""
+PIXEL_BYTES = 24
+"""Memory for a pixel of an image while it is brought onto the grid that the header asks for: three complex copies."""
+
+
 @dataclass
 class Memory:
-    """The bytes of k-space in work, and how many there may be."""
+    """The bytes of k-space in work, and how many a scan may take, its reconstruction included."""
 
     limit: float
     used: int = 0
 
-    def take(self, lines: Lines, encoding: Encoding) -> None:
-        """Account for one echo of lines like `lines`. Raises InputError where that is too much."""
+    def take(self, lines: Lines, encoding: Encoding, echoes: int) -> None:
+        """Account for one more echo, the last of `echoes` of an image. Raises InputError where that is too much."""
         x, y, z = encoding.reduced.matrix
         coils = lines.data.shape[1]
         self.used += x * y * z * coils * 8
-        if self.used > self.limit:
+        image = echoes * (PREPARING * x * y * z * coils * 8 + PIXEL_BYTES * encoding.pixels)
+        if self.used + image > self.limit:
             raise InputError(
-                f"with acquisition {counter(lines)} k-space in work takes {self.used / 2**30:.1f} GiB "
-                f"({x} x {y} x {z} samples of {coils} coils for each image); sort.memory allows "
-                f"{self.limit / 2**30:g} GiB"
+                f"with acquisition {counter(lines)} k-space in work takes {self.used / 2**30:.1f} GiB and one image "
+                f"{image / 2**30:.1f} GiB more ({x} x {y} x {z} samples of {coils} coils, {echoes} echoes); "
+                f"sort.memory allows {self.limit / 2**30:.3g} GiB"
             )
 
     def free(self, group: Group) -> None:
@@ -74,7 +81,7 @@ def gather(
         group.whitened &= part.whitened
         group.dwell = group.dwell or float(part.headers["sample_time_us"][0])
         if contrast not in group.echoes:
-            memory.take(part, encoding)
+            memory.take(part, encoding, len(group.echoes) + 1)
             group.echoes[contrast] = Echo.empty(encoding, part)
         add_lines(group.echoes[contrast], part, encoding)
         keys.append(key)

@@ -12,6 +12,7 @@ from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
 from gadgets.frame import Frame
+from gadgets.speaker import notes
 from mrnets.mrd.encoding import Limit
 
 __all__ = ["meta_of"]
@@ -33,7 +34,7 @@ def meta_of(
     """
     made = frame.made.get(role) or (frame.history[-1] if frame.history else "unknown")
     title = f"{role} {labels[1]}" if len(labels) == 2 else role  # one of several segmentations, maybe
-    comments = [f"{title} by {made}", *frame.notes]
+    comments = [f"{title} by {made}", *dict.fromkeys((*notes(), *frame.notes))]
     protocol = _text(header.measurementInformation, "protocolName")
     series = [protocol, *([] if role == "Image" else [title]), made, *(["FALLBACK"] if frame.fallback else [])]
     # Our images are on the grid they are meant for: encoded and recon are both that grid, so that Gadgetron's

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any
 
 from gadgets.messages import Bucket, Close, ConfigFile, ConfigText, Error, Header, Message, Query
 from gadgets.wire import Source, read_message
@@ -54,6 +56,9 @@ class Incoming:
 
     source: Source
     state: State
+    most: float = math.inf
+    """Bytes of one message."""
+    _come: int = 0
 
     def read(self) -> Message | None:
         """Return the next message, or None at the end of the stream.
@@ -82,9 +87,18 @@ class Incoming:
             except InputError:
                 return
 
+    def readinto(self, buffer: Any, /) -> int | None:
+        """Read some bytes of the message. Raises InputError for a message that is too large."""
+        got = self.source.readinto(buffer)
+        self._come += got or 0
+        if self._come > self.most:
+            raise InputError(f"The stream holds a message of more than {self.most:g} bytes.")
+        return got
+
     def _next(self) -> Message | None:
+        self._come = 0
         try:
-            return read_message(self.source)
+            return read_message(self)
         except InputError:
             self.state = State.LOST
             raise

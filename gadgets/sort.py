@@ -43,18 +43,19 @@ def sort(
     *,
     trigger: Trigger = "auto",
     whitened: bool = False,
-    memory: float = 32.0,
+    memory: float | None = None,
 ) -> Iterator[Item]:
     """Lines, or Gadgetron's ReconData, to Frames; everything else passes.
 
     A slice is complete when its repetition is over (a line of the next one comes), or at the end. `trigger`: "auto"
     believes the flags last-in-slice and last-in-repetition, too, where the header's limits of average, contrast and
     segment show that nothing can follow; "repetition" ignores flags; "measurement" waits for the end.
-    `whitened`: the data came in prewhitened (by Gadgetron's NoiseAdjustGadget). `memory`: most GiB of k-space in work.
+    `whitened`: the data came in prewhitened (by Gadgetron's NoiseAdjustGadget). `memory`: most GiB that the scan may take, its
+    reconstruction included; none: 0.8 of the machine's memory.
     Raises InputError for lines that do not belong on the grid, for NaN or infinite samples, for a coil count that
     changes, for a non-Cartesian trajectory, for lines of a slice that was finished, and if no imaging line came.
     """
-    scan = _Scan(header, Memory(memory * 2**30))
+    scan = _Scan(header, Memory((usual_memory() if memory is None else memory) * 2**30))
     sorted_before = False
     for item in stream:
         if isinstance(item, Lines):

@@ -1,72 +1,108 @@
-"""The gadget whose code runs now: its name stands in front of its errors and warnings, and not in the gadget itself."""
+"""The gadget whose code runs now, and what was said of the scan so far.
+
+The name of the gadget stands in front of its errors and warnings, and not in the gadget itself. What it warns of with
+`warn` stands in the comment of each image that is made from then on.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
 
-__all__ = ["GadgetError", "Prefix", "named", "unnamed"]
-
-_speaker: ContextVar[str] = ContextVar("speaker", default="")
+__all__ = ["GadgetError", "Prefix", "Speech", "notes", "warn"]
 
 
 class GadgetError(RuntimeError):
     """A gadget failed for a reason that is not the input's: one sentence that names the gadget and the failure."""
 
 
-def named(name: str, items: Iterator[Item], known: list[Exception]) -> Iterator[Item]:
-    """Yield `items`, which the gadget `name` makes, with the name in front of its errors and warnings.
+@dataclass
+class Speech:
+    """What is said while one scan runs through a chain."""
 
-    known: the errors that came from before the gadget, which pass as they are; an error of this gadget is added.
-    Raises InputError for an InputError of the gadget, and GadgetError for any other exception.
-    """
-    while True:
-        with _speaking(name):
-            try:
-                item = next(items)
-            except StopIteration:
-                return
-            except Exception as error:
-                if any(error is other for other in known):
+    notes: dict[str, None] = field(default_factory=dict)
+    """Notes for the comments of images, each once, in order."""
+    warnings: int = 0
+    """Warnings that went to a log with a `Prefix`."""
+    _known: list[Exception] = field(default_factory=list)
+    """Errors that have their names already."""
+
+    @classmethod
+    def of(cls, warnings: Iterable[str]) -> Speech:
+        """Return what was said when there were `warnings` already."""
+        speech = cls(dict.fromkeys(warnings))
+        speech.warnings = len(speech.notes)
+        return speech
+
+    def named(self, name: str, items: Iterator[Item]) -> Iterator[Item]:
+        """Yield `items`, which the gadget `name` makes, with the name in front of its errors and warnings.
+
+        Raises InputError for an InputError of the gadget, and GadgetError for any other exception. Errors of what comes
+        before the gadget pass as they are."""
+        while True:
+            with self._speaking(name):
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+                except Exception as error:
+                    if any(error is other for other in self._known):
+                        raise
+                    self._known.append(_with_name(name, error))
+                    raise self._known[-1] from error
+            yield item
+
+    def unnamed(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Yield `items`, which no gadget makes. Their errors pass as they are."""
+        while True:
+            with self._speaking(""):
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+                except Exception as error:
+                    self._known.append(error)
                     raise
-                known.append(_with_name(name, error))
-                raise known[-1] from error
-        yield item
+            yield item
+
+    @contextmanager
+    def _speaking(self, name: str) -> Iterator[None]:
+        token = _now.set((self, name))
+        try:
+            yield
+        finally:
+            _now.reset(token)
 
 
-def unnamed(items: Iterator[Item], known: list[Exception]) -> Iterator[Item]:
-    """Yield `items`, which no gadget makes. Their errors pass as they are and are added to `known`."""
-    while True:
-        with _speaking(""):
-            try:
-                item = next(items)
-            except StopIteration:
-                return
-            except Exception as error:
-                known.append(error)
-                raise
-        yield item
+_now: ContextVar[tuple[Speech | None, str]] = ContextVar("now", default=(None, ""))
+
+
+def warn(message: str, *, log: logging.Logger) -> None:
+    """Log `message` as a warning, and note it for the comment of each image that is made from now on."""
+    speech, _ = _now.get()
+    if speech is None or message not in speech.notes:
+        log.warning("%s", message)
+    if speech is not None:
+        speech.notes[message] = None
+
+
+def notes() -> tuple[str, ...]:
+    """Return what was noted so far for the images of this scan."""
+    speech, _ = _now.get()
+    return () if speech is None else tuple(speech.notes)
 
 
 def _with_name(name: str, error: Exception) -> Exception:
     reason = " ".join(str(error).split())
     if isinstance(error, InputError):
-        return InputError(reason if reason.startswith(f"{name}: ") else f"{name}: {reason}")
+        return InputError(f"{name}: {reason}")
     return GadgetError(f"Gadget {name} failed: {type(error).__name__}: {reason or 'no message'}")
-
-
-@contextmanager
-def _speaking(name: str) -> Iterator[None]:
-    token = _speaker.set(name)
-    try:
-        yield
-    finally:
-        _speaker.reset(token)
 
 
 class Prefix(logging.Filter):
@@ -74,7 +110,21 @@ class Prefix(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return True, with the name in the record's message."""
-        if (name := _speaker.get()) and not hasattr(record, "speaker"):  # a record comes to every handler
+        speech, name = _now.get()
+        if speech is not None and not hasattr(record, "speaker"):  # a record comes to every handler
             record.speaker = name
-            record.msg = f"{name}: {record.msg}"
+            record.msg = f"{name}: {record.msg}" if name else record.msg
+            speech.warnings += record.levelno >= logging.WARNING
         return True
+
+
+class _Listener(logging.Handler):
+    """Notes the warnings of `mrnets`, which knows of no gadgets."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        speech, _ = _now.get()
+        if speech is not None:
+            speech.notes[record.getMessage()] = None
+
+
+logging.getLogger("mrnets").addHandler(_Listener(logging.WARNING))

@@ -41,9 +41,11 @@ from mrnets.physics.arrays import Array
 
 __all__ = ["Source", "read_into", "read_message"]
 
-MOST_TEXT = 64 << 20
+MOST_TEXT = 16 << 20
 MOST_DATA = 16 << 30
 MOST_DIMENSIONS = 16
+MOST_SPACES = 64
+"""Encoding spaces in reconstruction data."""
 
 _SIZES = struct.Struct("<34xH2xH136xH")  # of an acquisition header: samples, coils, trajectory dimensions
 
@@ -202,9 +204,12 @@ def _optional(source: Source, read: Callable[[Source], Any]) -> Any:
     return read(source) if _bytes(source, 1, "an optional part") != b"\0" else None
 
 
-def _several(source: Source, read: Callable[[Source], Any], what: str) -> list[Any]:
-    """A list that grows only as its parts really come: its length is not believed."""
-    return [read(source) for _ in range(_number(source, "Q", what))]
+def _several(source: Source, read: Callable[[Source], Any], what: str, most: int = MOST_DATA) -> list[Any]:
+    """Return a list that grows only as its parts really come: its length is not believed."""
+    count = _number(source, "Q", what)
+    if count > most:
+        raise InputError(f"The stream announces {count} parts of {what}; at most {most} are taken.")
+    return [read(source) for _ in range(count)]
 
 
 def _buffer(source: Source) -> ReconBuffer:
@@ -220,7 +225,7 @@ def _recon_data(source: Source) -> ReconData:
     def bit(source: Source) -> ReconBit:
         return ReconBit(_buffer(source), _optional(source, _buffer))
 
-    return ReconData(_several(source, bit, "reconstruction data"))
+    return ReconData(_several(source, bit, "reconstruction data", MOST_SPACES))
 
 
 def _image_array(source: Source) -> ImageArray:

@@ -17,11 +17,11 @@ import gadgetron.external
 from gadgets.chain import Chain
 from gadgets.connection import Peer, PeerLostError, report, sentence
 from gadgets.hosts.log import name_gadgets
+from gadgets.hosts.scan import reconstructed
 from gadgets.limits import PATIENT
 from gadgets.messages import Close, ConfigText, Header
 from gadgets.protocol import Audience, State
 from mrnets.errors import InputError
-from mrnets.mrd.header import read_header
 from mrnets.mrd.lines import Item
 
 __all__ = ["execute", "main", "pipeline", "run"]
@@ -100,8 +100,7 @@ def _conversation(peer: Peer, module: str, target: str) -> Iterator[Item]:
 
 def _items(peer: Peer, module: str, target: str, configuration: bytes, header: bytes) -> Iterator[Item]:
     chain = Chain.external(module, target, configuration, _SOURCE)
-    reading = read_header(header)
-    yield from chain.run(peer.items(), reading.header, reading.warnings)
+    yield from reconstructed(chain, peer.items(), header)
 
 
 def _answer(peer: Peer, items: Iterator[Item]) -> bool:

@@ -14,8 +14,8 @@ def start(command: str, *, debug: bool = False) -> None:
     """Log to stderr: what `command` has to say, with a time where it runs for long. debug: log more."""
     serving = command == "serve"
     level = logging.DEBUG if debug else logging.INFO if serving else logging.WARNING
-    stamp = "%(asctime)s " if serving else ""
-    logging.basicConfig(level=level, format=f"{stamp}gadgets {command}: %(message)s", stream=sys.stderr)
+    form = "%(asctime)s gadgets serve: %(threadName)s: %(message)s" if serving else f"gadgets {command}: %(message)s"
+    logging.basicConfig(level=level, format=form, stream=sys.stderr)
     name_gadgets()
 
 

@@ -12,10 +12,10 @@ import sys
 from gadgets.chain import Chain
 from gadgets.connection import Peer
 from gadgets.hosts.library import load
+from gadgets.hosts.scan import reconstructed
 from gadgets.messages import Close, Header
 from gadgets.protocol import State
 from mrnets.errors import InputError
-from mrnets.mrd.header import read_header
 
 __all__ = ["add_arguments", "run"]
 
@@ -45,7 +45,6 @@ def convey(peer: Peer, chain: Chain) -> None:
         came = "nothing" if message is None else f"a {type(message).__name__} message"
         raise InputError(f"The stream on stdin starts with {came}; the ISMRMRD header was expected.")
     peer.send(message)
-    reading = read_header(message.text)
-    for item in chain.run(peer.items(), reading.header, reading.warnings):
+    for item in reconstructed(chain, peer.items(), message.text):
         peer.send(item)
     peer.send(Close())

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from gadgets.hosts.library import load
+from gadgets.hosts.scan import reconstructed
 from gadgets.imagefiles import read_images, write_images
 from mrnets.errors import InputError
 from mrnets.files import make_folder, write_bytes
 from mrnets.mrd.files import open_scan
-from mrnets.mrd.header import read_header
 from mrnets.mrd.lines import Item, Lines
 from mrnets.physics.arrays import Array
 
@@ -85,10 +85,9 @@ def replay(
     if Path(out).exists() and Path(scan).exists() and os.path.samefile(out, scan):
         raise InputError(f"{out} is the scan itself; name another file for the images.")
     with open_scan(scan, group) as source:
-        reading = read_header(source.header)
-        items = progress.reading(source.items(), source.acquisitions)
+        made = reconstructed(loaded, progress.reading(source.items(), source.acquisitions), source.header)
         with write_images(out, out_group) as images:
-            for item in loaded.run(items, reading.header, reading.warnings):
+            for item in made:
                 if isinstance(item, str):
                     print(item, file=sys.stderr)
                     continue

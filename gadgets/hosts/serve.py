@@ -11,193 +11,110 @@ import logging
 import signal
 import socket
 import sys
-import threading
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
-from gadgets.chain import Chain, is_whole
-from gadgets.connection import Peer, PeerLostError, report, sentence
-from gadgets.hosts.library import folder, shipped
-from gadgets.limits import USUAL, Limits
-from gadgets.messages import Close, ConfigFile, ConfigText, Header, Message, Query, Response
-from gadgets.protocol import Audience
+from gadgets.hosts.conversation import handle, refuse
+from gadgets.hosts.doors import Doors, Spare, accepted, listen
+from gadgets.hosts.library import folder
+from gadgets.hosts.rules import Rules
+from gadgets.limits import Limits, usual_memory
 from mrnets.errors import InputError
-from mrnets.mrd.header import read_header
-from mrnets.mrd.lines import Item
 
-__all__ = ["add_arguments", "answer", "handle", "listen", "run", "serve"]
+__all__ = ["add_arguments", "run", "serve"]
 
-LONGEST_TEXT = 1000
-"""Characters of a client's text that go into the log."""
+SHARE = 0.5
+"""The part of the machine's memory that one scan may take, unless the operator says otherwise. Others may run, too."""
 
 _logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m gadgets serve`."""
-    parser.add_argument("-p", "--port", type=int, default=9002, help="TCP port (default 9002; 0: any that is free)")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)"
-    )
-    parser.add_argument(
-        "--chains", type=Path, help="folder of the chains that clients can name (default: those shipped)"
-    )
-    parser.add_argument("--connections", type=int, default=16, help="at most so many at once (default 16); others wait")
+    """Add the options of `python -m gadgets serve`."""
+    usual = Limits()
+    add = parser.add_argument
+    add("-p", "--port", type=int, default=9002, help="TCP port (default 9002; 0: any that is free)")
+    add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
+    add("--chains", type=Path, default=folder(), help="folder of the chains that clients can name (default: shipped)")
+    add("--weights", type=Path, help="folder of weights that clients can name, beside those shipped (default: none)")
+    add("--connections", type=int, default=16, help="at most so many at once (default 16); others wait")
+    add("--per-address", type=int, default=8, help="at most so many of one address (default 8); others are refused")
+    add("--memory", type=float, help="GiB for one scan (default: half of the machine's memory)")
+    add("--queue", type=float, default=usual.queue / 2**20, help="MiB that wait for a client (default %(default)g)")
+    add("--start", type=float, default=usual.start, help="seconds for configuration and header (default %(default)g)")
+    add("--silence", type=float, default=usual.silence, help="seconds without data in a scan (default %(default)g)")
+    add("--unread", type=float, default=usual.unread, help="seconds in which a client reads nothing (%(default)g)")
+    add("--grace", type=float, default=600.0, help="seconds for open connections after SIGTERM (default %(default)g)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Listen until SIGTERM or ctrl-C; then finish the connections that are open. A second signal ends at once."""
-    place = args.chains or folder()
-    if not place.is_dir():
-        raise InputError(f"There is no folder of chains {place}.")
+    rules = _rules(args)
+    doors = Doors(args.connections, args.per_address)
     with listen(args.host, args.port) as listener:
         address, port = listener.getsockname()[:2]
         signal.signal(signal.SIGTERM, _interrupt)
-        print(f"gadgets serve: listening on {address} port {port}", file=sys.stderr, flush=True)
-        open_now: set[threading.Thread] = set()
+        _say(f"listening on {address} port {port}")
         try:
-            serve(listener, place, args.connections, open_now)
+            serve(listener, rules, doors)
         except KeyboardInterrupt:
             listener.close()
-            remaining = [thread for thread in open_now.copy() if thread.is_alive()]
-            print(f"gadgets serve: finishing {len(remaining)} connections", file=sys.stderr, flush=True)
-            for thread in remaining:
-                thread.join()
+            _say(f"finishing {len(doors)} connections")
+            if shut := doors.finish(args.grace):
+                _say(f"{shut} connections were not finished within {args.grace:g} s and were shut")
     return 0
+
+
+def _rules(args: argparse.Namespace) -> Rules:
+    """Return what the options say. Raises InputError for values that make no sense."""
+    for name in ("connections", "per_address", "memory", "queue", "start", "silence", "unread"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise InputError(f"--{name.replace('_', '-')} must be positive; got {value}.")
+    for name in ("chains", "weights"):
+        place = getattr(args, name)
+        if place is not None and not place.is_dir():
+            raise InputError(f"There is no folder of {name} {place}.")
+    memory = usual_memory(SHARE) if args.memory is None else args.memory
+    limits = Limits(args.start, args.silence, args.unread, int(args.queue * 2**20), message=memory * 2**30)
+    return Rules(args.chains, args.weights, memory, limits)
+
+
+def serve(listener: socket.socket, rules: Rules, doors: Doors) -> NoReturn:
+    """Accept connections for ever, each in its own thread, as `doors` lets them in."""
+    spare = Spare()
+    number = 0
+    while True:
+        doors.wait()
+        entered = False
+        try:
+            connected, address = accepted(listener, spare)
+            number += 1
+            name = f"connection {number} from {address}"
+            entered = _let_in(connected, address, rules, doors, name)
+        finally:
+            if not entered:
+                doors.release()
+
+
+def _let_in(connected: socket.socket, address: str, rules: Rules, doors: Doors, name: str) -> bool:
+    """Whether the connection got its thread. Otherwise it is refused."""
+    try:
+        if doors.enter(connected, address, partial(handle, connected, rules), name):
+            return True
+        reason = f"This address has {doors.most_of_one} connections already; no more are taken."
+    except OSError as error:
+        reason = f"The server has no room for another connection ({error.strerror})."
+    _logger.error("%s was refused: %s", name, reason)
+    refuse(connected, reason)
+    return False
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises InputError if the address cannot be had."""
-    if not 0 <= port <= 65535:
-        raise InputError(f"Cannot listen on port {port}: ports go from 0 to 65535.")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise InputError(f"Cannot listen on {host} port {port}: {error}.") from error
-
-
-def serve(listener: socket.socket, place: Path, most: int, open_now: set[threading.Thread]) -> None:
-    """Accept connections for ever, each in its own thread, at most so many at once; `open_now` holds the threads."""
-    places = threading.BoundedSemaphore(most)
-    number = 0
-
-    def work(connected: socket.socket, name: str) -> None:
-        try:
-            handle(connected, place, name)
-        finally:
-            open_now.discard(threading.current_thread())
-            places.release()
-
-    while True:
-        places.acquire()
-        try:
-            connected, address = _accepted(listener)
-        except BaseException:
-            places.release()
-            raise
-        number += 1
-        name = f"connection {number} from {address[0]}"
-        thread = threading.Thread(target=work, args=(connected, name), name=name, daemon=True)
-        open_now.add(thread)
-        thread.start()
-
-
-def _accepted(listener: socket.socket) -> tuple[socket.socket, tuple[str, int]]:
-    """The next connection. Looks up now and then: a signal may come in on another thread, which wakes no accept."""
-    listener.settimeout(0.25)
-    while True:
-        try:
-            return listener.accept()
-        except TimeoutError:
-            continue
-
-
-def handle(connected: socket.socket, place: Path, name: str = "connection", limits: Limits = USUAL) -> None:
-    """Serve one connection to its end. Whatever happens is logged and told to the peer; nothing is raised."""
-    with connected:
-        peer = Peer.on(connected, limits=limits)
-        try:
-            _logger.info("%s: %s", name, _converse(peer, place))
-        except Exception as error:
-            _logger.error("%s: %s", name, sentence(error), exc_info=_logger.isEnabledFor(logging.DEBUG))
-        finally:
-            peer.close()
-
-
-def _converse(peer: Peer, place: Path) -> str:
-    """Configuration, header, items, CLOSE. Returns what was done; failures are told to the peer and raised."""
-    audience = Audience.CLIENT
-    count = 0
-    try:
-        configuration = _expect(peer)
-        if configuration is None:
-            peer.send(Close())
-            return "closed without a configuration"
-        if isinstance(configuration, ConfigText) and not is_whole(configuration.text):
-            audience = Audience.GADGETRON
-        chain = _chain(configuration, place)
-        header = _expect(peer)
-        for item in _items(peer, chain, header) if header else ():
-            if isinstance(item, Query):
-                item = Response(item.number, answer(item.key))
-            elif isinstance(item, str) and audience is Audience.GADGETRON:  # it takes no text from an external process
-                _logger.info("%s", item)
-                continue
-            peer.send(item)
-            count += 1
-    except PeerLostError:
-        raise
-    except Exception as error:
-        report(peer, error, audience)
-        peer.send(Close())
-        raise
-    peer.send(Close())
-    peer.settle()
-    return f"{chain.source}, {count} items sent"
-
-
-def _items(peer: Peer, chain: Chain, header: Header) -> Iterator[Item]:
-    reading = read_header(header.text)
-    return chain.run(_without_texts(peer.items()), reading.header, reading.warnings)
-
-
-def _without_texts(items: Iterator[Item]) -> Iterator[Item]:
-    """Yield the items but for texts, which are for the log, as they are under Gadgetron."""
-    for item in items:
-        if isinstance(item, str):
-            _logger.info("the client says: %s", item[:LONGEST_TEXT])
-        else:
-            yield item
-
-
-def _chain(configuration: ConfigFile | ConfigText, place: Path) -> Chain:
-    if isinstance(configuration, ConfigFile):
-        return Chain.parse(*shipped(configuration.name, place))
-    return Chain.parse(configuration.text, "configuration")
-
-
-def _expect(peer: Peer) -> Message | None:
-    """Return the next message, with queries before it answered and texts before it left out; None for the end."""
-    while True:
-        message = peer.read()
-        if isinstance(message, Query):
-            peer.send(Response(message.number, answer(message.key)))
-        elif not isinstance(message, str):
-            return None if isinstance(message, Close) else message
-
-
-def answer(key: str) -> str:
-    """What a query's key is answered with; empty for unknown keys."""
-    try:
-        number = version("gadgetron-networks")
-    except PackageNotFoundError:  # run from a checkout
-        number = "unknown"
-    answers = {"gadgetron::version": number, "gadgetron::info": f"gadgetron-networks {number}"}
-    return answers.get(key, "")
+def _say(words: str) -> None:
+    print(f"gadgets serve: {words}", file=sys.stderr, flush=True)

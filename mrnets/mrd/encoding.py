@@ -65,6 +65,11 @@ class Encoding:
     """What the header left open or said wrongly, and what was taken instead: for the log and the images' comment."""
 
     @property
+    def pixels(self) -> float:
+        """Pixels over the whole encoded field of view, of the size that images have."""
+        return _pixels(self.encoded, self.recon)[1]
+
+    @property
     def embedded(self) -> bool:
         """Calibration lines are lines of the image, too."""
         return self.calibration in ("embedded", "interleaved")
@@ -130,11 +135,17 @@ def _space(space: Any, name: str) -> Space:
     return Space(matrix, (x, y, z))
 
 
-def _require_sane_images(encoded: Space, recon: Space, name: str) -> None:
-    """Raises InputError if images, over the whole encoded field of view, would be absurdly large."""
+def _pixels(encoded: Space, recon: Space) -> tuple[float, float]:
+    """The longest side, and the number, of pixels over the whole encoded field of view."""
     ratios = [a / b if a and b else 1.0 for a, b in zip(encoded.fov, recon.fov, strict=True)]
     sides = [size * max(ratio, 1.0) for size, ratio in zip(recon.matrix, ratios, strict=True)]
-    if max(sides) > MAX_SIDE or math.prod(sides) > MAX_PIXELS:
+    return max(sides), math.prod(sides)
+
+
+def _require_sane_images(encoded: Space, recon: Space, name: str) -> None:
+    """Raises InputError if images, over the whole encoded field of view, would be absurdly large."""
+    side, count = _pixels(encoded, recon)
+    if side > MAX_SIDE or count > MAX_PIXELS:
         raise InputError(
             f"{name} asks for images of {' x '.join(map(str, recon.matrix))} pixels over {recon.fov} mm out of "
             f"{encoded.fov} mm; that is absurdly large"

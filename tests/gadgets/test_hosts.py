@@ -18,10 +18,11 @@ import pytest
 import gadgets
 from gadgets.chain import Chain
 from gadgets.connection import Peer
-from gadgets.hosts import serve
+from gadgets.hosts import conversation, doors
 from gadgets.hosts.library import find, folder, shipped
 from gadgets.hosts.pipe import convey
 from gadgets.hosts.replay import replay
+from gadgets.hosts.rules import Rules
 from gadgets.messages import Close, ConfigFile, ConfigText, Error, Header, Query, Response
 from gadgets.protocol import State
 from gadgets.speaker import GadgetError
@@ -66,7 +67,7 @@ class Client:
 def served(place: Path):
     """A client of the resident server's code, in this process."""
     ours, theirs = socket.socketpair()
-    thread = threading.Thread(target=serve.handle, args=(theirs, place))
+    thread = threading.Thread(target=conversation.handle, args=(theirs, Rules(place)))
     thread.start()
     with ours:
         client = Client(ours)
@@ -316,7 +317,7 @@ def test_queries_are_answered_before_and_within_a_stream(tmp_path):
         client.send(Query(5, "gadgetron::version"), ConfigText(chain(stage("toy")).encode()), Query(6, "unknown"))
         client.send(Header(toys.HEADER), Query(7, "gadgetron::info"), Close())
         first, second, third = client.receive()
-    assert first == Response(5, serve.answer("gadgetron::version"))
+    assert first == Response(5, conversation.answer("gadgetron::version"))
     assert first.text
     assert second == Response(6, "")
     assert (third.number, "gadgetron-networks" in third.text) == (7, True)
@@ -386,10 +387,10 @@ def iter_until(lines, word: str) -> str:
 
 
 def test_a_port_that_is_taken_is_one_sentence():
-    with serve.listen("127.0.0.1", 0) as listener, pytest.raises(InputError, match="Cannot listen on 127"):
-        serve.listen("127.0.0.1", listener.getsockname()[1])
+    with doors.listen("127.0.0.1", 0) as listener, pytest.raises(InputError, match="Cannot listen on 127"):
+        doors.listen("127.0.0.1", listener.getsockname()[1])
     with pytest.raises(InputError, match="Cannot listen"):
-        serve.listen("127.0.0.1", 70000)
+        doors.listen("127.0.0.1", 70000)
 
 
 # Failures of the pipe

@@ -555,7 +555,7 @@ class TestErrors:
     def test_memory(self, rng):
         block = synthetic.lines(synthetic.to_kspace(images(rng)))
         header = synthetic.header(synthetic.encoding((16, 16384, 16384), fov=(9, 9, 9), recon=(16, 16, 16)))
-        self.fails([block], header, "sort.memory allows 32 GiB")
+        self.fails([block], header, "sort.memory allows 32 GiB", memory=32.0)
         stream = [replace(block, headers=block.headers.copy()) for _ in range(4)]
         for n, lines in enumerate(stream):
             lines.headers["idx"]["slice"] = n

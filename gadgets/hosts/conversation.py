@@ -1,0 +1,110 @@
+"""One connection of the resident server, from its configuration to its CLOSE."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+
+from gadgets.chain import is_whole
+from gadgets.connection import Peer, PeerLostError, report, sentence
+from gadgets.hosts.rules import Rules, chain_of
+from gadgets.hosts.scan import reconstructed
+from gadgets.messages import Close, ConfigText, Message, Query, Response
+from gadgets.protocol import Audience
+from gadgets.serialise import encode
+from mrnets.mrd.lines import Item
+
+__all__ = ["answer", "handle", "refuse"]
+
+LONGEST_TEXT = 1000
+"""Characters of a client's text that go into the log."""
+
+REFUSING = 1.0
+"""Seconds for a peer to take the sentence that refuses it."""
+
+_logger = logging.getLogger(__name__)
+
+
+def handle(connected: socket.socket, rules: Rules) -> None:
+    """Serve one connection to its end. Whatever happens is logged and told to the peer; nothing is raised."""
+    with connected:
+        peer = Peer.on(connected, limits=rules.limits)
+        try:
+            _logger.info("%s", _converse(peer, rules))
+        except Exception as error:
+            _logger.error("%s", sentence(error), exc_info=_logger.isEnabledFor(logging.DEBUG))
+        finally:
+            peer.close()
+
+
+def refuse(connected: socket.socket, reason: str) -> None:
+    """Tell a peer in one sentence that it is not served, and close its connection."""
+    with connected, suppress(OSError):
+        connected.settimeout(REFUSING)
+        connected.sendall(b"".join(part for m in (Audience.CLIENT.failure(reason), Close()) for part in encode(m)))
+        connected.shutdown(socket.SHUT_WR)
+
+
+def _converse(peer: Peer, rules: Rules) -> str:
+    """Return what was done: configuration, header, items, CLOSE. Failures are told to the peer and raised."""
+    audience = Audience.CLIENT
+    count = 0
+    try:
+        configuration = _expect(peer)
+        if configuration is None:
+            peer.send(Close())
+            return "closed without a configuration"
+        if isinstance(configuration, ConfigText) and not is_whole(configuration.text):
+            audience = Audience.GADGETRON
+        chain = chain_of(configuration, rules)
+        header = _expect(peer)
+        stream = reconstructed(chain, _without_texts(peer.items()), header.text) if header else iter(())
+        for item in stream:
+            if isinstance(item, Query):
+                item = Response(item.number, answer(item.key))
+            elif isinstance(item, str) and audience is Audience.GADGETRON:  # it takes no text from an external process
+                _logger.info("%s", item)
+                continue
+            peer.send(item)
+            count += 1
+    except PeerLostError:
+        raise
+    except Exception as error:
+        report(peer, error, audience)
+        peer.send(Close())
+        raise
+    peer.send(Close())
+    peer.settle()
+    return f"{chain.source}, {count} items sent"
+
+
+def _without_texts(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield the items but for texts, which are for the log, as they are under Gadgetron."""
+    for item in items:
+        if isinstance(item, str):
+            _logger.info("the client says: %s", item[:LONGEST_TEXT])
+        else:
+            yield item
+
+
+def _expect(peer: Peer) -> Message | None:
+    """Return the next message, with queries before it answered and texts before it left out; None for the end."""
+    while True:
+        message = peer.read()
+        if isinstance(message, Query):
+            peer.send(Response(message.number, answer(message.key)))
+        elif not isinstance(message, str):
+            return None if isinstance(message, Close) else message
+
+
+def answer(key: str) -> str:
+    """Return the answer to a query's key, which is empty for unknown keys."""
+    try:
+        number = version("gadgetron-networks")
+    except PackageNotFoundError:  # run from a checkout
+        number = "unknown"
+    answers = {"gadgetron::version": number, "gadgetron::info": f"gadgetron-networks {number}"}
+    return answers.get(key, "")

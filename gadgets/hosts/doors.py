@@ -1,0 +1,146 @@
+"""How connections come in and are let go: places for them in all and of each address, and files that run out."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+
+from mrnets.errors import InputError
+
+__all__ = ["Doors", "accepted", "listen"]
+
+LOOK = 0.25
+"""Seconds between looks for a signal, which wakes no accept when it comes in on another thread."""
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_GONE = (errno.ECONNABORTED, errno.EPROTO, errno.EPERM)
+
+_logger = logging.getLogger(__name__)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises InputError if the address cannot be had."""
+    if not 0 <= port <= 65535:
+        raise InputError(f"Cannot listen on port {port}: ports go from 0 to 65535.")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise InputError(f"Cannot listen on {host} port {port}: {error}.") from error
+
+
+class Spare:
+    """A file descriptor in hand: with it a connection is refused when there are no more."""
+
+    def __init__(self) -> None:
+        self._held: int | None = None
+        self.take()
+
+    def take(self) -> None:
+        """Hold a descriptor, if there is one."""
+        with suppress(OSError):
+            self._held = os.open(os.devnull, os.O_RDONLY)
+
+    def give(self) -> None:
+        """Let the descriptor go."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+
+def accepted(listener: socket.socket, spare: Spare) -> tuple[socket.socket, str]:
+    """Return the next connection and its address. Raises OSError if the listener itself fails.
+
+    Where files run out, a connection is refused, and the server lives on."""
+    listener.settimeout(LOOK)
+    while True:
+        try:
+            connected, address = listener.accept()
+            return connected, str(address[0])
+        except TimeoutError:
+            continue
+        except OSError as error:
+            if error.errno not in (*_SCARCE, *_GONE):
+                raise
+            _logger.error("a connection was refused: %s", error.strerror)
+            if error.errno in _SCARCE:
+                _refuse_one(listener, spare)
+
+
+def _refuse_one(listener: socket.socket, spare: Spare) -> None:
+    """Take the next connection from the queue and close it: left there, it would be accepted in vain for ever."""
+    spare.give()
+    with suppress(OSError), listener.accept()[0]:
+        pass
+    spare.take()
+
+
+class Doors:
+    """Connections that are open, each with its thread: so many in all, others wait, and so many of one address."""
+
+    def __init__(self, most: int, most_of_one: int) -> None:
+        self.most_of_one = most_of_one
+        self._places = threading.BoundedSemaphore(most)
+        self._lock = threading.Lock()
+        self._of: Counter[str] = Counter()
+        self._open: dict[threading.Thread, socket.socket] = {}
+
+    def wait(self) -> None:
+        """Wait for a place, and take it."""
+        self._places.acquire()
+
+    def release(self) -> None:
+        """Give back a place that no connection has."""
+        self._places.release()
+
+    def enter(self, connected: socket.socket, address: str, work: Callable[[], None], name: str) -> bool:
+        """Run `work` in a thread of that name, in a place that `wait` gave. False if the address has too many."""
+        with self._lock:
+            if self._of[address] >= self.most_of_one:
+                return False
+            thread = threading.Thread(target=self._run, args=(work, address), name=name, daemon=True)
+            self._of[address] += 1
+            self._open[thread] = connected
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads
+            self._leave(thread, address)
+            raise OSError(errno.EAGAIN, str(error)) from error
+        return True
+
+    def finish(self, grace: float, clock: Callable[[], float] = time.monotonic) -> int:
+        """Wait for the open connections, `grace` seconds in all; then shut the rest. Returns how many were shut."""
+        end = clock() + grace
+        for thread in list(self._open):
+            thread.join(max(end - clock(), 0.0))
+        with self._lock:
+            rest = list(self._open.items())
+        for _, connected in rest:
+            with suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
+        for thread, _ in rest:
+            thread.join(LOOK)
+        return len(rest)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def _run(self, work: Callable[[], None], address: str) -> None:
+        try:
+            work()
+        finally:
+            self._leave(threading.current_thread(), address)
+            self._places.release()
+
+    def _leave(self, thread: threading.Thread, address: str) -> None:
+        with self._lock:
+            self._open.pop(thread, None)
+            self._of[address] -= 1
+            if not self._of[address]:
+                del self._of[address]

@@ -1,0 +1,78 @@
+"""The operator's rules for a server, and the chains of clients under them.
+
+A chain that a client sends names weights that ship or that lie in the operator's folder, and no path. It may ask for
+less memory than the operator allows, and not for more. The operator's own chains are taken as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gadgets.chain import Chain, Stage
+from gadgets.hosts.library import folder, shipped
+from gadgets.limits import USUAL, Limits
+from gadgets.messages import ConfigFile, ConfigText
+from mrnets import store
+from mrnets.errors import InputError
+
+__all__ = ["Rules", "chain_of"]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the operator allows."""
+
+    chains: Path = field(default_factory=folder)
+    """The folder of the chains that clients can name."""
+    weights: Path | None = None
+    """A folder of weights that clients can name, beside those that ship."""
+    memory: float = math.inf
+    """GiB that one scan may take."""
+    limits: Limits = USUAL
+
+
+def chain_of(configuration: ConfigFile | ConfigText, rules: Rules) -> Chain:
+    """Return the chain that a client names or sends, under the rules. Raises InputError."""
+    if isinstance(configuration, ConfigFile):
+        chain = Chain.parse(*shipped(configuration.name, rules.chains))
+        return Chain.of(tuple(_with_memory(stage, rules) for stage in chain.stages), chain.source)
+    chain = Chain.parse(configuration.text, "configuration")
+    stages = (_with_known_weights(_with_less_memory(stage, rules), rules) for stage in chain.stages)
+    return Chain.of(tuple(stages), chain.source)
+
+
+def _with_memory(stage: Stage, rules: Rules) -> Stage:
+    """Return `stage` with the operator's limit, unless it has one."""
+    if stage.name != "sort" or "memory" in stage.properties:
+        return stage
+    return replace(stage, properties={**stage.properties, "memory": repr(rules.memory)})
+
+
+def _with_less_memory(stage: Stage, rules: Rules) -> Stage:
+    """Return `stage` with the operator's limit, or with a lower one that it asks for."""
+    stage = _with_memory(stage, rules)
+    if stage.name != "sort":
+        return stage
+    asked = float(stage.properties["memory"])
+    return replace(stage, properties={**stage.properties, "memory": repr(min(asked, rules.memory))})
+
+
+def _with_known_weights(stage: Stage, rules: Rules) -> Stage:
+    """Return `stage` with its weights located. Raises InputError that lists the weights that can be named.
+
+    The error is the same for whatever else a name may stand for, so that no client can find out what there is."""
+    name = stage.properties.get("weights")
+    if name is None:
+        return stage
+    known = {path.stem: str(path) for path in _files(rules.weights)}
+    known = {**{name: name for name in store.shipped()}, **known}
+    path = known.get(name.strip().removesuffix(".safetensors"))
+    if path is None:
+        raise InputError(f'There are no weights "{name[:80]}"; there are: {", ".join(sorted(known)) or "none"}.')
+    return replace(stage, properties={**stage.properties, "weights": path})
+
+
+def _files(place: Path | None) -> list[Path]:
+    return [] if place is None else [path for path in place.glob("*.safetensors") if path.is_file()]

@@ -1,0 +1,65 @@
+"""One scan through a chain, alike in every host: warnings in the images' comments, start and end in the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import ismrmrd
+from ismrmrd.xsd import ismrmrdHeader
+
+from gadgets.chain import Chain
+from gadgets.speaker import Speech
+from mrnets.mrd.header import Reading, read_header
+from mrnets.mrd.lines import Item, Lines
+
+__all__ = ["reconstructed"]
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Counts:
+    lines: int = 0
+    images: int = 0
+    slices: set[int] = field(default_factory=set)
+
+    def coming(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield `items`, with their lines counted."""
+        for item in items:
+            if isinstance(item, Lines):
+                self.lines += len(item)
+                self.slices.update(item.headers["idx"]["slice"].tolist())
+            yield item
+
+    def __str__(self) -> str:
+        return f"{self.lines} lines of {len(self.slices)} slices, {self.images} images"
+
+
+def reconstructed(
+    chain: Chain, items: Iterable[Item], header: object, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Item]:
+    """Return what `chain` makes of a scan. header: its ISMRMRD header as it came.
+
+    Raises InputError for the header at once, and InputError and GadgetError later as `Chain.run` does."""
+    return _run(chain, items, read_header(header), clock)
+
+
+def _run(chain: Chain, items: Iterable[Item], reading: Reading, clock: Callable[[], float]) -> Iterator[Item]:
+    speech, counts, begun = Speech.of(reading.warnings), _Counts(), clock()
+    _logger.info("scan begins: protocol %s, %s", _protocol(reading.header), chain.source)
+    outcome = "fails"
+    try:
+        for item in chain.run(counts.coming(items), reading.header, speech):
+            counts.images += isinstance(item, ismrmrd.Image)
+            yield item
+        outcome = "ends"
+    finally:
+        _logger.info("scan %s: %s, %.1f s, %d warnings", outcome, counts, clock() - begun, speech.warnings)
+
+
+def _protocol(header: ismrmrdHeader) -> str:
+    information = header.measurementInformation
+    return repr((information.protocolName or "")[:80]) if information is not None else "unnamed"
