@@ -10,11 +10,15 @@ from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.frame import Frame, naming_shortfalls
 from gadgets.gadget import gadget
+from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
 from mrnets.physics.espirit import Espirit
 from mrnets.stages import sense_raw
 
 __all__ = ["coils"]
+
+MAX_CALIBRATION = 96
+"""Samples along each axis. The calibration matrix grows with the square of it: by then it has gigabytes."""
 
 
 @gadget(takes=("kspace",), gives="coil maps")
@@ -30,8 +34,10 @@ def coils(
 ) -> Iterator[Item]:
     """Give frames their coil sensitivities; everything else passes. Options as in `mrnets.physics.espirit.Espirit`.
 
-    Raises InputError for a scan without calibration lines.
+    Raises InputError for a scan without calibration lines, and for options out of their range.
     """
+    if calibration > MAX_CALIBRATION:
+        raise InputError(f"calibration must be at most {MAX_CALIBRATION}, got {calibration}")
     options = Espirit(kernel=kernel, calibration=calibration, threshold=threshold, crop=crop)
     for item in stream:
         if not isinstance(item, Frame):

@@ -19,7 +19,9 @@ Scaling = Literal["series", "first"]
 
 BRIGHTEST = 4095
 """What the brightest pixel becomes: the 12 bits that viewers and archives expect."""
-MOST = 65535
+MAX_GREY = 65535
+MAX_HELD = 4 << 30
+"""Bytes of images that are held back."""
 
 _logger = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ class Greys:
     scale: float | None
     offset: float = 0.0
     held: list[ismrmrd.Image] = field(default_factory=list)
+    bytes: int = 0
+    """Bytes of `held`."""
     clipped: int = 0
 
     @classmethod
@@ -50,15 +54,20 @@ class Greys:
         return cls(scaling == "series" and scale is None, scale)
 
     def take(self, image: ismrmrd.Image) -> Iterator[ismrmrd.Image]:
-        """What can be converted now."""
+        """Yield what can be converted now. Raises InputError if too much is held back."""
         if self.hold:
             self.held.append(image)
+            self.bytes += image.data.nbytes
+            if self.bytes > MAX_HELD:
+                raise InputError(
+                    f"more than {MAX_HELD >> 30} GiB of images wait for the scale of their series; set scaling to first"
+                )
             return
         self.scale = self.scale or _fitting([image])
         yield self._converted(image, self.scale)
 
     def rest(self) -> Iterator[ismrmrd.Image]:
-        """What was held back; the end of the series."""
+        """Yield what was held back, at the end of the series."""
         scale = self.scale or _fitting(self.held)
         for image in self.held:
             yield self._converted(image, scale)
@@ -68,9 +77,9 @@ class Greys:
 
     def _converted(self, image: ismrmrd.Image, scale: float) -> ismrmrd.Image:
         scaled = np.rint((image.data + np.float32(self.offset)) * np.float32(scale))
-        self.clipped += int(np.count_nonzero(scaled > MOST))
+        self.clipped += int(np.count_nonzero(scaled > MAX_GREY))
         image.meta["GADGETRON_ScaleRatio"] = repr(scale)
-        return ismrmrd.Image(head=image.getHead(), data=np.clip(scaled, 0, MOST).astype(np.uint16), meta=image.meta)
+        return ismrmrd.Image(head=image.getHead(), data=np.clip(scaled, 0, MAX_GREY).astype(np.uint16), meta=image.meta)
 
 
 def _fitting(images: list[ismrmrd.Image]) -> float:

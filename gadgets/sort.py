@@ -18,6 +18,7 @@ from gadgets.assemble import Mask, Shortfalls, frames, parts_of, require_centre
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
 from gadgets.gather import Group, Memory, gather
+from gadgets.limits import usual_memory
 from gadgets.recondata import is_recon_data, lines_of
 from mrnets.errors import InputError
 from mrnets.mrd.calibration import centre_block, for_later, nearest, on_spacing_of
@@ -50,8 +51,8 @@ def sort(
     A slice is complete when its repetition is over (a line of the next one comes), or at the end. `trigger`: "auto"
     believes the flags last-in-slice and last-in-repetition, too, where the header's limits of average, contrast and
     segment show that nothing can follow; "repetition" ignores flags; "measurement" waits for the end.
-    `whitened`: the data came in prewhitened (by Gadgetron's NoiseAdjustGadget). `memory`: most GiB that the scan may take, its
-    reconstruction included; none: 0.8 of the machine's memory.
+    `whitened`: the data came in prewhitened (by Gadgetron's NoiseAdjustGadget). `memory`: most GiB that the scan may
+    take, its reconstruction included; none: 0.8 of the machine's memory.
     Raises InputError for lines that do not belong on the grid, for NaN or infinite samples, for a coil count that
     changes, for a non-Cartesian trajectory, for lines of a slice that was finished, and if no imaging line came.
     """

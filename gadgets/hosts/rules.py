@@ -6,13 +6,13 @@ less memory than the operator allows, and not for more. The operator's own chain
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gadgets.chain import Chain, Stage
+from gadgets.gadget import lookup
 from gadgets.hosts.library import folder, shipped
-from gadgets.limits import USUAL, Limits
+from gadgets.limits import USUAL, Limits, usual_memory
 from gadgets.messages import ConfigFile, ConfigText
 from mrnets import store
 from mrnets.errors import InputError
@@ -28,7 +28,7 @@ class Rules:
     """The folder of the chains that clients can name."""
     weights: Path | None = None
     """A folder of weights that clients can name, beside those that ship."""
-    memory: float = math.inf
+    memory: float = field(default_factory=usual_memory)
     """GiB that one scan may take."""
     limits: Limits = USUAL
 
@@ -55,8 +55,9 @@ def _with_less_memory(stage: Stage, rules: Rules) -> Stage:
     stage = _with_memory(stage, rules)
     if stage.name != "sort":
         return stage
-    asked = float(stage.properties["memory"])
-    return replace(stage, properties={**stage.properties, "memory": repr(min(asked, rules.memory))})
+    asked = lookup("sort").properties["memory"].parse(stage.properties["memory"].strip())
+    granted = rules.memory if asked is None else min(asked, rules.memory)
+    return replace(stage, properties={**stage.properties, "memory": repr(granted)})
 
 
 def _with_known_weights(stage: Stage, rules: Rules) -> Stage:

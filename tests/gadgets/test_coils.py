@@ -47,3 +47,8 @@ def test_a_scan_that_was_cut_says_so_first():
     for gadget in (coils([short], header()), network([short], header(), name="cgsense")):
         with pytest.raises(InputError, match=r"^cut short\? lines 2 to 10 came .* announced; .*coil sensitivities"):
             list(gadget)
+
+
+def test_a_calibration_matrix_of_gigabytes_is_refused():
+    with pytest.raises(InputError, match="calibration must be at most 96, got 97"):
+        list(coils([], header(), calibration=97))

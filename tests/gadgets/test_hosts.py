@@ -16,6 +16,7 @@ import ismrmrd
 import pytest
 
 import gadgets
+from gadgets.__main__ import main
 from gadgets.chain import Chain
 from gadgets.connection import Peer
 from gadgets.hosts import conversation, doors
@@ -380,6 +381,23 @@ def test_the_server_outlives_its_clients_and_finishes_them_when_stopped(tmp_path
     finally:
         server.kill()
         server.communicate()
+
+
+def test_ping_says_whether_a_server_answers(tmp_path, capsys):
+    with doors.listen("127.0.0.1", 0) as listener:
+        port = str(listener.getsockname()[1])
+
+        def answer():
+            connected, _ = listener.accept()
+            conversation.handle(connected, Rules(tmp_path))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert main(["ping", "--port", port]) == 0
+        thread.join(20)
+    assert capsys.readouterr().out == f"{conversation.answer('gadgetron::info')}\n"
+    assert main(["ping", "--port", port]) == 1
+    assert f"No server answers at localhost port {port}" in capsys.readouterr().err
 
 
 def iter_until(lines, word: str) -> str:

@@ -372,6 +372,11 @@ class TestShort:
         assert image.data.dtype == np.float32
         assert image.data[0, 0, 0, 0] == np.float32(0.05)
 
+    def test_what_waits_for_the_scale_of_its_series_is_bounded(self, monkeypatch):
+        monkeypatch.setattr("gadgets.greys.MAX_HELD", 100)
+        with pytest.raises(InputError, match="of images wait for the scale of their series; set scaling to first"):
+            list(images(self.frames([1.0]), plain(), format="short"))
+
     @pytest.mark.parametrize("output", ["real", "imaginary", "complex"])
     def test_signs(self, output):
         with pytest.raises(InputError, match="format short is for magnitude and phase"):
