@@ -1,6 +1,7 @@
 import logging
 import math
 import struct
+from contextlib import suppress
 
 import ismrmrd
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from xsdata.models.datatype import XmlDate, XmlTime
 
 from mrnets.errors import InputError
+from mrnets.mrd.encoding import encoding_of
 from mrnets.mrd.header import MAX_WARNINGS, read_header
 
 ENCODING = """<encoding>
@@ -253,19 +255,21 @@ def is_header_or_sentence(raw):
         header = read_header(raw).header
     except InputError as error:
         return "\n" not in str(error)
+    with suppress(InputError):
+        encoding_of(header, 0)
     spaces = [space for encoding in header.encoding for space in (encoding.encodedSpace, encoding.reconSpace)]
     sizes = [n for space in spaces for n in vars(space.matrixSize).values()]
     lengths = [mm for space in spaces for mm in vars(space.fieldOfView_mm).values()]
     return all(isinstance(n, int) and n >= 1 for n in sizes) and all(0 <= mm < math.inf for mm in lengths)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.binary(max_size=300) | st.text(max_size=300))
 def test_no_bytes_and_no_text_raise_anything_else(raw):
     assert is_header_or_sentence(raw)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.data())
 def test_no_change_of_a_header_raises_anything_else(data):
     raw = bytearray(HEADER.encode())
@@ -275,7 +279,7 @@ def test_no_change_of_a_header_raises_anything_else(data):
     assert is_header_or_sentence(bytes(raw))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.data())
 def test_no_value_raises_anything_else(data):
     pieces = HEADER.split(">")
