@@ -19,11 +19,11 @@ from mrnets.errors import InputError
 from mrnets.mrd.calibration import has_centre_block
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.images import Key, echo_times
-from mrnets.mrd.kspace import Echo, averages, kspace_and_mask
+from mrnets.mrd.kspace import Echo, averages, kspace_and_mask, outside_note
 from mrnets.mrd.noise import NoiseScan, bandwidth
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 
-__all__ = ["Part", "Shortfalls", "frames", "parts_of", "require_centre"]
+__all__ = ["Part", "Shortfalls", "frames", "group_notes", "parts_of", "require_centre"]
 
 Mask = NDArray[np.bool_]
 
@@ -46,6 +46,15 @@ class Part:
 def parts_of(group: Group, encoding: Encoding) -> list[Part]:
     """The echoes of a group, by contrast. Ends the use of the group's k-space."""
     return [Part(n, *kspace_and_mask(group.echoes[n], encoding), group.echoes[n]) for n in sorted(group.echoes)]
+
+
+def group_notes(group: Group, encoding: Encoding) -> tuple[str, ...]:
+    """What is to be said of the lines of an image, a sentence each. Raises InputError for many off the grid."""
+    echoes = list(group.echoes.values())
+    lines, outside = (sum(getattr(echo, name) for echo in echoes) for name in ("lines", "outside"))
+    first = min((echo.first_outside for echo in echoes if echo.outside), default=-1)
+    off_grid = outside_note(lines, outside, first, encoding)
+    return tuple(dict.fromkeys([*([off_grid] if off_grid else []), *(note for echo in echoes for note in echo.notes)]))
 
 
 def require_centre(mask: Mask, key: Key, encoding: Encoding) -> None:
@@ -137,6 +146,6 @@ def _raw(
         echo_times=None if times is None else asarray_like(times, kspace, dtype=xp.float32),
         noise=None if covariance is None else asarray_like(covariance, kspace, dtype=kspace.dtype),
         readout="batch" if encoding.volume else "x",
-        averages=averages([part.echo for part in parts]),
+        averages=averages([part.echo.counts for part in parts]),
         whitened=group.whitened,
     )

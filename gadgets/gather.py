@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from mrnets.errors import InputError
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.images import Key, by_image
-from mrnets.mrd.kspace import Echo, acquired_twice, add_lines
+from mrnets.mrd.kspace import Echo, add_lines
 from mrnets.mrd.lines import Lines, counter, take
 
 __all__ = ["Group", "Memory", "gather"]
@@ -26,8 +26,6 @@ class Group:
     whitened: bool = True
     dwell: float = 0.0
     """µs, of the first line; 0: the header does not say."""
-    averaged: bool = False
-    """Lines came twice with the same counters."""
 
 
 PREPARING = 5
@@ -56,6 +54,19 @@ class Memory:
                 f"sort.memory allows {self.limit / 2**30:.3g} GiB"
             )
 
+    def hold(self, lines: Lines) -> None:
+        """Account for lines that may have to wait. Raises InputError where they are too many."""
+        self.used += lines.data.nbytes
+        if self.used > self.limit:
+            raise InputError(
+                f"with acquisition {counter(lines)} lines that wait for others, and k-space in work, take "
+                f"{self.used / 2**30:.1f} GiB; sort.memory allows {self.limit / 2**30:.3g} GiB"
+            )
+
+    def drop(self, lines: Lines) -> None:
+        """Give back what lines took that waited."""
+        self.used -= lines.data.nbytes
+
     def free(self, group: Group) -> None:
         """Give back what the echoes of a group took."""
         self.used -= sum(echo.kspace.nbytes for echo in group.echoes.values())
@@ -77,7 +88,6 @@ def gather(
                 f"repetition) or by a later repetition; set sort.trigger to repetition or measurement"
             )
         group = groups.setdefault(key, Group())
-        group.averaged |= acquired_twice(part)
         group.whitened &= part.whitened
         group.dwell = group.dwell or float(part.headers["sample_time_us"][0])
         if contrast not in group.echoes:

@@ -14,15 +14,16 @@ import ismrmrd
 import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
 
-from gadgets.assemble import Mask, Shortfalls, frames, parts_of, require_centre
+from gadgets.assemble import Mask, Shortfalls, frames, group_notes, parts_of, require_centre
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
 from gadgets.gather import Group, Memory, gather
 from gadgets.limits import usual_memory
 from gadgets.recondata import is_recon_data, lines_of
+from gadgets.spaces import Spaces
 from mrnets.errors import InputError
 from mrnets.mrd.calibration import centre_block, for_later, nearest, on_spacing_of
-from mrnets.mrd.encoding import Encoding, encoding_of
+from mrnets.mrd.encoding import ByHand, Dimensions, Encoding
 from mrnets.mrd.flags import LEFT_OUT, Flag, has_flag, roles
 from mrnets.mrd.images import Key
 from mrnets.mrd.kspace import kspace_and_mask
@@ -45,6 +46,11 @@ def sort(
     trigger: Trigger = "auto",
     whitened: bool = False,
     memory: float | None = None,
+    dimensions: Literal["auto", "2d", "3d"] = "auto",
+    centre_line: int | None = None,
+    centre_partition: int | None = None,
+    centre_sample: int | None = None,
+    reversed_centre: Literal["auto", "kept", "mirrored"] = "auto",
 ) -> Iterator[Item]:
     """Lines, or Gadgetron's ReconData, to Frames; everything else passes.
 
@@ -53,24 +59,29 @@ def sort(
     segment show that nothing can follow; "repetition" ignores flags; "measurement" waits for the end.
     `whitened`: the data came in prewhitened (by Gadgetron's NoiseAdjustGadget). `memory`: most GiB that the scan may
     take, its reconstruction included; none: 0.8 of the machine's memory.
+    `dimensions`: of images, "auto": as header and lines have them. `centre_line`, `centre_partition`: the counters
+    kspace_encode_step_1 and _2 of the k-space centre, `centre_sample`: its sample in lines that run forwards, instead
+    of what the header says. `reversed_centre`: "kept" or "mirrored", see `ByHand`.
     Raises InputError for lines that do not belong on the grid, for NaN or infinite samples, for a coil count that
     changes, for a non-Cartesian trajectory, for lines of a slice that was finished, and if no imaging line came.
     """
-    scan = _Scan(header, Memory((usual_memory() if memory is None else memory) * 2**30))
+    size: dict[str, Dimensions | None] = {"auto": None, "2d": 2, "3d": 3}
+    by_hand = ByHand(centre_line, centre_partition, centre_sample, reversed_centre, size[dimensions])
+    scan = _Scan(header, Spaces(header, by_hand), Memory((usual_memory() if memory is None else memory) * 2**30))
     sorted_before = False
     for item in stream:
         if isinstance(item, Lines):
             lines = _whitened(item) if whitened else item
             yield from scan.close(_complete(scan, lines, scan.add(lines), trigger))
         elif is_recon_data(item):
-            for lines in lines_of(item, lambda n: scan.encoding(n, gridded=True).embedded):
-                scan.encoding(int(lines.headers["encoding_space_ref"][0]), gridded=True)
+            scan.spaces.gridded = True
+            for lines in lines_of(item, scan.spaces.embedded):
                 scan.add(_whitened(lines) if whitened else lines)
-            yield from scan.close(list(scan.images))
+            yield from scan.finish()
         else:
             sorted_before |= not isinstance(item, (str, ismrmrd.Waveform))
             yield item
-    yield from scan.close(list(scan.images))
+    yield from scan.finish()
     if not (scan.closed or sorted_before):
         raise InputError(
             "the stream ended before any imaging acquisition came; if Gadgetron's own gadgets run before this chain, "
@@ -81,24 +92,16 @@ def sort(
 class _Scan:
     """The state of sorting: images that wait for more lines."""
 
-    def __init__(self, header: ismrmrdHeader, memory: Memory) -> None:
+    def __init__(self, header: ismrmrdHeader, spaces: Spaces, memory: Memory) -> None:
         self.header = header
+        self.spaces = spaces
         self.images: dict[Key, Group] = {}
         self.closed: set[Key] = set()
         self.calibrations = _Calibrations()
         self._memory = memory
-        self._encodings: dict[int, Encoding] = {}
         self._checks = _Checks()
         self._shortfalls = Shortfalls()
         self._said: set[str] = set()
-
-    def encoding(self, index: int, *, gridded: bool = False) -> Encoding:
-        """Encoding space `index`; see `encoding_of`."""
-        if index not in self._encodings:
-            self._encodings[index] = encoding_of(self.header, index, gridded=gridded)
-            for guess in self._encodings[index].guesses:
-                self._warn(guess)
-        return self._encodings[index]
 
     def add(self, lines: Lines) -> list[Key]:
         """Put lines where they belong; the images that got any."""
@@ -107,13 +110,14 @@ class _Scan:
             return []
         if has_flag(lines.headers, Flag.IS_PHASECORR_DATA).any():
             self._warn("phase-correction lines are left out; nothing here corrects by them")
-        if has_flag(lines.headers, *LEFT_OUT).all():
+        used = np.flatnonzero(~has_flag(lines.headers, *LEFT_OUT))
+        if not len(used):
             return []
-        encoding = self.encoding(int(lines.headers["encoding_space_ref"][0]))
-        role = roles(lines.headers, embedded=encoding.embedded)
-        self._checks.check(take(lines, np.flatnonzero(role.image | role.calibration)))
-        self.calibrations.add(take(lines, np.flatnonzero(role.calibration)), encoding, self._memory)
-        return self._gather(take(lines, np.flatnonzero(role.image)), encoding)
+        lines = take(lines, used)
+        self._checks.check(lines)
+        self.spaces.embedded(int(lines.headers["encoding_space_ref"][0]))
+        self._memory.hold(lines)
+        return [key for known in self.spaces.ready(lines) for key in self._place(known)]
 
     def close(self, keys: Iterable[Key]) -> Iterator[Frame]:
         """Make frames of finished images."""
@@ -123,22 +127,36 @@ class _Scan:
             yield from self._frames(key, group)
             self._memory.free(group)
 
-    def _gather(self, lines: Lines, encoding: Encoding) -> list[Key]:
-        keys = gather(self.images, lines, encoding, self._memory, self.closed)
-        if any(self.images[key].averaged for key in keys):
-            self._warn("lines that came twice with the same counters are averaged")
-        return keys
+    def finish(self) -> Iterator[Frame]:
+        """Make frames of all images; no more lines of them come."""
+        for lines in self.spaces.rest():
+            self._place(lines)
+        yield from self.close(list(self.images))
+
+    def _place(self, lines: Lines) -> list[Key]:
+        self._memory.drop(lines)
+        role = roles(lines.headers, embedded=self.spaces.embedded(int(lines.headers["encoding_space_ref"][0])))
+        calibration, image = (take(lines, np.flatnonzero(which)) for which in (role.calibration, role.image))
+        if len(calibration):
+            self.calibrations.add(calibration, self.spaces.begin(calibration, calibration=True), self._memory)
+        if not len(image):
+            return []
+        encoding = self.spaces.begin(image, calibration=False)
+        for guess in encoding.guesses:
+            self._warn(guess)
+        return gather(self.images, image, encoding, self._memory, self.closed)
 
     def _frames(self, key: Key, group: Group) -> Iterator[Frame]:
-        encoding = self.encoding(key.encoding)
+        encoding = self.spaces.encoding(key.encoding)
+        notes = (*encoding.guesses, *group_notes(group, encoding))
         parts = parts_of(group, encoding)
         require_centre(parts[0].mask, key, encoding)
-        calibration = self.calibrations.of(key, self._encodings, parts[0].kspace, parts[0].mask)
-        notes = self._shortfalls.of(key, encoding, parts)
+        calibration = self.calibrations.of(key, self.spaces, parts[0].kspace, parts[0].mask)
+        notes = (*notes, *self._shortfalls.of(key, encoding, parts))
         for frame in frames(parts, group, encoding, calibration, self.header, self._checks.noise, notes):
-            for note in frame.notes:
+            for note in frame.notes[len(encoding.guesses) :]:
                 self._warn(f"{key}: {note}")
-            yield replace(frame, notes=(*encoding.guesses, *frame.notes))
+            yield frame
 
     def _warn(self, message: str) -> None:
         """Once for each message."""
@@ -189,12 +207,12 @@ class _Calibrations:
         separate = encoding.calibration in ("separate", "external", "other")
         return separate and nearest(self.references, key) is None
 
-    def of(self, key: Key, encodings: dict[int, Encoding], kspace: Array, mask: Mask) -> Array | None:
+    def of(self, key: Key, spaces: Spaces, kspace: Array, mask: Mask) -> Array | None:
         """The block for image `key` with this first echo; None where no lines serve."""
-        encoding = encodings[key.encoding]
+        encoding = spaces.encoding(key.encoding)
         reference = nearest(self.references, key)
         if reference is not None:
-            return self._separate(reference, encodings[reference.encoding], encoding)
+            return self._separate(reference, spaces.encoding(reference.encoding, calibration=True), encoding)
         own = centre_block(kspace, mask)
         if own is None:
             return self._kept.get((key.slice, key.encoding))
@@ -224,7 +242,7 @@ def _complete(scan: _Scan, lines: Lines, seen: list[Key], trigger: Trigger) -> l
 def _flagged(scan: _Scan, lines: Lines) -> set[Key]:
     """Images that a flag finishes, and that nothing in the header's limits keeps open."""
     headers = lines.headers
-    encoding = scan.encoding(int(headers["encoding_space_ref"][0]))
+    encoding = scan.spaces.encoding(int(headers["encoding_space_ref"][0]))
     final = has_flag(headers, Flag.LAST_IN_SLICE, Flag.LAST_IN_REPETITION) & ~has_flag(headers, *LEFT_OUT)
     if not encoding.embedded:
         final &= ~has_flag(headers, Flag.IS_PARALLEL_CALIBRATION)

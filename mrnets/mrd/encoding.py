@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
+from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 
-__all__ = ["MAX_SIDE", "Encoding", "Limit", "Space", "encoding_of"]
+__all__ = ["MAX_SIDE", "ByHand", "Dimensions", "Encoding", "Limit", "Space", "encoding_of", "found", "limit_of"]
+
+Dimensions = Literal[2, 3]
 
 MAX_SIDE = 16384
 MAX_PIXELS = 1 << 30
+USER_CENTRES = (5, 6)
+"""siemens_to_ismrmrd writes the centre's counters of encode steps 1 and 2 into these user counters of every line."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,22 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class ByHand:
+    """What a user says of a scan whose header is wrong. None and "auto": as the header and the lines say."""
+
+    line: int | None = None
+    """The counter kspace_encode_step_1 of the k-space centre."""
+    partition: int | None = None
+    """The counter kspace_encode_step_2 of the k-space centre."""
+    sample: int | None = None
+    """The sample of every line at which the k-space centre lies, in the direction of lines that are not reversed."""
+    reversed_centre: Literal["auto", "kept", "mirrored"] = "auto"
+    """Whether center_sample of a reversed line counts from the start of k-space ("kept"), as Siemens has it, or from
+    the first sample of the line ("mirrored"), as ISMRMRD has it."""
+    dimensions: Dimensions | None = None
+
+
+@dataclass(frozen=True)
 class Encoding:
     """One encoding space."""
 
@@ -48,7 +70,8 @@ class Encoding:
     reduced: Space
     """`encoded` without readout oversampling: the grid of sorted k-space."""
     offsets: tuple[int, int]
-    """What is added to the counters kspace_encode_step_1 and _2 to get positions on the grid."""
+    """What is added to the counters kspace_encode_step_1 and _2 to get positions on the grid. Images that are not
+    volumes have one partition, whatever its counter."""
     limits: tuple[Limit, Limit]
     """Of y and z, on the grid."""
     announced: bool
@@ -61,6 +84,12 @@ class Encoding:
     """Calibration mode: embedded, interleaved, separate, external, other."""
     name: str
     """For errors."""
+    sample: int | None
+    """`ByHand.sample`."""
+    reversed_centre: Literal["auto", "kept", "mirrored"]
+    """`ByHand.reversed_centre`."""
+    siemens: bool
+    """The scanner is a Siemens."""
     guesses: tuple[str, ...] = ()
     """What the header left open or said wrongly, and what was taken instead: for the log and the images' comment."""
 
@@ -75,33 +104,37 @@ class Encoding:
         return self.calibration in ("embedded", "interleaved")
 
 
-def encoding_of(header: ismrmrdHeader, index: int, *, gridded: bool = False, flat: bool | None = None) -> Encoding:
-    """Encoding space `index`; what the header leaves out is derived.
+def encoding_of(
+    header: ismrmrdHeader,
+    index: int,
+    first: NDArray[np.void] | None = None,
+    *,
+    dimensions: Dimensions | None = None,
+    by_hand: ByHand = ByHand(),
+    gridded: bool = False,
+) -> Encoding:
+    """Encoding space `index`; what the header leaves out or says wrongly is derived.
 
+    first: () header of the first of the lines that are to be placed; it may know the centre better than the header.
+    dimensions: of the images. None: as the encoded matrix has them.
     gridded: the data were put on a grid before, whatever their trajectory was.
-    flat: one partition was measured, so that images are 2-D whatever the encoded matrix is. None: as the header says.
-
-    Raises InputError if there is no such space, if it is not Cartesian (unless gridded), or if its matrix is absurd.
+    Raises InputError if there is no such space, if it is not Cartesian (unless gridded), if several slices were excited
+    at once, or if its matrix is absurd.
     """
-    name = f"encoding space {index}"
-    if not 0 <= index < len(header.encoding):
-        raise InputError(f"the header has {len(header.encoding)} encoding spaces, but the data refer to {name}")
-    encoding = header.encoding[index]
-    trajectory = _text(encoding.trajectory)
-    if trajectory not in (None, "cartesian") and not gridded:
-        raise InputError(f"{name} has a {trajectory} trajectory; only cartesian k-space can be sorted")
+    encoding, name = found(header, index), f"encoding space {index}"
+    _require_supported(encoding, name, gridded)
     encoded, recon = _space(encoding.encodedSpace, name), _space(encoding.reconSpace, name)
     _require_sane_images(encoded, recon, name)
-    limits = encoding.encodingLimits
-    step_1, step_2 = (getattr(limits, f"kspace_encoding_step_{n}", None) for n in (1, 2))
-    if flat is None:
-        flat = step_2 is not None and step_2.maximum <= step_2.minimum and step_2.maximum == 0
-    if flat and encoded.matrix[2] > 1:
+    if dimensions == 2 and encoded.matrix[2] > 1:
         encoded = Space((*encoded.matrix[:2], 1), (*encoded.fov[:2], recon.fov[2]))
         recon = Space((*recon.matrix[:2], 1), recon.fov)
-    placed = [
-        _centred(limit, size, f"{name}, kspace_encoding_step_{step}")
-        for limit, size, step in ((step_1, encoded.matrix[1], 1), (step_2, encoded.matrix[2], 2))
+    vendor = _vendor(header)
+    believed = first is not None and vendor in ("", "siemens")
+    users = [int(first["idx"]["user"][n]) if first is not None and believed else 0 for n in USER_CENTRES]
+    limits = [limit_of(encoding, step) for step in (1, 2)]
+    axes = [
+        _axis(f"{name}, kspace_encoding_step_{n + 1}", encoded.matrix[n + 1], limits[n], users[n], hand)
+        for n, hand in enumerate((by_hand.line, by_hand.partition))
     ]
     parallel = encoding.parallelImaging
     return Encoding(
@@ -109,19 +142,53 @@ def encoding_of(header: ismrmrdHeader, index: int, *, gridded: bool = False, fla
         encoded=encoded,
         recon=recon,
         reduced=_without_oversampling(encoded, recon),
-        offsets=(placed[0].offset, placed[1].offset),
-        limits=(placed[0].limit, placed[1].limit),
-        announced=step_1 is not None,
+        offsets=(axes[0].offset, axes[1].offset),
+        limits=(axes[0].limit, axes[1].limit),
+        announced=limits[0] is not None,
         volume=encoded.matrix[2] > 1,
-        last={counter: _last(limits, counter) for counter in ("contrast", "average", "segment")},
+        last={counter: _last(encoding.encodingLimits, counter) for counter in ("contrast", "average", "segment")},
         calibration=None if parallel is None else _text(parallel.calibrationMode),
         name=name,
-        guesses=tuple(axis.guess for axis in placed if axis.guess),
+        sample=by_hand.sample,
+        reversed_centre=by_hand.reversed_centre,
+        siemens=vendor == "siemens",
+        guesses=tuple(axis.guess for axis in axes if axis.guess),
     )
+
+
+def found(header: ismrmrdHeader, index: int) -> Any:
+    """Encoding space `index` as the header has it. Raises InputError if there is none."""
+    if not 0 <= index < len(header.encoding):
+        raise InputError(
+            f"the header has {len(header.encoding)} encoding spaces, but the data refer to encoding space {index}"
+        )
+    return header.encoding[index]
+
+
+def _require_supported(encoding: Any, name: str, gridded: bool) -> None:
+    trajectory = _text(encoding.trajectory)
+    if trajectory not in (None, "cartesian") and not gridded:
+        raise InputError(f"{name} has a {trajectory} trajectory; only cartesian k-space can be sorted")
+    factor = getattr(getattr(encoding.parallelImaging, "multiband", None), "multiband_factor", None) or 1
+    if factor > 1:
+        raise InputError(
+            f"{name}: {factor} slices were excited at once (multiband_factor); such slices cannot be unfolded here"
+        )
 
 
 def _text(value: Any) -> str | None:
     return None if value is None else str(getattr(value, "value", value))
+
+
+def _vendor(header: ismrmrdHeader) -> str:
+    """The maker of the scanner, one word in small letters; empty where the header does not say."""
+    words = str(getattr(header.acquisitionSystemInformation, "systemVendor", None) or "").lower().split()
+    return words[0] if words else ""
+
+
+def limit_of(encoding: Any, step: int) -> Any:
+    """The header's limit of an encode step, or None."""
+    return getattr(encoding.encodingLimits, f"kspace_encoding_step_{step}", None)
 
 
 def _space(space: Any, name: str) -> Space:
@@ -161,17 +228,38 @@ class _Axis:
     guess: str = ""
 
 
-def _centred(limit: Any, size: int, name: str) -> _Axis:
-    """The offset from counter to position, and the limits in positions. Without limits counters are positions."""
-    centre = size // 2
+def _axis(name: str, size: int, limit: Any, user: int, hand: int | None) -> _Axis:
+    """Placement of one axis: the centre by hand, or that of the lines' user counter, or that of the header."""
+    if size == 1:
+        return _Axis(0, Limit(0, 0, 0))
+    centre, guess = _centre_of_header(size, limit)
+    if user and user != centre and _fits(size, limit, user):
+        guess = f"the header's centre {limit.center} contradicts {user}, which the lines carry; taking {user}"
+        centre = user
+    if hand is not None:
+        centre, guess = hand, f"centre {hand} was set by hand"
+    offset = size // 2 - centre
+    first, last = (0, size - 1) if limit is None else (int(limit.minimum) + offset, int(limit.maximum) + offset)
+    limits = Limit(max(first, 0), size // 2, min(last, size - 1))
+    return _Axis(offset, limits, f"{name}: {guess}" if guess else "")
+
+
+def _centre_of_header(size: int, limit: Any) -> tuple[int, str]:
+    """The counter of the k-space centre, and what was guessed. Without limits counters are positions."""
+    middle = size // 2
     if limit is None:
-        return _Axis(0, Limit(0, centre, size - 1))
-    offset, guess = centre - int(limit.center), ""
-    if limit.center == 0 and limit.maximum + offset >= size:
-        offset, guess = 0, f"{name}: centre 0 does not fit a matrix of {size}; taking {centre}"
-    return _Axis(
-        offset, Limit(max(int(limit.minimum) + offset, 0), centre, min(limit.maximum + offset, size - 1)), guess
-    )
+        return middle, ""
+    if limit.minimum <= limit.center <= limit.maximum and (limit.center or limit.maximum + middle < size):
+        return int(limit.center), ""
+    return middle, f"centre {limit.center} does not fit a matrix of {size}; taking {middle}"
+
+
+def _fits(size: int, limit: Any, centre: int) -> bool:
+    """Whether all lines that the header announces have a place on the grid around this centre."""
+    if limit is None or not limit.minimum <= centre <= limit.maximum:
+        return False
+    offset = size // 2 - centre
+    return bool(limit.minimum + offset >= 0 and limit.maximum + offset < size)
 
 
 def _last(limits: Any, counter: str) -> int | None:

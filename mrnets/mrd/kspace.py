@@ -19,10 +19,13 @@ from mrnets.mrd.encoding import Encoding, Limit
 from mrnets.mrd.flags import Flag, has_flag
 from mrnets.mrd.images import distinct
 from mrnets.mrd.lines import Lines, take
+from mrnets.mrd.readout import on_readout
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
-from mrnets.physics.fourier import fftc, ifftc, resize
 
-__all__ = ["Echo", "acquired_twice", "add_lines", "averages", "kspace_and_mask", "positions"]
+__all__ = ["Echo", "add_lines", "averages", "kspace_and_mask", "line_counts", "on_grid", "outside_note", "positions"]
+
+MAX_OUTSIDE = 4
+"""A scan of which more than one line in so many has no place on the grid is refused."""
 
 
 _LATE = 2**32 - 1
@@ -41,13 +44,25 @@ class Echo:
     """(z, y): the first sample along x that all of them have."""
     stop: NDArray[np.int32]
     """(z, y): one past the last."""
+    averages: NDArray[np.uint64]
+    """(z, y): bit n is set where average n (of the first 64) came."""
     header: NDArray[np.void]
     """() of `ACQUISITION_HEADER`: of the line nearest to the k-space centre, `distance` lines from it."""
     window: slice
     """The readout positions of a volume that are kept: all, unless memory is short."""
+    partition: int
+    """kspace_encode_step_2 of the first line; of all lines, in a slice."""
     distance: int = np.iinfo(np.int32).max
     times: NDArray[np.uint32] = field(default_factory=lambda: np.array(4 * [(_LATE, 0)], np.uint32))
     """(stamp, 2): the earliest and the latest acquisition time stamp, and the same of the three physiological ones."""
+    lines: int = 0
+    """Lines so far."""
+    outside: int = 0
+    """Lines so far that were left out, since they have no place on the grid."""
+    first_outside: int = -1
+    """The scan counter of the first of them."""
+    notes: dict[str, None] = field(default_factory=dict)
+    """What was guessed or is wrong, once each, in order."""
 
     @classmethod
     def empty(cls, encoding: Encoding, lines: Lines, window: slice = slice(None)) -> Echo:
@@ -58,7 +73,10 @@ class Echo:
         memory = xp.zeros((z, lines.data.shape[1], y, width), dtype=xp.complex64, device=device(lines.data))
         counts, start, stop = np.zeros((3, z, y), np.int32)
         stop[...] = width
-        return cls(xp.moveaxis(memory, 1, 2), counts, start, stop, lines.headers[0].copy(), window)
+        averages = np.zeros((z, y), np.uint64)
+        header = lines.headers[0].copy()
+        partition = int(header["idx"]["kspace_encode_step_2"])
+        return cls(xp.moveaxis(memory, 1, 2), counts, start, stop, averages, header, window, partition)
 
     def readout_limit(self) -> Limit:
         """What was sampled along x."""
@@ -67,10 +85,23 @@ class Echo:
 
 
 def add_lines(echo: Echo, lines: Lines, encoding: Encoding) -> None:
-    """Put lines where they belong. Raises InputError naming a line that does not belong on the grid."""
+    """Put lines where they belong; those that have no place on the grid are counted and left out.
+
+    Raises InputError for lines of several partitions in a slice, and for readouts that do not fit."""
+    _require_one_partition(echo, lines.headers, encoding)
     y, z = positions(lines.headers, encoding)
+    kept = np.flatnonzero(on_grid(y, z, encoding))
+    echo.lines += len(lines)
+    if len(kept) < len(lines) and not echo.outside:
+        echo.first_outside = int(lines.headers["scan_counter"][np.argmin(on_grid(y, z, encoding))])
+    echo.outside += len(lines) - len(kept)
+    if not len(kept):
+        return
+    lines, y, z = take(lines, kept), y[kept], z[kept]
+    _watch_averages(echo, lines.headers, y, z)
     for part, which in _alike(lines):
-        data, start, stop = _on_grid(part, encoding)
+        data, start, stop, note = on_readout(part, encoding)
+        echo.notes |= {note: None} if note else {}
         if encoding.volume:
             data, start, stop = data[..., echo.window], 0, echo.kspace.shape[-1]
         _put(echo, data, (z[which], y[which]), start, stop)
@@ -91,14 +122,26 @@ def _add_times(echo: Echo, headers: NDArray[np.void]) -> None:
         echo.times[:, 1] = np.maximum(echo.times[:, 1], stamps.max(axis=0))
 
 
-def acquired_twice(lines: Lines) -> bool:
-    """Whether two of the lines have the same place and the same average."""
-    idx = lines.headers["idx"]
-    names = ("kspace_encode_step_1", "kspace_encode_step_2", "average")
-    places = np.zeros(len(lines), np.uint64)
-    for name in names:
-        places = (places << np.uint64(16)) | idx[name]
-    return len(np.unique(places)) < len(places)
+def _require_one_partition(echo: Echo, headers: NDArray[np.void], encoding: Encoding) -> None:
+    partitions = headers["idx"]["kspace_encode_step_2"]
+    if not encoding.volume and (partitions != echo.partition).any():
+        bad = int(np.argmax(partitions != echo.partition))
+        raise InputError(
+            f"acquisition {int(headers['scan_counter'][bad])} has kspace_encode_step_2 {partitions[bad]}, an earlier "
+            f"line of its slice {echo.partition}, but {encoding.name} has one partition; if it is 3-D, set "
+            f"sort.dimensions to 3d"
+        )
+
+
+def _watch_averages(echo: Echo, headers: NDArray[np.void], y: NDArray[np.int64], z: NDArray[np.int64]) -> None:
+    """Note lines that came twice: of one place and one average."""
+    average = headers["idx"]["average"].astype(np.uint64)
+    bits = np.left_shift(np.uint64(1), np.minimum(average, np.uint64(63)))
+    places = (z * echo.counts.shape[1] + y).astype(np.uint64) << np.uint64(16) | average
+    again = (echo.averages[z, y] & bits != 0) & (average < 64)
+    if again.any() or len(np.unique(places)) < len(places):
+        echo.notes["lines that came twice with the same counters were averaged"] = None
+    np.bitwise_or.at(echo.averages, (z, y), bits)
 
 
 def kspace_and_mask(echo: Echo, encoding: Encoding) -> tuple[Array, NDArray[np.bool_]]:
@@ -116,29 +159,52 @@ def kspace_and_mask(echo: Echo, encoding: Encoding) -> tuple[Array, NDArray[np.b
     return xp.permute_dims(kspace, (0, 2, 1, 3))[:, None], mask[0]
 
 
-def averages(echoes: Sequence[Echo]) -> float:
-    """How many lines were averaged into one place: the harmonic mean over all places that got any."""
-    counts = np.concatenate([echo.counts[echo.counts > 0] for echo in echoes])
-    return float(len(counts) / np.sum(1 / counts))
+def averages(counts: Sequence[NDArray[np.integer[Any]]]) -> float:
+    """How many lines were averaged into one place: the harmonic mean over all places that got any.
+
+    counts: for each echo how many lines each place got."""
+    there = np.concatenate([count[count > 0] for count in counts])
+    return float(len(there) / np.sum(1 / there))
+
+
+def line_counts(headers: NDArray[np.void], encoding: Encoding) -> NDArray[np.int64]:
+    """(z, y): how many of the lines with these headers belong to each place of the grid."""
+    _, height, depth = encoding.encoded.matrix
+    y, z = positions(headers, encoding)
+    placed = on_grid(y, z, encoding)
+    return np.bincount((z * height + y)[placed], minlength=depth * height).reshape(depth, height)
 
 
 def positions(headers: NDArray[np.void], encoding: Encoding) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The positions along y and z of the lines with these headers (line,).
+    """The positions along y and z of the lines with these headers (line,). They may lie outside of the grid."""
+    y, z = (headers["idx"][f"kspace_encode_step_{n + 1}"].astype(np.int64) + encoding.offsets[n] for n in (0, 1))
+    return y, z if encoding.volume else np.zeros_like(y)
 
-    Raises InputError naming the first line that is outside of the grid."""
-    found = []
-    for step, offset, size in zip((1, 2), encoding.offsets, encoding.encoded.matrix[1:], strict=True):
-        counter = headers["idx"][f"kspace_encode_step_{step}"].astype(np.int64)
-        outside = (counter + offset < 0) | (counter + offset >= size)
-        if outside.any():
-            bad = int(np.argmax(outside))
-            raise InputError(
-                f"acquisition {int(headers['scan_counter'][bad])} has kspace_encode_step_{step} "
-                f"{counter[bad]}, which is outside of the encoded matrix of {size} "
-                f"(counters from {-offset} to {size - 1 - offset})"
-            )
-        found.append(counter + offset)
-    return found[0], found[1]
+
+def on_grid(y: NDArray[np.int64], z: NDArray[np.int64], encoding: Encoding) -> NDArray[np.bool_]:
+    """Whether each position is on the grid: (line,)."""
+    _, height, depth = encoding.encoded.matrix
+    return (y >= 0) & (y < height) & (z >= 0) & (z < depth)
+
+
+def outside_note(lines: int, outside: int, first: int, encoding: Encoding) -> str:
+    """A sentence on lines that have no place on the grid; empty if there are none.
+
+    lines, outside: how many came, and how many of them have no place. first: the scan counter of the first of these.
+    Raises InputError where they are so many that the header's matrix or centre must be wrong."""
+    if not outside:
+        return ""
+    steps = [
+        f"kspace_encode_step_{n + 1} from {-offset} to {encoding.encoded.matrix[n + 1] - 1 - offset}"
+        for n, offset in enumerate(encoding.offsets if encoding.volume else encoding.offsets[:1])
+    ]
+    what = (
+        f"{outside} of {lines} lines (acquisition {first} is the first) are outside of the matrix of {encoding.name}, "
+        f"{' and '.join(steps)}"
+    )
+    if outside * MAX_OUTSIDE > lines:
+        raise InputError(f"{what}; sort.centre_line and sort.centre_partition set the centre by hand")
+    return f"{what}; they were left out"
 
 
 def _alike(lines: Lines) -> Iterator[tuple[Lines, NDArray[np.int64]]]:
@@ -146,68 +212,6 @@ def _alike(lines: Lines) -> Iterator[tuple[Lines, NDArray[np.int64]]]:
     fields = [lines.headers[name] for name in ("center_sample", "discard_pre", "discard_post")]
     for _, which in distinct(np.stack([has_flag(lines.headers, Flag.IS_REVERSE), *fields], axis=-1)):
         yield take(lines, which), which
-
-
-def _on_grid(lines: Lines, encoding: Encoding) -> tuple[Array, int, int]:
-    """Lines (line, coil, x), alike in layout, on the readout grid without oversampling, in image space for volumes.
-
-    With them the first sample along x and one past the last. Raises InputError if they miss the centre."""
-    header, data = lines.headers[0], lines.data
-    n, size, reduced = data.shape[-1], encoding.encoded.matrix[0], encoding.reduced.matrix[0]
-    centre, pre, post = (int(header[name]) for name in ("center_sample", "discard_pre", "discard_post"))
-    if (centre == 0 or centre >= n) and n in (size, reduced):
-        centre = n // 2  # not set
-    if has_flag(lines.headers, Flag.IS_REVERSE)[0]:
-        data, centre, pre, post = array_namespace(data).flip(data, axis=-1), n - 1 - centre, post, pre
-    if centre <= reduced // 2 and n - centre <= reduced - reduced // 2:
-        size = reduced  # an earlier gadget has removed the oversampling
-    shift = size // 2 - centre
-    start, stop = max(shift + pre, 0), min(shift + n - post, size)
-    if n - pre - post - (stop - start) > size // 16 + 1:
-        raise InputError(
-            f"acquisition {int(header['scan_counter'])} has {n} samples with centre {centre}, which reach beyond "
-            f"the readout of {size} that the header announces"
-        )
-    if not start <= size // 2 < stop:
-        raise InputError(
-            f"acquisition {int(header['scan_counter'])} has {n} samples with centre {centre} and {pre} + {post} "
-            f"discarded, which misses the k-space centre of a readout of {size}"
-        )
-    if (n, start, stop) != (size, 0, size):
-        filled = array_namespace(data).zeros((*data.shape[:2], size), dtype=data.dtype, device=device(data))
-        filled[..., start:stop] = data[..., start - shift : stop - shift]
-        data = filled
-    if size == reduced and not encoding.volume:
-        return data, start, stop
-    if encoding.volume:
-        return _image_along_x(data, reduced), 0, reduced
-    step = size / reduced
-    first = int(np.ceil((start - size // 2) / step)) + reduced // 2
-    last = int(np.floor((stop - 1 - size // 2) / step)) + reduced // 2
-    return _without_oversampling(data, reduced), max(first, 0), min(last + 1, reduced)
-
-
-def _without_oversampling(data: Array, size: int) -> Array:
-    """Lines (line, coil, x) with the middle `size` pixels of their field of view."""
-    n = data.shape[-1]
-    if n % 2 or size % 2:
-        return fftc(resize(ifftc(data, axes=(-1,)), (size,), axes=(-1,)), axes=(-1,))
-    # For even sizes centring is a factor (-1)^x before and after, which cancels: without it there is half the work.
-    xp = array_namespace(data)
-    image = xp.fft.ifft(data, norm="ortho")
-    return xp.fft.fft(xp.concat([image[..., : size // 2], image[..., n - size // 2 :]], axis=-1), norm="ortho")
-
-
-def _image_along_x(data: Array, size: int) -> Array:
-    """Lines (line, coil, x), inverse-transformed along x; the middle `size` pixels."""
-    n = data.shape[-1]
-    if n % 2 or size % 2:
-        return resize(ifftc(data, axes=(-1,)), (size,), axes=(-1,))
-    xp = array_namespace(data)
-    image = xp.fft.ifft(data, norm="ortho")
-    image = xp.concat([image[..., n - size // 2 :], image[..., : size // 2]], axis=-1)
-    image *= asarray_like((-1.0) ** (np.arange(size) - size // 2), data, dtype=xp.float32)
-    return image
 
 
 def _put(echo: Echo, data: Array, places: tuple[NDArray[Any], NDArray[Any]], start: int, stop: int) -> None:

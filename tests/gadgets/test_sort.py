@@ -527,11 +527,20 @@ class TestErrors:
         other = synthetic.lines(synthetic.coil_images(rng, 2, NY, NX), first_counter=12)
         self.fails([block, other], plain(), "acquisition 12 has 2 coils, those before it 3")
 
-    @pytest.mark.parametrize("step", [1, 2])
-    def test_outside_of_the_matrix(self, rng, step):
+    def test_many_lines_outside_of_the_matrix(self, rng):
+        block = synthetic.lines(synthetic.to_kspace(images(rng)), y_shift=4)
+        words = r"4 of 12 lines \(acquisition 8 is the first\) are outside .*_step_1 from 0 to 11; sort.centre_line"
+        self.fails([block], plain(), words)
+
+    def test_partitions_of_a_slice(self, rng):
         block = synthetic.lines(synthetic.to_kspace(images(rng)))
-        block.headers["idx"][f"kspace_encode_step_{step}"][5] = 200
-        self.fails([block], plain(), f"acquisition 5 has kspace_encode_step_{step} 200, which is outside")
+        block.headers["idx"]["kspace_encode_step_2"][5] = 200
+        self.fails([block], plain(), "acquisition 5 has kspace_encode_step_2 200, an earlier line of its slice 0")
+
+    def test_a_volume_cut_short_in_its_first_partition(self, rng):
+        block = synthetic.lines(synthetic.to_kspace(images(rng)))
+        header = synthetic.header(synthetic.encoding((NX, NY, 8)))
+        self.fails([block], header, "only partition 0 of 0 to 7 came, without the centre 4; .* sort.dimensions")
 
     def test_encoding_space(self, rng):
         block = synthetic.lines(synthetic.to_kspace(images(rng)), encoding_space=3)
@@ -553,9 +562,12 @@ class TestErrors:
         self.fails([block], synthetic.header(synthetic.encoding(matrix)), "has the matrix")
 
     def test_memory(self, rng):
-        block = synthetic.lines(synthetic.to_kspace(images(rng)))
+        block = synthetic.lines(synthetic.to_kspace(images(rng, z=2)))
         header = synthetic.header(synthetic.encoding((16, 16384, 16384), fov=(9, 9, 9), recon=(16, 16, 16)))
         self.fails([block], header, "sort.memory allows 32 GiB", memory=32.0)
+        block = synthetic.lines(synthetic.to_kspace(images(rng)))
+        waiting = synthetic.header(synthetic.encoding((NX, NY, 8)))
+        self.fails([block], waiting, "lines that wait for others", memory=1e-9)
         stream = [replace(block, headers=block.headers.copy()) for _ in range(4)]
         for n, lines in enumerate(stream):
             lines.headers["idx"]["slice"] = n

@@ -6,6 +6,7 @@ Axes: z = encode step 2, y = encode step 1, x = readout, as in `mrnets.mrd.kspac
 from __future__ import annotations
 
 import functools
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from mrnets.mrd.noise import Noise, NoiseScan, bandwidth
 from training.readers._scan import Image, Rows, Scan, scan
 
 __all__ = ["gridded", "noise"]
+
+_logger = logging.getLogger(__name__)
 
 Complex = NDArray[np.complex64]
 
@@ -36,8 +39,16 @@ def gridded(
         for lines in opened.lines(rows):
             echo = echo or Echo.empty(encoding, lines, window)
             add_lines(echo, lines, encoding)
-    assert echo is not None, "an image has lines"
+        assert echo is not None, "an image has lines"
+    for note in echo.notes:
+        _warn(scan.path, note)
     return kspace_and_mask(echo, encoding)
+
+
+@functools.lru_cache(maxsize=512)
+def _warn(path: str, note: str) -> None:
+    """Once for each file and process."""
+    _logger.warning("%s: %s", path, note)
 
 
 def noise(scan: Scan, image: Image) -> Complex | None:

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from mrnets.errors import InputError, naming
 from mrnets.mrd import files
 from mrnets.mrd.calibration import nearest
-from mrnets.mrd.encoding import Encoding, encoding_of
+from mrnets.mrd.dimensions import dimensions_of_header, dimensions_of_lines
+from mrnets.mrd.encoding import Dimensions, Encoding, encoding_of
 from mrnets.mrd.flags import Roles, roles
 from mrnets.mrd.header import read_header
 from mrnets.mrd.images import Key, by_image
-from mrnets.mrd.kspace import positions
+from mrnets.mrd.kspace import line_counts, on_grid, outside_note, positions
 from training.readers.files import MOST_VALUES
 
 __all__ = ["Calibration", "Image", "Rows", "Scan", "gap", "scan"]
@@ -112,30 +113,29 @@ def _sorted(path: str, header: ismrmrdHeader, heads: NDArray[np.void], deviation
     used = roles(heads, embedded=True).image
     if not used.any():
         raise InputError("has no lines of an image")
-    encodings = {int(n): _encoding(header, int(n), heads[used]) for n in np.unique(heads["encoding_space_ref"][used])}
-    role = _roles(heads, encodings)
+    spaces = {int(n): _space(header, int(n), heads[used]) for n in np.unique(heads["encoding_space_ref"][used])}
+    role = _roles(heads, [n for n, space in spaces.items() if space.embedded])
     if not role.image.any():
         raise InputError("has only calibration lines")
-    spaces, counts = np.unique(heads["encoding_space_ref"][role.image], return_counts=True)
-    encoding = encodings[int(spaces[np.argmax(counts)])]
+    numbers, counts = np.unique(heads["encoding_space_ref"][role.image], return_counts=True)
+    number = int(numbers[np.argmax(counts)])
+    rows = np.flatnonzero(role.image & (heads["encoding_space_ref"] == number))
+    encoding = encoding_of(header, number, heads[rows[0]], dimensions=spaces[number].dimensions)
     coils = _coils(heads[used])
     x, y, z = encoding.reduced.matrix
     if y * z * coils * (1 if encoding.volume else x) > MOST_VALUES:
         raise InputError(f"slices of {x} x {y} x {z} samples and {coils} coils are absurdly large")
-    for guess in encoding.guesses:
-        _logger.warning("%s: %s", path, guess)
-    rows = np.flatnonzero(role.image & (heads["encoding_space_ref"] == encoding.index))
-    positions(heads[rows], encoding)
-    return Scan(
-        path=path,
-        header=header,
-        encoding=encoding,
-        coils=coils,
-        images=tuple(_images(heads, rows, encoding, _references(heads, role, encodings))),
-        noise=np.flatnonzero(role.noise),
-        deviations=deviations,
-        heads=heads,
-    )
+    for note in (*encoding.guesses, _off_grid(heads[rows], encoding)):
+        if note:
+            _logger.warning("%s: %s", path, note)
+    images = tuple(_images(heads, rows, encoding, _references(header, heads, role, spaces)))
+    return Scan(path, header, encoding, coils, images, np.flatnonzero(role.noise), deviations, heads)
+
+
+def _off_grid(heads: NDArray[np.void], encoding: Encoding) -> str:
+    outside = np.flatnonzero(~on_grid(*positions(heads, encoding), encoding))
+    first = int(heads["scan_counter"][outside[0]]) if len(outside) else -1
+    return outside_note(len(heads), len(outside), first, encoding)
 
 
 def gap(scan: Scan, image: Image) -> str:
@@ -146,8 +146,7 @@ def gap(scan: Scan, image: Image) -> str:
     x, y, z = scan.encoding.encoded.matrix
     for number, rows in enumerate(image.echoes):
         heads = scan.heads[rows]
-        sampled = np.zeros((z, y), bool)
-        sampled[positions(heads, scan.encoding)[::-1]] = True
+        sampled = line_counts(heads, scan.encoding) > 0
         lines, partitions = (np.flatnonzero(sampled.any(axis=axis)) for axis in (0, 1))
         for name, found, size in (("encode step 1", lines, y), ("encode step 2", partitions, z)):
             lower, upper = size // 2 - found[0], found[-1] + 1 - size // 2
@@ -167,17 +166,24 @@ def gap(scan: Scan, image: Image) -> str:
     return ""
 
 
-def _encoding(header: ismrmrdHeader, index: int, heads: NDArray[np.void]) -> Encoding:
-    """An encoding space; 2-D where all lines of each image are of one partition."""
+@dataclass(frozen=True)
+class _Space:
+    """An encoding space before its first lines are known."""
+
+    dimensions: Dimensions | None
+    embedded: bool
+
+
+def _space(header: ismrmrdHeader, index: int, heads: NDArray[np.void]) -> _Space:
     own = heads[heads["encoding_space_ref"] == index]
-    partitions = own["idx"]["kspace_encode_step_2"]
-    flat = all((partitions[which] == partitions[which[0]]).all() for _, _, which in by_image(own, index))
-    return encoding_of(header, index, flat=flat)
+    dimensions = dimensions_of_header(header, index) or dimensions_of_lines(header, index, own, whole=True)
+    return _Space(dimensions, encoding_of(header, index).embedded)
 
 
-def _roles(heads: NDArray[np.void], encodings: dict[int, Encoding]) -> Roles:
+def _roles(heads: NDArray[np.void], embedding: list[int]) -> Roles:
+    """The roles of all lines; `embedding`: encoding spaces whose calibration lines are lines of images, too."""
     embedded, separate = (roles(heads, embedded=flag) for flag in (True, False))
-    mixed = np.isin(heads["encoding_space_ref"], [n for n, encoding in encodings.items() if encoding.embedded])
+    mixed = np.isin(heads["encoding_space_ref"], embedding)
     return Roles(
         embedded.noise,
         np.where(mixed, embedded.image, separate.image),
@@ -194,14 +200,20 @@ def _coils(heads: NDArray[np.void]) -> int:
     return int(coils[0])
 
 
-def _references(heads: NDArray[np.void], role: Roles, encodings: dict[int, Encoding]) -> dict[Key, Calibration]:
+def _references(
+    header: ismrmrdHeader, heads: NDArray[np.void], role: Roles, spaces: dict[int, _Space]
+) -> dict[Key, Calibration]:
     """Separate calibration lines by the image that they were sent for."""
     found: dict[Key, Calibration] = {}
-    for encoding in encodings.values():
-        rows = np.flatnonzero(role.calibration & (heads["encoding_space_ref"] == encoding.index))
-        echoes = sorted((key, contrast, rows[which]) for key, contrast, which in by_image(heads[rows], encoding.index))
-        for key, _, own in echoes:
-            found.setdefault(key, Calibration(own, encoding))
+    for index, space in spaces.items():
+        rows = np.flatnonzero(role.calibration & (heads["encoding_space_ref"] == index))
+        if not len(rows):
+            continue
+        encoding = encoding_of(header, index, heads[rows[0]], dimensions=space.dimensions)
+        echoes = sorted((key, contrast, n) for n, (key, contrast, _) in enumerate(by_image(heads[rows], index)))
+        lines = [rows[which] for _, _, which in by_image(heads[rows], index)]
+        for key, _, n in echoes:
+            found.setdefault(key, Calibration(lines[n], encoding))
     return found
 
 

@@ -18,6 +18,7 @@ import torch
 from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.mrd.images import echo_times
+from mrnets.mrd.kspace import averages, line_counts
 from training.data import Part, Place, Sample, Slices, Split, part_of
 from training.readers._kspace import gridded, noise
 from training.readers._scan import Image, Scan, gap, scan
@@ -108,6 +109,7 @@ def load(place: Place, cache: str = "") -> Sample:
         noise=_tensor(noise(found, image)),
         echo_times=_tensor(echo_times(found.header, image.contrasts)),
         readout="batch" if found.encoding.volume else "x",
+        averages=averages([line_counts(found.heads[rows], found.encoding) for rows in image.echoes]),
     )
     return Sample(names=(f"{place.subject}, slice {place.index}",), raw=raw)
 

@@ -201,7 +201,10 @@ def test_check_names_what_is_malformed(tmp_path: Path, rng: np.random.Generator)
     assert list(check(tmp_path, Split())) == []
     images = layouts.coil_images(rng, 2, (8, 10))
     head = layouts.header((10, 8, 1), (10, 8, 1), 2)
-    layouts.write_scan(tmp_path / "outside.h5", head, [*rows(images), (images[:, 0], {"kspace_encode_step_1": 8})])
+    beyond = [
+        (data, {**fields, "kspace_encode_step_1": fields["kspace_encode_step_1"] + 3}) for data, fields in rows(images)
+    ]
+    layouts.write_scan(tmp_path / "outside.h5", head, beyond)
     layouts.write_scan(tmp_path / "coils.h5", head, [*rows(images), (images[:1, 0], {})])
     layouts.write_scan(tmp_path / "noise.h5", head, rows(images, flags=1 << 18))
     layouts.write_scan(tmp_path / "empty.h5", head, [(images[:, 0, :0], {})])
@@ -218,7 +221,7 @@ def test_check_names_what_is_malformed(tmp_path: Path, rng: np.random.Generator)
         ("empty", "has acquisitions without coils or samples"),
         ("noise", "has no lines of an image"),
         ("other", 'there is no scan in the group "dataset"'),
-        ("outside", "acquisition 8 has kspace_encode_step_1 8, which is outside of the encoded matrix of 8"),
+        ("outside", "3 of 8 lines (acquisition 5 is the first) are outside of the matrix of encoding space 0"),
         ("radial", "has a radial trajectory"),
         ("xml", "declares a document type"),
     ):

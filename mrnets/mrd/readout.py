@@ -1,0 +1,109 @@
+"""Readouts: lines turned round, brought to the grid along x, and freed of oversampling.
+
+Axes: line, coil, x. The k-space centre of the grid is at n // 2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from array_api_compat import device
+from numpy.typing import NDArray
+
+from mrnets.errors import InputError
+from mrnets.mrd.encoding import Encoding
+from mrnets.mrd.flags import Flag, has_flag
+from mrnets.mrd.lines import Lines
+from mrnets.physics.arrays import Array, array_namespace, asarray_like
+from mrnets.physics.fourier import fftc, ifftc, resize
+
+__all__ = ["on_readout"]
+
+
+def on_readout(lines: Lines, encoding: Encoding) -> tuple[Array, int, int, str]:
+    """Lines (line, coil, x), alike in layout, on the readout grid without oversampling, in image space for volumes.
+
+    With them the first sample along x, one past the last, and a sentence if the centre was guessed. Raises InputError
+    if they miss the centre."""
+    header, data = lines.headers[0], lines.data
+    n, size, reduced = data.shape[-1], encoding.encoded.matrix[0], encoding.reduced.matrix[0]
+    centre, pre, post, note = _centre(header, encoding)
+    if has_flag(lines.headers, Flag.IS_REVERSE)[0]:
+        data = array_namespace(data).flip(data, axis=-1)
+    if centre <= reduced // 2 and n - centre <= reduced - reduced // 2:
+        size = reduced  # an earlier gadget has removed the oversampling
+    shift = size // 2 - centre
+    start, stop = max(shift + pre, 0), min(shift + n - post, size)
+    if n - pre - post - (stop - start) > size // 16 + 1:
+        raise InputError(
+            f"acquisition {int(header['scan_counter'])} has {n} samples with centre {centre}, which reach beyond "
+            f"the readout of {size} that the header announces"
+        )
+    if not start <= size // 2 < stop:
+        raise InputError(
+            f"acquisition {int(header['scan_counter'])} has {n} samples with centre {centre} and {pre} + {post} "
+            f"discarded, which misses the k-space centre of a readout of {size}"
+        )
+    if (n, start, stop) != (size, 0, size):
+        filled = array_namespace(data).zeros((*data.shape[:2], size), dtype=data.dtype, device=device(data))
+        filled[..., start:stop] = data[..., start - shift : stop - shift]
+        data = filled
+    if size == reduced and not encoding.volume:
+        return data, start, stop, note
+    if encoding.volume:
+        return _image_along_x(data, reduced), 0, reduced, note
+    step = size / reduced
+    first = int(np.ceil((start - size // 2) / step)) + reduced // 2
+    last = int(np.floor((stop - 1 - size // 2) / step)) + reduced // 2
+    return _without_oversampling(data, reduced), max(first, 0), min(last + 1, reduced), note
+
+
+def _centre(header: NDArray[np.void], encoding: Encoding) -> tuple[int, int, int, str]:
+    """Of a line, after it was turned round if it is reversed: the sample at the k-space centre, the discarded samples
+    before and after, and a sentence if the centre was guessed."""
+    fields = ("number_of_samples", "center_sample", "discard_pre", "discard_post")
+    n, told, pre, post = (int(header[name]) for name in fields)
+    whole = n in (encoding.encoded.matrix[0], encoding.reduced.matrix[0])
+    backwards = bool(has_flag(header, Flag.IS_REVERSE))
+    if encoding.sample is not None:
+        centre = encoding.sample
+    elif (told == 0 or told >= n) and whole:
+        centre = n // 2  # not set
+    else:
+        centre = _centre_of_reversed(told, n, whole, encoding) if backwards else told
+    guessed = backwards and encoding.sample is None and encoding.reversed_centre == "auto" and centre != n - 1 - told
+    note = "center_sample of reversed lines was taken as counted from the start of k-space" if guessed else ""
+    return (centre, post, pre, note) if backwards else (centre, pre, post, note)
+
+
+def _centre_of_reversed(centre: int, n: int, whole: bool, encoding: Encoding) -> int:
+    """The centre of a reversed line of n samples after it is turned round. By the standard it is mirrored then.
+    Siemens' centre is not, and that of a whole line is in the middle."""
+    mirrored = n - 1 - centre
+    if encoding.reversed_centre != "auto":
+        return centre if encoding.reversed_centre == "kept" else mirrored
+    if whole and n // 2 in (centre, mirrored):
+        return n // 2
+    return centre if encoding.siemens else mirrored
+
+
+def _without_oversampling(data: Array, size: int) -> Array:
+    """Lines (line, coil, x) with the middle `size` pixels of their field of view."""
+    n = data.shape[-1]
+    if n % 2 or size % 2:
+        return fftc(resize(ifftc(data, axes=(-1,)), (size,), axes=(-1,)), axes=(-1,))
+    # For even sizes centring is a factor (-1)^x before and after, which cancels: without it there is half the work.
+    xp = array_namespace(data)
+    image = xp.fft.ifft(data, norm="ortho")
+    return xp.fft.fft(xp.concat([image[..., : size // 2], image[..., n - size // 2 :]], axis=-1), norm="ortho")
+
+
+def _image_along_x(data: Array, size: int) -> Array:
+    """Lines (line, coil, x), inverse-transformed along x; the middle `size` pixels."""
+    n = data.shape[-1]
+    if n % 2 or size % 2:
+        return resize(ifftc(data, axes=(-1,)), (size,), axes=(-1,))
+    xp = array_namespace(data)
+    image = xp.fft.ifft(data, norm="ortho")
+    image = xp.concat([image[..., n - size // 2 :], image[..., : size // 2]], axis=-1)
+    image *= asarray_like((-1.0) ** (np.arange(size) - size // 2), data, dtype=xp.float32)
+    return image
