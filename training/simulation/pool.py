@@ -6,6 +6,7 @@ sources. A value u stands for (u / 255)^2 * 2, bright tissue 1: dark greys are f
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zipfile
 from collections.abc import Iterator
@@ -85,8 +86,20 @@ def draw(pool: Pool, options: Simulation, *, seed: int, number: int, size: int) 
     layout = pool.layouts[int(rng.integers(len(pool.layouts)))]
     room = options.samples // (layout.coils * math.prod(layout.shape))
     draws = Draws(generator, max(min(size, room), 1))
-    images = seen(_chosen(pool, draws, options.phantoms), layout, draws, options)
-    return simulated(images, pool.masks[layout.shape].chosen(draws), layout, generator, options)
+    with _exact_products():
+        images = seen(_chosen(pool, draws, options.phantoms), layout, draws, options)
+        return simulated(images, pool.masks[layout.shape].chosen(draws), layout, generator, options)
+
+
+@contextlib.contextmanager
+def _exact_products() -> Iterator[None]:
+    """Matrix products with all digits, whatever the network is allowed: maps and data must fit together."""
+    fast = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = fast
 
 
 def _chosen(pool: Pool, draws: Draws, phantoms: float) -> Tiles:
