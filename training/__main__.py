@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,10 @@ _RECIPES = Path(__file__).parent / "recipes"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0; 1 and one sentence on stderr if it failed; 130 after ctrl-C (start again to go on)."""
+    """Run a command and return its exit status: 0, or 1 and one sentence on stderr if it failed.
+
+    After ctrl-C the status is 130, and where nobody reads the output any more 141. Start again to go on.
+    """
     parser = _parser()
     chosen, later = parser.parse_known_args(arguments)
     if any("=" not in word or word.startswith("-") for word in later) or (later and "overrides" not in chosen):
@@ -23,12 +27,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen.overrides += later
     logging.basicConfig(format=f"training {chosen.command}: %(message)s")
     try:
-        return int(chosen.run(chosen) or 0)
+        status = int(chosen.run(chosen) or 0)
+        sys.stdout.flush()
+        return status
     except InputError as error:
         print(f"training {chosen.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -44,7 +44,7 @@ def described(options: Options) -> str:
     """The bound options as YAML, the parameters, and the memory of one training step, which is run."""
     import yaml
 
-    from training.loop import built
+    from training.run import built
 
     options, source = fitted(options)
     device = torch.device(options.device)

@@ -106,15 +106,16 @@ def train_ours(told: Told, settings: dict[str, Any]) -> None:
     """The steps of `training.loop.fit`, without its log, validation and checkpoints."""
     import torch
 
-    from training import loop
     from training.batches import Batches, examples
     from training.losses import loss
+    from training.run import built
+    from training.step import update
     from training.tasks import opened
 
     options = _options(settings)
     torch.manual_seed(options.seed)
     source, device = opened(options, "train"), torch.device(settings["device"])
-    run = loop.built(options, device)
+    run = built(options, device)
     run.network.train()
     feed = examples(Batches(source, options, "train", 1), range(10**6), options.workers, device)
     batch = next(feed)
@@ -124,7 +125,7 @@ def train_ours(told: Told, settings: dict[str, Any]) -> None:
         told.asks()
         batch = next(feed)
         told.has_data()
-        loop._update(run, options.optimiser.clip)
+        update(run, options.optimiser.clip)
         told.stepped()
 
 

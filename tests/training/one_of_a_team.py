@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from training import loop
+from training import loop, step
 from training.options import read
 
 
 def main(recipe: str, *overrides: str) -> None:
     options = read(recipe, overrides)
-    update = loop._update
+    update = step.update
 
     def kept(run: Any, clip: float) -> None:
         path = Path(f"{options.weights}.gradients")
@@ -20,7 +20,7 @@ def main(recipe: str, *overrides: str) -> None:
             torch.save({name: p.grad for name, p in run.network.named_parameters()}, path)
         update(run, clip)
 
-    loop._update = kept
+    step.update = kept
     torch.set_num_threads(1)
     loop.fit(options)
 

@@ -3,6 +3,9 @@
 import csv
 import dataclasses
 import math
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,14 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from mrnets import store
+from mrnets import files, store
 from mrnets.errors import InputError
+from mrnets.files import reserved
 from mrnets.preparation import Preparation
-from training import batches, loop, tasks
+from training import batches, checkpoint, loop, tasks
 from training.__main__ import main
 from training.batches import Batches, examples
 from training.options import Early, Loss, Network, Optimiser, Options, Simulated, Stage, Validation
+from training.step import schedule as share_of_rate
 
+ROOT = Path(__file__).parents[2]
 SETTINGS = Simulated(matrix=(32, 40), coils=(4, 6), acceleration=(2, 3), calibration=(10, 12), masks=("equispaced1d",))
 
 
@@ -144,7 +150,7 @@ def test_only_the_parameters_of_a_stage_learn(options: Options) -> None:
     states = []
     for step in (1, 2, 3):
         loop.fit(one, stop_at=step)
-        states.append(torch.load(Path(one.folder) / "checkpoint.pt", weights_only=True)["network"])
+        states.append(checkpoint.read(Path(one.folder) / "checkpoint.pt")["network"])
     assert torch.equal(states[0][outer], states[1][outer])
     assert not torch.equal(states[0][inner], states[1][inner])
     assert not torch.equal(states[1][outer], states[2][outer])
@@ -163,9 +169,9 @@ def test_early_stopping_keeps_the_best_weights(options: Options) -> None:
 @pytest.mark.parametrize("schedule", ["cosine", "inverse_sqrt", "constant"])
 def test_schedules(options: Options, schedule: Any) -> None:
     options = dataclasses.replace(options, optimiser=Optimiser(schedule=schedule, warm_up=10))
-    factors = [loop._schedule(step, 110, options) for step in range(110)]
+    factors = [share_of_rate(step, 110, options) for step in range(110)]
     share = dataclasses.replace(options, optimiser=Optimiser(schedule=schedule, warm_up=10 / 110))
-    assert factors == [loop._schedule(step, 110, share) for step in range(110)]
+    assert factors == [share_of_rate(step, 110, share) for step in range(110)]
     assert factors[0] == pytest.approx(0.1)
     assert max(factors) <= 1
     assert factors[10] == pytest.approx(1, abs=0.05)
@@ -207,7 +213,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(options: Options, monkeypatch
     monkeypatch.setattr(batches, "prepared", poisoned)
     with pytest.raises(InputError, match=r"the loss of step 3 is nan, of .+; the last checkpoint before it stays in"):
         loop.fit(options)
-    state = torch.load(Path(options.folder) / "checkpoint.pt", weights_only=True)
+    state = checkpoint.read(Path(options.folder) / "checkpoint.pt")
     assert state["step"] == 2
     assert all(bool(torch.isfinite(value).all()) for value in state["network"].values())
     assert not Path(options.weights).exists()
@@ -215,32 +221,60 @@ def test_a_loss_that_is_not_a_number_stops_the_run(options: Options, monkeypatch
 
 def test_a_full_disk_keeps_the_last_checkpoint(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     loop.fit(options, stop_at=3)
-    save = torch.save
 
-    def full(state: Any, file: Any) -> None:
-        save({}, file)
-        raise OSError(28, "No space left on device")
+    def full(source: Path, target: Path) -> None:
+        if target.name == "checkpoint.pt":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(InputError, match=r"cannot write the checkpoint .*checkpoint\.pt: No space left.*is kept"):
+    replace = os.replace
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(InputError, match=r"cannot write .*checkpoint\.pt: No space left.*before it is kept"):
         loop.fit(options)
-    assert torch.load(Path(options.folder) / "checkpoint.pt", weights_only=True)["step"] == 2
+    assert checkpoint.read(Path(options.folder) / "checkpoint.pt")["step"] == 2
     assert not list(Path(options.folder).glob(".*partial"))
 
 
 def test_a_checkpoint_of_another_network_is_refused(options: Options) -> None:
     loop.fit(options, stop_at=3)
     other = dataclasses.replace(options.network, options={"cascades": 2, "channels": 2, "pooling_layers": 1})
-    with pytest.raises(InputError, match=r"checkpoint\.pt was made with other options"):
+    with pytest.raises(InputError, match=r"was made with another network\.options\.cascades \(1, now 2\)"):
         loop.fit(dataclasses.replace(options, network=other))
 
 
 def test_a_damaged_checkpoint_is_named(options: Options) -> None:
     loop.fit(options, stop_at=3)
     path = Path(options.folder) / "checkpoint.pt"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read"):
+    whole, rng = path.read_bytes(), np.random.default_rng(5)
+    flipped = [bytearray(whole) for _ in range(30)]
+    for content in flipped:
+        content[int(rng.integers(len(whole)))] ^= 1 << int(rng.integers(8))
+    for content in (b"", whole[:1], whole[:1000], whole[:-1], whole + b"x", *flipped):
+        path.write_bytes(content)
+        with pytest.raises(
+            InputError, match=r"^[^\n]*checkpoint\.pt is damaged: its checksum is absent or wrong[^\n]*$"
+        ):
+            checkpoint.read(path)
+    with pytest.raises(InputError, match=r"checkpoint\.pt is damaged"):
         loop.fit(options)
+
+
+def test_a_checkpoint_holds_no_code_and_no_advice_to_run_it(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    for state in ({"a": Path("x")}, {"a": print}):
+        checkpoint.write(path, state)
+        with pytest.raises(
+            InputError, match=r"^[^\n]* is not a checkpoint of this version of the program[^\n]*$"
+        ) as caught:
+            checkpoint.read(path)
+        assert "weights_only" not in str(caught.value)
+
+
+def test_two_runs_do_not_share_a_folder(options: Options) -> None:
+    Path(options.folder).mkdir()
+    with reserved(Path(options.folder) / "run"), pytest.raises(InputError, match="is being written by another run"):
+        loop.fit(options)
+    loop.fit(options)
 
 
 def test_a_network_of_another_task_is_refused(options: Options) -> None:
@@ -292,6 +326,17 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         with pytest.raises(SystemExit):
             main([*words, wrong])
         assert f"unrecognized arguments: {wrong}" in capsys.readouterr().err
+
+
+def test_nobody_reads_the_output_any_more(tmp_path: Path) -> None:
+    """As with `| head`: no traceback."""
+    command = [sys.executable, "-m", "training", "check", str(tmp_path / "none"), "--recipe", "cc359"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        assert started.stderr is not None
+        started.stdout.close()
+        assert started.stderr.read() == ""
+    assert started.returncode == 141
 
 
 def test_a_dry_run_prints_what_would_be_done(options: Options, tmp_path: Path, capsys: Any) -> None:

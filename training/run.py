@@ -1,0 +1,56 @@
+"""All that changes while a network learns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mrnets import store
+from mrnets.errors import InputError
+from training.options import Network, Options
+
+__all__ = ["Run", "built"]
+
+
+@dataclass
+class Run:
+    """The state of a run, which a checkpoint holds."""
+
+    network: nn.Module
+    average: AveragedModel
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    best: float = math.inf
+    """The metric of early stopping at the best validation; lower is better."""
+    since: int = 0
+    """Validations after the best one."""
+    losses: list[float] = field(default_factory=list)
+    """Of the steps since the last validation."""
+
+
+def built(options: Options, device: torch.device) -> Run:
+    """Return a run before its first step. Raises InputError where it cannot start from `network.start`."""
+    network = store.create(options.network.name, **options.network.options).to(device)
+    for name, parameter in network.named_parameters():
+        if name.endswith(options.network.zero):
+            nn.init.zeros_(parameter)
+    if options.network.start is not None:
+        network.load_state_dict(_started(options.network.start, options.network).state_dict())
+    settings = options.optimiser
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+    kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
+    optimiser = kind(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "float16")
+    return Run(network, average, optimiser, scaler)
+
+
+def _started(path: str, network: Network) -> nn.Module:
+    trained = store.load(path)
+    if (trained.name, trained.options) != (network.name, store.bind(network.name, **network.options)):
+        raise InputError(f"cannot start from {path}: it holds {trained.name} with options {trained.options}")
+    return trained.network

@@ -1,0 +1,79 @@
+"""Validation of the averaged weights: scores, pictures, and whether they are the best so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from mrnets.errors import InputError
+from training import checkpoint, panel
+from training.batches import Batches, First, examples
+from training.data import Example
+from training.log import Log
+from training.losses import loss
+from training.metrics import scores
+from training.options import Loss, Options
+from training.run import Run
+from training.tasks import opened
+
+__all__ = ["BEST", "checked", "validate", "validated"]
+
+BEST = "best.pt"
+"""The weights of the best validation, in the folder of the run."""
+HIGHER = ("ssim", "psnr", "dice", "f1", "iou", "lesion")
+"""Metrics whose names start so are better when higher."""
+SHOWN = 8
+"""Examples in a picture."""
+
+
+def checked(options: Options, device: torch.device, first: First | None) -> list[Example]:
+    """Return the examples of every validation of a run."""
+    source = opened(options, "validation")
+    count = options.validation.examples or len(source)
+    return list(examples(Batches(source, options, "validation", 1), range(count), 0, device, first))
+
+
+@torch.no_grad()
+def validate(network: nn.Module, examples: Sequence[Example], terms: Loss, labels: tuple[str, ...]) -> dict[str, float]:
+    """Return the mean of the loss and of every metric, without slices for which a metric is undefined."""
+    network.eval()
+    values: dict[str, list[float]] = {}
+    for one in examples:
+        estimate = network(one.scan)
+        row = {"loss": loss(estimate, one, terms, labels).reshape(1), **scores(estimate, one, labels)}
+        for name, value in row.items():
+            values.setdefault(name, []).extend(value.tolist())
+    means = {name: [v for v in each if math.isfinite(v)] for name, each in values.items()}
+    return {name: float(np.mean(each)) if each else math.nan for name, each in means.items()}
+
+
+def validated(
+    run: Run, examples: Sequence[Example], options: Options, labels: tuple[str, ...], log: Log
+) -> dict[str, float]:
+    """Validate, log, and keep the weights if they are the best so far. Raises InputError for an unknown metric."""
+    folder = Path(options.folder)
+    result = validate(run.average.module, examples, options.loss, labels)
+    trained = float(np.mean(run.losses))
+    log.row({"step": run.step, "train loss": trained, **{name: round(v, 6) for name, v in result.items()}})
+    with torch.no_grad():
+        pictures = [panel.picture(run.average.module(one.scan), one, labels) for one in examples[:SHOWN]]
+    panel.write(folder / f"step{run.step:06d}.png", pictures)
+    log.pictures(run.step, pictures)
+    if options.early.patience:
+        _compare(run, result, options.early.metric, folder / BEST)
+    return result
+
+
+def _compare(run: Run, result: dict[str, float], metric: str, best: Path) -> None:
+    if metric not in result:
+        raise InputError(f"option early.metric: no {metric!r} among {', '.join(result)}")
+    value = -result[metric] if metric.startswith(HIGHER) else result[metric]
+    run.since += 1
+    if value < run.best:
+        run.best, run.since = value, 0
+        checkpoint.write(best, run.average.state_dict())
