@@ -105,6 +105,11 @@ def _text(source: Source, code: str, what: str) -> bytes:
     return _bytes(source, _number(source, code, f"the length of {what}"), what)
 
 
+def _string(source: Source, what: str) -> bytes:
+    """A text without the NUL at its end, which some clients send and count."""
+    return _text(source, "I", what).rstrip(b"\0")
+
+
 def _samples(source: Source, shape: tuple[int, ...], dtype: Any, what: str, most: int = MOST_DATA) -> Array:
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size > most:
@@ -271,10 +276,10 @@ def _filled(raw: bytes, samples: Array, trajectory: Array) -> Line:
 
 _READERS: dict[int, Callable[[Source], Message]] = {
     Id.CONFIG_FILE: _config_file,
-    Id.CONFIG_TEXT: lambda source: ConfigText(_text(source, "I", "a configuration")),
+    Id.CONFIG_TEXT: lambda source: ConfigText(_string(source, "a configuration")),
     Id.HEADER: lambda source: Header(_text(source, "I", "the ISMRMRD header")),
     Id.CLOSE: lambda source: Close(),
-    Id.TEXT: lambda source: _text(source, "I", "a text").decode("utf-8", "replace"),
+    Id.TEXT: lambda source: _string(source, "a text").decode("utf-8", "replace"),
     Id.QUERY: _query,
     Id.RESPONSE: _response,
     Id.ERROR: lambda source: Error(_text(source, "Q", "an error").decode("utf-8", "replace")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import socket
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from gadgets.chain import is_whole
 from gadgets.connection import Peer, PeerLostError, report, sentence
-from gadgets.hosts.rules import Rules, chain_of
+from gadgets.hosts.parameters import Order, order_of, parameters_in, with_parameters
+from gadgets.hosts.rules import Rules
 from gadgets.hosts.scan import reconstructed
 from gadgets.messages import Close, ConfigText, Message, Query, Response
 from gadgets.protocol import Audience
@@ -59,10 +61,9 @@ def _converse(peer: Peer, rules: Rules) -> str:
             return "closed without a configuration"
         if isinstance(configuration, ConfigText) and not is_whole(configuration.text):
             audience = Audience.GADGETRON
-        chain = chain_of(configuration, rules)
+        order = order_of(configuration, rules)
         header = _expect(peer)
-        stream = reconstructed(chain, _without_texts(peer.items()), header.text) if header else iter(())
-        for item in stream:
+        for item in _stream(peer, order, header.text, rules) if header else ():
             if isinstance(item, Query):
                 item = Response(item.number, answer(item.key))
             elif isinstance(item, str) and audience is Audience.GADGETRON:  # it takes no text from an external process
@@ -78,7 +79,21 @@ def _converse(peer: Peer, rules: Rules) -> str:
         raise
     peer.send(Close())
     peer.settle()
-    return f"{chain.source}, {count} items sent"
+    return f"{count} items sent"
+
+
+def _stream(peer: Peer, order: Order, header: bytes, rules: Rules) -> Iterator[Item]:
+    """Return what a client gets of its scan. It may send parameters before the first item."""
+    items = peer.items()
+    first = next(items, None)
+    parameters = parameters_in(first) if isinstance(first, str) else None
+    if parameters is not None:
+        order = with_parameters(order, parameters, rules)
+    elif first is not None:
+        items = itertools.chain([first], items)
+    for warning in order.warnings:
+        _logger.warning("%s", warning)
+    return reconstructed(order.chain, _without_texts(items), header, order.warnings)
 
 
 def _without_texts(items: Iterator[Item]) -> Iterator[Item]:

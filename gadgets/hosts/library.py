@@ -11,7 +11,7 @@ import gadgets
 from gadgets.chain import Chain
 from mrnets.errors import InputError
 
-__all__ = ["find", "folder", "load", "shipped"]
+__all__ = ["find", "folder", "is_shipped", "load", "shipped"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -27,12 +27,21 @@ def shipped(name: str, place: Path | None = None) -> tuple[bytes, str]:
 
     Raises InputError that lists the chains there are."""
     place = place or folder()
-    for candidate in (name, f"{name}.xml"):
-        path = place / candidate
-        if _NAME.fullmatch(candidate) and candidate.endswith(".xml") and path.is_file():
-            return path.read_bytes(), f"chain {candidate}"
+    path = _path(name, place)
+    if path is not None:
+        return path.read_bytes(), f"chain {path.name}"
     there = ", ".join(sorted(path.name for path in place.glob("*.xml"))) or "none"
     raise InputError(f'There is no chain "{name[:80]}"; there are: {there}.')
+
+
+def is_shipped(name: str, place: Path) -> bool:
+    """Return whether there is a chain `name` (with or without .xml) in `place`."""
+    return _path(name, place) is not None
+
+
+def _path(name: str, place: Path) -> Path | None:
+    candidate = name if name.endswith(".xml") else f"{name}.xml"
+    return place / candidate if _NAME.fullmatch(candidate) and (place / candidate).is_file() else None
 
 
 def find(name: str) -> tuple[bytes, str]:

@@ -17,7 +17,7 @@ from gadgets.messages import ConfigFile, ConfigText
 from mrnets import store
 from mrnets.errors import InputError
 
-__all__ = ["Rules", "chain_of"]
+__all__ = ["Rules", "chain_of", "set_by_client"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Rules:
 
     chains: Path = field(default_factory=folder)
     """The folder of the chains that clients can name."""
+    default: str | None = None
+    """The chain for clients that name one that is not there."""
     weights: Path | None = None
     """A folder of weights that clients can name, beside those that ship."""
     memory: float = field(default_factory=usual_memory)
@@ -41,6 +43,23 @@ def chain_of(configuration: ConfigFile | ConfigText, rules: Rules) -> Chain:
     chain = Chain.parse(configuration.text, "configuration")
     stages = (_with_known_weights(_with_less_memory(stage, rules), rules) for stage in chain.stages)
     return Chain.of(tuple(stages), chain.source)
+
+
+def set_by_client(chain: Chain, name: str, value: str, rules: Rules) -> Chain:
+    """Return the chain with a property set as a client asks, under the rules. Raises InputError as `Chain.set` does."""
+    changed = chain.set(name, value)
+    stages = (_granted(old, new, rules) for old, new in zip(chain.stages, changed.stages, strict=True))
+    return Chain.of(tuple(stages), chain.source)
+
+
+def _granted(old: Stage, new: Stage, rules: Rules) -> Stage:
+    """Return `new`, which a client made of `old`, with what it may have."""
+    if new.properties.get("weights") != old.properties.get("weights"):
+        return _with_known_weights(new, rules)
+    if new.properties.get("memory") != old.properties.get("memory"):
+        before = _with_less_memory(old, rules).properties["memory"]
+        return _with_less_memory(new, replace(rules, memory=float(before)))
+    return new
 
 
 def _with_memory(stage: Stage, rules: Rules) -> Stage:

@@ -12,7 +12,7 @@ from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.chain import Chain
 from gadgets.speaker import Speech
-from mrnets.mrd.header import Reading, read_header
+from mrnets.mrd.header import read_header
 from mrnets.mrd.lines import Item, Lines
 
 __all__ = ["reconstructed"]
@@ -39,20 +39,29 @@ class _Counts:
 
 
 def reconstructed(
-    chain: Chain, items: Iterable[Item], header: object, clock: Callable[[], float] = time.monotonic
+    chain: Chain,
+    items: Iterable[Item],
+    header: object,
+    warnings: tuple[str, ...] = (),
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Item]:
-    """Return what `chain` makes of a scan. header: its ISMRMRD header as it came.
+    """Return what `chain` makes of a scan.
+
+    header: its ISMRMRD header as it came. warnings: what else the comment of each image must say.
 
     Raises InputError for the header at once, and InputError and GadgetError later as `Chain.run` does."""
-    return _run(chain, items, read_header(header), clock)
+    reading = read_header(header)
+    return _run(chain, items, reading.header, Speech.of((*warnings, *reading.warnings)), clock)
 
 
-def _run(chain: Chain, items: Iterable[Item], reading: Reading, clock: Callable[[], float]) -> Iterator[Item]:
-    speech, counts, begun = Speech.of(reading.warnings), _Counts(), clock()
-    _logger.info("scan begins: protocol %s, %s", _protocol(reading.header), chain.source)
+def _run(
+    chain: Chain, items: Iterable[Item], header: ismrmrdHeader, speech: Speech, clock: Callable[[], float]
+) -> Iterator[Item]:
+    counts, begun = _Counts(), clock()
+    _logger.info("scan begins: protocol %s, %s", _protocol(header), chain.source)
     outcome = "fails"
     try:
-        for item in chain.run(counts.coming(items), reading.header, speech):
+        for item in chain.run(counts.coming(items), header, speech):
             counts.images += isinstance(item, ismrmrd.Image)
             yield item
         outcome = "ends"

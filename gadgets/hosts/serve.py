@@ -19,8 +19,9 @@ from typing import NoReturn
 from gadgets.hosts.conversation import handle, refuse
 from gadgets.hosts.doors import Doors, Spare, accepted, listen
 from gadgets.hosts.library import folder
-from gadgets.hosts.rules import Rules
+from gadgets.hosts.rules import Rules, chain_of
 from gadgets.limits import Limits, usual_memory
+from gadgets.messages import ConfigFile
 from mrnets.errors import InputError
 
 __all__ = ["add_arguments", "run", "serve"]
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-p", "--port", type=int, default=9002, help="TCP port (default 9002; 0: any that is free)")
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
     add("--chains", type=Path, default=folder(), help="folder of the chains that clients can name (default: shipped)")
+    add("--default-chain", metavar="CHAIN", help="chain for clients that name one that is not there (default: none)")
     add("--weights", type=Path, help="folder of weights that clients can name, beside those shipped (default: none)")
     add("--connections", type=int, default=16, help="at most so many at once (default 16); others wait")
     add("--per-address", type=int, default=8, help="at most so many of one address (default 8); others are refused")
@@ -79,7 +81,10 @@ def _rules(args: argparse.Namespace) -> Rules:
             raise InputError(f"There is no folder of {name} {place}.")
     memory = usual_memory(SHARE) if args.memory is None else args.memory
     limits = Limits(args.start, args.silence, args.unread, int(args.queue * 2**20), message=memory * 2**30)
-    return Rules(args.chains, args.weights, memory, limits)
+    rules = Rules(args.chains, args.default_chain, args.weights, memory, limits)
+    if rules.default:
+        chain_of(ConfigFile(rules.default), rules)
+    return rules
 
 
 def serve(listener: socket.socket, rules: Rules, doors: Doors) -> NoReturn:
