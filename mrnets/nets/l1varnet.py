@@ -25,6 +25,7 @@ TRAITS = Traits(
     steps=1,
     breaks_graph="conjugate gradients stop when the residual is small, which depends on the data",
     small={"cascades": 2, "start_iterations": 3, "channels": 8, "blocks": 1},
+    aliases={"iterations": "consistency_iterations"},
     narrow={"cascades": 2, "start_iterations": 20, "channels": 16, "blocks": 1},
 )
 
@@ -43,7 +44,7 @@ class L1VarNet(nn.Module):
     g = E^H (E x - y) in units of the noise. It is told the noise level, the acceleration and the cascade. The sizes u
     and e follow from these conditions. The result is the last z, to which the preparation's consistency belongs.
 
-    cascades: their number. iterations: of conjugate gradients in each. start_iterations: of l1-wavelet.
+    cascades: their number. consistency_iterations: of conjugate gradients in each. start_iterations: of l1-wavelet.
     channels, pooling_layers, blocks: of the U-Net, see `ConditionedUnet`. conditions: width of the layer that mixes the
     conditions. Raises InputError where the scan lacks k-space, mask, sensitivities or the noise level.
     """
@@ -52,7 +53,7 @@ class L1VarNet(nn.Module):
         self,
         *,
         cascades: int = 5,
-        iterations: int = 6,
+        consistency_iterations: int = 6,
         start_iterations: int = 40,
         channels: int = 48,
         pooling_layers: int = 2,
@@ -61,7 +62,7 @@ class L1VarNet(nn.Module):
     ) -> None:
         super().__init__()
         self.cascades = whole("cascades", cascades, 1, 64)
-        self.iterations = whole("iterations", iterations, 1, 1000)
+        self.consistency_iterations = whole("consistency_iterations", consistency_iterations, 1, 1000)
         self.start_iterations = whole("start_iterations", start_iterations, 1, 1000)
         whole("conditions", conditions, 1, 4096)
         self.mix = nn.Linear(2, conditions)
@@ -90,7 +91,7 @@ class L1VarNet(nn.Module):
             images.append(z)
             if n < self.cascades - 1:
                 weight = (noise / (_ERROR * error.exp())) ** 2
-                x = z + solved(-encoding.gradient(z), encoding, weight, iterations=self.iterations)
+                x = z + solved(-encoding.gradient(z), encoding, weight, iterations=self.consistency_iterations)
         return encoding.estimate(*images, steps=self.training)
 
     def _features(self, noise: Tensor, mask: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Many coils, one image: the SENSE encoding and its adjoint, coil combination, simple sensitivities, CG-SENSE.
+"""Many coils, one image: the SENSE encoding and its adjoint, coil combination.
 
 Axes: image (..., y, x); coil images, k-space and sens (..., coil, y, x); mask broadcasts against k-space.
 """
@@ -6,10 +6,9 @@ Axes: image (..., y, x); coil images, k-space and sens (..., coil, y, x); mask b
 from __future__ import annotations
 
 from mrnets.physics.arrays import Array, array_namespace
-from mrnets.physics.conjugate import conjugate_gradients
 from mrnets.physics.fourier import fftc, ifftc
 
-__all__ = ["adjoint", "cg_sense", "expand", "forward", "mix", "normal", "reduce", "rss"]
+__all__ = ["adjoint", "expand", "forward", "mix", "normal", "reduce", "rss"]
 
 
 def expand(image: Array, sens: Array) -> Array:
@@ -54,31 +53,3 @@ def normal(image: Array, sens: Array, mask: Array) -> Array:
     plain = xp.fft.ifftshift(mask, axes=(-2, -1))
     encoded = xp.fft.fftn(expand(image, sens), axes=(-2, -1))
     return reduce(xp.fft.ifftn(encoded * plain, axes=(-2, -1)), sens)
-
-
-def cg_sense(
-    kspace: Array,
-    sens: Array,
-    mask: Array,
-    *,
-    regularisation: float = 0.0,
-    iterations: int = 30,
-    tolerance: float = 1e-5,
-    start: Array | None = None,
-) -> Array:
-    """Least-squares image by conjugate gradients (Pruessmann 2001): min ||E x - k||^2 + regularisation ||x - start||^2.
-
-    kspace, sens (..., coil, y, x); mask broadcastable to kspace; returns (..., y, x). With maps of unit norm the
-    eigenvalues of E^H E lie in [0, 1], so `regularisation` is relative to 1 whatever the scale of the data.
-    `iterations`, `tolerance`: as in `conjugate_gradients`. `start` (None: zeros) is the prior image.
-    """
-    rhs = adjoint(kspace, sens, mask)
-    if start is not None:
-        rhs = rhs + regularisation * start
-    return conjugate_gradients(
-        lambda image: normal(image, sens, mask) + regularisation * image,
-        rhs,
-        iterations=iterations,
-        tolerance=tolerance,
-        start=start,
-    )

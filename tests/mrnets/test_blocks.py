@@ -18,6 +18,7 @@ from mrnets.errors import InputError
 from mrnets.physics import coils
 from mrnets.physics.fourier import fftc, ifftc
 from tests.mrnets.examples import create, scan
+from tests.physics.sense import cg_sense
 
 
 def complex_randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.complex64) -> torch.Tensor:
@@ -126,7 +127,7 @@ def test_varnet_is_its_paper_s_update_of_the_coils_k_space(shape: tuple[int, int
     example = scan(shape, batch=2, coils=4)
     kspace = example.kspace
     if start_iterations:
-        unfolded = coils.cg_sense(kspace, example.sens, example.mask, regularisation=0.01, iterations=start_iterations)
+        unfolded = cg_sense(kspace, example.sens, example.mask, regularisation=0.01, iterations=start_iterations)
         kspace = replace(fftc(coils.expand(unfolded, example.sens)), kspace, example.mask)
     for unet, weight in zip(network.unets, network.dc_weight, strict=True):
         image = coils.reduce(ifftc(kspace), example.sens)

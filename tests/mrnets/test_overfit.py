@@ -58,7 +58,8 @@ def sampled(
     sens = coils(6).expand(len(echoes), -1, -1, -1, -1)
     kspace = forward(echoes, sens, mask)
     noise = sigma * torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)
-    return Scan(kspace=kspace + mask * noise, mask=mask, sens=sens, **fields)
+    level = torch.full((len(echoes),), sigma)
+    return Scan(kspace=kspace + mask * noise, mask=mask, sens=sens, noise=level, **fields)
 
 
 def labelled(generator: torch.Generator, number: int) -> tuple[Tensor, Tensor]:

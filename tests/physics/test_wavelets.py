@@ -8,8 +8,9 @@ import pytest
 from mrnets.errors import InputError
 from mrnets.physics import simulate, wavelets
 from mrnets.physics.arrays import to_numpy
-from mrnets.physics.coils import adjoint, cg_sense, forward
+from mrnets.physics.coils import adjoint, forward
 from tests.physics.adjoint import assert_adjoint, assert_close, assert_linear, random_complex
+from tests.physics.sense import cg_sense
 
 SHAPES = [(16, 24), (17, 23), (40, 8), (5, 64)]
 
