@@ -273,18 +273,18 @@ class TestQuantitative:
             list(network([echoes()], header(), weights=path))
 
     def test_a_failure_gives_images(self, tmp_path, instead):
-        """Those of cgsense; or those that were there."""
+        """Those of the fallback; or those that were there."""
 
         def broken(scan):
             raise RuntimeError("broke")
 
         path = instead(save(tmp_path / "q.safetensors", "qvarnet"), broken)
         (frame,) = network([echoes()], header(), weights=path)
-        (plain,) = network([echoes()], header(), name="cgsense")
+        (plain,) = network([echoes()], header(), name="l1wavelet")
         assert torch.equal(frame.estimate.image, plain.estimate.image)
         assert not frame.estimate.maps
         assert frame.fallback
-        assert frame.history[-1] == "cgsense"
+        assert frame.history[-1] == "l1wavelet"
         (before,) = network([echoes()], header(), name="zerofilled")
         (frame,) = network([before], header(), weights=path)
         assert torch.equal(frame.estimate.image, before.estimate.image)
@@ -302,11 +302,11 @@ class TestJoint:
         assert [image.meta["GADGETRON_DataRole"] for image in out] == ["Image", "Segmentation"]
         assert {image.meta["GADGETRON_ImageComment"][0] for image in out} == {"Image by j", "Segmentation by j"}
 
-    def test_a_failure_gives_the_image_of_cgsense(self, tmp_path, instead):
+    def test_a_failure_gives_the_image_of_a_method_without_weights(self, tmp_path, instead):
         half = Estimate(image=torch.ones(1, 1, SIZE, SIZE) + 0j, logits=torch.full((1, 3, SIZE, SIZE), torch.nan))
         path = instead(save(tmp_path / "j.safetensors", "mtlrs", LABELS, options={"classes": 3}), lambda _: half)
         (frame,) = network(frames(), header(), weights=path)
-        (plain,) = network(frames(), header(), name="cgsense")
+        (plain,) = network(frames(), header(), name="l1wavelet")
         assert torch.equal(frame.estimate.image, plain.estimate.image)
         assert frame.estimate.logits is None
         (image,) = images([frame], header())
