@@ -69,9 +69,18 @@ def read_message(source: Source) -> Message | None:
     if got == 1:
         read_into(source, memoryview(first)[1:], "a message id")
     identifier = int.from_bytes(first, "little")
+    if identifier in _FOREIGN:
+        raise InputError(f"The stream {_FOREIGN[identifier]}.")
     if identifier not in _READERS:
         raise InputError(f"The stream holds a message with the unknown id {identifier}; nothing behind it can be read.")
     return _READERS[identifier](source)
+
+
+_FOREIGN = {
+    0x4889: "is an HDF5 file; `python -m gadgets replay` takes it, or ismrmrd_hdf5_to_stream makes a stream of it",
+    0x6179: "is of MRD version 2, which is not read here; version 1 was expected",
+}
+"""What the first two bytes of other kinds of data look like, if taken for a message id."""
 
 
 def read_into(source: Source, buffer: Any, what: str) -> None:

@@ -12,10 +12,10 @@ import sys
 from gadgets.chain import Chain
 from gadgets.connection import Peer
 from gadgets.hosts.library import load
+from gadgets.hosts.recording import header_of
 from gadgets.hosts.scan import reconstructed
-from gadgets.messages import Close, Header
+from gadgets.messages import Close
 from gadgets.protocol import State
-from mrnets.errors import InputError
 
 __all__ = ["add_arguments", "run"]
 
@@ -38,12 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
 def convey(peer: Peer, chain: Chain) -> None:
     """One stream through the chain. Raises InputError, and GadgetError; CLOSE is sent only if all went well."""
-    message = peer.read()
-    while message is not None and peer.incoming.state is State.PIPE:
-        message = peer.read()
-    if not isinstance(message, Header):
-        came = "nothing" if message is None else f"a {type(message).__name__} message"
-        raise InputError(f"The stream on stdin starts with {came}; the ISMRMRD header was expected.")
+    message = header_of(peer.incoming, "The stream on stdin")
     peer.send(message)
     for item in reconstructed(chain, peer.items(), message.text):
         peer.send(item)

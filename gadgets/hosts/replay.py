@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from gadgets.hosts.library import load
+from gadgets.hosts.recording import open_recording
 from gadgets.hosts.scan import reconstructed
 from gadgets.imagefiles import read_images, write_images
-from mrnets.errors import InputError
+from mrnets.errors import InputError, naming
 from mrnets.files import make_folder, write_bytes
-from mrnets.mrd.files import open_scan
 from mrnets.mrd.lines import Item, Lines
 from mrnets.physics.arrays import Array
 
@@ -28,7 +28,7 @@ __all__ = ["add_arguments", "replay", "run", "write_pngs"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m gadgets replay`; short ones as in gadgetron_ismrmrd_client."""
-    parser.add_argument("scan", nargs="?", help="ISMRMRD file (.h5)")
+    parser.add_argument("scan", nargs="?", help="ISMRMRD file: HDF5, or a stream")
     parser.add_argument("-f", "--filename", help="the same, as gadgetron_ismrmrd_client takes it")
     parser.add_argument("-o", "--outfile", default="out.h5", help="image file, replaced if there (default out.h5)")
     parser.add_argument("-g", "--in-group", default="dataset", help="group of the scan (default dataset)")
@@ -84,8 +84,9 @@ def replay(
     loaded = load(chain, settings)
     if Path(out).exists() and Path(scan).exists() and os.path.samefile(out, scan):
         raise InputError(f"{out} is the scan itself; name another file for the images.")
-    with open_scan(scan, group) as source:
-        made = reconstructed(loaded, progress.reading(source.items(), source.acquisitions), source.header)
+    with open_recording(scan, group) as source:
+        with naming(scan):
+            made = reconstructed(loaded, progress.reading(source.items, source.acquisitions), source.header)
         with write_images(out, out_group) as images:
             for item in made:
                 if isinstance(item, str):
@@ -112,13 +113,14 @@ class _Progress:
         self.start = time.perf_counter()
         self.live = not self.quiet and sys.stderr.isatty()
 
-    def reading(self, items: Iterable[Item], total: int) -> Iterator[Item]:
-        """The items, counted."""
+    def reading(self, items: Iterable[Item], total: int | None) -> Iterator[Item]:
+        """The items, counted. total: how many acquisitions there are, if that is known."""
+        of = "" if total is None else f" of {total}"
         for item in items:
             if isinstance(item, Lines):
                 self.lines += len(item)
             if self.live:
-                print(f"\r{self.lines} of {total} lines, {self.images} images", end="", file=sys.stderr, flush=True)
+                print(f"\r{self.lines}{of} lines, {self.images} images", end="", file=sys.stderr, flush=True)
             yield item
 
     def done(self, out: str | Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from gadgets.__main__ import COMMANDS, main
 from gadgets.imagefiles import read_images
+from gadgets.messages import Close, Header
 from mrnets.files import reserved
 from mrnets.mrd.files import write_scan
 from tests.gadgets import toys
@@ -38,6 +39,13 @@ def test_replay_writes_images_and_says_so(place, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("17 lines, 3 images in ")
     assert line.endswith(" s: out.h5")
+
+
+def test_replay_takes_streams(place, capsys):
+    Path("scan.mrd").write_bytes(toys.blob([Header(toys.HEADER), *toys.scan(), Close()]))
+    assert main(["replay", "scan.mrd", "-c", "toy.xml"]) == 0
+    assert images() == 3
+    assert capsys.readouterr().err.startswith("17 lines, 3 images in ")
 
 
 def test_the_flags_of_gadgetrons_client(place, capsys):

@@ -1,0 +1,92 @@
+"""A scan in a file: ISMRMRD's HDF5, or its stream as newer converters write it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gadgets.messages import Header, Id
+from gadgets.protocol import Incoming, State
+from mrnets.errors import InputError, naming
+from mrnets.mrd.files import open_scan
+from mrnets.mrd.lines import Item
+
+__all__ = ["Recording", "header_of", "open_recording"]
+
+MAX_MEASUREMENTS = 64
+"""In a file of a Siemens scanner."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An open scan."""
+
+    header: Any
+    """The ISMRMRD header, as `mrnets.mrd.header.read_header` takes it."""
+    items: Iterator[Item]
+    """To be read while the file is open."""
+    acquisitions: int | None
+    """How many there are; None: that is not known before the end."""
+
+
+@contextmanager
+def open_recording(path: str | Path, group: str = "dataset") -> Iterator[Recording]:
+    """Open the scan in a file. group: of an HDF5 file.
+
+    Raises InputError, here or while items are read: the file is not there, is cut short, or holds no ISMRMRD scan."""
+    start = _start(path)
+    if start[:2] in [struct.pack("<H", number) for number in (Id.CONFIG_FILE, Id.CONFIG_TEXT, Id.HEADER)]:
+        with open(path, "rb") as file:
+            incoming = Incoming(file, State.PIPE)
+            with naming(path):
+                header = header_of(incoming, "The file").text
+            yield Recording(header, _named(path, incoming.items()), None)
+        return
+    if _is_siemens(path, start):
+        raise InputError(
+            f"{path}: is raw data of a Siemens scanner; make an ISMRMRD file of it first: "
+            f"siemens_to_ismrmrd -f {Path(path).name} -o {Path(path).stem}.h5"
+        )
+    with open_scan(path, group) as scan:
+        yield Recording(scan.header, scan.items(), scan.acquisitions)
+
+
+def header_of(incoming: Incoming, where: str) -> Header:
+    """Return the header at the start of a stream; configurations before it are skipped. where: names it in errors.
+
+    Raises InputError if something else comes."""
+    message = incoming.read()
+    while message is not None and incoming.state is State.PIPE:
+        message = incoming.read()
+    if not isinstance(message, Header):
+        came = "nothing" if message is None else f"a {type(message).__name__} message"
+        raise InputError(f"{where} starts with {came}; the ISMRMRD header was expected.")
+    return message
+
+
+def _start(path: str | Path) -> bytes:
+    """The first bytes of a file; none if it cannot be read."""
+    if not Path(path).is_file():
+        return b""
+    try:
+        with open(path, "rb") as file:
+            return file.read(8)
+    except OSError:
+        return b""
+
+
+def _is_siemens(path: str | Path, start: bytes) -> bool:
+    """Whether a file is a Siemens scanner's, by its name or by its start: 0, and the number of measurements."""
+    if len(start) < 8 or start.startswith(b"\x89HDF"):
+        return False
+    zero, measurements = struct.unpack("<II", start)
+    return Path(path).suffix.lower() == ".dat" or (zero == 0 and 1 <= measurements <= MAX_MEASUREMENTS)
+
+
+def _named(path: str | Path, items: Iterator[Item]) -> Iterator[Item]:
+    with naming(path):
+        yield from items
