@@ -17,6 +17,7 @@ from training.simulation.coils import NODES, Loops, biot_savart
 from training.simulation.draws import Draws
 from training.simulation.fields import between, chebyshev, checkerboard
 from training.simulation.maps import low_resolution
+from training.simulation.properties import beyond, imaginary
 from training.simulation.scans import _folded
 
 SMALL = Simulation(
@@ -191,3 +192,26 @@ def test_nothing_waits_for_the_device(file: Path) -> None:
             draw(pool, SMALL, seed=1, number=n, size=4)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_properties_are_in_the_range_of_real_scans(file: Path) -> None:
+    """Of eight real slices: 0.8 to 9.3 % imaginary; 1.8 to 16, 0.4 to 5.3, 0.1 to 2.7 % beyond 1/4, 1/2, 3/4."""
+    images = [made.target[:, 0] for made in batches(file, SMALL, 24)]
+    limits = {0.25: (0.03, 0.3), 0.5: (0.01, 0.12), 0.75: (0.003, 0.05)}
+    for radius, (low, high) in limits.items():
+        assert low < torch.cat([beyond(one, radius) for one in images]).median() < high
+    share = torch.cat([imaginary(one) for one in images])
+    assert 0.008 < share.median() < 0.09
+    assert share.quantile(0.1) < 0.02
+    assert share.quantile(0.9) < 0.3
+
+
+def test_imaginary_share_and_energy_beyond_a_radius() -> None:
+    real = torch.rand(2, 16, 24) + 0.5
+    assert torch.allclose(
+        imaginary(real * torch.polar(torch.ones(()), torch.tensor(0.3))), torch.full((2,), np.sin(0.3) ** 2)
+    )
+    y, x = (np.exp(2j * np.pi * f * np.arange(n) / n) for f, n in ((3, 16), (6, 24)))
+    wave = torch.from_numpy(y[:, None] * x)[None]  # at 3/8 and 6/12 of the edges: at a radius of 0.625
+    assert beyond(wave, 0.62).item() == pytest.approx(1)
+    assert beyond(wave, 0.63).item() == pytest.approx(0, abs=1e-6)

@@ -24,11 +24,14 @@ __all__ = [
     "checkerboard",
     "constant",
     "each",
+    "frequencies2",
     "keys",
     "low_passed",
     "positions",
     "power",
     "smooth",
+    "turns",
+    "unit_variance",
 ]
 
 Plane = tuple[int, int]
@@ -64,17 +67,15 @@ def positions(n: int, device: torch.device) -> torch.Tensor:
 
 
 @functools.lru_cache(maxsize=1024)
-def _frequencies2(shape: Plane, device: torch.device) -> torch.Tensor:
-    """(y, x): square of the frequency, cycles over the field of view, as `torch.fft.fft2` orders it."""
-    y, x = (torch.fft.fftfreq(n, 1 / n, device=device) for n in shape)
-    return y[:, None] ** 2 + x**2
+def frequencies2(pixels: int, device: torch.device) -> torch.Tensor:
+    """(pixels,): squares of the frequencies, in cycles over the field of view, as `torch.fft.fft` orders them."""
+    return torch.fft.fftfreq(pixels, 1 / pixels, device=device).square()
 
 
 def low_passed(images: torch.Tensor, cycles: torch.Tensor) -> torch.Tensor:
     """Complex `images` after a Gaussian low-pass that has fallen to exp(-1/2) at `cycles` (batch,) over the field."""
-    shape = (images.shape[-2], images.shape[-1])
-    gain = torch.exp(_frequencies2(shape, images.device) * each(-0.5 / cycles.square()))
-    return torch.fft.ifft2(torch.fft.fft2(images) * gain)
+    y, x = (torch.exp(-0.5 * frequencies2(n, images.device) / cycles.square()[:, None]) for n in images.shape[-2:])
+    return torch.fft.ifft2(torch.fft.fft2(images) * (y[:, :, None] * x[:, None]))
 
 
 @functools.lru_cache(maxsize=1024)

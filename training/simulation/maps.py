@@ -7,7 +7,7 @@ import math
 import torch
 
 from training.simulation.draws import Draws
-from training.simulation.fields import between, checkerboard, each, keys, power
+from training.simulation.fields import between, checkerboard, each, keys, power, turns
 from training.simulation.settings import Simulation
 
 __all__ = ["calibrated", "low_resolution"]
@@ -35,8 +35,7 @@ def low_resolution(kspace: torch.Tensor, calibration: torch.Tensor) -> tuple[tor
         offset = torch.arange(width, device=kspace.device) - width // 2
         block = block.narrow(axis, n // 2 - width // 2, width)
         windows.append(_hann(offset, calibration[:, axis].clamp(max=width)[:, None]))
-        turn = 2 * math.pi / n * (torch.arange(n, device=kspace.device) - n // 2)[:, None] * offset
-        matrices.append(torch.polar(torch.full_like(turn, n**-0.5), turn))
+        matrices.append(turns(n, -(width // 2), width - width // 2 - 1, kspace.device) * n**-0.5)
     window = windows[0][:, :, None] * windows[1][:, None]
     signed = window * checkerboard((window.shape[1], window.shape[2]), window.device)
     return between(block * signed[:, None], matrices), window.square().mean((1, 2)) * window[0].numel() / math.prod(

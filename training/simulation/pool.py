@@ -130,7 +130,7 @@ def _tiles(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
 def _phantom(rng: np.random.Generator) -> NDArray[np.uint8]:
     """Ellipses in a body with a rim, bottles, or bars of all widths; (SIZE, SIZE)."""
     size = rng.uniform(0.6, 0.95, 2)
-    rim, inside = rng.uniform(0.005, 0.06), rng.uniform(0.1, 0.9)
+    rim, inside = rng.uniform(0.005, 0.06), rng.choice([1.0, rng.uniform(0.1, 0.9)])
     turn = rng.uniform(0, 360)
     body = [(1.0, *size, 0.0, 0.0, turn), (inside - 1.0, *(size - rim), 0.0, 0.0, turn)]
     parts = [
@@ -140,7 +140,7 @@ def _phantom(rng: np.random.Generator) -> NDArray[np.uint8]:
             *rng.uniform(-0.4, 0.4, 2),
             rng.uniform(0, 360),
         )
-        for _ in range(rng.integers(2, 16))
+        for _ in range(rng.integers(0, 16))
     ]
     image = np.clip(phantom((SIZE, SIZE), [*body, *parts], supersampling=2), 0, 2)
     if rng.random() < 0.4:

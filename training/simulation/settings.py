@@ -49,9 +49,9 @@ class Simulation:
     """Width of the fully sampled centre, in samples."""
     partial_fourier: float = 0.15
     """Share of masks with partial Fourier."""
-    phantoms: float = 0.1
+    phantoms: float = 0.15
     """Share of slices that show ellipses, bottles and bars."""
-    fill: Range = (0.6, 1.15)
+    fill: Range = (0.45, 1.15)
     """Share of the grid that the object fills, along the axis where it fills more."""
     aligned: float = 0.3
     """Share of slices that keep the pixels of their source: neither turned by other than 90 degrees nor zoomed."""
