@@ -9,7 +9,7 @@ import numpy as np
 
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 
-__all__ = ["along", "cubic", "nearest", "trigonometric"]
+__all__ = ["along", "band_limited", "cubic", "nearest", "trigonometric"]
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -40,7 +40,24 @@ def nearest(x: Array, size: int, axis: int) -> Array:
 def trigonometric(points: int, terms: int) -> Matrix:
     """(points, terms): values at (i - points // 2) / points of the trigonometric polynomial of period 1 with an odd
     number of terms through its samples at j / terms."""
-    distance = (np.arange(points) - points // 2)[:, None] / points - np.arange(terms) / terms
+    return _dirichlet((np.arange(points) - points // 2)[:, None] / points - np.arange(terms) / terms, terms)
+
+
+def band_limited(points: Matrix, samples: Matrix, spacing: float) -> Matrix:
+    """(point, sample): the band-limited object of period 1, given by its samples at `samples`, at the places `points`.
+
+    The object has no detail that the grid of the points or that of the samples cannot hold: it is the sum of the
+    frequencies up to half the number of points, and up to half of 1 / spacing. What lies beyond half a period from 0
+    is left out.
+    points: (point,), a grid over the whole period. samples: (sample,), `spacing` from each other.
+    """
+    terms = 2 * min((len(points) - 1) // 2, math.floor(0.5 / spacing)) + 1
+    weights = spacing * terms * _dirichlet(points[:, None] - samples, terms)
+    return np.where(np.abs(samples) < 0.5, weights, 0.0)
+
+
+def _dirichlet(distance: Matrix, terms: int) -> Matrix:
+    """The mean of exp(2 pi i m distance) over the `terms` (odd) whole numbers m around 0."""
     distance = distance - np.round(distance)
     return np.sinc(terms * distance) / np.sinc(distance)
 

@@ -8,14 +8,14 @@ import ismrmrd
 import numpy as np
 import pytest
 
-from gadgets.simulate import BANDWIDTH, Settings, add_arguments, make_scan, run
+from gadgets.simulate import Settings, add_arguments, make_scan, run
 from mrnets.errors import InputError
 from mrnets.mrd.flags import Flag, has_flag
 from mrnets.mrd.lines import Lines
 from mrnets.physics import masks
 from mrnets.physics.coils import mix, rss
 from mrnets.physics.fourier import ifftc, resize
-from mrnets.physics.whiten import covariance, whitener
+from mrnets.physics.whiten import RELATIVE_BANDWIDTH, covariance, whitener
 
 SMALL = {"coils": 3, "matrix": 32, "calibration": 8, "acceleration": 2.0}
 
@@ -43,7 +43,7 @@ def test_the_header_says_what_a_scanner_says() -> None:
     assert encoding.parallelImaging.calibrationMode.value == "embedded"
     assert encoding.parallelImaging.accelerationFactor.kspace_encoding_step_1 == 2
     assert header.measurementInformation.patientPosition.value == "HFS"
-    assert header.acquisitionSystemInformation.relativeReceiverNoiseBandwidth == BANDWIDTH
+    assert header.acquisitionSystemInformation.relativeReceiverNoiseBandwidth == RELATIVE_BANDWIDTH
     assert header.sequenceParameters.TE == [4.0]
     headers, data = joined(lines)
     assert data.shape == (2 * 16, 3, 64)
@@ -88,7 +88,7 @@ def test_the_noise_measurement_is_of_the_noise_in_the_image() -> None:
     (noise_headers, noise), (headers, data) = joined(lines, noise=True), joined(lines)
     ratio = float(headers["sample_time_us"][0] / noise_headers["sample_time_us"][0])
     assert ratio == pytest.approx(0.5)
-    matrix = whitener(covariance(noise), np.sqrt(2 * ratio * BANDWIDTH))
+    matrix = whitener(covariance(noise), np.sqrt(2 * ratio * RELATIVE_BANDWIDTH))
     whitened = matrix @ data.transpose(1, 0, 2).reshape(3, -1)
     np.testing.assert_allclose(whitened @ whitened.conj().T / whitened.shape[1], 2 * np.eye(3), atol=0.15)
 

@@ -1,0 +1,52 @@
+"""Which phase encodings are measured, and how they are counted.
+
+Axes: masks (z, y) of a 3-D scan, (1, y) of slices.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gadgets.simulate.settings import Settings
+from mrnets.physics import masks
+
+__all__ = ["calibration_block", "centre", "imaged", "left_out"]
+
+Mask = NDArray[np.bool_]
+
+
+def imaged(settings: Settings) -> Mask:
+    """The phase encodings of the image. Raises InputError where the mask cannot be had."""
+    ny, nz = settings.matrix, settings.slices if settings.three_d else 1
+    rng = np.random.default_rng([settings.seed, 1])
+    width = 1 if settings.separate else settings.calibration  # an image always has its k-space centre
+    kind = masks.kind(settings.mask)
+    if kind.axes == 1:
+        lines = kind.draw((ny, 1), settings.acceleration, rng, centre=width)
+        return np.repeat(masks.partial_fourier(lines, settings.partial_fourier).T, nz, axis=0)
+    mask = kind.draw((nz, ny), settings.acceleration, rng, centre=min(width, nz))
+    return np.ascontiguousarray(masks.partial_fourier(mask.T, settings.partial_fourier).T)
+
+
+def calibration_block(settings: Settings, mask: Mask) -> Mask:
+    """The fully sampled centre."""
+    block = np.zeros_like(mask)
+    (nz, ny), width = mask.shape, settings.calibration
+    both = masks.kind(settings.mask).axes == 2 or settings.separate
+    height = min(width, nz) if both else nz
+    top, left = nz // 2 - height // 2, ny // 2 - width // 2
+    block[top : top + height, left : left + width] = True
+    return block
+
+
+def left_out(settings: Settings) -> int:
+    """Lines before the first one of a partial Fourier scan. Counters start after them, as on scanners."""
+    return math.floor(settings.partial_fourier * settings.matrix)
+
+
+def centre(settings: Settings) -> tuple[int, int]:
+    """Line and partition of the centre of k-space, as the counters count."""
+    return settings.matrix // 2 - left_out(settings), settings.slices // 2 if settings.three_d else 0
