@@ -1,7 +1,7 @@
-"""What there is to know about networks and weights, for people.
+"""Networks and weights, described for people.
 
 python -m mrnets list             the table of networks
-python -m mrnets show WEIGHTS     what a weights file (or a shipped one, by name) says of itself
+python -m mrnets show WEIGHTS     the header of a weights file, or of a shipped one by its name
 python -m mrnets import-atommic CHECKPOINT -o WEIGHTS     a network trained with ATOMMIC as a weights file
 """
 
@@ -19,7 +19,7 @@ from mrnets.errors import InputError
 __all__ = ["main"]
 
 _COILS, _SIZE = 8, 64
-"""Of the slice that `list` measures: small, since what it takes grows with the number of pixels."""
+"""Coils and pixels of the slice that `list` measures. It is small, since time grows with the number of pixels."""
 
 
 def main(arguments: list[str] | None = None) -> int:

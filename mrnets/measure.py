@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-adds and seconds for one slice."""
+"""The cost of a network: parameters, multiply-adds and seconds for one slice."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["Cost", "cost", "example", "parameters"]
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one slice, forward."""
+    """The cost of one slice, forward."""
 
     multiply_adds: int
-    """Of convolutions and matrix products; Fourier transforms and what is done voxel by voxel are not counted."""
+    """Those of convolutions and matrix products. Fourier transforms and work voxel by voxel are not counted."""
     seconds: float
-    """On one core."""
+    """CPU seconds on one core."""
 
 
 def parameters(name: str, **options: object) -> int:

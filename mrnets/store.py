@@ -52,7 +52,7 @@ def names() -> list[str]:
 
 @lru_cache
 def describe(name: str) -> Traits:
-    """What the network `name` declares of itself. Does not import torch. Raises InputError for an unknown name."""
+    """The traits that the network `name` declares. Does not import torch. Raises InputError for an unknown name."""
     published = name.removeprefix(PREFIX)
     if published not in names():
         raise unknown("network", name, names())
@@ -65,8 +65,8 @@ def bind(name: str, **options: Any) -> dict[str, Any]:
 
     A network that learns and uses sensitivities has those of `mrnets.blocks.sensitivity.with_sensitivities` too.
     Options may have their `Traits.aliases`. Lists, as JSON has them, become tuples where the option is one.
-    Raises InputError for an unknown network or option (naming the nearest right one), for one that is given twice and
-    for a value of another type.
+    Raises InputError for an unknown network or option, naming the nearest right one. Likewise for an option that is
+    given twice, and for a value of another type.
     """
     known = {key: pair for maker in _makers(name) for key, pair in _options(maker).items()}
     aliases, given = describe(name).aliases, dict[str, Any]()
@@ -107,8 +107,8 @@ def save(
     """Write `network`, which is `create(name, **options)` trained, to one file; at once, or not at all.
 
     preparation: `Preparation.to_json()`. units: of the maps, by their names. labels: of the classes, in their order.
-    provenance: any JSON, for people. Raises InputError where the file could not be loaded again: options that do not
-    fit the network, weights that are not finite, values that are not JSON.
+    provenance: any JSON, for people. Raises InputError where the file could not be loaded again. Reasons are options
+    that do not fit the network, weights that are not finite, and values that are not JSON.
     """
     bound = bind(name, **options)
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
@@ -125,7 +125,7 @@ def save(
 
 
 def header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a weights file says of itself: the fields of the module's docstring, and "tensors": name to shape.
+    """The header of a weights file: the fields of the module's docstring, and "tensors": name to shape.
 
     `path` as for `load`. Options have their names of today. Reads only the header, and imports neither torch nor
     safetensors. Raises InputError as `mrnets.weightsfile.read_header` does.

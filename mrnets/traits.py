@@ -16,7 +16,7 @@ Takes = Literal["kspace", "image", "both"]
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """What a network is and needs. Every value is a literal."""
+    """A network's task and needs. Every value is a literal."""
 
     task: Task
     title: str
@@ -25,7 +25,7 @@ class Traits:
     learns: bool = True
     """False: it has no weights, and runs without a weights file."""
     takes: Takes = "kspace"
-    """What it takes from the scan."""
+    """The part of the scan that it takes."""
     both_with: tuple[str, str] | None = None
     """(option, value) with which it takes images beside k-space."""
     slices: int = 1
@@ -46,7 +46,7 @@ class Traits:
     """Options with which it learns four slices by heart, for tests."""
 
     def takes_with(self, options: Mapping[str, Any]) -> Takes:
-        """What the network with these `options` takes from the scan."""
+        """The part of the scan that the network takes with these `options`."""
         if self.both_with is not None and options.get(self.both_with[0]) == self.both_with[1]:
             return "both"
         return self.takes

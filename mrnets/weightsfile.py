@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "located", "read_header", "shipped", "write"]
 
 VERSION = 2
-"""Of the header. Version 1 has other names of some options."""
+"""Version of the header. Version 1 has other names of some options."""
 _WEIGHTS = Path(__file__).parent / "weights"
 _LONGEST_HEADER = 16 * 1024**2
 """Bytes. The largest network has some thousand tensors of about 150 bytes of header each."""

@@ -28,8 +28,10 @@ def forbidden(path: Path) -> tuple[str, ...]:
         "mrnets/": ("gadgets", "training", "gadgetron"),
         "mrnets/physics/": ("torch", "cupy", "mrnets.mrd", *ABOVE),
         "mrnets/mrd/": ("torch", "cupy", *ABOVE),
-        "mrnets/blocks/": ("mrnets.nets", "mrnets.store", "mrnets.prepare"),
-        "mrnets/nets/": ("mrnets.store", "mrnets.prepare"),
+        "mrnets/blocks/": ("mrnets.nets", "mrnets.atommic", "mrnets.store", "mrnets.prepare"),
+        "mrnets/nets/": ("mrnets.atommic", "mrnets.store", "mrnets.prepare"),
+        "mrnets/atommic/forms.py": ("mrnets.store", "mrnets.prepare"),
+        "mrnets/traits.py": ("torch", "mrnets"),
         "training/": ("gadgets", "gadgetron"),
         "gadgets/": ("training",),
     }

@@ -4,10 +4,10 @@ A form takes a published network and gives one with the same parameters under th
 fit. Its options are those of `mrnets.atommic.PUBLISHED`; with their defaults it is the published network.
 
 padding: bit mask of the sizes to which U-Nets pad their planes, see `mrnets.blocks.padding.padded`.
-start: "rss_components", the image that the network starts from is the root of the sum of squares over coils, of real
-and imaginary parts each by themselves (ATOMMIC's "RSS"). Its magnitude is that of the usual one. Its phase, between 0
-and 90 degrees, has no meaning, and so only magnitudes are given back.
-combination: "rss", the image has the magnitude of the root of the sum of squares over coils.
+start: with "rss_components" the network starts from the image that ATOMMIC calls "RSS". That is the root of the sum of
+squares over coils, of real and imaginary parts each by themselves. Its magnitude is that of the usual one. Its phase,
+between 0 and 90 degrees, has no meaning, and so only magnitudes are given back.
+combination: with "rss" the image has the magnitude of the root of the sum of squares over coils.
 
 Axes: image (batch, echo, y, x); coil images (batch, echo, coil, y, x).
 """

@@ -13,8 +13,8 @@ from mrnets.errors import InputError
 __all__ = ["state_dict"]
 
 Rules = tuple[tuple[str, str], ...]
-"""(regular expression that matches a whole key of theirs, our key); ours with [i] at its end is joined from parts,
-and an empty one means that their network does not use the weight."""
+"""(regular expression that matches a whole key of theirs, our key). Ours with [i] at its end is joined from parts. An
+empty one means that their network does not use the weight."""
 
 
 def _unet(theirs: str, ours: str) -> Rules:

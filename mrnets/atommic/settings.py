@@ -23,7 +23,7 @@ Translations = dict[str, str | tuple[str, Callable[[Any], Any]]]
 
 @dataclass(frozen=True)
 class Translated:
-    """What settings say of a network."""
+    """The network that settings describe, and its preparation."""
 
     published: str
     """The name of the published network, whose keys ATOMMIC's weights have."""
@@ -234,8 +234,8 @@ def _conventions(settings: Settings, name: str) -> dict[str, Any]:
     """Options of ours for how ATOMMIC combined the coils, and for its Fourier transform.
 
     Images are the same whatever its transform: only rvn sees k-space. Its "RSS" takes real and imaginary parts by
-    themselves, which leaves the magnitude of the usual one; some networks end with it (as the settings of the model
-    say), some start with it (as those of the data say, where they are there).
+    themselves, which leaves the magnitude of the usual one. Some networks end with it, as the settings of the model
+    say. Some start with it, as those of the data say, where they are there.
     """
     end, start = _end(settings), _start(settings)
     for method in (end, start):
@@ -271,7 +271,10 @@ def _end(settings: Settings) -> str:
 
 
 def _start(settings: Settings) -> str:
-    """What the network starts from is made with the data; older settings have no word of it but the model's."""
+    """How coils were combined in the image that the network starts from, which is made with the data.
+
+    Older settings say it for the model only.
+    """
     for section in ("train_ds", "train_dataset"):
         data = settings.get(section)
         if isinstance(data, Mapping) and data.get("coil_combination_method") is not None:
@@ -280,9 +283,11 @@ def _start(settings: Settings) -> str:
 
 
 def _preparation(settings: Settings, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the settings say of the data. Where ATOMMIC subtracts a real number from complex data, which is a spike in
-    k-space, we only divide; its patch of noise and its ESPIRiT are left to ours, which find what they need. Each class
-    of a segmentation is decided by itself."""
+    """The preparation that the settings describe.
+
+    ATOMMIC subtracts a real number from complex data, which is a spike in k-space; we only divide. Its patch of noise
+    and its ESPIRiT are left to ours, which find what they need. Each class of a segmentation is decided by itself.
+    """
     traits = store.describe(name)
     coils, squares = options.get("coils"), _start(settings) == "RSS"
     values: dict[str, Any] = {

@@ -54,7 +54,7 @@ class _AttentionDecoder(nn.Module):
 
 
 class AttentionUnet(nn.Module):
-    """As `mrnets.blocks.unet.Unet`, in the plane, with an `AttentionGate` on every skip. Any plane size.
+    """The `Unet` of `mrnets.blocks.unet`, in the plane, with an `AttentionGate` on every skip. Any plane size.
 
     padding_bits: see `mrnets.blocks.padding.padded`.
     """

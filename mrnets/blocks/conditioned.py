@@ -1,8 +1,8 @@
 """A residual U-Net without normalisation that is told its conditions. Axes: (batch, channel, y, x), real.
 
 Without normalisation a small structure beside a large one keeps its size, and the background of an image changes
-nothing (the design of DRUNet: Zhang et al., IEEE TPAMI 2022). The conditions, such as the noise level, scale and shift
-the features of every block (FiLM: Perez et al., AAAI 2018).
+nothing. The design is that of DRUNet (Zhang et al., IEEE TPAMI 2022). The conditions, such as the noise level, scale
+and shift the features of every block (FiLM: Perez et al., AAAI 2018).
 """
 
 from __future__ import annotations

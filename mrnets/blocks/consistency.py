@@ -33,10 +33,12 @@ def cascaded(
 ) -> list[Tensor]:
     """Images after each cascade k <- k - w M (k - y) - E D(E^H k), from k = y; each D has its w.
 
-    D takes and gives complex (batch * echo, 1, y, x). The k-space of all coils is never formed: it is
-    k = y - M F S held - (1 - M) F S free with two images, whose updates are held <- (1 - w) held + D(x),
-    free <- free + D(x), and x = E^H k = E^H y - S^H S free - E^H E (held - free).
-    `guess`: an image whose k-space stands where nothing was measured, at the start; None: zeros.
+    denoisers: each D takes and gives complex (batch * echo, 1, y, x).
+    guess: an image whose k-space stands where nothing was measured, at the start; None: zeros.
+
+    The k-space of all coils is never formed. It is k = y - M F S held - (1 - M) F S free with two images, held and
+    free. A cascade makes (1 - w) held + D(x) of the one and free + D(x) of the other. The image is x = E^H k = E^H y -
+    S^H S free - E^H E (held - free).
     """
     power, start = encoding.power(), encoding.start
     images = []

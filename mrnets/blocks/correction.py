@@ -13,8 +13,8 @@ __all__ = ["CorrectionUnet"]
 class CorrectionUnet(nn.Module):
     """U-Net on images of any scale and size that gives a change of them, in their scale.
 
-    As `NormUnet`, each of `groups` groups of channels is standardised before, and its standard deviation is put back
-    after; but its mean is not, since what is added to the input would then double the mean with every iteration.
+    Each of `groups` groups of channels is standardised before, as in `NormUnet`, and its standard deviation is put back
+    after. Its mean is not: what is added to the input would then double the mean with every iteration.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The SENSE encoding of one scan, and what was measured through it: what every reconstruction network starts from.
 
-Axes: image (batch, echo, y, x); kspace (batch, echo, coil, y, x); sens (batch, 1, coil, y, x);
-mask (batch or 1, 1, 1, y, x).
+Axes: image (batch, echo, y, x); kspace (batch, echo, coil, y, x). sens (batch, 1, coil, y, x); mask (batch or 1, 1, 1,
+y, x).
 """
 
 from __future__ import annotations

@@ -90,27 +90,12 @@ class Rim(nn.Module):
 
     def __init__(self, channels: int, layers: RimLayers) -> None:
         super().__init__()
-        unit, filters, kernels, dilations = layers.unit, layers.filters, layers.kernels, layers.dilations
-        recurrent_filters = layers.recurrent_filters
-        one_of("recurrent_layer", unit, tuple(_UNITS))
-        if tuple(filters[-1:]) != (channels,):
-            raise InputError(f"conv_filters must end with {channels}, the channels of the result, not {filters}")
-        if not len(filters) == len(kernels) == len(dilations) == len(recurrent_filters) + 1 <= 8:
-            raise InputError(
-                "conv_filters, conv_kernels and conv_dilations must have one length, at most 8, and recurrent_filters "
-                f"one less, not {len(filters)}, {len(kernels)}, {len(dilations)} and {len(recurrent_filters)}"
-            )
-        for width in (*filters, *recurrent_filters):
-            whole("conv_filters and recurrent_filters", width, 1, 1024)
-        for kernel, dilation in zip(kernels, dilations, strict=True):
-            whole("conv_kernels", kernel, 1, 31)
-            whole("conv_dilations", dilation, 1, 31)
-            if kernel % 2 == 0:
-                raise InputError(f"conv_kernels must be odd, not {kernel}")
+        _check(layers, channels)
+        unit, filters, recurrent_filters = layers.unit, layers.filters, layers.recurrent_filters
         inputs = (2 * channels, *recurrent_filters)
         *self_convs, self.last = (
             replicating_conv(i, o, k, d, bias=n < len(recurrent_filters))
-            for n, (i, o, k, d) in enumerate(zip(inputs, filters, kernels, dilations, strict=True))
+            for n, (i, o, k, d) in enumerate(zip(inputs, filters, layers.kernels, layers.dilations, strict=True))
         )
         self.convs = nn.ModuleList(self_convs)
         self.units = nn.ModuleList(_UNITS[unit](i, o) for i, o in zip(filters, recurrent_filters, strict=False))
@@ -130,6 +115,27 @@ class Rim(nn.Module):
             x = unit(torch.relu_(conv(x)), hidden)
             new.append(x)
         return by_taps(self.last, x), new
+
+
+def _check(layers: RimLayers, channels: int) -> None:
+    """Raise InputError where the layers do not fit together, or do not end with `channels`."""
+    filters, kernels = layers.filters, layers.kernels
+    dilations, recurrent_filters = layers.dilations, layers.recurrent_filters
+    one_of("recurrent_layer", layers.unit, tuple(_UNITS))
+    if tuple(filters[-1:]) != (channels,):
+        raise InputError(f"conv_filters must end with {channels}, the channels of the result, not {filters}")
+    if not len(filters) == len(kernels) == len(dilations) == len(recurrent_filters) + 1 <= 8:
+        raise InputError(
+            "conv_filters, conv_kernels and conv_dilations must have one length, at most 8, and recurrent_filters "
+            f"one less, not {len(filters)}, {len(kernels)}, {len(dilations)} and {len(recurrent_filters)}"
+        )
+    for width in (*filters, *recurrent_filters):
+        whole("conv_filters and recurrent_filters", width, 1, 1024)
+    for kernel, dilation in zip(kernels, dilations, strict=True):
+        whole("conv_kernels", kernel, 1, 31)
+        whole("conv_dilations", dilation, 1, 31)
+        if kernel % 2 == 0:
+            raise InputError(f"conv_kernels must be odd, not {kernel}")
 
 
 def infer(

@@ -1,7 +1,7 @@
 """Relaxation maps as unknowns of a reconstruction: their start, the gradient of their data term, and their units.
 
-Axes: maps (batch, 4, y, x), real, in the order of `MAPS`; images (batch, echo, y, x);
-kspace (batch, echo, coil, y, x); sens (batch, 1, coil, y, x).
+Axes: maps (batch, 4, y, x), real, in the order of `MAPS`. Images (batch, echo, y, x). kspace (batch, echo, coil, y, x).
+sens (batch, 1, coil, y, x).
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ __all__ = ["Relaxometry", "Start", "relaxometry"]
 
 Start = Literal["cgsense", "image"]
 _LARGEST_DECAY = 5.0
-"""Of the start, in its unit; beyond any tissue's."""
+"""Largest R2* of the start, in its unit; beyond any tissue's."""
 _BACKGROUND = 1e-4
-"""Of the start: where the energy is this fraction of the largest, R2* and B0 are halved. Without signal a fit gives
-values at random, and larger ones than in tissue; a network that standardises its input would see little else."""
+"""Fraction of the largest energy where R2* and B0 of the start are halved. Without signal a fit gives values at random,
+larger ones than in tissue. A network that standardises its input would see little else."""
 
 
 @dataclass(frozen=True)
 class Relaxometry:
     """The problem min over maps of the mean over echoes of half |M F S s(maps) - y|^2.
 
-    Networks work on maps in units of their own, in which a change by 1 of any map changes the signal by about S0:
-    R2* in 1/T and B0 in 1/(2 pi T), where T is the root mean square of the echo times; S0 in the largest magnitude of
-    the first images; the phase in rad. `units` (batch, 4, 1, 1) is their size in SI units and the scale of k-space.
+    Networks work on maps in units of their own: a change by 1 of any map changes the signal by about S0. With T, the
+    root mean square of the echo times, the units are 1/T for R2* and 1/(2 pi T) for B0. That of S0 is the largest
+    magnitude of the first images, that of the phase 1 rad. `units` (batch, 4, 1, 1) is their size in SI units and the
+    scale of k-space.
     """
 
     encoding: Encoding
@@ -61,12 +62,12 @@ def relaxometry(
 ) -> tuple[Relaxometry, Tensor]:
     """The problem of `scan`, and maps (in the network's units) to start from: the fit to a first reconstruction.
 
-    start: "image" takes the complex images (batch, echo, y, x) that another network has left in `scan.image`;
-    "cgsense" makes them by that many iterations of CG-SENSE with that `regularisation`.
-    Raises InputError where echo times, echoes or images do not fit, with the name of the network.
+    start: "image" takes the complex images (batch, echo, y, x) that another network has left in `scan.image`. "cgsense"
+    makes them by CG-SENSE with that many `iterations` and that `regularisation`.
+    Raises InputError, which names `network`, where echo times, echoes or images do not fit.
 
-    `torch.compile` goes around it, and fullgraph=True refuses it: conjugate gradients stop, and phases are unwrapped,
-    by what the data are.
+    `torch.compile` goes around it, and fullgraph=True refuses it: when conjugate gradients stop, and how phases are
+    unwrapped, depends on the data.
     """
     encoding, name = encoded(scan, network), name_of(network)
     echoes = encoding.kspace.shape[1]

@@ -1,4 +1,4 @@
-"""Convolutions to very few channels, which a CPU's convolution is slow at. Axes: (batch, channel, y, x)."""
+"""Convolutions to very few channels, at which a CPU's convolution is slow. Axes: (batch, channel, y, x)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["by_taps"]
 
 
 def by_taps(conv: nn.Module, x: Tensor) -> Tensor:
-    """`conv(x)`, of a convolution that keeps the size of the plane and pads with zeros or repeats the edge.
+    """`conv(x)` for a convolution that keeps the size of the plane and pads with zeros or repeats the edge.
 
-    One convolution 1x1 gives what every tap of the kernel sees; shifted by the taps' places these are added. With two
-    channels to give, as for an image, it takes a third of the time on a CPU, forward and backward.
+    One convolution 1x1 gives what every tap of the kernel sees. These planes are shifted by the places of the taps and
+    added. For two channels, as of an image, this takes a third of the time on a CPU, forward and backward.
     """
     assert isinstance(conv, nn.Conv2d)
     if x.device.type != "cpu" or conv.dilation != (1, 1):

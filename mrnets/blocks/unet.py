@@ -39,9 +39,9 @@ _TRANSPOSE: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
 _STEP: dict[int, Any] = {2: (2, 2), 3: (1, 2, 2)}
 _SLOPE = 0.2
 _WIDE = 32
-"""Channels of the first level from which on a CPU keeps oneDNN's own order: channels-last is up to twice as fast below,
-but above a convolution at full size takes up to twice the time in the backward pass (a whole U-Net of 64 channels 6 %
-more with all levels, forward alone 13 %)."""
+"""Channels of the first level from which on a CPU keeps oneDNN's own order. Below, channels-last is up to twice as
+fast. Above, a convolution at full size takes up to twice the time in the backward pass. A whole U-Net of 64 channels
+takes 6 % more with all levels, forward alone 13 %."""
 
 
 def normalised(x: Tensor) -> Tensor:
@@ -191,9 +191,9 @@ class Unet(nn.Module):
 class NormUnet(nn.Module):
     """U-Net on complex images of any scale and size: normalises, applies, and takes the scale back.
 
-    The mean and the standard deviation of each group of real channels (2 groups: real parts, imaginary parts) are
-    taken out before and put back after, so the result scales with the input; an image that is constant, or zero,
-    is finite in both directions.
+    The mean and the standard deviation of each group of real channels are taken out before and put back after. With 2
+    groups these are the real parts and the imaginary parts. So the result scales with the input. An image that is
+    constant, or zero, is finite in both directions.
     """
 
     def __init__(

@@ -17,8 +17,11 @@ __all__ = ["MWCNN", "haar", "inverse_haar"]
 
 
 def haar(x: Tensor) -> Tensor:
-    """(batch, channel, y, x) of even y and x to (batch, 4 channel, y/2, x/2): all means, then the differences along y,
-    along x, along both. Orthonormal: it keeps the norm, and `inverse_haar` is its adjoint and its inverse."""
+    """Bands (batch, 4 channel, y/2, x/2) of (batch, channel, y, x) of even y and x; orthonormal.
+
+    They are all means, then the differences along y, along x, along both. The transform keeps the norm, and
+    `inverse_haar` is its adjoint and its inverse.
+    """
     top, bottom = x[..., 0::2, :], x[..., 1::2, :]
     low, high = top + bottom, top - bottom
     bands = [f(part[..., 0::2], part[..., 1::2]) for f in (torch.add, torch.sub) for part in (low, high)]
@@ -37,8 +40,8 @@ class MWCNN(nn.Module):
     """A U-shaped network whose pooling is the Haar transform, so that nothing is lost on the way down.
 
     At full size `convs` convolutions of `channels`, at scale s = 1 .. scales of channels * 2^s, on the way down
-    and again on the way up; features of equal scale are added. Every convolution is 3x3, without bias and with ReLU,
-    but the last, which has a bias and no ReLU, so that the result has either sign. Any plane size.
+    and again on the way up; features of equal scale are added. Every convolution is 3x3, without bias and with ReLU.
+    The last has a bias and no ReLU, so that the result has either sign. Any plane size.
     """
 
     def __init__(

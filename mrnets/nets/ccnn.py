@@ -30,10 +30,13 @@ TRAITS = Traits(
 
 
 class CCNN(nn.Module):
-    """Cascades of k <- k - w M (k - y) - E CNN(E^H k), with k = y at the start, a scalar w and a CNN for each.
+    """Cascades of a step towards the data and the correction of a CNN, in the k-space of all coils:
 
-    The CNN has `convs` convolutions 3x3 with parametric ReLU between; one slope serves the whole network.
-    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    k <- k - w M (k - y) - E CNN(E^H k), from k = y.
+
+    Each cascade has a scalar w and a CNN of its own. The CNN has `convs` convolutions 3x3 with parametric ReLU between;
+    one slope serves the whole network.
+    Raises InputError where the scan lacks k-space, mask or sensitivities.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ TRAITS = Traits(
 class CIRIM(nn.Module):
     """`cascades` inference machines one after the other, each of `time_steps` steps; see `mrnets.blocks.recurrent`.
 
-    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    Raises InputError where the scan lacks k-space, mask or sensitivities.
     """
 
     def __init__(

@@ -41,12 +41,11 @@ class _RecurrentConv(nn.Module):
 class CRNN(nn.Module):
     """Iterations of x <- DC(x + CRNN(x)) with the same weights, whose recurrent units remember the iterations before.
 
-    One unit, `hidden_layers` more, and a linear convolution to the image: with 3 the five layers of the authors' code
-    (github.com/js3611/Deep-MRI-Reconstruction), whose first unit also recurs over the frames of a cine; with one frame
-    it is like the others. Echoes are frames of their own here. The paper's data consistency
-    has a weight that is 1 for data without noise; here it is learned and starts at 1.
-
-    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    The CRNN has one recurrent unit, `hidden_layers` more and a linear convolution to the image. With 3 these are the
+    five layers of the authors' code (github.com/js3611/Deep-MRI-Reconstruction). The first unit there also recurs over
+    the frames of a cine. Here echoes are frames of their own. The paper's data consistency has a weight, which is 1 for
+    data without noise; here it is learned and starts at 1.
+    Raises InputError where the scan lacks k-space, mask or sensitivities.
     """
 
     def __init__(

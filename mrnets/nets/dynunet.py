@@ -36,8 +36,8 @@ class DynUNet(nn.Module):
     """Logits of `classes` classes from magnitude images of `contrasts` contrasts.
 
     Each of `pooling_layers` levels halves the resolution by a strided convolution. In training the `deep_supervision`
-    levels below the finest give logits too, by heads of their own: the estimate's `steps`, coarsest first, each voxel
-    repeated to full size. Raises InputError where the scan has no such image.
+    levels below the finest give logits too, by heads of their own. These are the estimate's `steps`, coarsest first;
+    each voxel is repeated to full size. Raises InputError where the scan has no such image.
     """
 
     def __init__(

@@ -31,11 +31,12 @@ TRAITS = Traits(
 class IDSLR(nn.Module):
     """Iterations, all with the same weights, of x <- DC(x + D(E(x))) on the images of all coils, from x = F^H k.
 
-    A second decoder turns the last features of the encoder E into logits. The number of coils is fixed: let the
-    network's Preparation compress to `coils` virtual coils (geometric-decomposition coil compression); another number
-    is refused with an InputError, and so are several echoes. Sensitivities serve only to combine the coils in the end.
+    A second decoder turns the last features of the encoder E into logits. The number of coils is fixed. Let the
+    network's Preparation compress to `coils` virtual coils (geometric-decomposition coil compression). Sensitivities
+    serve only to combine the coils in the end.
 
-    padding_bits: see `mrnets.blocks.padding.padded`.
+    padding_bits: see `mrnets.blocks.padding.padded`. Raises InputError for another number of coils, and for several
+    echoes.
     """
 
     padding_bits: int | None = None

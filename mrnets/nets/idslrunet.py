@@ -30,9 +30,11 @@ TRAITS = Traits(
 class IDSLRUNet(nn.Module):
     """Iterations, all with the same weights, of x <- DC(x + D(x)) on the images of all coils, from x = F^H k.
 
-    D is a U-Net; another one turns the last x into logits. The number of coils is fixed: let the network's
-    Preparation compress to `coils` virtual coils (geometric-decomposition coil compression); another number is refused
-    with an InputError, and so are several echoes. Sensitivities serve only to combine the coils in the end.
+    D is a U-Net; another one turns the last x into logits. The number of coils is fixed. Let the network's Preparation
+    compress to `coils` virtual coils (geometric-decomposition coil compression). Sensitivities serve only to combine
+    the coils in the end.
+
+    Raises InputError for another number of coils, and for several echoes.
     """
 
     def __init__(

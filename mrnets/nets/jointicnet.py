@@ -28,17 +28,17 @@ TRAITS = Traits(
 
 
 class JointICNet(nn.Module):
-    """Unrolled gradient descent on half the sum of four terms, for the image x and the sensitivities S in turn:
+    """Unrolled gradient descent for the image x and the sensitivities S in turn, on half the sum of four terms:
 
-    |M F S x - y|^2 + image_weight |x - D_I(x)|^2 + kspace_weight |F x - D_F(F x)|^2 + sens_weight |S - D_S(S0)|^2,
+    |M F S x - y|^2 + image_weight |x - D_I(x)|^2 + kspace_weight |F x - D_F(F x)|^2 + sens_weight |S - D_S(S0)|^2.
 
-    with U-Nets D_I on the image, D_F on its k-space and D_S on each of the given maps S0, where the descent starts; all
-    iterations share them. Steps and weights are learned for every iteration. After every step the maps get unit norm,
-    since the scales of S and x are otherwise open; all this as in DIRECT's implementation (Yiasemis et al., JOSS 2022),
-    but that its D_S sees the coil images instead of S0. The maps stay zero where S0 is. k-space is scaled to an image
-    maximum of 1 inside, so that a step means the same for every scan. Echoes share S, whose data term is their mean.
-
-    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    D_I, D_F and D_S are U-Nets on the image, on its k-space and on each of the given maps S0, where the descent starts.
+    All iterations share them. Steps and weights are learned for every iteration. After every step the maps get unit
+    norm, since the scales of S and x are otherwise open. All this is as in DIRECT's implementation (Yiasemis et al.,
+    JOSS 2022), but for D_S, which there sees the coil images instead of S0. The maps stay zero where S0 is. k-space is
+    scaled to an image maximum of 1 inside, so that a step means the same for every scan. Echoes share S, whose data
+    term is their mean.
+    Raises InputError where the scan lacks k-space, mask or sensitivities.
     """
 
     def __init__(

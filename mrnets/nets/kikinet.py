@@ -25,13 +25,13 @@ TRAITS = Traits(
 
 
 class KIKINet(nn.Module):
-    """Iterations of a k-space network (each coil on its own), data consistency, an image network (combined image) and
-    data consistency; every network has its own weights.
+    """Cascades of a k-space network, data consistency, an image network and data consistency.
 
-    A k-space network gives the k-space itself and an image network a change of its input, as the paper's K-net and
-    I-net do (so does the public code of Ramzi et al., Appl. Sci. 2020); the measured samples replace those of either.
-    Both are U-Nets here, where the paper has 25 convolutions.
-    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    The k-space network sees each coil on its own, the image network the combined image. Every network has its own
+    weights. A k-space network gives the k-space itself and an image network a change of its input, as the paper's K-net
+    and I-net do. So does the public code of Ramzi et al. (Appl. Sci. 2020). The measured samples replace those of
+    either. Both networks are U-Nets here, where the paper has 25 convolutions.
+    Raises InputError where the scan lacks k-space, mask or sensitivities.
     """
 
     def __init__(

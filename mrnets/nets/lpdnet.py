@@ -25,13 +25,14 @@ TRAITS = Traits(
 
 
 class LPDNet(nn.Module):
-    """Iterations of h <- h + dual(h, E f2, y) in the k-space of each coil and f <- f + primal(f, E^H h1) in the image.
+    """Cascades of a dual network in the k-space of each coil and a primal network in the image:
 
-    f is a memory of `num_primal` images and h of `num_dual` k-spaces; every iteration has a primal and a dual network
-    of its own (the paper's algorithm 3). h starts at zero, each f at E^H y; f1 is the image. f2 is the second
-    image of the memory, or its only one.
+    h <- h + dual(h, E f2, y), f <- f + primal(f, E^H h1).
 
-    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    f is a memory of `num_primal` images and h of `num_dual` k-spaces. Every cascade has a primal and a dual network of
+    its own (the paper's algorithm 3). h starts at zero, each f at E^H y; f1 is the image. f2 is the second image of the
+    memory, or its only one.
+    Raises InputError where the scan lacks k-space, mask or sensitivities.
     """
 
     def __init__(

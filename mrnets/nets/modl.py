@@ -32,12 +32,14 @@ TRAITS = Traits(
 
 
 class MoDL(nn.Module):
-    """Iterations of z = x + D(x), x <- argmin ||E x - k||^2 + weight ||x - z||^2, all with the same D and weight.
+    """Iterations of a denoiser and of the image that fits the data next to it, all with the same D and weight:
 
-    The minimum is found by conjugate gradients with the sampling mask in E; the weight is learned and stays positive.
+    z = x + D(x), x <- argmin ||E x - k||^2 + weight ||x - z||^2.
+
+    The minimum is found by conjugate gradients with the sampling mask in E. The weight is learned and stays positive.
 
     residual_scale: what a residual block's change is multiplied by.
-    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    Raises InputError where the scan lacks k-space, mask or sensitivities.
     """
 
     def __init__(

@@ -47,9 +47,9 @@ TRAITS = Traits(
 class MTLRS(nn.Module):
     """Cascades of an inference machine and an attention U-Net, which turns the magnitude image into logits.
 
-    Image and state go on from cascade to cascade, and the segmentation is fed back: the magnitude image weighted by the
-    logits, brought to the range from 0 to 1 in every slice, is added to the state. Several echoes are refused with an
-    InputError. See `mrnets.blocks.recurrent` for the machine.
+    Image and state go on from cascade to cascade, and the segmentation is fed back. The magnitude image, weighted by
+    the logits, is added to the state; the logits are brought to the range from 0 to 1 before. See
+    `mrnets.blocks.recurrent` for the machine. Raises InputError for several echoes, and as `encoded` does.
     """
 
     def __init__(

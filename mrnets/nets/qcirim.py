@@ -38,14 +38,14 @@ TRAITS = Traits(
 
 
 class QCIRIM(nn.Module):
-    """`cascades` inference machines one after the other, each of `time_steps` steps: maps <- maps + Rim(maps, g),
-    g the gradient of the data term with respect to the maps, R2* kept from becoming negative. Maps and state go on
-    from machine to machine.
+    """`cascades` inference machines one after the other, each of `time_steps` steps: maps <- maps + Rim(maps, g).
 
-    The maps start from a fit to a first reconstruction; see `relaxometry` for `start`, and for the units in which the
+    g is the gradient of the data term with respect to the maps. R2* is kept from becoming negative. Maps and state go
+    on from machine to machine.
+
+    The maps start from a fit to a first reconstruction. See `relaxometry` for `start`, and for the units in which the
     network works. Any number of echoes from two on.
-
-    Raises InputError where the scan lacks k-space, mask, echo times or what the sensitivities need.
+    Raises InputError where the scan lacks k-space, mask, echo times or sensitivities.
     """
 
     def __init__(

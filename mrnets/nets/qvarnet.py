@@ -39,11 +39,11 @@ TRAITS = Traits(
 class QVarNet(nn.Module):
     """Cascades of maps <- maps - w * gradient of the data term + U(maps), R2* kept from becoming negative.
 
-    Each cascade has a U-Net of its own and a step length w for each map. The maps start from a fit to a first
-    reconstruction; see `relaxometry` for `start`, and for the units in which the network works. Any number of echoes
-    from two on.
+    Each cascade has a U-Net of its own and a step length w for each map.
 
-    Raises InputError where the scan lacks k-space, mask, echo times or what the sensitivities need.
+    The maps start from a fit to a first reconstruction. See `relaxometry` for `start`, and for the units in which the
+    network works. Any number of echoes from two on.
+    Raises InputError where the scan lacks k-space, mask, echo times or sensitivities.
     """
 
     def __init__(

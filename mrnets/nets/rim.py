@@ -27,7 +27,7 @@ TRAITS = Traits(
 class RIM(nn.Module):
     """One inference machine of `time_steps` steps; see `mrnets.blocks.recurrent`.
 
-    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    Raises InputError where the scan lacks k-space, mask or sensitivities.
     """
 
     def __init__(

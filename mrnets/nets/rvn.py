@@ -39,11 +39,12 @@ TRAITS = Traits(
 
 
 class RVN(nn.Module):
-    """Steps k <- k - rate M (k - y) + E G(E^H k) with a recurrent network G for each step, whose state goes on.
+    """Steps k <- k - rate M (k - y) + E G(E^H k). Each has a recurrent network G, whose state goes on to the next.
 
-    `learned_initializer`: the first state comes from the k-space of the combined zero-filled image by dilated
+    cascades: number of steps. channels, layers: width and number of the recurrent units.
+    learned_initializer: the first state comes from the k-space of the combined zero-filled image by dilated
     convolutions, rather than being zero.
-    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    Raises InputError where the scan lacks k-space, mask or sensitivities.
     """
 
     def __init__(

@@ -36,9 +36,11 @@ class SegNet(nn.Module):
     """Cascades of x <- DC(D(E(x))) on the images of all coils from x = F^H k, each with weights of its own.
 
     In every cascade a second decoder turns the features of E into logits. A convolution 3x3 and a ReLU merge them into
-    the final logits, which therefore are never negative. The number of coils is fixed: let the network's Preparation
-    compress to `coils` virtual coils (geometric-decomposition coil compression); another number is refused with an
-    InputError, and so are several echoes. Sensitivities serve only to combine the coils in the end.
+    the final logits, which therefore are never negative. The number of coils is fixed. Let the network's Preparation
+    compress to `coils` virtual coils (geometric-decomposition coil compression). Sensitivities serve only to combine
+    the coils in the end.
+
+    Raises InputError for another number of coils, and for several echoes.
     """
 
     def __init__(

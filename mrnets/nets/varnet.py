@@ -32,24 +32,23 @@ Consistency = Literal["gradient", "proximal"]
 """With the data in each cascade: a step down the gradient, or the minimum that conjugate gradients find."""
 
 _WEIGHT = 0.1
-"""Of the distance to the denoised image, at the start of training."""
+"""Weight of the distance to the denoised image, at the start of training."""
 
 
 class VarNet(nn.Module):
-    """Cascades of k <- k - w M (k - y) - E D(E^H k), with k = y at the start, a scalar w and a U-Net D for each.
-
+    """Cascades of k <- k - w M (k - y) - E D(E^H k), from k = y. Each has a scalar w and a U-Net D of its own.
 
     start_iterations: of conjugate-gradient SENSE (with `start_regularisation`), whose k-space stands where nothing was
-    measured at the start; 0, as published: zeros. A few cascades cannot unfold what gradient steps unfold slowly, as
-    regular undersampling with few coils.
+    measured at the start; 0, as published: zeros. A few cascades cannot unfold what gradient steps unfold slowly, such
+    as regular undersampling with few coils.
 
-    consistency: "gradient", as published; or "proximal", as PM of Hammernik et al. (MRM 2022) and MoDL: from z = 0, or
-    the start above, x <- argmin ||E x - y||^2 + w ||x - z||^2 and z <- x + D(x), with a positive w and a U-Net D for
-    each cascade; the image is the last z. The minimum comes from `consistency_iterations` of conjugate gradients, which
-    unfold what gradient steps need many cascades for. D is a `CorrectionUnet`, which does not put the mean of its input
-    back as the published one does.
+    consistency: "gradient", as published, or "proximal", as PM of Hammernik et al. (2022) and MoDL. With the latter
+    each cascade is x <- argmin ||E x - y||^2 + w ||x - z||^2 and z <- x + D(x). It starts from z = 0 or the start
+    above, and the image is the last z. The minimum comes from `consistency_iterations` of conjugate gradients, which
+    unfold what gradient steps need many cascades for. D is then a `CorrectionUnet`, which does not put the mean of its
+    input back.
 
-    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    Raises InputError where the scan lacks k-space, mask or sensitivities.
     """
 
     def __init__(

@@ -31,10 +31,13 @@ TRAITS = Traits(
 class VNet(nn.Module):
     """Logits of `classes` classes from magnitude images of `contrasts` contrasts; every stage learns a residual.
 
-    Each of `pooling_layers` levels halves the resolution and doubles the width by a strided convolution 2x2. A stage
-    has 1, 2, 3, 3, ... convolutions 5x5 on the way down, by level, 2 at the bottom, and on the way up 1 on the two
-    finest levels and 2 below. dropout: of whole channels of the skips, and of what enters the two lowest stages of
-    each way. Raises InputError where the scan has no such image.
+    Each of `pooling_layers` levels halves the resolution and doubles the width by a strided convolution 2x2. On the way
+    down a stage has 1, 2, 3, 3, ... convolutions 5x5, by level, and 2 at the bottom. On the way up it has 1 on the two
+    finest levels and 2 below.
+
+    dropout: share of whole channels that is dropped, from the skips and from what enters the two lowest stages of each
+    way.
+    Raises InputError where the scan has no such image.
     """
 
     def __init__(

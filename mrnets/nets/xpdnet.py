@@ -25,14 +25,13 @@ TRAITS = Traits(
 
 
 class XPDNet(nn.Module):
-    """Iterations of f <- f + MWCNN(f, E^H (E f1 - y)) on a memory f of `num_primal` images, of which f1 is the image.
+    """Cascades of f <- f + MWCNN(f, E^H (E f1 - y)) on a memory f of `num_primal` images, of which f1 is the image.
 
-    Primal only, as published: the k-space step is the residual of the data and has no network (nor a dual memory other
-    than that residual). Every iteration has an MWCNN of its own, of `scales` wavelet scales; see `MWCNN`. The
-    authors' code (github.com/zaccharieramzi/fastmri-reproducible-benchmark) doubles widths from scale to scale as here,
-    from 32 channels, with 2 convolutions at full size and 2 or 3 at the others.
-
-    Raises InputError where the scan lacks k-space, mask or what the sensitivities need.
+    Primal only, as published: the k-space step is the residual of the data and has no network, nor another dual memory.
+    Every cascade has an MWCNN of its own, of `scales` wavelet scales; see `MWCNN`. Widths double from scale to scale,
+    as in the authors' code (github.com/zaccharieramzi/fastmri-reproducible-benchmark). That has 32 channels, with 2
+    convolutions at full size and 2 or 3 at the others.
+    Raises InputError where the scan lacks k-space, mask or sensitivities.
     """
 
     def __init__(

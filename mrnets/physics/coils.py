@@ -47,8 +47,11 @@ def adjoint(kspace: Array, sens: Array, mask: Array) -> Array:
 
 
 def normal(image: Array, sens: Array, mask: Array) -> Array:
-    """E^H E, without shifts: it is S^H C S with a circular convolution C, and convolutions commute with the shifts of
-    the centred transform, so only the mask need be brought into the order of the plain FFT."""
+    """E^H E, without the shifts of the centred transform.
+
+    It is S^H C S with a circular convolution C, and convolutions commute with the shifts. So only the mask need be
+    brought into the order of the plain FFT.
+    """
     xp = array_namespace(image, sens)
     plain = xp.fft.ifftshift(mask, axes=(-2, -1))
     encoded = xp.fft.fftn(expand(image, sens), axes=(-2, -1))

@@ -1,8 +1,8 @@
 """Sampling masks: which positions of k-space a scan measures.
 
 Axes: y = phase encoding, x = readout (1-D masks) or second phase encoding (2-D masks); the k-space centre is at n // 2.
-Every mask takes (shape, acceleration, rng, *, centre, ...) and returns a NumPy array (y, x) of bool with
-round(samples / acceleration) True values, the fully sampled centre included; 1-D masks count in whole lines. Only
+Every mask takes (shape, acceleration, rng, *, centre, ...) and returns a NumPy array (y, x) of bool. It has
+round(samples / acceleration) True values, the fully sampled centre included. 1-D masks count in whole lines. Only
 `regular1d` counts as scanners do.
 centre: fully sampled width of each axis, as a fraction of it below 1, in samples from 1 on.
 The same generator state gives the same mask. What cannot be had raises InputError.
@@ -145,8 +145,8 @@ def gaussian2d(
 ) -> Mask:
     """Samples drawn with Gaussian density around a fully sampled ellipse; `fwhm` is a fraction of each axis.
 
-    `centre` is the ellipse's whole width, so its half axes are centre/2 of each axis; where a scale of the half axes is
-    published, as in ATOMMIC (center_scale), it is twice that.
+    `centre` is the ellipse's whole width, so its half axes are centre/2 of each axis. A published scale of the half
+    axes, as in ATOMMIC (center_scale), is half of `centre`.
     """
     name = "gaussian2d"
     y, x = (_offsets(n) for n in shape)
@@ -173,10 +173,10 @@ def poisson2d(
 ) -> Mask:
     """Poisson-disc samples around a rectangular centre block: random, but never close to each other.
 
-    The least distance grows linearly from r at the centre of k-space to (1 + variation) r at the edge of each axis;
-    0 gives a uniform density. Two samples outside the centre block are never closer than the smaller of their two
-    distances. r follows from the acceleration: it starts too large and shrinks, samples being added where there is
-    room, until the budget is spent (dart throwing with a decreasing radius, McCool and Fiume 1992).
+    The least distance grows linearly from r at the centre of k-space to (1 + variation) r at the edge of each axis.
+    `variation` 0 gives a uniform density. Two samples outside the centre block are never closer than the smaller of
+    their two distances. r follows from the acceleration: it starts too large and shrinks until the budget is spent.
+    Meanwhile samples are added where there is room (dart throwing with a decreasing radius, McCool and Fiume 1992).
     """
     name = "poisson2d"
     if not 0 <= variation < math.inf:
@@ -207,9 +207,9 @@ def calibration_region(mask: Array) -> Shape:
     """Height and width of a large fully sampled block around the centre of k-space; (0, 0) where there is none.
 
     mask (..., y, x) of any library; sampled is what every leading index has sampled. The block is the one that
-    `fourier.resize` crops: index n // 2 of the mask is index m // 2 of the block, so the shorter side of a partial
-    Fourier mask bounds it. Of the blocks with two thirds of the largest area or more it is the one whose shorter side
-    is longest: samples that happen to adjoin the centre of a random mask must not make it long and thin.
+    `fourier.resize` crops: index n // 2 of the mask is index m // 2 of the block. So the shorter side of a partial
+    Fourier mask bounds it. Among blocks with two thirds of the largest area or more, the one with the longest shorter
+    side is taken. Samples that happen to adjoin the centre of a random mask must not make it long and thin.
     """
     sampled: Any = np.asarray(to_numpy(mask), dtype=bool)
     sampled = sampled.reshape(-1, *sampled.shape[-2:]).all(axis=0)

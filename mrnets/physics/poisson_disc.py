@@ -16,7 +16,7 @@ Mask = NDArray[np.bool_]
 def poisson_disc(allowed: Mask, growth: Any, count: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """`count` flat indices of `allowed`, any two p, q of them at least r * min(growth[p], growth[q]) apart, r large.
 
-    `room[q]` is the least of |p - q| / growth[p] over the samples p so far: q is free at radius r where room[q] >= r.
+    `room[q]` is the least of |p - q| / growth[p] over the samples p so far. So q is free at radius r if room[q] >= r.
     """
     if count == 0:
         return np.zeros(0, dtype=np.intp)
