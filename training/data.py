@@ -1,23 +1,16 @@
 """What readers give and what the loop takes: samples, data sets as lists of slices, and their split by subject.
 
-A reader is a file in `training/readers` with two functions:
-
-    read(folder, part, split, *, option=default, ...) -> Source
-    check(folder, split, *, option=default, ...) -> Iterator[str]
-
-`read` looks at names and headers only; data are read slice by slice in `Source.take`, in the loader's processes.
-`check` yields one sentence for everything that is missing or malformed, from headers only, so that it takes seconds.
-Keyword-only arguments are the reader's options; a recipe sets them under `reader.options`. Axes: see `mrnets.contract`.
+A reader is a file in `training/readers` with a frozen dataclass `Reader`, whose fields are its options. A recipe sets
+them under `reader.options`. Axes: see `mrnets.contract`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-import inspect
 import logging
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -30,7 +23,20 @@ from mrnets.errors import InputError, unknown
 from mrnets.physics.arrays import Array
 from training.typed import fitted
 
-__all__ = ["Example", "Part", "Place", "Sample", "Slices", "Source", "Split", "bind", "names", "part_of", "stacked"]
+__all__ = [
+    "Example",
+    "Part",
+    "Place",
+    "Reader",
+    "Sample",
+    "Slices",
+    "Source",
+    "Split",
+    "bind",
+    "names",
+    "part_of",
+    "stacked",
+]
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -104,6 +110,18 @@ class Source(Protocol):
 
     def take(self, numbers: Sequence[int], rng: np.random.Generator) -> Sample:
         """Samples of these numbers, from 0 on and below the length, as one batch."""
+
+
+class Reader(Protocol):
+    """How the files of a data set are read. Where it has fields `settings` (what simulated scans are drawn from) and
+    `slices` (neighbours that the network takes), these come from the recipe's other parts."""
+
+    def read(self, folder: Path | None, part: Part, split: Split) -> Source:
+        """Return a part of the data set. Only names and headers are read; data follow slice by slice in `Source.take`,
+        in the loader's processes. Raises InputError."""
+
+    def check(self, folder: Path | None, split: Split) -> Iterator[str]:
+        """Give a sentence for everything that is missing or malformed, within seconds: mostly from headers."""
 
 
 @dataclass(frozen=True)
@@ -212,23 +230,21 @@ def names() -> list[str]:
     return sorted(p.stem for p in _READERS.glob("*.py") if not p.stem.startswith("_") and p.stem not in _ASIDE)
 
 
-def bind(name: str, function: Literal["read", "check"], options: Mapping[str, Any]) -> Callable[..., Any]:
-    """The function of a reader with its options given. InputError for an unknown reader or option, or a wrong value."""
+def bind(name: str, options: Mapping[str, Any], /, **given: Any) -> Reader:
+    """Return the reader `name` with its options, and with those of `given` that it knows and that `options` leave open.
+
+    Raises InputError for an unknown reader or option, and for a value of another type.
+    """
     if name not in names():
         raise unknown("reader", name, names())
-    made = getattr(importlib.import_module(f"training.readers.{name}"), function)
-    hints = typing.get_type_hints(made)
-    known = [k for k, p in inspect.signature(made).parameters.items() if p.kind is p.KEYWORD_ONLY]
-    given = {}
-    for key, value in options.items():
-        if key not in known:
-            raise unknown(f"option of reader {name}", key, known)
-        given[key] = fitted(hints[key], value, f"{key} of reader {name}")
-
-    def call(*arguments: Any, **more: Any) -> Any:
-        return made(*arguments, **given, **{k: v for k, v in more.items() if k in known and k not in given})
-
-    return call
+    reader = importlib.import_module(f"training.readers.{name}").Reader
+    hints = typing.get_type_hints(reader)
+    for key in options:
+        if key not in hints:
+            raise unknown(f"option of reader {name}", key, hints)
+    values = {key: fitted(hints[key], value, f"{key} of reader {name}") for key, value in options.items()}
+    made: Reader = reader(**{**{key: value for key, value in given.items() if key in hints}, **values})
+    return made
 
 
 def _own_part(subject: str) -> Part | None:

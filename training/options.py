@@ -290,7 +290,7 @@ def _check(options: Options) -> None:
     """What types do not say."""
     for name, values in {options.network.name: options.network.options, **options.compare}.items():
         store.bind(name, **values)
-    sets.bind(options.reader.name, "read", options.reader.options)
+    sets.bind(options.reader.name, options.reader.options)
     for name in (*options.masks.names, *options.simulated.masks):
         masks.kind(name)
     if len(options.masks.centres) not in (1, len(options.masks.accelerations)):

@@ -16,7 +16,7 @@ from training.batches import Batches, examples
 from training.data import PARTS
 from training.losses import loss
 from training.options import Options
-from training.tasks import fitted, opened
+from training.tasks import fitted, opened, reader_of
 
 __all__ = ["described", "problems"]
 
@@ -27,8 +27,7 @@ def problems(options: Options) -> Iterator[str]:
     if not folder.is_dir():
         yield f"{folder}: no such folder"
         return
-    check = data.bind(options.reader.name, "check", options.reader.options)
-    found = list(check(folder, options.reader.split, settings=options.simulated, slices=options.preparation.slices))
+    found = list(reader_of(options).check(folder, options.reader.split))
     yield from found
     if found:
         return

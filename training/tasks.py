@@ -12,23 +12,26 @@ from mrnets import store
 from mrnets.classes import classes_of
 from mrnets.errors import InputError
 from training import data
-from training.data import Part, Sample, Source
+from training.data import Part, Reader, Sample, Source
 from training.options import Options
 
-__all__ = ["fitted", "opened"]
+__all__ = ["fitted", "opened", "reader_of"]
+
+
+def reader_of(options: Options) -> Reader:
+    """Return the reader that the options name. Raises InputError."""
+    settings, slices = options.simulated, options.preparation.slices
+    return data.bind(options.reader.name, options.reader.options, settings=settings, slices=slices)
 
 
 def opened(options: Options, part: Part) -> Source:
     """The part of the data set that the options name. Raises InputError, also where it is empty."""
-    read = data.bind(options.reader.name, "read", options.reader.options)
     folder = None if options.data is None else Path(options.data)
     if folder is not None and not folder.is_dir():
         raise InputError(f"data: no folder {folder}")
     if folder is None and options.reader.name != "simulated":
         raise InputError(f"reader {options.reader.name} needs a folder: data=FOLDER")
-    source: Source = read(
-        folder, part, options.reader.split, settings=options.simulated, slices=options.preparation.slices
-    )
+    source = reader_of(options).read(folder, part, options.reader.split)
     if len(source) == 0:
         where = folder or options.reader.name
         raise InputError(f"{where}: no slices for {part}; check reader.split and {options.reader.name}'s files")

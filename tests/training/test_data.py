@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import inspect
 import logging
 import pickle
+import re
 import sys
+from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -209,52 +210,52 @@ def toy(monkeypatch, tmp_path):
     """A reader `toy` among the readers."""
     (tmp_path / "toy.py").write_text("")
 
-    class Toy:
-        @staticmethod
-        def read(folder, part, split, *, trim: tuple[int, int] = (1, 2), scale: float = 1.0, name: str = "x"):
-            return folder, part, split, trim, scale, name
-
-        @staticmethod
-        def check(folder, split, *, trim: tuple[int, int] = (1, 2)):
-            return folder, split, trim
+    @dataclass(frozen=True, kw_only=True)
+    class Reader:
+        trim: tuple[int, int] = (1, 2)
+        scale: float = 1.0
+        name: str = "x"
 
     monkeypatch.setattr(data, "_READERS", tmp_path)
-    monkeypatch.setitem(sys.modules, "training.readers.toy", Toy)
+    monkeypatch.setitem(sys.modules, "training.readers.toy", SimpleNamespace(Reader=Reader))
+    return Reader
 
 
-@pytest.mark.usefixtures("toy")
-def test_options_of_a_reader_are_bound_and_fitted():
-    assert bind("toy", "read", {"trim": [3, 4], "scale": 2})("f", "train", 0) == ("f", "train", 0, (3, 4), 2.0, "x")
-    assert bind("toy", "read", {})("f", "train", 0) == ("f", "train", 0, (1, 2), 1.0, "x")
+def test_options_of_a_reader_are_bound_and_fitted(toy):
+    assert bind("toy", {"trim": [3, 4], "scale": 2}) == toy(trim=(3, 4), scale=2.0)
+    assert bind("toy", {}) == toy()
 
 
-@pytest.mark.usefixtures("toy")
-def test_what_the_caller_has_goes_to_readers_that_know_it_unless_the_recipe_says_otherwise():
-    assert bind("toy", "read", {})("f", "train", 0, name="y", settings=object())[-1] == "y"
-    assert bind("toy", "read", {"name": "z"})("f", "train", 0, name="y")[-1] == "z"
+def test_what_the_caller_has_goes_to_readers_that_know_it_unless_the_recipe_says_otherwise(toy):
+    assert bind("toy", {}, name="y", settings=object()) == toy(name="y")
+    assert bind("toy", {"name": "z"}, name="y") == toy(name="z")
 
 
 @pytest.mark.usefixtures("toy")
 def test_mistakes_in_options_of_a_reader():
     with pytest.raises(InputError, match=r"unknown reader: 'toi'; did you mean 'toy'"):
-        bind("toi", "read", {})
+        bind("toi", {})
     with pytest.raises(InputError, match=r"unknown option of reader toy: 'trimm'; did you mean 'trim'"):
-        bind("toy", "read", {"trimm": [1, 2]})
+        bind("toy", {"trimm": [1, 2]})
     with pytest.raises(InputError, match=r"unknown option of reader toy: 'folder'"):
-        bind("toy", "read", {"folder": "there"})
+        bind("toy", {"folder": "there"})
     with pytest.raises(InputError, match=r"trim of reader toy must be \[an integer, an integer\], got \[1\]"):
-        bind("toy", "read", {"trim": [1]})
+        bind("toy", {"trim": [1]})
 
 
-def test_every_reader_reads_and_checks():
+@pytest.mark.parametrize("name", data.names())
+def test_every_reader_reads_and_checks(name, tmp_path):
+    """By its defaults alone, from any process, and with a sentence for a folder in which there is nothing."""
+    reader = bind(name, {})
+    assert pickle.loads(pickle.dumps(reader)) == reader
+    with pytest.raises(InputError, match=re.escape(str(tmp_path))):
+        reader.read(tmp_path, "train", Split())
+    assert str(tmp_path) in next(iter(reader.check(tmp_path, Split())))
+
+
+def test_files_on_which_readers_stand_are_no_readers():
     assert "simulated" in data.names()
     assert not set(data.names()) & {"anatomy", "files", "__init__"}
-    for name in data.names():
-        assert callable(bind(name, "read", {}))
-        assert callable(bind(name, "check", {}))
-        module = importlib.import_module(f"training.readers.{name}")
-        read, check = (set(inspect.signature(f).parameters) for f in (module.read, module.check))
-        assert read - check <= {"part", "settings"}, name  # a recipe's options must do for both
 
 
 def test_a_part_that_is_not_wanted_stays_empty():

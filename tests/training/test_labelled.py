@@ -44,8 +44,8 @@ def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
 
 def test_slices_with_labels(folder: Path) -> None:
     options: dict[str, Any] = {"contrasts": ["FLAIR*", "T1*"], "label_map": "seg*"}
-    read = bind("labelled", "read", {**options, "classes": {"lesion": [1, 2], "core": 2}})
-    source = read(folder, "train", SPLIT)
+    reader = bind("labelled", {**options, "classes": {"lesion": [1, 2], "core": 2}})
+    source = reader.read(folder, "train", SPLIT)
     assert source.labels == ("lesion", "core")
     assert source.subjects == ("a",)
     assert len(source) == SHAPE[2] - 3
@@ -61,7 +61,7 @@ def test_slices_with_labels(folder: Path) -> None:
 
 
 def test_neighbouring_slices(folder: Path) -> None:
-    source = labelled.read(folder, "train", SPLIT, label_map="seg*", classes={"lesion": [1, 2]}, slices=3)
+    source = labelled.Reader(label_map="seg*", classes={"lesion": [1, 2]}, slices=3).read(folder, "train", SPLIT)
     last = source.take([len(source) - 1], np.random.default_rng(0))
     assert last.image is not None
     assert last.image.shape == (1, 1, 3, 12, 10)
@@ -72,12 +72,12 @@ def test_neighbouring_slices(folder: Path) -> None:
 @pytest.mark.parametrize(("empty", "count"), [(1.0, 11), (0.5, 4 + 3), (0.0, 4)])
 def test_slices_without_labels_are_left_out_in_training_only(folder: Path, empty: float, count: int) -> None:
     options: dict[str, Any] = {"label_map": "seg*", "classes": {"background": [0], "lesion": [1, 2]}, "empty": empty}
-    assert len(labelled.read(folder, "train", SPLIT, **options)) == count
-    assert len(labelled.read(folder, "validation", SPLIT, **options)) == 11
+    assert len(labelled.Reader(**options).read(folder, "train", SPLIT)) == count
+    assert len(labelled.Reader(**options).read(folder, "validation", SPLIT)) == 11
 
 
 def test_slices_across_all_axes(folder: Path) -> None:
-    source = labelled.read(folder, "train", SPLIT, label_map="seg*", classes={"x": [1, 2]}, axes=("x", "z"))
+    source = labelled.Reader(label_map="seg*", classes={"x": [1, 2]}, axes=("x", "z")).read(folder, "train", SPLIT)
     assert len(source) == SHAPE[0] + SHAPE[2] - 3
     first, last = (source.take([n], np.random.default_rng(0)) for n in (0, len(source) - 1))
     assert (first.names, last.names) == (("a x 0",), ("a z 13",))
@@ -91,16 +91,16 @@ def test_what_is_wrong_is_said(folder: Path) -> None:
         subject(folder / name, np.zeros(SHAPE), FLAIR=np.ones(SHAPE))
     nibabel.save(grid, folder / "c" / "FLAIR_to_FLAIR.nii")
     nibabel.save(grid, folder / "d" / "FLAIR_again.nii")
-    found = list(labelled.check(folder, SPLIT, label_map="seg*"))
+    found = list(labelled.Reader(label_map="seg*").check(folder, SPLIT))
     assert "grid of seg_of_FLAIR.nii.gz" in found[0]
     assert "expected one NIfTI file FLAIR*, found 2" in found[1]
     assert "values of no class (2)" in found[2]
     with pytest.raises(InputError, match=r"values of no class \(2\)"):
-        labelled.read(folder, "train", Split(validation=("b", "c", "d")), label_map="seg*")
+        labelled.Reader(label_map="seg*").read(folder, "train", Split(validation=("b", "c", "d")))
     with pytest.raises(InputError, match="each value belongs to one class"):
-        labelled.read(folder, "train", SPLIT, classes={"background": [0], "lesion": [0, 1]})
+        labelled.Reader(classes={"background": [0], "lesion": [0, 1]}).read(folder, "train", SPLIT)
     with pytest.raises(InputError, match="one contrast"):
-        labelled.read(folder, "train", SPLIT, contrasts=("FLAIR*", "T1*"), scans=True)
+        labelled.Reader(contrasts=("FLAIR*", "T1*"), scans=True).read(folder, "train", SPLIT)
 
 
 def square() -> tuple[np.ndarray, labelled.Layout]:
@@ -121,7 +121,7 @@ def drawn(folder: Path, *, scans: bool) -> labelled.Drawn:
         )
 
     slices = Slices((Place(str(folder), 1, "box"),), load, ("background", "box"))
-    return labelled.Drawn(slices, layout, SIMULATED, scans=scans, vary=False, scalp=0.0)
+    return labelled.Drawn(slices, layout, labelled.Reader(settings=SIMULATED, scans=scans), vary=False)
 
 
 def test_labels_move_with_the_image(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -160,7 +160,7 @@ def test_the_grid_of_cropped_kspace() -> None:
 
 def test_training_slices_vary_and_validation_does_not(folder: Path) -> None:
     options: dict[str, Any] = {"label_map": "seg*", "classes": {"lesion": [1, 2]}, "drawn": True, "scalp": 1.0}
-    train = labelled.read(folder, "train", SPLIT, settings=SIMULATED, **options)
+    train = labelled.Reader(settings=SIMULATED, **options).read(folder, "train", SPLIT)
     one, same, other = (train.take([5], np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert one.image is not None
     assert one.image.shape[-1] in SIMULATED.matrix
@@ -169,21 +169,23 @@ def test_training_slices_vary_and_validation_does_not(folder: Path) -> None:
     assert one.image.shape != torch.as_tensor(other.image).shape or not torch.equal(
         one.image, torch.as_tensor(other.image)
     )
-    validation = labelled.read(folder, "validation", SPLIT, settings=SIMULATED, **options)
+    validation = labelled.Reader(settings=SIMULATED, **options).read(folder, "validation", SPLIT)
     assert isinstance(validation, Slices)
 
 
 def test_the_companion_weights_and_is_not_given(folder: Path) -> None:
     options: dict[str, Any] = {"label_map": "seg*", "classes": {"lesion": [1, 2]}, "drawn": True}
     plain, weighted = (
-        labelled.read(folder, "train", SPLIT, settings=SIMULATED, companion=companion, **options).take([4], seeded())
+        labelled.Reader(settings=SIMULATED, companion=companion, **options)
+        .read(folder, "train", SPLIT)
+        .take([4], seeded())
         for companion in ("", "T1*")
     )
     assert plain.image is not None
     assert weighted.image is not None
     assert plain.image.shape == weighted.image.shape
     assert not torch.allclose(plain.image, weighted.image)
-    held = labelled.read(folder, "validation", SPLIT, companion="T1*", **options).take([4], seeded())
+    held = labelled.Reader(companion="T1*", **options).read(folder, "validation", SPLIT).take([4], seeded())
     assert held.image is not None
     assert held.image.shape[1] == 1
 

@@ -19,7 +19,7 @@ from training.options import Simulated
 from training.readers import simulated
 from training.readers._tissue import random_b0, random_r2
 from training.readers.anatomy import Volume
-from training.readers.simulated import check, draw, draw_layout, read, scanned
+from training.readers.simulated import Reader, draw, draw_layout, scanned
 
 SETTINGS = Simulated(matrix=(32, 40), coils=(4, 6), acceleration=(2, 3), calibration=(10, 12), masks=("equispaced1d",))
 TIMES = (0.003, 0.0115, 0.0200, 0.0285)
@@ -68,10 +68,10 @@ def test_simulated_scans_are_as_gadgets_sort_them(mask: str, settings: Simulated
 
 def test_a_folder_in_parts(folder: Path) -> None:
     settings = dataclasses.replace(SETTINGS, validation_volumes=("two",), examples=7)
-    training, validation = (read(folder, part, Split(), settings=settings) for part in ("train", "validation"))
+    training, validation = (Reader(settings=settings).read(folder, part, Split()) for part in ("train", "validation"))
     assert training.subjects == ("one.cfl",)
     assert validation.subjects == ("two.cfl",)
-    assert read(folder, "train", Split(), settings=SETTINGS).subjects == ("one.cfl", "two.cfl")
+    assert Reader(settings=SETTINGS).read(folder, "train", Split()).subjects == ("one.cfl", "two.cfl")
     assert len(training) == 7
     assert len(pickle.dumps(training)) < 10_000  # what goes to another process
     one, again = (training.take([n, n + 1], np.random.default_rng(3)) for n in (0, 4))
@@ -82,12 +82,12 @@ def test_a_folder_in_parts(folder: Path) -> None:
 
 
 def test_what_is_wrong_with_a_folder_or_with_echo_times(folder: Path, tmp_path: Path) -> None:
-    assert list(check(folder, Split(), settings=SETTINGS)) == []
-    (problem,) = check(tmp_path / "nowhere", Split(), settings=SETTINGS)
+    assert list(Reader(settings=SETTINGS).check(folder, Split())) == []
+    (problem,) = Reader(settings=SETTINGS).check(tmp_path / "nowhere", Split())
     assert "no anatomy" in problem
     descending = dataclasses.replace(SETTINGS, echo_times=((0.02, 0.01),))
     with pytest.raises(InputError, match=r"option simulated\.echo_times needs ascending echo times"):
-        read(folder, "train", Split(), settings=descending)
+        Reader(settings=descending).read(folder, "train", Split())
 
 
 def test_the_target_explains_the_samples_that_the_network_gets(rng: np.random.Generator) -> None:

@@ -173,11 +173,11 @@ def test_the_command_makes_a_data_set(folder: Path, tmp_path: Path, capsys: pyte
     options = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["reader"]["options"]
     split = Split(validation=("p2",))
     for part, subjects in (("train", ("icbm152", "p1")), ("validation", ("p2",))):
-        source = bind("labelled", "read", options)(output, part, split)
+        source = bind("labelled", options).read(output, part, split)
         assert source.subjects == subjects
         assert source.labels == ("background", *tissue.CLASSES)
     files = {key: options[key] for key in ("contrasts", "label_map", "classes", "axes")}
-    assert list(bind("labelled", "check", files)(output, split)) == []
+    assert list(bind("labelled", files).check(output, split)) == []
 
 
 def test_a_voxel_that_one_image_lacks_is_background(folder: Path, tmp_path: Path) -> None:

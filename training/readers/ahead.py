@@ -32,7 +32,7 @@ from training.readers._scan import gap, scan
 from training.readers._volume import position
 from training.readers.files import array, examined, full, hdf5, listed, split_problems
 
-__all__ = ["check", "read"]
+__all__ = ["Reader"]
 
 ECHO_TIMES = (3.0e-3, 11.5e-3, 20.0e-3, 28.5e-3)
 KSPACE = ("slice", "echo", "coil", "y", "x")
@@ -56,68 +56,77 @@ class Subject:
     mask: Path | None = None
 
 
-def read(
-    folder: Path,
-    part: Part,
-    split: Split,
-    *,
-    positions: tuple[int, int] | None = None,
-    echo_times: tuple[float, ...] = ECHO_TIMES,
-    scale: float = 1e-4,
-    region: bool = True,
-    cache: str = "",
-) -> Slices:
-    """Slices: fully sampled raw data of all echoes, times `scale` (as in the ATOMMIC paper), with given sensitivities.
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Slices: fully sampled raw data of all echoes, with given sensitivities."""
 
-    `positions`: the first slice, and one past the last; None: all of a converted file, the middle half of a readout.
-    `echo_times` in s. `region`: with the brain, of the file anatomy_mask or, where there is none, made from the first
-    echo (`training.readers._anatomy_mask`); else all pixels count. `cache`: the folder for ISMRMRD files as slices;
-    empty: .slices beside them.
-    """
-    subjects = _subjects(folder, len(echo_times))
-    table = {s.path: s for s in subjects.values()}
-    load = partial(_load, subjects=table, times=echo_times, scale=scale, region=region, cache=cache)
-    mine = part_of(list(subjects), part, split)
-    places = [
-        Place(subjects[name].path, n, name)
-        for name in mine
-        for n in _positions(subjects[name], positions, len(echo_times))
-    ]
-    return Slices(tuple(places), load)
+    positions: tuple[int, int] | None = None
+    """The first slice, and one past the last; None: all of a converted file, the middle half of a readout."""
+    echo_times: tuple[float, ...] = ECHO_TIMES
+    """s."""
+    scale: float = 1e-4
+    """What k-space is multiplied by, as in the ATOMMIC paper."""
+    region: bool = True
+    """Only the brain counts: of the file anatomy_mask or, where there is none, made from the first echo
+    (`training.readers._anatomy_mask`). False: all pixels count."""
+    cache: str = ""
+    """The folder for ISMRMRD files as slices; empty: .slices beside them."""
 
+    def read(self, folder: Path, part: Part, split: Split) -> Slices:
+        """Return the slices of the subjects of `part`. Raises InputError."""
+        subjects = _subjects(folder, len(self.echo_times))
+        load = partial(self._load, subjects={s.path: s for s in subjects.values()})
+        mine = part_of(list(subjects), part, split)
+        places = [Place(subjects[s].path, n, s) for s in mine for n in self._positions(subjects[s])]
+        return Slices(tuple(places), load)
 
-def check(
-    folder: Path,
-    split: Split,
-    *,
-    positions: tuple[int, int] | None = None,
-    echo_times: tuple[float, ...] = ECHO_TIMES,
-    scale: float = 1e-4,
-    region: bool = True,
-    cache: str = "",
-) -> Iterator[str]:
-    """What is missing or malformed, from headers and, of converted files, a few slices."""
-    try:
-        subjects = _subjects(folder, len(echo_times))
-    except InputError as error:
-        yield str(error)
-        return
-    problems = list(split_problems(subjects, split))
-    for subject in subjects.values():
+    def check(self, folder: Path, split: Split) -> Iterator[str]:
+        """Give a sentence for everything that is missing or malformed, from headers and, of converted files, a few
+        slices."""
         try:
-            if not _positions(subject, positions, len(echo_times)):
-                problems.append(f"{subject.path}: option positions {positions} leaves no slice of it")
+            subjects = _subjects(folder, len(self.echo_times))
         except InputError as error:
-            problems.append(str(error))
-    for path in (path for subject in subjects.values() for path in subject.echoes if not problems):
-        if why := gap(scan(path), scan(path).images[-1]):
-            problems.append(f"{path}: not fully sampled ({why})")
-    yield from problems
-    converted = {name: s for name, s in subjects.items() if not s.echoes}
-    if not problems and converted:
-        options: dict[str, Any] = {"positions": positions, "echo_times": echo_times, "scale": scale, "region": region}
-        source = read(folder, "train", split, **options)
-        yield from examined(Slices(tuple(p for p in source.places if p.subject in converted), source.load))
+            yield str(error)
+            return
+        problems = list(split_problems(subjects, split))
+        for subject in subjects.values():
+            try:
+                if not self._positions(subject):
+                    problems.append(f"{subject.path}: option positions {self.positions} leaves no slice of it")
+            except InputError as error:
+                problems.append(str(error))
+        for path in (path for subject in subjects.values() for path in subject.echoes if not problems):
+            if why := gap(scan(path), scan(path).images[-1]):
+                problems.append(f"{path}: not fully sampled ({why})")
+        yield from problems
+        converted = {name: s for name, s in subjects.items() if not s.echoes}
+        if not problems and converted:
+            source = self.read(folder, "train", split)
+            yield from examined(Slices(tuple(p for p in source.places if p.subject in converted), source.load))
+
+    def _positions(self, subject: Subject) -> range:
+        """The slices, from the headers. Raises InputError where these do not fit each other."""
+        if subject.echoes:
+            total = _readout(subject)
+            first, end = self.positions or (total // 4, total - total // 4)
+        else:
+            total = _fitting(subject, len(self.echo_times))
+            first, end = self.positions or (0, total)
+        return range(max(first, 0), min(end, total))
+
+    def _load(self, place: Place, subjects: Mapping[str, Subject]) -> Sample:
+        subject, number, times = subjects[place.path], place.index, self.echo_times
+        kspace, maps = _across(subject, number, self.cache) if subject.echoes else _converted(subject, number, times)
+        kspace, maps = kspace * np.float32(self.scale), unit_maps(maps)
+        mask = None
+        if self.region:
+            mask = _stored(subject.mask, number) if subject.mask else anatomy_mask(_combined(kspace[0], maps))
+        given = {"sens": torch.from_numpy(maps)[None, None], "sens_method": "given"}
+        return Sample(
+            names=(f"{place.path}, slice {number}",),
+            raw=full(kspace, "batch" if subject.echoes else "x", echo_times=torch.tensor(times), **given),
+            region=None if mask is None else torch.from_numpy(mask)[None],
+        )
 
 
 def _subjects(folder: Path, echoes: int) -> dict[str, Subject]:
@@ -162,17 +171,6 @@ def _keys(path: Path) -> set[str]:
         return set() if "source" in file.attrs else set(file)
 
 
-def _positions(subject: Subject, positions: tuple[int, int] | None, echoes: int) -> range:
-    """The slices, from the headers; InputError where these do not fit each other."""
-    if subject.echoes:
-        total = _readout(subject)
-        first, end = positions or (total // 4, total - total // 4)
-    else:
-        total = _fitting(subject, echoes)
-        first, end = positions or (0, total)
-    return range(max(first, 0), min(end, total))
-
-
 def _readout(subject: Subject) -> int:
     """Positions along the readout of ISMRMRD files, without oversampling."""
     assert subject.maps is not None
@@ -205,23 +203,6 @@ def _fitting(subject: Subject, echoes: int) -> int:
         if mask != (kspace.shape[0], *kspace.shape[3:]):
             raise InputError(f"{subject.mask}: anatomy_mask has the shape {mask}, but kspace {kspace.shape}")
     return int(kspace.shape[0])
-
-
-def _load(
-    place: Place, *, subjects: Mapping[str, Subject], times: tuple[float, ...], scale: float, region: bool, cache: str
-) -> Sample:
-    subject = subjects[place.path]
-    kspace, maps = _across(subject, place.index, cache) if subject.echoes else _converted(subject, place.index, times)
-    kspace, maps = kspace * np.float32(scale), unit_maps(maps)
-    mask = None
-    if region:
-        mask = _stored(subject.mask, place.index) if subject.mask else anatomy_mask(_combined(kspace[0], maps))
-    given = {"sens": torch.from_numpy(maps)[None, None], "sens_method": "given"}
-    return Sample(
-        names=(f"{place.path}, slice {place.index}",),
-        raw=full(kspace, "batch" if subject.echoes else "x", echo_times=torch.tensor(times), **given),
-        region=None if mask is None else torch.from_numpy(mask)[None],
-    )
 
 
 def _across(subject: Subject, number: int, cache: str) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -8,6 +8,7 @@ order, and BraTS-GLI-00005-000-seg.nii.gz in a folder beside. Labels: 1 necrotic
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,34 +27,39 @@ from training.readers._contrasts import (
 )
 from training.readers.files import listed
 
-__all__ = ["CONTRASTS", "LABELS", "check", "read"]
+__all__ = ["CONTRASTS", "LABELS", "Reader"]
 
 CONTRASTS = ("t1c", "t1n", "t2f", "t2w")
 CLASSES = {"necrotic core": (1,), "oedema": (2,), "enhancing tumour": (3,), "whole tumour": (1, 2, 3)}
 LABELS = tuple(CLASSES)
 
 
-def read(folder: Path, part: Part, split: Split, *, slices: int = 1) -> Slices:
+@dataclass(frozen=True, kw_only=True)
+class Reader:
     """Axial slices: image (1, 4, [z,] y, x), contrasts in the order of CONTRASTS, and the overlapping planes LABELS.
 
-    `slices` neighbours, an odd number, make z where more than 1; edges are repeated. Slices without brain are left out.
-    What is split are patients, who can have several scans; scans without labels are left out.
+    What is split are patients, who can have several scans. Scans without labels and slices without brain are left out.
     """
-    subjects, unlabelled = _subjects(folder)
-    told(unlabelled, "no labels (*-seg.nii.gz); left out")
-    load = partial(_load, subjects={s.path: s for s in subjects}, slices=slices)
-    return volumes(subjects, part, split, load, LABELS)
 
+    slices: int = 1
+    """Neighbours, an odd number, that make z where more than 1. Edges are repeated."""
 
-def check(folder: Path, split: Split, *, slices: int = 1) -> Iterator[str]:
-    """What is missing or malformed, from headers and a few slices."""
-    try:
+    def read(self, folder: Path, part: Part, split: Split) -> Slices:
+        """Return the slices of the patients of `part`. Raises InputError."""
         subjects, unlabelled = _subjects(folder)
-    except InputError as error:
-        yield str(error)
-        return
-    yield from (f"{path}: no labels (*-seg.nii.gz); left out" for path in unlabelled)
-    yield from examined_volumes(subjects, len(CONTRASTS), split, lambda: read(folder, "train", split, slices=slices))
+        told(unlabelled, "no labels (*-seg.nii.gz); left out")
+        load = partial(_load, subjects={s.path: s for s in subjects}, slices=self.slices)
+        return volumes(subjects, part, split, load, LABELS)
+
+    def check(self, folder: Path, split: Split) -> Iterator[str]:
+        """Give a sentence for everything that is missing or malformed, from headers and a few slices."""
+        try:
+            subjects, unlabelled = _subjects(folder)
+        except InputError as error:
+            yield str(error)
+            return
+        yield from (f"{path}: no labels (*-seg.nii.gz); left out" for path in unlabelled)
+        yield from examined_volumes(subjects, len(CONTRASTS), split, partial(self.read, folder, "train", split))
 
 
 def _subjects(folder: Path) -> tuple[list[Subject], list[str]]:

@@ -11,8 +11,7 @@ Source: Souza et al. 2018 and the challenge's own code (MC-MRI-Rec).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,97 +23,86 @@ from mrnets.errors import InputError
 from training.data import Part, Place, Sample, Slices, Split, part_of
 from training.readers.files import array, examined, full, hdf5, listed, read_mask, slices, split_problems
 
-__all__ = ["check", "read"]
+__all__ = ["Reader"]
 
 AXES = ("slice", "y", "x", "2 coils")
 Centre = Literal["middle", "corner"]
 
 
-def read(
-    folder: Path,
-    part: Part,
-    split: Split,
-    *,
-    trim: tuple[int, int] = (51, 50),
-    masks: str = "",
-    accelerations: tuple[float, ...] = (5.0,),
-    centre: Centre = "middle",
-    prospective: bool = False,
-) -> Slices:
-    """trim: slices left out at the beginning and at the end, beyond the anatomy. masks, accelerations: the folder of
-    the masks that come with the data, and which of them; with several, slices take them in turn (`masks.source: data`).
-    centre: where files have the zero frequency. prospective: undersampled files, as those for the challenge's test, are
-    read, too, as they were sampled; they cannot be a target."""
-    load = partial(_load, masks=masks, accelerations=accelerations, centre=centre, prospective=prospective)
-    return slices(listed(folder, ".h5", ".hdf5"), part, split, partial(_kept, trim=trim), load)
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Slices of the files below a folder, one subject each."""
 
+    trim: tuple[int, int] = (51, 50)
+    """Slices left out at the beginning and at the end, beyond the anatomy."""
+    masks: str = ""
+    """The folder of the masks that come with the data; for `masks.source: data`."""
+    accelerations: tuple[float, ...] = (5.0,)
+    """Which of these masks; slices take several in turn."""
+    centre: Centre = "middle"
+    """Where files have the zero frequency."""
+    prospective: bool = False
+    """Read undersampled files, as those for the challenge's test, as they were sampled. They cannot be a target."""
 
-def check(
-    folder: Path,
-    split: Split,
-    *,
-    trim: tuple[int, int] = (51, 50),
-    masks: str = "",
-    accelerations: tuple[float, ...] = (5.0,),
-    centre: Centre = "middle",
-    prospective: bool = False,
-) -> Iterator[str]:
-    """A sentence for everything that is missing or malformed."""
-    try:
-        files = listed(folder, ".h5", ".hdf5")
-    except InputError as error:
-        yield str(error)
-        return
-    good = {}
-    for subject, path in files.items():
+    def read(self, folder: Path, part: Part, split: Split) -> Slices:
+        """Return the slices of the subjects of `part`. Raises InputError."""
+        return slices(listed(folder, ".h5", ".hdf5"), part, split, self._kept, self._load)
+
+    def check(self, folder: Path, split: Split) -> Iterator[str]:
+        """Give a sentence for everything that is missing or malformed."""
         try:
-            _kept(path, trim)
+            files = listed(folder, ".h5", ".hdf5")
         except InputError as error:
             yield str(error)
-        else:
-            good[subject] = path
-    yield from split_problems(good, split)
-    if not good:
-        return
-    load = partial(_load, masks=masks, accelerations=accelerations, centre=centre, prospective=prospective)
-    used = {*part_of(list(good), "train", split), *part_of(list(good), "validation", split)}
-    places = tuple(Place(str(path), _middle(_kept(path, trim)), s) for s, path in good.items() if s in used)
-    yield from examined(Slices(places, load))
-    yield from _misplaced_centre(places[0], centre)
+            return
+        good = {}
+        for subject, path in files.items():
+            try:
+                self._kept(path)
+            except InputError as error:
+                yield str(error)
+            else:
+                good[subject] = path
+        yield from split_problems(good, split)
+        if not good:
+            return
+        used = {*part_of(list(good), "train", split), *part_of(list(good), "validation", split)}
+        places = tuple(Place(str(path), _middle(self._kept(path)), s) for s, path in good.items() if s in used)
+        yield from examined(Slices(places, self._load))
+        yield from _misplaced_centre(places[0], self.centre)
 
+    def _kept(self, path: Path) -> range:
+        with hdf5(path) as file:
+            data = array(file, "kspace", AXES, "real")
+            count, channels = data.shape[0], data.shape[-1]
+        if channels % 2:
+            raise InputError(f"{path}: kspace must have an even number of channels (real, imaginary), got {channels}")
+        kept = range(self.trim[0], count - self.trim[1])
+        if min(self.trim) < 0 or not kept:
+            trim = list(self.trim)
+            raise InputError(f"{path}: kspace has {count} slices, of which reader.options.trim {trim} leaves none")
+        return kept
 
-def _kept(path: Path, trim: tuple[int, int]) -> range:
-    with hdf5(path) as file:
-        data = array(file, "kspace", AXES, "real")
-        count, channels = data.shape[0], data.shape[-1]
-    if channels % 2:
-        raise InputError(f"{path}: kspace must have an even number of channels (real, imaginary), got {channels}")
-    kept = range(trim[0], count - trim[1])
-    if min(trim) < 0 or not kept:
-        raise InputError(f"{path}: kspace has {count} slices, of which reader.options.trim {list(trim)} leaves none")
-    return kept
+    def _load(self, place: Place) -> Sample:
+        with hdf5(place.path) as file:
+            data = array(file, "kspace", AXES, "real")[place.index].astype(np.float32)
+        kspace = np.moveaxis(data[..., ::2] + 1j * data[..., 1::2], -1, 0)
+        name = f"{place.subject}, slice {place.index}"
+        mask = _mask(place, self.masks, self.accelerations, kspace.shape[-2:]) if self.masks else None
+        raw = full(_centred(kspace, self.centre)[None], "batch")
+        sampled = (data != 0).any(-1)
+        if _has_gaps(sampled):
+            if not self.prospective:
+                raise InputError(
+                    f"{place.path}: slice {place.index} is undersampled, so it cannot be a target; leave the file out, "
+                    f"or set reader.options.prospective=true to read it as it was sampled"
+                )
+            raw = replace(raw, mask=torch.from_numpy(sampled)[None, None, None])
+        return Sample(names=(name,), raw=raw, mask=mask)
 
 
 def _middle(numbers: range) -> int:
     return numbers[len(numbers) // 2]
-
-
-def _load(place: Place, masks: str, accelerations: tuple[float, ...], centre: Centre, prospective: bool) -> Sample:
-    with hdf5(place.path) as file:
-        data = array(file, "kspace", AXES, "real")[place.index].astype(np.float32)
-    kspace = np.moveaxis(data[..., ::2] + 1j * data[..., 1::2], -1, 0)
-    name = f"{place.subject}, slice {place.index}"
-    mask = _mask(place, masks, accelerations, kspace.shape[-2:]) if masks else None
-    raw = full(_centred(kspace, centre)[None], "batch")
-    sampled = (data != 0).any(-1)
-    if _has_gaps(sampled):
-        if not prospective:
-            raise InputError(
-                f"{place.path}: slice {place.index} is undersampled, so it cannot be a target; leave the file out, or "
-                f"set reader.options.prospective=true to read it as it was sampled"
-            )
-        raw = replace(raw, mask=torch.from_numpy(sampled)[None, None, None])
-    return Sample(names=(name,), raw=raw, mask=mask)
 
 
 def _has_gaps(sampled: NDArray[np.bool_]) -> bool:

@@ -10,7 +10,7 @@ count as measured here, so that the field of view can be cropped; a few files ha
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,60 +22,64 @@ from mrnets.errors import InputError
 from training.data import Part, Place, Sample, Slices, Split, part_of
 from training.readers.files import array, examined, full, hdf5, listed, slices, split_problems
 
-__all__ = ["check", "read"]
+__all__ = ["Reader"]
 
 AXES = ("slice", "coil", "readout", "phase encoding")
 
 
-def read(folder: Path, part: Part, split: Split, *, acquisitions: tuple[str, ...] = ()) -> Slices:
-    """acquisitions: only those, as the files' attribute says (AXT1, AXT1POST, AXT2, AXFLAIR); empty: all."""
-    return slices(listed(folder, ".h5"), part, split, partial(_slices, acquisitions=acquisitions), _load)
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Slices of the files below a folder, one subject each."""
 
+    acquisitions: tuple[str, ...] = ()
+    """Only those, as the files' attribute says (AXT1, AXT1POST, AXT2, AXFLAIR); empty: all."""
 
-def check(folder: Path, split: Split, *, acquisitions: tuple[str, ...] = ()) -> Iterator[str]:
-    """A sentence for everything that is missing or malformed."""
-    try:
-        files = listed(folder, ".h5")
-    except InputError as error:
-        yield str(error)
-        return
-    places = []
-    for subject, path in files.items():
+    def read(self, folder: Path, part: Part, split: Split) -> Slices:
+        """Return the slices of the subjects of `part`. Raises InputError."""
+        return slices(listed(folder, ".h5"), part, split, self._slices, _load)
+
+    def check(self, folder: Path, split: Split) -> Iterator[str]:
+        """Give a sentence for everything that is missing or malformed."""
         try:
-            found = _slices(path, acquisitions)
+            files = listed(folder, ".h5")
         except InputError as error:
             yield str(error)
-            continue
-        if found:
-            places.append(Place(str(path), found[len(found) // 2], subject))
-    if not places:
-        yield (
-            f"{folder}: no file has one of the acquisitions {', '.join(acquisitions)}"
-            if acquisitions
-            else (f"{folder}: no file can be used")
-        )
-        return
-    subjects = [place.subject for place in places]
-    yield from split_problems(subjects, split)
-    tests = {*subjects} - {*part_of(subjects, "train", split)} - {*part_of(subjects, "validation", split)}
-    for place in places:
-        if place.subject not in tests and _is_undersampled(place.path):
-            yield f"{place.path}: undersampled (it has the data set mask), and so nothing to train or validate on"
-    yield from examined(Slices(tuple(places), _load))
+            return
+        places = []
+        for subject, path in files.items():
+            try:
+                found = self._slices(path)
+            except InputError as error:
+                yield str(error)
+                continue
+            if found:
+                places.append(Place(str(path), found[len(found) // 2], subject))
+        if not places:
+            wanted = (
+                f"has one of the acquisitions {', '.join(self.acquisitions)}" if self.acquisitions else "can be used"
+            )
+            yield f"{folder}: no file {wanted}"
+            return
+        subjects = [place.subject for place in places]
+        yield from split_problems(subjects, split)
+        tests = {*subjects} - {*part_of(subjects, "train", split)} - {*part_of(subjects, "validation", split)}
+        for place in places:
+            if place.subject not in tests and _is_undersampled(place.path):
+                yield f"{place.path}: undersampled (it has the data set mask), and so nothing to train or validate on"
+        yield from examined(Slices(tuple(places), _load))
+
+    def _slices(self, path: Path) -> range:
+        with hdf5(path) as file:
+            data = array(file, "kspace", AXES)
+            if self.acquisitions and _text(file.attrs.get("acquisition", "")) not in self.acquisitions:
+                return range(0)
+            _mask(file)
+            return range(data.shape[0])
 
 
 def _is_undersampled(path: str) -> bool:
     with hdf5(path) as file:
         return "mask" in file
-
-
-def _slices(path: Path, acquisitions: tuple[str, ...]) -> range:
-    with hdf5(path) as file:
-        data = array(file, "kspace", AXES)
-        if acquisitions and _text(file.attrs.get("acquisition", "")) not in acquisitions:
-            return range(0)
-        _mask(file)
-        return range(data.shape[0])
 
 
 def _text(value: Any) -> str:

@@ -9,6 +9,7 @@ slices with a lesion only, and segmentations/sub-strokecase0001-seg.nii.gz (y, x
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -32,36 +33,42 @@ from training.readers._contrasts import (
 )
 from training.readers.files import listed, nifti, voxels
 
-__all__ = ["CONTRASTS", "LABELS", "check", "read"]
+__all__ = ["CONTRASTS", "LABELS", "Reader"]
 
 CONTRASTS = ("adc", "dwi", "flair")
 CLASSES = {"lesion": (1,)}
 LABELS = tuple(CLASSES)
 
 
-def read(folder: Path, part: Part, split: Split, *, slices: int = 1, lesions_only: bool = False) -> Slices:
+@dataclass(frozen=True, kw_only=True)
+class Reader:
     """Slices of the DWI: image (1, 3, [z,] y, x), the contrasts in the order of CONTRASTS, and one plane, the lesion.
 
-    `slices` neighbours, an odd number, make z where more than 1; edges are repeated. Slices that show nothing are left
-    out; with `lesions_only` those without a lesion, too, for which the labels of all subjects are read (seconds).
-    Subjects without labels are left out.
+    Subjects without labels and slices that show nothing are left out.
     """
-    subjects, unlabelled = _subjects(folder)
-    told(unlabelled, "no labels (*_msk.nii.gz, *-seg.nii.gz); left out")
-    load = partial(_load, subjects={s.path: s for s in subjects}, slices=slices, lesions_only=lesions_only)
-    return volumes(subjects, part, split, load, LABELS, _with_lesion if lesions_only else None)
 
+    slices: int = 1
+    """Neighbours, an odd number, that make z where more than 1. Edges are repeated."""
+    lesions_only: bool = False
+    """Leave out slices without a lesion, for which the labels of all subjects are read (seconds)."""
 
-def check(folder: Path, split: Split, *, slices: int = 1, lesions_only: bool = False) -> Iterator[str]:
-    """What is missing or malformed, from headers and a few slices."""
-    try:
+    def read(self, folder: Path, part: Part, split: Split) -> Slices:
+        """Return the slices of the subjects of `part`. Raises InputError."""
         subjects, unlabelled = _subjects(folder)
-    except InputError as error:
-        yield str(error)
-        return
-    yield from (f"{path}: no labels (*_msk.nii.gz, *-seg.nii.gz); left out" for path in unlabelled)
-    source = partial(read, folder, "train", split, slices=slices, lesions_only=lesions_only)
-    yield from examined_volumes(subjects, len(CONTRASTS), split, source)
+        told(unlabelled, "no labels (*_msk.nii.gz, *-seg.nii.gz); left out")
+        table = {s.path: s for s in subjects}
+        load = partial(_load, subjects=table, slices=self.slices, lesions_only=self.lesions_only)
+        return volumes(subjects, part, split, load, LABELS, _with_lesion if self.lesions_only else None)
+
+    def check(self, folder: Path, split: Split) -> Iterator[str]:
+        """Give a sentence for everything that is missing or malformed, from headers and a few slices."""
+        try:
+            subjects, unlabelled = _subjects(folder)
+        except InputError as error:
+            yield str(error)
+            return
+        yield from (f"{path}: no labels (*_msk.nii.gz, *-seg.nii.gz); left out" for path in unlabelled)
+        yield from examined_volumes(subjects, len(CONTRASTS), split, partial(self.read, folder, "train", split))
 
 
 def _subjects(folder: Path) -> tuple[list[Subject], list[str]]:

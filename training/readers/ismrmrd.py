@@ -8,6 +8,7 @@ once, see `_volume`. Scans that were not fully sampled cannot be a target, and a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,61 +26,56 @@ from training.readers._scan import Image, Scan, gap, scan
 from training.readers._volume import calibration_block, position, same_mask
 from training.readers.files import examined, listed, split_problems
 
-__all__ = ["check", "load", "places", "read"]
+__all__ = ["Reader", "load", "places"]
 
 
-def read(
-    folder: Path,
-    part: Part,
-    split: Split,
-    *,
-    trim: tuple[int, int] = (0, 0),
-    prospective: bool = False,
-    cache: str = "",
-) -> Slices:
-    """trim: readout positions that are left out at the beginning and end of 3-D scans. prospective: undersampled scans
-    are read, too, as they were sampled. cache: folder for converted 3-D scans; empty: .slices beside each.
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Slices of 2-D scans and readout positions of 3-D scans.
 
     Files of one patient are one subject, under the name of the first: patients' names and numbers go nowhere.
     """
-    files = listed(folder, ".h5", ".mrd")
-    subjects = _subjects(files)
-    mine = part_of(list(subjects.values()), part, split)
-    found = [p for name, path in files.items() if subjects[name] in mine for p in places(path, subjects[name], trim)]
-    if not prospective:
-        for path in {p.path: None for p in found}:
-            _require_complete(scan(path))
-    return Slices(tuple(found), partial(load, cache=cache))
 
+    trim: tuple[int, int] = (0, 0)
+    """Readout positions that are left out at the beginning and at the end of 3-D scans."""
+    prospective: bool = False
+    """Read undersampled scans as they were sampled. They cannot be a target."""
+    cache: str = ""
+    """The folder for 3-D scans as slices; empty: .slices beside each."""
 
-def check(
-    folder: Path,
-    split: Split,
-    *,
-    trim: tuple[int, int] = (0, 0),
-    prospective: bool = False,
-    cache: str = "",
-) -> Iterator[str]:
-    """A sentence for everything that is missing or malformed. Of 3-D scans the samples are not read."""
-    try:
+    def read(self, folder: Path, part: Part, split: Split) -> Slices:
+        """Return the slices of the subjects of `part`. Raises InputError."""
         files = listed(folder, ".h5", ".mrd")
-    except InputError as error:
-        yield str(error)
-        return
-    good, flat = {}, []
-    for name, path in files.items():
-        try:
-            found = places(path, name, trim)
-            if not prospective:
+        subjects = _subjects(files)
+        mine = part_of(list(subjects.values()), part, split)
+        own = {name: subject for name, subject in subjects.items() if subject in mine}
+        found = [place for name, subject in own.items() for place in places(files[name], subject, self.trim)]
+        if not self.prospective:
+            for path in {p.path: None for p in found}:
                 _require_complete(scan(path))
+        return Slices(tuple(found), partial(load, cache=self.cache))
+
+    def check(self, folder: Path, split: Split) -> Iterator[str]:
+        """Give a sentence for everything that is missing or malformed. Samples of 3-D scans are not read."""
+        try:
+            files = listed(folder, ".h5", ".mrd")
         except InputError as error:
             yield str(error)
-            continue
-        good[name] = path
-        if not scan(path).encoding.volume:
-            flat.append(found[len(found) // 2])
-    yield from split_problems(set(_subjects(good).values()), split)
-    yield from examined(Slices(tuple(flat), partial(load, cache=cache)))
+            return
+        good, flat = {}, []
+        for name, path in files.items():
+            try:
+                found = places(path, name, self.trim)
+                if not self.prospective:
+                    _require_complete(scan(path))
+            except InputError as error:
+                yield str(error)
+                continue
+            good[name] = path
+            if not scan(path).encoding.volume:
+                flat.append(found[len(found) // 2])
+        yield from split_problems(set(_subjects(good).values()), split)
+        yield from examined(Slices(tuple(flat), partial(load, cache=self.cache)))
 
 
 def places(path: Path, subject: str, trim: tuple[int, int] = (0, 0)) -> list[Place]:

@@ -8,7 +8,7 @@ centred and orthonormal up to a factor. y = phase encoding, x = readout. Files c
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 from mrnets.errors import InputError
@@ -18,51 +18,64 @@ from training.readers import ismrmrd
 from training.readers._scan import gap, scan
 from training.readers.files import array, examined, full, hdf5, listed, slices, split_problems
 
-__all__ = ["check", "read"]
+__all__ = ["Reader"]
 
 AXES = ("slice", "coil", "y", "x")
 
 
-def read(folder: Path, part: Part, split: Split, *, trim: tuple[int, int] = (0, 0), cache: str = "") -> Slices:
-    """trim: slices left out at the beginning and at the end. cache: as of the reader ismrmrd, for files whose lines are
-    those of a volume."""
-    return slices(listed(folder, ".h5"), part, split, partial(_kept, trim=trim), partial(_load, cache=cache))
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Slices of the files below a folder; a scan of 3-D lines gives its readout positions."""
 
+    trim: tuple[int, int] = (0, 0)
+    """Slices left out at the beginning and at the end."""
+    cache: str = ""
+    """The folder for 3-D scans as slices, as of the reader ismrmrd."""
 
-def check(folder: Path, split: Split, *, trim: tuple[int, int] = (0, 0), cache: str = "") -> Iterator[str]:
-    """A sentence for everything that is missing or malformed."""
-    try:
-        files = listed(folder, ".h5")
-    except InputError as error:
-        yield str(error)
-        return
-    good, flat = [], []
-    for subject, path in files.items():
+    def read(self, folder: Path, part: Part, split: Split) -> Slices:
+        """Return the slices of the subjects of `part`. Raises InputError."""
+        return slices(listed(folder, ".h5"), part, split, self._kept, self._load)
+
+    def check(self, folder: Path, split: Split) -> Iterator[str]:
+        """Give a sentence for everything that is missing or malformed."""
         try:
-            kept = _kept(path, trim)
-            if is_scan(path):
-                _require_complete(path)
+            files = listed(folder, ".h5")
         except InputError as error:
             yield str(error)
-            continue
-        good.append(subject)
-        if not is_scan(path) or not scan(path).encoding.volume:
-            flat.append(Place(str(path), kept[len(kept) // 2], subject))
-    yield from split_problems(good, split)
-    yield from examined(Slices(tuple(flat), partial(_load, cache=cache)))
+            return
+        good, flat = [], []
+        for subject, path in files.items():
+            try:
+                kept = self._kept(path)
+                if is_scan(path):
+                    _require_complete(path)
+            except InputError as error:
+                yield str(error)
+                continue
+            good.append(subject)
+            if not is_scan(path) or not scan(path).encoding.volume:
+                flat.append(Place(str(path), kept[len(kept) // 2], subject))
+        yield from split_problems(good, split)
+        yield from examined(Slices(tuple(flat), self._load))
 
+    def _kept(self, path: Path) -> range:
+        if is_scan(path):
+            found = scan(path)
+            count = found.width if found.encoding.volume else len(found.images)
+        else:
+            with hdf5(path) as file:
+                count = array(file, "kspace", AXES).shape[0]
+        kept = range(self.trim[0], count - self.trim[1])
+        if min(self.trim) < 0 or not kept:
+            raise InputError(f"{path}: has {count} slices, of which reader.options.trim {list(self.trim)} leaves none")
+        return kept
 
-def _kept(path: Path, trim: tuple[int, int]) -> range:
-    if is_scan(path):
-        found = scan(path)
-        count = found.width if found.encoding.volume else len(found.images)
-    else:
-        with hdf5(path) as file:
-            count = array(file, "kspace", AXES).shape[0]
-    kept = range(trim[0], count - trim[1])
-    if min(trim) < 0 or not kept:
-        raise InputError(f"{path}: has {count} slices, of which reader.options.trim {list(trim)} leaves none")
-    return kept
+    def _load(self, place: Place) -> Sample:
+        if is_scan(Path(place.path)):
+            return ismrmrd.load(place, self.cache)
+        with hdf5(place.path) as file:
+            kspace = array(file, "kspace", AXES)[place.index]
+        return Sample(names=(f"{place.subject}, slice {place.index}",), raw=full(kspace[None], "x"))
 
 
 def _require_complete(path: Path) -> None:
@@ -70,11 +83,3 @@ def _require_complete(path: Path) -> None:
     what = next(filter(None, (gap(found, image) for image in found.images)), "")
     if what:
         raise InputError(f"{path}: {what}; cut short?")
-
-
-def _load(place: Place, cache: str) -> Sample:
-    if is_scan(Path(place.path)):
-        return ismrmrd.load(place, cache)
-    with hdf5(place.path) as file:
-        kspace = array(file, "kspace", AXES)[place.index]
-    return Sample(names=(f"{place.subject}, slice {place.index}",), raw=full(kspace[None], "x"))

@@ -12,15 +12,16 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mrnets.classes import classes_of, decided
 from mrnets.errors import InputError
 from training.data import Part, Place, Sample, Slices, Source, Split, part_of, stacked
 from training.options import Simulated
@@ -29,95 +30,84 @@ from training.readers.anatomy import draw_view, load_volume, seen
 from training.readers.files import examined, nifti, split_problems, voxels
 from training.readers.simulated import draw_layout, scanned
 
-__all__ = ["Drawn", "check", "read"]
+__all__ = ["Drawn", "Reader"]
 
 Axis = Literal["z", "y", "x"]
 AXES: tuple[Axis, ...] = ("z", "y", "x")
-LESION: dict[str, Any] = {"lesion": [1]}
 _ENDINGS = (".nii", ".nii.gz")
 _MARGIN = 2.5
 """Largest factor of the field of view that fits what is in a slice."""
 
 
-def read(
-    folder: Path,
-    part: Part,
-    split: Split,
-    *,
-    contrasts: tuple[str, ...] = ("FLAIR*",),
-    label_map: str = "*seg*",
-    classes: dict[str, Any] = LESION,
-    axes: tuple[Axis, ...] = ("z",),
-    least: float = 0.02,
-    empty: float = 1.0,
-    drawn: bool = False,
-    scans: bool = False,
-    scalp: float = 0.0,
-    companion: str = "",
-    slices: int = 1,
-    settings: Simulated | None = None,
-) -> Source:
-    """Slices of the subjects of `part`; the volumes are read once now, to know which slices there are.
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Slices of the subjects below a folder, as they are, in random fields of view, or as simulated scans."""
 
-    contrasts, label_map: names of files, with * and ?; each must match one file of a subject's folder.
-    classes: name to the values in the label map that are of it. With "background" first each pixel has exactly one
-    class; else classes may overlap, and 0 belongs to none. Other values are an error.
-    axes: slices across these. least: share of a slice that must be brighter than a tenth of bright tissue.
-    empty: in training, share of the slices without any label that are kept, evenly spaced.
-    drawn: training slices are rotated, flipped, stretched, moved and shaded at random, on grids of `simulated.matrix`.
-    scalp: share of these that get a scalp drawn around what they show: for heads where only brains are labelled.
-    companion: name of a file whose contrast these are weighted with at random, which is not given itself (a T1-weighted
-    image for FLAIR: what differs between scanners and protocols is how much T1 weighs).
-    scans: slices come as simulated scans, as `simulated` says, with drawn grids for all parts; of the first contrast.
-    Raises InputError for folders, files or classes that are not so.
-    """
-    vary = drawn and part == "train"
-    mixed = (companion,) if vary and companion else ()
-    layout = Layout((*contrasts, *mixed), label_map, _classes(classes), axes, slices)
-    if scans and (len(contrasts) != 1 or slices != 1):
-        raise InputError("reader labelled: simulated scans show one contrast and one slice; see contrasts and slices")
-    folders = _folders(folder)
-    places: list[Place] = []
-    for name in part_of(list(folders), part, split):
-        subject = _subject(folders[name], layout)
-        kept = _kept(subject, layout, least, empty if part == "train" else 1.0)
-        places += [Place(str(folders[name]), index, name) for index in kept]
-    fixed = Slices(tuple(places), functools.partial(_load, layout), tuple(layout.classes))
-    if not scans and not vary:
-        return fixed
-    return Drawn(fixed, layout, settings or Simulated(), scans=scans, vary=vary, scalp=scalp, mixed=bool(mixed))
+    contrasts: tuple[str, ...] = ("FLAIR*",)
+    """Names of files, with * and ?; each must match one file of a subject's folder."""
+    label_map: str = "*seg*"
+    """The same, of the file with labels."""
+    classes: dict[str, Any] = field(default_factory=lambda: {"lesion": [1]})
+    """Name to the values in the label map that are of it. With "background" first each pixel has exactly one class;
+    else classes may overlap, and 0 belongs to none. Other values are an error."""
+    axes: tuple[Axis, ...] = ("z",)
+    """Slices across these."""
+    least: float = 0.02
+    """Share of a slice that must be brighter than a tenth of bright tissue."""
+    empty: float = 1.0
+    """In training, the share of the slices without any label that are kept, evenly spaced."""
+    drawn: bool = False
+    """Rotate, flip, stretch, move and shade training slices at random, on grids of `simulated.matrix`."""
+    scans: bool = False
+    """Make simulated scans of the first contrast, as `simulated` says, with drawn grids for all parts."""
+    scalp: float = 0.0
+    """Share of drawn slices that get a scalp around what they show: for heads where only brains are labelled."""
+    companion: str = ""
+    """Name of a file with which drawn slices are weighted at random, and which is not given itself: a T1-weighted image
+    for FLAIR, because scanners and protocols differ in how much T1 weighs."""
+    slices: int = 1
+    """Neighbours, an odd number, that make z where more than 1. Edges are repeated."""
+    settings: Simulated = field(default_factory=Simulated)
+    """Of simulated scans."""
 
+    def read(self, folder: Path, part: Part, split: Split) -> Source:
+        """Return the slices of the subjects of `part`. The volumes are read once now, to know which slices there are.
 
-def check(
-    folder: Path,
-    split: Split,
-    *,
-    contrasts: tuple[str, ...] = ("FLAIR*",),
-    label_map: str = "*seg*",
-    classes: dict[str, Any] = LESION,
-    axes: tuple[Axis, ...] = ("z",),
-    least: float = 0.02,
-    empty: float = 1.0,
-    drawn: bool = False,
-    scans: bool = False,
-    scalp: float = 0.0,
-    companion: str = "",
-    slices: int = 1,
-) -> Iterator[str]:
-    """A sentence for each subject whose files are missing, too many or of different grids, and for a few slices that
-    cannot be read or have values of no class. Options are those of `read`; which slices it keeps and how it draws them
-    is nothing to check."""
-    mixed = (companion,) if drawn and companion else ()
-    layout = Layout((*contrasts, *mixed), label_map, _classes(classes), axes, slices)
-    folders = _folders(folder)
-    yield from split_problems(folders, split)
-    good = []
-    for name, path in folders.items():
+        Raises InputError for folders, files or classes that are not so.
+        """
+        vary = self.drawn and part == "train"
+        if self.scans and (len(self.contrasts) != 1 or self.slices != 1):
+            raise InputError("reader labelled: simulated scans show one contrast and one slice")
+        layout = self._layout(mixed=vary)
+        folders = _folders(folder)
+        places: list[Place] = []
+        for name in part_of(list(folders), part, split):
+            kept = _kept(_subject(folders[name], layout), layout, self.least, self.empty if part == "train" else 1.0)
+            places += [Place(str(folders[name]), index, name) for index in kept]
+        fixed = Slices(tuple(places), functools.partial(_load, layout), tuple(layout.classes))
+        return Drawn(fixed, layout, self, vary) if self.scans or vary else fixed
+
+    def check(self, folder: Path, split: Split) -> Iterator[str]:
+        """Give a sentence for each subject whose files are missing, too many or of different grids, and for a few
+        slices that cannot be read or have values of no class."""
         try:
-            good.append(Place(str(path), _length(_subject(path, layout), layout) // 2, name))
+            layout, folders = self._layout(mixed=self.drawn), _folders(folder)
         except InputError as error:
             yield str(error)
-    yield from examined(Slices(tuple(good), functools.partial(_load, layout), tuple(layout.classes)))
+            return
+        yield from split_problems(folders, split)
+        good = []
+        for name, path in folders.items():
+            try:
+                good.append(Place(str(path), _length(_subject(path, layout), layout) // 2, name))
+            except InputError as error:
+                yield str(error)
+        yield from examined(Slices(tuple(good), functools.partial(_load, layout), tuple(layout.classes)))
+
+    def _layout(self, *, mixed: bool) -> Layout:
+        companion = (self.companion,) if mixed and self.companion else ()
+        classes = _classes(self.classes)
+        return Layout((*self.contrasts, *companion), self.label_map, classes, self.axes, self.slices)
 
 
 @dataclass(frozen=True)
@@ -143,15 +133,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Slices in a random field of view; `scans`: as simulated scans of it. See `read`."""
+    """Slices in a random field of view, or simulated scans of it."""
 
     slices: Slices
     layout: Layout
-    settings: Simulated
-    scans: bool
+    how: Reader
     vary: bool
-    scalp: float = 0.0
-    mixed: bool = False
+    """Whether they are for training, and change more than their field of view."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -165,12 +153,12 @@ class Drawn:
         return len(self.slices)
 
     def take(self, numbers: Sequence[int], rng: np.random.Generator) -> Sample:
-        layout = draw_layout(self.settings, rng)
-        if not self.scans:
+        layout = draw_layout(self.how.settings, rng)
+        if not self.how.scans:
             return stacked([self._one(number, layout.shape, None, rng) for number in numbers])
         drawn = stacked([self._one(number, layout.shape, layout.fine, rng) for number in numbers])
         assert drawn.image is not None
-        scan = scanned(drawn.image[:, 0], layout, self.settings, rng)
+        scan = scanned(drawn.image[:, 0], layout, self.how.settings, rng)
         return dataclasses.replace(scan, names=drawn.names, volumes=drawn.volumes, labels=drawn.labels)
 
     def _one(
@@ -186,11 +174,11 @@ class Drawn:
         if self.vary and rng.random() < 0.5:  # the outer slices of a scan have wide margins
             view[:, :2] *= rng.uniform(1, _MARGIN)
         image = seen(image.flatten(0, -3), view, fine or shape)
-        if self.mixed:
+        if self.vary and self.how.companion:
             *contrasts, companion = image.unflatten(0, (-1, math.prod(stack)))
             image = weighted(torch.stack(contrasts), companion, rng)
         if self.vary:
-            image = varied(image, self.scalp, rng)
+            image = varied(image, self.how.scalp, rng)
         labels = seen(labels.flatten(0, -3).float(), view, shape, fine)
         labels = _decided(labels.reshape(len(self.labels), *stack, *shape), self.labels)
         return dataclasses.replace(sample, image=image.reshape(1, -1, *stack, *image.shape[-2:]), labels=labels[None])
@@ -332,6 +320,4 @@ def _labels(path: Path, known: tuple[int, ...]) -> NDArray[np.int16]:
 
 def _decided(planes: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
     """Interpolated planes (class, y, x), 0 to 1, as bool: the largest where classes exclude each other, else a half."""
-    if names[0] != "background":
-        return planes > 0.5
-    return torch.nn.functional.one_hot(planes.argmax(0), len(planes)).movedim(-1, 0).bool()
+    return cast("torch.Tensor", decided(planes[None] - 0.5, classes_of(names))[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from training.options import Simulated
 from training.readers._tissue import random_b0, random_r2
 from training.readers.anatomy import Volume, blurred, draw_image, load_folder
 
-__all__ = ["Layout", "Scans", "check", "draw", "draw_layout", "read", "scanned"]
+__all__ = ["Layout", "Reader", "Scans", "draw", "draw_layout", "scanned"]
 
 LIKE = torch.zeros(1)
 _REGION = 0.1
@@ -80,24 +80,29 @@ class Scans:
         return tuple(v for v, aside in zip(volumes, held, strict=True) if aside == (self.part != "train"))
 
 
-def read(folder: Path | None, part: Part, split: Split, *, settings: Simulated) -> Scans:
-    """Scans of the anatomy below `folder` (.nii, .nii.gz, .cfl; None: the ICBM152 volume that comes with nilearn).
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Scans of the anatomy below a folder (.nii, .nii.gz, .cfl; None: the ICBM152 volume that comes with nilearn)."""
 
-    `settings.validation_volumes` says what is for validation and test; `split` is not looked at.
-    Raises InputError for files that cannot be read and echo times that are none.
-    """
-    for times in settings.echo_times:
-        check_echo_times(times, len(times), "option simulated.echo_times")
-    _loaded(folder)
-    return Scans(folder, part, settings)
+    settings: Simulated = field(default_factory=Simulated)
+    """What is drawn. `settings.validation_volumes` says what is for validation and test."""
 
+    def read(self, folder: Path | None, part: Part, split: Split) -> Scans:
+        """Return the scans of `part`; `split` is not looked at.
 
-def check(folder: Path | None, split: Split, *, settings: Simulated) -> Iterator[str]:
-    """What makes the folder unusable; the volumes are few, and read."""
-    try:
-        read(folder, "train", split, settings=settings)
-    except InputError as error:
-        yield str(error)
+        Raises InputError for files that cannot be read and echo times that are none.
+        """
+        for times in self.settings.echo_times:
+            check_echo_times(times, len(times), "option simulated.echo_times")
+        _loaded(folder)
+        return Scans(folder, part, self.settings)
+
+    def check(self, folder: Path | None, split: Split) -> Iterator[str]:
+        """Give a sentence for what makes the folder unusable. The volumes are few, and read."""
+        try:
+            self.read(folder, "train", split)
+        except InputError as error:
+            yield str(error)
 
 
 @lru_cache(maxsize=1)

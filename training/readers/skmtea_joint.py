@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -27,102 +28,94 @@ from training.readers._skmtea import CLASSES, TISSUES, Classes, files, root
 from training.readers.files import array, examined, full, hdf5, nifti, read_mask, split_problems, voxels
 from training.readers.files import slices as slices_of
 
-__all__ = ["check", "read"]
+__all__ = ["Reader"]
 
 TRACK = "files_recon_calib-24"
 KSPACE = ("x", "ky", "kz", "echo", "coil")
 MAPS = ("x", "ky", "kz", "coil", "map")
 
 
-def read(
-    folder: Path,
-    part: Part,
-    split: Split,
-    *,
-    echo: int = 1,
-    acceleration: float | None = 4.0,
-    classes: Classes = "paper",
-) -> Slices:
+@dataclass(frozen=True, kw_only=True)
+class Reader:
     """Axial slices, positions along the readout: fully sampled raw data with given maps, and a plane for each class.
 
-    y is encode step 2 (kz) and x encode step 1 (ky), as the sort gadget has them. `acceleration` chooses the file's
-    mask, filled up to the size of k-space as this is (masks.kspace_crop takes both to what was acquired); None: no
-    mask. `classes`: see `training.readers._skmtea`. Labels of a subject are read once in each process and kept packed.
+    y is encode step 2 (kz) and x encode step 1 (ky), as the sort gadget has them. Labels of a subject are read once in
+    each process, and kept packed.
     """
-    found, split = files(folder, TRACK, split)
-    labels = {str(path): str(_labels_of(folder, path)) for path in found.values()}
-    load = partial(_load, labels=labels, echo=echo, acceleration=acceleration, classes=classes)
-    count = partial(_numbers, echo=echo)
-    return slices_of(found, part, split, count, load, tuple(CLASSES[classes]))
 
+    echo: int = 1
+    """From 1 on."""
+    acceleration: float | None = 4.0
+    """Which mask of the file, filled up to the size of k-space as this is; None: none. `masks.kspace_crop` takes both
+    to what was acquired."""
+    classes: Classes = "paper"
+    """See `training.readers._skmtea`."""
 
-def check(
-    folder: Path,
-    split: Split,
-    *,
-    echo: int = 1,
-    acceleration: float | None = 4.0,
-    classes: Classes = "paper",
-) -> Iterator[str]:
-    """What is missing or malformed, from headers and a few slices."""
-    try:
-        found, own = files(folder, TRACK, split)
-    except InputError as error:
-        yield str(error)
-        return
-    problems = list(split_problems(found, own))
-    for path in found.values():
+    def read(self, folder: Path, part: Part, split: Split) -> Slices:
+        """Return the slices of the subjects of `part`. Raises InputError."""
+        found, split = files(folder, TRACK, split)
+        labels = {str(path): str(_labels_of(folder, path)) for path in found.values()}
+        load = partial(self._load, labels=labels)
+        return slices_of(found, part, split, self._numbers, load, tuple(CLASSES[self.classes]))
+
+    def check(self, folder: Path, split: Split) -> Iterator[str]:
+        """Give a sentence for everything that is missing or malformed, from headers and a few slices."""
         try:
-            _numbers(path, echo=echo)
-            _mask(str(path), acceleration)
-            with hdf5(path) as file:
-                grid = file["kspace"].shape[:3]
-            labels = _labels_of(folder, path)
-            shape = nifti(labels).shape
-            if shape != grid:
-                problems.append(f"{labels}: has the grid {shape}, but k-space of {path.name} {grid}")
+            found, own = files(folder, TRACK, split)
         except InputError as error:
-            problems.append(str(error))
-    yield from problems
-    if not problems:
-        yield from examined(read(folder, "train", split, echo=echo, acceleration=acceleration, classes=classes))
+            yield str(error)
+            return
+        problems = list(split_problems(found, own))
+        for path in found.values():
+            try:
+                self._numbers(path)
+                _mask(str(path), self.acceleration)
+                with hdf5(path) as file:
+                    grid = file["kspace"].shape[:3]
+                labels = _labels_of(folder, path)
+                shape = nifti(labels).shape
+                if shape != grid:
+                    problems.append(f"{labels}: has the grid {shape}, but k-space of {path.name} {grid}")
+            except InputError as error:
+                problems.append(str(error))
+        yield from problems
+        if not problems:
+            yield from examined(self.read(folder, "train", split))
+
+    def _numbers(self, path: Path) -> range:
+        """The positions along the readout, from the headers. Raises InputError where these do not fit each other."""
+        with hdf5(path) as file:
+            kspace, maps = array(file, "kspace", KSPACE), array(file, "maps", MAPS)
+            expected = (*kspace.shape[:3], kspace.shape[4])
+            if maps.shape[:4] != expected:
+                raise InputError(f"{path}: maps must have the shape {(*expected, 1)} to fit kspace, got {maps.shape}")
+            if not 1 <= self.echo <= kspace.shape[3]:
+                raise InputError(f"{path}: option echo must be from 1 to {kspace.shape[3]}, got {self.echo}")
+            return range(kspace.shape[0])
+
+    def _load(self, place: Place, labels: dict[str, str]) -> Sample:
+        self._numbers(Path(place.path))
+        with hdf5(place.path) as file:
+            kspace = np.asarray(file["kspace"][place.index, :, :, self.echo - 1], np.complex64).T
+            maps = np.asarray(file["maps"][place.index, ..., 0], np.complex64).T
+        shape = (kspace.shape[1], kspace.shape[2])
+        sampled = _mask(place.path, self.acceleration)
+        if sampled is not None:
+            if any(n > m for n, m in zip(sampled.shape, shape[::-1], strict=True)):
+                raise InputError(f"{place.path}: its mask {sampled.shape} is larger than its k-space {shape[::-1]}")
+            sampled = np.ascontiguousarray(resize(sampled.T, shape))
+        tissue = _tissues(labels[place.path], place.index, shape)
+        planes = label_planes(tissue, CLASSES[self.classes], labels[place.path], range(1, TISSUES + 1))
+        return Sample(
+            names=(f"{place.path}, slice {place.index}",),
+            raw=full(kspace[None], "batch", sens=torch.from_numpy(unit_maps(maps))[None, None], sens_method="given"),
+            mask=None if sampled is None else torch.from_numpy(sampled)[None, None, None],
+            labels=torch.from_numpy(planes)[None],
+        )
 
 
 def _labels_of(folder: Path, path: Path) -> Path:
     return root(folder, TRACK) / "segmentation_masks" / "raw-data-track" / f"{path.stem}.nii.gz"
-
-
-def _numbers(path: Path, *, echo: int) -> range:
-    """The positions along the readout, from the headers; InputError where these do not fit each other."""
-    with hdf5(path) as file:
-        kspace, maps = array(file, "kspace", KSPACE), array(file, "maps", MAPS)
-        expected = (*kspace.shape[:3], kspace.shape[4])
-        if maps.shape[:4] != expected:
-            raise InputError(f"{path}: maps must have the shape {(*expected, 1)} to fit kspace, got {maps.shape}")
-        if not 1 <= echo <= kspace.shape[3]:
-            raise InputError(f"{path}: option echo must be from 1 to {kspace.shape[3]}, got {echo}")
-        return range(kspace.shape[0])
-
-
-def _load(place: Place, *, labels: dict[str, str], echo: int, acceleration: float | None, classes: Classes) -> Sample:
-    _numbers(Path(place.path), echo=echo)
-    with hdf5(place.path) as file:
-        kspace = np.asarray(file["kspace"][place.index, :, :, echo - 1], np.complex64).T
-        maps = np.asarray(file["maps"][place.index, ..., 0], np.complex64).T
-    shape = (kspace.shape[1], kspace.shape[2])
-    sampled = _mask(place.path, acceleration)
-    if sampled is not None:
-        if any(n > m for n, m in zip(sampled.shape, shape[::-1], strict=True)):
-            raise InputError(f"{place.path}: its mask {sampled.shape} is larger than its k-space {shape[::-1]}")
-        sampled = np.ascontiguousarray(resize(sampled.T, shape))
-    tissue = _tissues(labels[place.path], place.index, shape)
-    planes = label_planes(tissue, CLASSES[classes], labels[place.path], range(1, TISSUES + 1))
-    return Sample(
-        names=(f"{place.path}, slice {place.index}",),
-        raw=full(kspace[None], "batch", sens=torch.from_numpy(unit_maps(maps))[None, None], sens_method="given"),
-        mask=None if sampled is None else torch.from_numpy(sampled)[None, None, None],
-        labels=torch.from_numpy(planes)[None],
-    )
 
 
 def _mask(path: str, acceleration: float | None) -> NDArray[np.bool_] | None:

@@ -28,7 +28,7 @@ def _combined(sample: Sample) -> torch.Tensor:
 
 def test_published_files_give_the_image_across_the_readout(tmp_path: Path) -> None:
     layouts_maps.write_ahead(tmp_path, np.random.default_rng(0))
-    source = ahead.read(tmp_path, "train", Split(counts=(1, 1, 1)), scale=1.0, cache=str(tmp_path / "cache"))
+    source = ahead.Reader(scale=1.0, cache=str(tmp_path / "cache")).read(tmp_path, "train", Split(counts=(1, 1, 1)))
     assert [p.index for p in source.places] == [2, 3, 4, 5]  # the middle half of 8
     sample = _take(source, 1)
     images, maps = layouts_maps.echoes_and_maps(np.random.default_rng(0), (8, 24, 20), 4)
@@ -42,12 +42,12 @@ def test_published_files_give_the_image_across_the_readout(tmp_path: Path) -> No
     assert raw.echo_times.tolist() == pytest.approx([3e-3, 11.5e-3, 20e-3, 28.5e-3])
     assert raw.sens_method == "given"
     assert bool(raw.mask.all())
-    assert list(ahead.check(tmp_path, Split(counts=(1, 1, 1)))) == []
+    assert list(ahead.Reader().check(tmp_path, Split(counts=(1, 1, 1)))) == []
 
 
 def test_converted_files_give_their_target(tmp_path: Path) -> None:
     layouts_maps.write_ahead_converted(tmp_path, np.random.default_rng(0))
-    sample = _take(ahead.read(tmp_path, "validation", Split(counts=(1, 1, 1))), 1)
+    sample = _take(ahead.Reader().read(tmp_path, "validation", Split(counts=(1, 1, 1))), 1)
     with h5py.File(tmp_path / "preprocessed" / "mp2rageme_002_axial.h5") as file:
         target, maps = file["target"][1], file["sensitivity_map"][1]
     norm = np.sqrt(np.sum(np.abs(maps) ** 2, axis=0))
@@ -55,7 +55,7 @@ def test_converted_files_give_their_target(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "segmentation_masks" / "mp2rageme_002_axial.h5") as file:
         np.testing.assert_array_equal(sample.region[0], file["anatomy_mask"][1] > 0)
     assert sample.raw.readout == "x"
-    assert list(ahead.check(tmp_path, Split(counts=(1, 1, 1)))) == []
+    assert list(ahead.Reader().check(tmp_path, Split(counts=(1, 1, 1)))) == []
 
 
 def test_odd_sizes_keep_the_place_of_the_image() -> None:
@@ -69,8 +69,8 @@ def test_the_brain_is_found_where_no_file_says_it(tmp_path: Path) -> None:
     for path in (tmp_path / "segmentation_masks").iterdir():
         path.unlink()
     split = Split(counts=(1, 1, 1))
-    assert _take(ahead.read(tmp_path, "train", split), 0).region is not None
-    assert _take(ahead.read(tmp_path, "train", split, region=False), 0).region is None
+    assert _take(ahead.Reader().read(tmp_path, "train", split), 0).region is not None
+    assert _take(ahead.Reader(region=False).read(tmp_path, "train", split), 0).region is None
     # a dim brain in a bright skull
     y, x = np.mgrid[-60:60, -50:50]
     radius = np.hypot(y / 55, x / 45)
@@ -86,7 +86,7 @@ def test_the_paper_split_goes_by_the_names_of_files_not_of_folders(tmp_path: Pat
         (tmp_path / "preprocessed" / folder).mkdir()
         name = f"mp2rageme_{number:03}_axial.h5"
         (tmp_path / "preprocessed" / name).rename(tmp_path / "preprocessed" / folder / name)
-    source = ahead.read(tmp_path, "test", Split(counts=(1, 1, 1)))
+    source = ahead.Reader().read(tmp_path, "test", Split(counts=(1, 1, 1)))
     assert {p.subject for p in source.places} == {"mp2rageme_003_axial"}
 
 
@@ -108,10 +108,10 @@ def test_faults_of_published_files_are_named(tmp_path: Path, break_it: object, s
     layouts_maps.write_ahead(tmp_path, np.random.default_rng(0), coils=1)
     break_it(tmp_path)  # type: ignore[operator]
     split = Split(counts=(1, 1, 1))
-    (found,) = ahead.check(tmp_path, split)
+    (found,) = ahead.Reader().check(tmp_path, split)
     assert sentence in found
     with pytest.raises(InputError, match=sentence):
-        [ahead.read(tmp_path, part, split) for part in ("train", "validation", "test")]
+        [ahead.Reader().read(tmp_path, part, split) for part in ("train", "validation", "test")]
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def test_faults_of_converted_files_are_named(tmp_path: Path, key: str, values: o
     with h5py.File(tmp_path / "preprocessed" / "mp2rageme_001_axial.h5", "a") as file:
         del file[key]
         file[key] = values
-    assert any(sentence in found for found in ahead.check(tmp_path, Split(counts=(1, 1, 1))))
+    assert any(sentence in found for found in ahead.Reader().check(tmp_path, Split(counts=(1, 1, 1))))
 
 
 def test_an_empty_folder_is_one_sentence(tmp_path: Path) -> None:
-    assert len(list(ahead.check(tmp_path, Split()))) == 1
+    assert len(list(ahead.Reader().check(tmp_path, Split()))) == 1

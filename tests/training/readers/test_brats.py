@@ -25,7 +25,7 @@ def _stored(path: Path) -> np.ndarray:
 
 def test_published_files(tmp_path: Path) -> None:
     layouts_maps.write_brats(tmp_path, np.random.default_rng(0))
-    source = brats.read(tmp_path, "train", SPLIT)
+    source = brats.Reader().read(tmp_path, "train", SPLIT)
     assert source.labels == ("necrotic core", "oedema", "enhancing tumour", "whole tumour")
     assert len(source) == 7
     shown = [_take(source, n).names[0].rpartition(" ")[2] for n in range(7)]
@@ -37,17 +37,17 @@ def test_published_files(tmp_path: Path) -> None:
     seg = _stored(Path(f"{name}-seg.nii.gz"))[:, :, 3].T
     for plane, wanted in zip(sample.labels[0], (seg == 1, seg == 2, seg == 3, seg > 0), strict=True):
         np.testing.assert_array_equal(plane, wanted)
-    assert list(brats.check(tmp_path, SPLIT)) == []
+    assert list(brats.Reader().check(tmp_path, SPLIT)) == []
 
 
 def test_converted_files(tmp_path: Path) -> None:
     layouts_maps.write_brats_converted(tmp_path, np.random.default_rng(0))
-    sample = _take(brats.read(tmp_path, "test", SPLIT), 3)
+    sample = _take(brats.Reader().read(tmp_path, "test", SPLIT), 3)
     folder = tmp_path / "ASNR-MICCAI-BraTS2023-GLI-Challenge-TrainingData"
     stored = _stored(folder / "BraTS-GLI-00002-000.nii.gz")
     np.testing.assert_array_equal(sample.image[0], stored[..., 3].swapaxes(-1, -2))
     assert bool(sample.labels[0, 3].any())
-    assert list(brats.check(tmp_path, SPLIT)) == []
+    assert list(brats.Reader().check(tmp_path, SPLIT)) == []
 
 
 def test_neighbouring_slices_repeat_the_edges(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_neighbouring_slices_repeat_the_edges(tmp_path: Path) -> None:
     path = tmp_path / "BraTS-GLI-00000-000" / "BraTS-GLI-00000-000-t1c.nii.gz"
     values = _stored(path) + 1 + np.arange(24)[:, None, None] // 23  # something in every slice
     nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), np.eye(4)), path)
-    source = brats.read(tmp_path, "train", SPLIT, slices=3)
+    source = brats.Reader(slices=3).read(tmp_path, "train", SPLIT)
     for number, wanted in ((0, (0, 0, 1)), (3, (2, 3, 4)), (6, (5, 6, 6))):
         sample = _take(source, number)
         assert sample.image.shape == (1, 4, 3, 20, 24)
@@ -69,7 +69,7 @@ def test_scans_of_a_patient_stay_together(tmp_path: Path) -> None:
     twin.mkdir()
     for path in (tmp_path / "BraTS-GLI-00000-000").iterdir():
         (twin / path.name.replace("00000-000", "00000-001")).write_bytes(path.read_bytes())
-    source = brats.read(tmp_path, "train", Split(counts=(1, 1, 0)))
+    source = brats.Reader().read(tmp_path, "train", Split(counts=(1, 1, 0)))
     assert {Path(p.path).name for p in source.places} == {"BraTS-GLI-00000-000", "BraTS-GLI-00000-001"}
 
 
@@ -110,18 +110,18 @@ def _not_finite(path: Path) -> None:
 def test_faults_are_named(tmp_path: Path, break_it: object, sentence: str) -> None:
     layouts_maps.write_brats(tmp_path, np.random.default_rng(0))
     break_it(tmp_path / "BraTS-GLI-00000-000")  # type: ignore[operator]
-    found = list(brats.check(tmp_path, SPLIT))
+    found = list(brats.Reader().check(tmp_path, SPLIT))
     assert found
     with pytest.raises(InputError, match=sentence):
         raise InputError(found[0])
     with pytest.raises(InputError):
-        _take(brats.read(tmp_path, "train", SPLIT), 3)
+        _take(brats.Reader().read(tmp_path, "train", SPLIT), 3)
 
 
 def test_scans_without_labels_are_left_out(tmp_path: Path) -> None:
     layouts_maps.write_brats(tmp_path, np.random.default_rng(0))
     (tmp_path / "BraTS-GLI-00001-000" / "BraTS-GLI-00001-000-seg.nii.gz").unlink()
-    (found,) = brats.check(tmp_path, Split(counts=(1, 1, 0)))
+    (found,) = brats.Reader().check(tmp_path, Split(counts=(1, 1, 0)))
     assert "BraTS-GLI-00001-000: no labels" in found
-    source = brats.read(tmp_path, "validation", Split(counts=(1, 1, 0)))
+    source = brats.Reader().read(tmp_path, "validation", Split(counts=(1, 1, 0)))
     assert {p.subject for p in source.places} == {"BraTS-GLI-00002"}

@@ -10,14 +10,14 @@ from mrnets.physics.coils import rss
 from mrnets.physics.fourier import ifftc, resize
 from tests.training.layouts import write_fastmri
 from training.data import Split
-from training.readers.fastmri import check, read
+from training.readers.fastmri import Reader
 
 
 def test_images_are_the_files_reconstruction_with_phase_encoding_along_y(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
     write_fastmri(tmp_path, rng)
-    source = read(tmp_path, "train", Split())
+    source = Reader().read(tmp_path, "train", Split())
     sample = source.take([1], rng)
     with h5py.File(source.places[1].path) as file:
         expected = file["reconstruction_rss"][1]
@@ -30,16 +30,16 @@ def test_images_are_the_files_reconstruction_with_phase_encoding_along_y(
 
 def test_parts_are_the_data_sets_own_folders(tmp_path: Path, rng: np.random.Generator) -> None:
     write_fastmri(tmp_path, rng, test=True)
-    assert read(tmp_path, "train", Split()).subjects == tuple(
+    assert Reader().read(tmp_path, "train", Split()).subjects == tuple(
         f"multicoil_train/file_brain_AXT2_200_{n:03}" for n in range(2)
     )
-    assert read(tmp_path, "validation", Split()).subjects == ("multicoil_val/file_brain_AXT2_200_002",)
-    assert read(tmp_path, "test", Split()).subjects == ("multicoil_test/file_brain_AXT2_200_003",)
+    assert Reader().read(tmp_path, "validation", Split()).subjects == ("multicoil_val/file_brain_AXT2_200_002",)
+    assert Reader().read(tmp_path, "test", Split()).subjects == ("multicoil_test/file_brain_AXT2_200_003",)
 
 
 def test_test_files_are_as_they_were_sampled(tmp_path: Path, rng: np.random.Generator) -> None:
     write_fastmri(tmp_path, rng, test=True)
-    raw = read(tmp_path, "test", Split()).take([0], rng).raw
+    raw = Reader().read(tmp_path, "test", Split()).take([0], rng).raw
     assert raw.mask.shape == (1, 1, 1, 24, 40)
     np.testing.assert_array_equal(np.flatnonzero(raw.mask[0, 0, 0, :, 7]), [0, 4, 8, 10, 11, 12, 13, 16, 20])
     assert not bool(raw.kspace[..., 1, :].any())
@@ -49,9 +49,9 @@ def test_acquisitions_can_be_chosen(tmp_path: Path, rng: np.random.Generator) ->
     write_fastmri(tmp_path, rng)
     with h5py.File(tmp_path / "multicoil_train" / "file_brain_AXT2_200_001.h5", "a") as file:
         file.attrs["acquisition"] = "AXT1"
-    assert len(read(tmp_path, "train", Split(), acquisitions=("AXT2",))) == 2
-    assert len(read(tmp_path, "train", Split(), acquisitions=("AXT1", "AXT2"))) == 4
-    assert "no file has one of the acquisitions T3" in next(check(tmp_path, Split(), acquisitions=("T3",)))
+    assert len(Reader(acquisitions=("AXT2",)).read(tmp_path, "train", Split())) == 2
+    assert len(Reader(acquisitions=("AXT1", "AXT2")).read(tmp_path, "train", Split())) == 4
+    assert "no file has one of the acquisitions T3" in next(Reader(acquisitions=("T3",)).check(tmp_path, Split()))
 
 
 def test_a_volume_that_is_not_finite_is_left_out(
@@ -61,15 +61,15 @@ def test_a_volume_that_is_not_finite_is_left_out(
     path = tmp_path / "multicoil_train" / "file_brain_AXT2_200_000.h5"
     with h5py.File(path, "a") as file:
         file["kspace"][:, 0, 5, 5] = np.nan
-    sample = read(tmp_path, "train", Split()).take([0], rng)
+    sample = Reader().read(tmp_path, "train", Split()).take([0], rng)
     assert sample.names == ("multicoil_train/file_brain_AXT2_200_001, slice 0",)
     assert f"{path}, slice 1: values that are not finite" in caplog.text
-    assert list(check(tmp_path, Split())) == [f"{path}, slice 1: k-space with values that are not finite"]
+    assert list(Reader().check(tmp_path, Split())) == [f"{path}, slice 1: k-space with values that are not finite"]
 
 
 def test_check_is_content_with_the_published_layout(tmp_path: Path, rng: np.random.Generator) -> None:
     write_fastmri(tmp_path, rng, test=True)
-    assert list(check(tmp_path, Split())) == []
+    assert list(Reader().check(tmp_path, Split())) == []
 
 
 def test_check_names_what_is_malformed(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -80,7 +80,7 @@ def test_check_names_what_is_malformed(tmp_path: Path, rng: np.random.Generator)
         file["kspace"], file["mask"] = np.zeros((2, 4, 40, 24), np.complex64), np.ones(40, bool)
     with h5py.File(tmp_path / "multicoil_val" / "file_brain_AXT2_200_002.h5", "a") as file:
         file["mask"] = np.ones(24, bool)
-    found = list(check(tmp_path, Split()))
+    found = list(Reader().check(tmp_path, Split()))
     assert "mask.h5: mask has 40 lines, kspace has 24" in found[0]
     assert "single.h5: kspace must have the axes (slice, coil, readout, phase encoding), got the shape" in found[1]
     assert "AXT2_200_002.h5: undersampled" in found[2]

@@ -29,7 +29,7 @@ def _session(folder: Path, kind: str, number: int = 1) -> Path:
 
 def test_published_files(tmp_path: Path) -> None:
     layouts_maps.write_isles(tmp_path, np.random.default_rng(0))
-    source = isles.read(tmp_path, "train", SPLIT)
+    source = isles.Reader().read(tmp_path, "train", SPLIT)
     assert source.labels == ("lesion",)
     sample = _take(source, 3)
     assert sample.image.shape == (1, 3, 20, 24)
@@ -40,7 +40,7 @@ def test_published_files(tmp_path: Path) -> None:
         )
     mask = _stored(Path(f"{_session(tmp_path, 'derivatives')}_msk.nii.gz"))
     np.testing.assert_array_equal(sample.labels[0, 0], mask[..., 3].T > 0)
-    assert list(isles.check(tmp_path, SPLIT)) == []
+    assert list(isles.Reader().check(tmp_path, SPLIT)) == []
 
 
 def test_flair_comes_to_the_grid_of_the_dwi(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_flair_comes_to_the_grid_of_the_dwi(tmp_path: Path) -> None:
     affine = nibabel.load(path).affine
     x, y, z = np.meshgrid(*map(np.arange, (48, 40, 7)), indexing="ij")
     nibabel.save(nibabel.Nifti1Image((100 + x + 2 * y + 10 * z).astype(np.float32), affine), path)
-    source = isles.read(tmp_path, "train", SPLIT, slices=3)
+    source = isles.Reader(slices=3).read(tmp_path, "train", SPLIT)
     flair = _take(source, 3).image[0, 2]
     assert flair.shape == (3, 20, 24)
     # DWI pixel (i, j, k) is at x = 10 + 2 i mm, FLAIR's index 2 i + 1, 2 j, k
@@ -62,16 +62,16 @@ def test_flair_comes_to_the_grid_of_the_dwi(tmp_path: Path) -> None:
 
 def test_converted_files_and_lesions_only(tmp_path: Path) -> None:
     layouts_maps.write_isles_converted(tmp_path, np.random.default_rng(0))
-    source = isles.read(tmp_path, "train", SPLIT)
+    source = isles.Reader().read(tmp_path, "train", SPLIT)
     assert len(source) == 3
     stored = _stored(tmp_path / "data" / "sub-strokecase0001.nii.gz")
     np.testing.assert_array_equal(_take(source, 1).image[0], stored[..., 1])  # (y, x) already
-    assert list(isles.check(tmp_path, SPLIT)) == []
+    assert list(isles.Reader().check(tmp_path, SPLIT)) == []
 
 
 def test_lesions_only(tmp_path: Path) -> None:
     layouts_maps.write_isles(tmp_path, np.random.default_rng(0))
-    source = isles.read(tmp_path, "validation", SPLIT, lesions_only=True)
+    source = isles.Reader(lesions_only=True).read(tmp_path, "validation", SPLIT)
     assert [p.index for p in source.places] == [2, 3, 4]
     assert bool(_take(source, 0).labels.any())
 
@@ -93,9 +93,9 @@ def test_lesions_only(tmp_path: Path) -> None:
 def test_faults_are_named(tmp_path: Path, break_it: object, sentence: str) -> None:
     layouts_maps.write_isles(tmp_path, np.random.default_rng(0))
     break_it(tmp_path)  # type: ignore[operator]
-    found = list(isles.check(tmp_path, SPLIT))
+    found = list(isles.Reader().check(tmp_path, SPLIT))
     assert found
     with pytest.raises(InputError, match=sentence):
         raise InputError(found[0])
     with pytest.raises(InputError):
-        _take(isles.read(tmp_path, "train", SPLIT), 3)
+        _take(isles.Reader().read(tmp_path, "train", SPLIT), 3)

@@ -20,7 +20,7 @@ from mrnets.mrd.header import read_header
 from tests.training import layouts
 from training.data import Split
 from training.readers import _volume
-from training.readers.ismrmrd import check, read
+from training.readers.ismrmrd import Reader
 
 SMALL = Settings(coils=3, matrix=24, slices=2, acceleration=1.0, calibration=0, noise_lines=8, fov=240.0)
 FLAT = {
@@ -65,7 +65,7 @@ def equal(found: Raw, expected: Raw, x: int | None = None) -> None:
 @pytest.mark.parametrize("name", FLAT)
 def test_slices_are_sorted_as_the_gadgets_sort_them(tmp_path: Path, name: str, rng: np.random.Generator) -> None:
     expected = simulate(tmp_path / "a.h5", FLAT[name])
-    source = read(tmp_path, "train", Split(), prospective=True)
+    source = Reader(prospective=True).read(tmp_path, "train", Split())
     assert len(source) == len(expected) == 2
     for number, raw in enumerate(expected):
         found = source.take([number], rng).raw
@@ -81,7 +81,7 @@ def test_volumes_are_sorted_as_the_gadgets_sort_them(
 ) -> None:
     (expected,) = simulate(tmp_path / "a.h5", VOLUMES[name])
     monkeypatch.setattr(_volume, "MOST_BYTES", 5 * 8 * 24 * expected.kspace.shape[-2] * 3)  # five positions at a time
-    source = read(tmp_path, "train", Split(), prospective=True)
+    source = Reader(prospective=True).read(tmp_path, "train", Split())
     assert len(source) == 24
     for x in (0, 11, 23):
         found = source.take([x], rng).raw
@@ -95,7 +95,7 @@ def test_volumes_are_sorted_as_the_gadgets_sort_them(
 def test_a_volume_is_converted_once_and_again_when_it_changed(tmp_path: Path, rng: np.random.Generator) -> None:
     simulate(tmp_path / "a.h5", replace(SMALL, slices=8, three_d=True))
     cache = tmp_path / "cache"
-    source = pickle.loads(pickle.dumps(read(tmp_path, "train", Split(), cache=str(cache), trim=(10, 12))))
+    source = pickle.loads(pickle.dumps(Reader(cache=str(cache), trim=(10, 12)).read(tmp_path, "train", Split())))
     assert len(source) == 2
     before = source.take([0], rng).raw
     (converted,) = cache.glob("*.h5")
@@ -112,12 +112,12 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, rng: np.random.
     simulate(tmp_path / "a.h5", replace(SMALL, slices=8, three_d=True))
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"set reader\.options\.cache to a folder"):
-        read(tmp_path, "train", Split(), cache=str(tmp_path / "file")).take([0], rng)
+        Reader(cache=str(tmp_path / "file")).read(tmp_path, "train", Split()).take([0], rng)
 
 
 def test_oversampling_goes_and_the_object_stays(tmp_path: Path, rng: np.random.Generator) -> None:
     layouts.write_ismrmrd(tmp_path, np.random.default_rng(5), subjects=1)
-    raw = read(tmp_path, "train", Split()).take([1], rng).raw
+    raw = Reader().read(tmp_path, "train", Split()).take([1], rng).raw
     images = layouts.coil_images(np.random.default_rng(5), 4, (2, 20, 24))
     np.testing.assert_allclose(raw.kspace[0, 0], layouts.centred_kspace(images[:, 1]), atol=1e-5)
     assert bool(raw.mask.all())
@@ -133,7 +133,7 @@ def test_averages_are_averaged_and_repetitions_are_not(tmp_path: Path, rng: np.r
     one, two, three = (layouts.coil_images(rng, 2, (8, 10)) for _ in range(3))
     lines = rows(one) + rows(two, average=1) + rows(three, repetition=1)
     layouts.write_scan(tmp_path / "a.h5", layouts.header((10, 8, 1), (10, 8, 1), 2), lines)
-    source = read(tmp_path, "train", Split())
+    source = Reader().read(tmp_path, "train", Split())
     assert len(source) == 2
     for number, images in enumerate(((one + two) / 2, three)):
         np.testing.assert_allclose(
@@ -147,13 +147,13 @@ def test_reversed_and_partial_echoes(tmp_path: Path, rng: np.random.Generator) -
     data, fields = lines[3]
     lines[3] = (data[:, ::-1], {**fields, "flags": 1 << 21, "center_sample": 4})
     layouts.write_scan(tmp_path / "a.h5", layouts.header((10, 8, 1), (10, 8, 1), 2), lines)
-    raw = read(tmp_path, "train", Split()).take([0], rng).raw
+    raw = Reader().read(tmp_path, "train", Split()).take([0], rng).raw
     np.testing.assert_allclose(raw.kspace[0, 0], layouts.centred_kspace(images), atol=1e-6)
     short = [(data[:, 4:], {**fields, "center_sample": 1}) for data, fields in rows(images)]
     layouts.write_scan(tmp_path / "a.h5", layouts.header((10, 8, 1), (10, 8, 1), 2), short)
     with pytest.raises(InputError, match="partial echo, so it cannot be a target"):
-        read(tmp_path, "train", Split())
-    raw = read(tmp_path, "train", Split(), prospective=True).take([0], rng).raw
+        Reader().read(tmp_path, "train", Split())
+    raw = Reader(prospective=True).read(tmp_path, "train", Split()).take([0], rng).raw
     assert raw.mask[0, 0, 0, 0].tolist() == [False] * 4 + [True] * 6
     np.testing.assert_allclose(raw.kspace[0, 0, ..., 4:], layouts.centred_kspace(images)[..., 4:], atol=1e-6)
 
@@ -169,14 +169,14 @@ def test_reversed_and_partial_echoes(tmp_path: Path, rng: np.random.Generator) -
 def test_what_cannot_be_a_target(tmp_path: Path, kept: slice, what: str, rng: np.random.Generator) -> None:
     lines = rows(layouts.coil_images(rng, 2, (12, 10)))
     layouts.write_scan(tmp_path / "a.h5", layouts.header((10, 12, 1), (10, 12, 1), 2), lines[kept])
-    found = list(check(tmp_path, Split()))
+    found = list(Reader().check(tmp_path, Split()))
     assert [what in line for line in found] == ([True] if what else [])
-    assert not list(check(tmp_path, Split(), prospective=True))
+    assert not list(Reader(prospective=True).check(tmp_path, Split()))
     if what:
         with pytest.raises(InputError, match=r"reader\.options\.prospective=true"):
-            read(tmp_path, "train", Split())
+            Reader().read(tmp_path, "train", Split())
     else:
-        raw = read(tmp_path, "train", Split()).take([0], rng).raw
+        raw = Reader().read(tmp_path, "train", Split()).take([0], rng).raw
         assert np.flatnonzero(raw.mask[0, 0, 0, :, 0]).tolist() == list(range(1, 11))
 
 
@@ -184,7 +184,7 @@ def test_scans_of_one_patient_are_one_subject_without_a_name(tmp_path: Path, rng
     layouts.write_ismrmrd(tmp_path, rng, subjects=3)
     (tmp_path / "scan0.h5").rename(tmp_path / "z.h5")
     layouts.write_ismrmrd(tmp_path, rng, subjects=1)  # P0 again
-    parts = [read(tmp_path, part, Split(counts=(1, 1, 1))) for part in ("train", "validation", "test")]
+    parts = [Reader().read(tmp_path, part, Split(counts=(1, 1, 1))) for part in ("train", "validation", "test")]
     assert [p.subjects for p in parts] == [("scan0",), ("scan1",), ("scan2",)]
     assert {Path(p.path).name for p in parts[0].places} == {"scan0.h5", "z.h5"}
 
@@ -193,12 +193,12 @@ def test_one_placeholder_for_all_patients_is_no_patient(tmp_path: Path, rng: np.
     for number in range(3):
         header = layouts.header((10, 8, 1), (10, 8, 1), 2, patient="anonymous")
         layouts.write_scan(tmp_path / f"{number}.h5", header, rows(layouts.coil_images(rng, 2, (8, 10))))
-    assert read(tmp_path, "train", Split(counts=(1, 1, 1))).subjects == ("0",)
+    assert Reader().read(tmp_path, "train", Split(counts=(1, 1, 1))).subjects == ("0",)
 
 
 def test_check_names_what_is_malformed(tmp_path: Path, rng: np.random.Generator) -> None:
     layouts.write_ismrmrd(tmp_path, rng)
-    assert list(check(tmp_path, Split())) == []
+    assert list(Reader().check(tmp_path, Split())) == []
     images = layouts.coil_images(rng, 2, (8, 10))
     head = layouts.header((10, 8, 1), (10, 8, 1), 2)
     beyond = [
@@ -215,7 +215,7 @@ def test_check_names_what_is_malformed(tmp_path: Path, rng: np.random.Generator)
     layouts.write_scan(tmp_path / "xml.h5", head, rows(images))
     with h5py.File(tmp_path / "xml.h5", "a") as file:
         file["dataset/xml"][0] = b'<!DOCTYPE x [<!ENTITY a "b">]><ismrmrdHeader/>'
-    found = list(check(tmp_path, Split()))
+    found = list(Reader().check(tmp_path, Split()))
     for name, text in (
         ("coils", "the number of coils changes"),
         ("empty", "has acquisitions without coils or samples"),
@@ -233,7 +233,9 @@ def test_samples_that_are_not_finite_are_found(tmp_path: Path, rng: np.random.Ge
     lines = rows(layouts.coil_images(rng, 2, (8, 10)))
     lines[4] = (np.full_like(lines[4][0], np.inf), lines[4][1])
     layouts.write_scan(tmp_path / "a.h5", layouts.header((10, 8, 1), (10, 8, 1), 2), lines)
-    assert list(check(tmp_path, Split())) == [f"{tmp_path / 'a.h5'}, slice 0: k-space with values that are not finite"]
+    assert list(Reader().check(tmp_path, Split())) == [
+        f"{tmp_path / 'a.h5'}, slice 0: k-space with values that are not finite"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -247,11 +249,11 @@ def test_samples_that_are_not_finite_are_found(tmp_path: Path, rng: np.random.Ge
 )
 def test_badly_written_headers_are_read(tmp_path: Path, rng: np.random.Generator, old: bytes, new: bytes) -> None:
     layouts.write_ismrmrd(tmp_path, rng, subjects=1)
-    expected = read(tmp_path, "train", Split()).take([1], rng).raw
+    expected = Reader().read(tmp_path, "train", Split()).take([1], rng).raw
     with h5py.File(tmp_path / "scan0.h5", "a") as file:
         text = file["dataset/xml"][0]
         assert old in text
         del file["dataset/xml"]
         file["dataset/xml"] = np.frombuffer(text.replace(old, new), np.int8)[None]
-    assert list(check(tmp_path, Split())) == []
-    torch.testing.assert_close(read(tmp_path, "train", Split()).take([1], rng).raw.kspace, expected.kspace)
+    assert list(Reader().check(tmp_path, Split())) == []
+    torch.testing.assert_close(Reader().read(tmp_path, "train", Split()).take([1], rng).raw.kspace, expected.kspace)

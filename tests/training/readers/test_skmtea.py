@@ -24,7 +24,7 @@ def _take(source: Slices, number: int) -> Sample:
 
 def test_images_and_the_classes_of_the_paper(tmp_path: Path) -> None:
     layouts_maps.write_skmtea_segmentation(tmp_path, np.random.default_rng(0))
-    source = skmtea_segmentation.read(tmp_path, "train", Split(counts=(86, 33, 36)))
+    source = skmtea_segmentation.Reader().read(tmp_path, "train", Split(counts=(86, 33, 36)))
     assert [(Path(p.path).stem, p.index) for p in source.places] == [("MTR_005", n) for n in (31, 32, 33)]
     sample = _take(source, 1)
     with h5py.File(tmp_path / "image_files" / "MTR_005.h5") as file:
@@ -34,17 +34,17 @@ def test_images_and_the_classes_of_the_paper(tmp_path: Path) -> None:
     order = ("lateral tibial cartilage", "medial tibial cartilage", "lateral meniscus", "medial meniscus")
     assert source.labels == order
     np.testing.assert_array_equal(sample.labels[0], np.moveaxis(seg[..., [3, 2, 5, 4]], -1, 0))
-    merged = _take(skmtea_segmentation.read(tmp_path, "train", Split(), classes="merged"), 1).labels[0]
+    merged = _take(skmtea_segmentation.Reader(classes="merged").read(tmp_path, "train", Split()), 1).labels[0]
     np.testing.assert_array_equal(merged[2], seg[..., 2] | seg[..., 3])
     np.testing.assert_array_equal(merged[3], seg[..., 4] | seg[..., 5])
-    assert len(skmtea_segmentation.read(tmp_path, "train", Split(), classes="all").labels) == 6
-    assert list(skmtea_segmentation.check(tmp_path, Split())) == []
+    assert len(skmtea_segmentation.Reader(classes="all").read(tmp_path, "train", Split()).labels) == 6
+    assert list(skmtea_segmentation.Reader().check(tmp_path, Split())) == []
 
 
 @pytest.mark.parametrize(("echoes", "contrasts"), [("echo2", 1), ("both", 2), ("rss", 1)])
 def test_echoes_and_neighbours(tmp_path: Path, echoes: str, contrasts: int) -> None:
     layouts_maps.write_skmtea_segmentation(tmp_path, np.random.default_rng(0))
-    source = skmtea_segmentation.read(tmp_path, "test", Split(), echoes=echoes, slices=3)  # type: ignore[arg-type]
+    source = skmtea_segmentation.Reader(echoes=echoes, slices=3).read(tmp_path, "test", Split())  # type: ignore[arg-type]
     sample = _take(source, 0)
     assert sample.image.shape == (1, contrasts, 3, 24, 20)
     assert sample.labels.shape == (1, 4, 3, 24, 20)
@@ -55,11 +55,12 @@ def test_echoes_and_neighbours(tmp_path: Path, echoes: str, contrasts: int) -> N
 
 def test_counts_split_a_folder_without_annotations(tmp_path: Path) -> None:
     layouts_maps.write_skmtea_segmentation(tmp_path, np.random.default_rng(0), subjects=4)
-    source = skmtea_segmentation.read(tmp_path / "image_files", "test", Split(counts=(2, 1, 1)))
+    source = skmtea_segmentation.Reader().read(tmp_path / "image_files", "test", Split(counts=(2, 1, 1)))
     assert {p.subject for p in source.places} == {"test/MTR_008"}  # the folder above has them
     for path in (tmp_path / "annotations").rglob("*.json"):
         path.unlink()
-    assert {p.subject for p in skmtea_segmentation.read(tmp_path, "train", Split(counts=(2, 1, 1))).places} == {
+    source = skmtea_segmentation.Reader().read(tmp_path, "train", Split(counts=(2, 1, 1)))
+    assert {p.subject for p in source.places} == {
         "MTR_005",
         "MTR_006",
     }
@@ -81,14 +82,14 @@ def test_faults_of_images_are_named(tmp_path: Path, key: str, values: object, se
         del file[key]
         if values is not None:
             file[key] = values
-    found = list(skmtea_segmentation.check(tmp_path, Split()))
+    found = list(skmtea_segmentation.Reader().check(tmp_path, Split()))
     assert found
     assert all(sentence in one and "MTR_005.h5" in one for one in found)
 
 
 def test_raw_data_are_the_image_with_its_labels(tmp_path: Path) -> None:
     layouts_maps.write_skmtea_joint(tmp_path, np.random.default_rng(0))
-    source = skmtea_joint.read(tmp_path, "train", Split(counts=(86, 33, 36)))
+    source = skmtea_joint.Reader().read(tmp_path, "train", Split(counts=(86, 33, 36)))
     assert len(source) == 3
     sample = _take(source, 1)
     raw = sample.raw
@@ -108,12 +109,12 @@ def test_raw_data_are_the_image_with_its_labels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample.labels[0], numbers == labels.T)
     np.testing.assert_array_equal(sample.mask[0, 0, 0, 2:18, 2:22], mask.T > 0)
     assert int(sample.mask.sum()) == int(mask.sum())
-    assert list(skmtea_joint.check(tmp_path, Split())) == []
+    assert list(skmtea_joint.Reader().check(tmp_path, Split())) == []
 
 
 def test_the_crop_of_kspace_takes_everything_to_what_was_acquired(tmp_path: Path) -> None:
     layouts_maps.write_skmtea_joint(tmp_path, np.random.default_rng(0))
-    sample = _take(skmtea_joint.read(tmp_path, "train", Split()), 0)
+    sample = _take(skmtea_joint.Reader().read(tmp_path, "train", Split()), 0)
     small = masked(sample, Masks(source="data", kspace_crop=(16, 20)), [np.random.default_rng(0)])
     with h5py.File(tmp_path / "files_recon_calib-24" / "MTR_005.h5") as file:
         mask = file["masks/poisson_4.0x"][()]
@@ -152,15 +153,15 @@ def test_faults_of_raw_data_are_named(tmp_path: Path, break_it: object, sentence
     layouts_maps.write_skmtea_joint(tmp_path, np.random.default_rng(0))
     labels = tmp_path / "segmentation_masks" / "raw-data-track" / "MTR_005.nii.gz"
     break_it(tmp_path / "files_recon_calib-24" / "MTR_005.h5", labels)  # type: ignore[operator]
-    found = list(skmtea_joint.check(tmp_path, Split()))
+    found = list(skmtea_joint.Reader().check(tmp_path, Split()))
     assert found
     assert all(sentence in one for one in found)
     with pytest.raises(InputError):
-        _take(skmtea_joint.read(tmp_path, "train", Split()), 1)
+        _take(skmtea_joint.Reader().read(tmp_path, "train", Split()), 1)
 
 
 def test_annotations_that_are_not_are_one_sentence(tmp_path: Path) -> None:
     layouts_maps.write_skmtea_joint(tmp_path, np.random.default_rng(0))
     (tmp_path / "annotations" / "v1.0.0" / "train.json").write_text("[1]", encoding="utf-8")
-    (found,) = skmtea_joint.check(tmp_path, Split())
+    (found,) = skmtea_joint.Reader().check(tmp_path, Split())
     assert "train.json" in found
