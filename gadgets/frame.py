@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import ismrmrd
+
 from mrnets.classes import Classes
 from mrnets.contract import Estimate, Raw
 from mrnets.errors import InputError
@@ -55,6 +57,8 @@ class Frame:
     """What was done, in order, in a word or two each."""
     fallback: bool = False
     """A network failed: `estimate` is by a simpler method, or lacks what that network would have added."""
+    sent: tuple[ismrmrd.Image, ...] = ()
+    """The images that were sent in as the estimate's image, which leave the chain as they came; none: it was made."""
     notes: tuple[str, ...] = ()
     """What whoever looks at the images must know; goes into the comment of each."""
 

@@ -22,6 +22,7 @@ from gadgets.gadget import gadget
 from gadgets.greys import Greys, Scaling
 from gadgets.meta import meta_of
 from gadgets.numbers import Numbers
+from gadgets.received import annotated
 from mrnets.classes import BACKGROUND, decided
 from mrnets.errors import InputError
 from mrnets.mrd.encoding import Space
@@ -71,8 +72,10 @@ def images(
         if not isinstance(item, Frame):
             yield item
             continue
+        yield from (annotated(image, item.notes) for image in item.sent)
+        first = max([series, *(int(image.image_series_index) for image in item.sent)])
         for picture in _pictures(item, output):
-            number = series + picture.series
+            number = first + picture.series
             for image in _images(item, picture, header, number, numbers[number]):
                 if greys is not None and picture.series == 0:
                     yield from greys.take(image)
@@ -101,7 +104,7 @@ def _pictures(frame: Frame, output: Output) -> Iterator[_Picture]:
     estimate = frame.estimate
     if estimate is None:
         raise InputError("a frame came without an estimate; the chain needs a network gadget before this one")
-    if estimate.image is not None:
+    if estimate.image is not None and not frame.sent:
         part, image_type = _PARTS[output]
         pixels = _interpolated(_stacked(estimate.image, frame), frame)
         yield _Picture(part(pixels), image_type, 0, "Image")

@@ -14,6 +14,7 @@ from gadgets.frame import Frame, naming_shortfalls
 from gadgets.gadget import gadget
 from gadgets.models import Model, device_of, model_of
 from gadgets.neighbours import with_neighbours
+from gadgets.received import with_frames
 from mrnets.contract import Estimate, Raw, Scan
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
@@ -54,6 +55,7 @@ def network(
     fallback: the reconstruction of a frame on which the network fails: it is out of memory, or its values are not
     finite. An estimate of an earlier network is kept instead. The images say so. "none": the failure ends the chain.
 
+    Images that are sent in, without raw data, go to segmentation networks, and leave the chain as they came.
     Several networks may follow each other, and their estimates are kept side by side. A segmentation network takes the
     image of the network before it, with echoes as contrasts; in volumes it takes planes across the readout. A network
     on several neighbouring slices waits for all slices of a repetition, and edge slices are repeated for it. A network
@@ -66,6 +68,7 @@ def network(
         raise InputError(f"batch must be at least 1, got {batch}")
     model = model_of(weights, name, options, device_of(device))
     how = _How(batch, precision, fallback)
+    stream = with_frames(stream, model.contrasts or 1) if model.takes == "image" else stream
     if model.slices > 1:
         yield from with_neighbours(stream, header, lambda frames: _completed(frames, model, how))
         return

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
+import ismrmrd
+
 from gadgets.chain import is_whole
 from gadgets.connection import Peer, PeerLostError, report, sentence
 from gadgets.hosts.parameters import Order, order_of, parameters_in, with_parameters
@@ -16,6 +18,7 @@ from gadgets.hosts.rules import Rules
 from gadgets.hosts.scan import reconstructed
 from gadgets.messages import Close, ConfigText, Message, Query, Response
 from gadgets.protocol import Audience
+from gadgets.received import header_for
 from gadgets.serialise import encode
 from mrnets.mrd.lines import Item
 
@@ -84,16 +87,24 @@ def _converse(peer: Peer, rules: Rules) -> str:
 
 def _stream(peer: Peer, order: Order, header: bytes, rules: Rules) -> Iterator[Item]:
     """Return what a client gets of its scan. It may send parameters before the first item."""
-    items = peer.items()
-    first = next(items, None)
+    first, items = _peeked(peer.items())
     parameters = parameters_in(first) if isinstance(first, str) else None
     if parameters is not None:
         order = with_parameters(order, parameters, rules)
-    elif first is not None:
-        items = itertools.chain([first], items)
-    for warning in order.warnings:
+        next(items)
+        first, items = _peeked(items)
+    warnings = order.warnings
+    if isinstance(first, ismrmrd.Image) and b"<" not in header:
+        header, warnings = header_for(first), (*warnings, "no ISMRMRD header came; one was made from the first image")
+    for warning in warnings:
         _logger.warning("%s", warning)
-    return reconstructed(order.chain, _without_texts(items), header, order.warnings)
+    return reconstructed(order.chain, _without_texts(items), header, warnings)
+
+
+def _peeked(items: Iterator[Item]) -> tuple[Item | None, Iterator[Item]]:
+    """Return the first item, if there is one, and all of the items."""
+    first = next(items, None)
+    return first, items if first is None else itertools.chain([first], items)
 
 
 def _without_texts(items: Iterator[Item]) -> Iterator[Item]:

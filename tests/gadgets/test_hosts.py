@@ -65,10 +65,10 @@ class Client:
 
 
 @contextmanager
-def served(place: Path):
+def served(place: Path, weights: Path | None = None):
     """A client of the resident server's code, in this process."""
     ours, theirs = socket.socketpair()
-    thread = threading.Thread(target=conversation.handle, args=(theirs, Rules(place)))
+    thread = threading.Thread(target=conversation.handle, args=(theirs, Rules(place, weights=weights)))
     thread.start()
     with ours:
         client = Client(ours)

@@ -1,0 +1,134 @@
+"""Images that are sent in instead of raw data, as frames for networks on images.
+
+Axes: (echo, z, y, x) for the images of one slice or volume, x being the readout; contrasts take the place of echoes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import ismrmrd
+import numpy as np
+from ismrmrd import xsd
+from ismrmrd.meta import Meta
+from numpy.typing import NDArray
+
+from gadgets.frame import Frame
+from mrnets.contract import Estimate, Raw
+from mrnets.errors import InputError
+from mrnets.mrd.encoding import Limit, Space
+from mrnets.mrd.lines import ACQUISITION_HEADER, Item
+from mrnets.physics.fourier import fftc
+
+__all__ = ["annotated", "header_for", "with_frames"]
+
+MAX_WAITING = 2 << 30
+"""Bytes of images that wait for other contrasts of their slices."""
+_TYPES = (0, ismrmrd.IMTYPE_MAGNITUDE, ismrmrd.IMTYPE_COMPLEX)
+"""The types of images that show the object; 0 is unset."""
+_ALIKE = ("image_series_index", "average", "repetition", "set", "phase", "slice")
+_COUNTERS = ("average", "slice", "contrast", "phase", "repetition", "set")
+_SAME = (
+    *("measurement_uid", "acquisition_time_stamp", "physiology_time_stamp", "patient_table_position"),
+    *("position", "read_dir", "phase_dir", "slice_dir", "user_int", "user_float"),
+)
+
+
+def with_frames(stream: Iterable[Item], contrasts: int) -> Iterator[Item]:
+    """Yield `stream` with frames in place of the images that show the object. Everything else passes.
+
+    contrasts: how many images of a slice make a frame.
+    Raises InputError for images that are not finite or do not fit each other, for slices that lack contrasts, and if
+    too much waits for them.
+    """
+    waiting: dict[tuple[int, ...], list[ismrmrd.Image]] = {}
+    held = 0
+    for item in stream:
+        if not (isinstance(item, ismrmrd.Image) and _shows_the_object(item)):
+            yield item
+            continue
+        key = tuple(int(getattr(item, name)) for name in _ALIKE)
+        waiting.setdefault(key, []).append(item)
+        held += item.data.nbytes
+        if held > MAX_WAITING:
+            raise InputError(f"{held} bytes of images wait for other contrasts; at most {MAX_WAITING} may wait")
+        if len(waiting[key]) == contrasts:
+            held -= sum(image.data.nbytes for image in waiting[key])
+            yield _frame(sorted(waiting.pop(key), key=lambda image: int(image.contrast)))
+    for images in waiting.values():
+        yield from images
+    if waiting:
+        fewest = min(len(images) for images in waiting.values())
+        raise InputError(f"{len(waiting)} slices lack contrasts: {fewest} came, and the network takes {contrasts}")
+
+
+def annotated(image: ismrmrd.Image, notes: Sequence[str]) -> ismrmrd.Image:
+    """Return an image with notes behind its comment; without notes the image itself."""
+    if not notes:
+        return image
+    meta = Meta.deserialize(image.attribute_string) if image.attribute_string else Meta()
+    before = meta.get("ImageComments", [])
+    meta["ImageComments"] = "; ".join([*([before] if isinstance(before, str) else before), *notes])
+    return ismrmrd.Image(head=image.getHead(), data=image.data, meta=meta)
+
+
+def header_for(image: ismrmrd.Image) -> bytes:
+    """Return an ISMRMRD header that says no more than an image does, for clients that send images without one."""
+    x, y, z = image.matrix_size
+    fov = xsd.fieldOfViewMm(**dict(zip("xyz", map(float, image.field_of_view), strict=True)))
+    space = xsd.encodingSpaceType(matrixSize=xsd.matrixSizeType(x=int(x), y=int(y), z=int(z)), fieldOfView_mm=fov)
+    encoding = xsd.encodingType(
+        encodedSpace=space,
+        reconSpace=space,
+        encodingLimits=xsd.encodingLimitsType(),
+        trajectory=xsd.trajectoryType.CARTESIAN,
+    )
+    unknown = xsd.experimentalConditionsType(H1resonanceFrequency_Hz=0)
+    return xsd.ToXML(xsd.ismrmrdHeader(experimentalConditions=unknown, encoding=[encoding])).encode()
+
+
+def _shows_the_object(image: ismrmrd.Image) -> bool:
+    meta = Meta.deserialize(image.attribute_string) if image.attribute_string else Meta()
+    return image.image_type in _TYPES and image.channels == 1 and meta.get("GADGETRON_DataRole", "Image") == "Image"
+
+
+def _frame(images: list[ismrmrd.Image]) -> Frame:
+    if len({image.data.shape for image in images}) > 1 or len({int(image.contrast) for image in images}) < len(images):
+        raise InputError(f"the {len(images)} images of slice {images[0].slice} do not fit each other")
+    pixels = np.stack([np.asarray(image.data[0], np.complex64) for image in images])
+    if not np.isfinite(pixels).all():
+        raise InputError(f"an image of slice {images[0].slice} has values that are not finite")
+    volume = pixels.shape[1] > 1
+    stack = np.moveaxis(pixels, -1, 0) if volume else pixels[:, 0][None]
+    sizes = pixels.shape[:0:-1]
+    grid = Space((sizes[0], sizes[1], sizes[2]), tuple(images[0].field_of_view))
+    x, y, z = (Limit(0, n // 2, n - 1) for n in sizes)
+    headers = np.stack([_header(image) for image in images])[None]
+    return Frame(
+        raw=Raw(kspace=fftc(stack)[:, :, None], mask=np.ones((1, 1, 1, *stack.shape[-2:]), bool)),
+        headers=headers,
+        times=np.repeat(_stamps(headers)[..., None], 2, axis=-1),
+        encoding=0,
+        volume=volume,
+        encoded=grid,
+        recon=grid,
+        limits=(x, y, z),
+        estimate=Estimate(image=stack),
+        sent=tuple(images),
+    )
+
+
+def _header(image: ismrmrd.Image) -> NDArray[np.void]:
+    """The header of an acquisition with the geometry, the counters and the times of an image."""
+    head: NDArray[Any] = np.zeros((), ACQUISITION_HEADER)
+    for name in _SAME:
+        head[name] = getattr(image, name)
+    for name in _COUNTERS:
+        head["idx"][name] = getattr(image, name)
+    head["version"], head["active_channels"], head["number_of_samples"] = 1, 1, image.data.shape[-1]
+    return head
+
+
+def _stamps(headers: NDArray[np.void]) -> NDArray[np.uint32]:
+    return np.concatenate([headers["acquisition_time_stamp"][..., None], headers["physiology_time_stamp"]], axis=-1)

@@ -1,0 +1,157 @@
+"""Images that are sent in: they leave as they came, with the labels that a segmentation network gives them."""
+
+import ismrmrd
+import numpy as np
+import pytest
+import torch
+
+import gadgets.models as module
+from gadgets.images import images
+from gadgets.messages import Close, ConfigText, Header
+from gadgets.network import network
+from gadgets.noise import noise
+from gadgets.received import header_for, with_frames
+from gadgets.sort import sort
+from mrnets.errors import InputError
+from mrnets.mrd.header import read_header
+from tests.gadgets.frames import SIZE, disc, frames, header, volume
+from tests.gadgets.test_hosts import served
+from tests.gadgets.test_tasks import LABELS, save
+from tests.gadgets.toys import blob, chain, stage
+
+
+@pytest.fixture(autouse=True)
+def no_networks_of_other_tests(monkeypatch):
+    monkeypatch.setattr(module, "_models", module.Cache(8))
+
+
+@pytest.fixture
+def segmenter(tmp_path):
+    return save(tmp_path / "segmenter.safetensors", "segunet", LABELS, options={"contrasts": 1, "classes": 3})
+
+
+def picture(pixels, **fields):
+    """An image of pixels (z, y, x)."""
+    image = ismrmrd.Image.from_array(np.ascontiguousarray(pixels)[None], transpose=False)
+    fields = {"image_type": ismrmrd.IMTYPE_MAGNITUDE, "image_series_index": 4, **fields}
+    for name, value in {"field_of_view": (64.0, 64.0, 5.0), "position": (1.0, 2.0, 3.0), **fields}.items():
+        setattr(image, name, value)
+    image.attribute_string = ismrmrd.Meta({"ImageComments": "theirs"}).serialize()
+    return image
+
+
+def slices(count, **fields):
+    return [picture((n + 1) * np.abs(disc())[None].astype(np.float32), slice=n, **fields) for n in range(count)]
+
+
+def segmented(sent, weights, **options):
+    """What the end of a chain makes of images; its first gadgets let them pass."""
+    passed = sort(noise(sent, header()), header())
+    return list(images(network(passed, header(), weights=weights, **options), header()))
+
+
+def test_images_leave_as_they_came_and_labels_come_with_them(segmenter):
+    sent = slices(3)
+    out = segmented(sent, segmenter)
+    assert blob(out[::2]) == blob(slices(3))
+    for n, labels in enumerate(out[1::2]):
+        assert labels.data.dtype == np.uint16
+        assert labels.data.shape == sent[n].data.shape
+        assert (labels.image_series_index, labels.image_index, labels.slice) == (5, n + 1, n)
+        assert list(labels.position) == [1, 2, 3]
+        assert list(labels.field_of_view) == [64, 64, 5]
+        assert labels.meta["GADGETRON_DataRole"] == "Segmentation"
+        assert labels.meta["Labels"] == [f"{n} {label}" for n, label in enumerate(LABELS)]
+
+
+def test_the_labels_are_those_of_the_same_image_in_the_chain(segmenter):
+    (made,) = network(frames(), header(), name="cgsense")
+    (_, expected) = images(network([made], header(), weights=segmenter), header())
+    pixels = np.asarray(made.estimate.image[0, :1])
+    (_, labels) = segmented([picture(pixels, image_type=ismrmrd.IMTYPE_COMPLEX)], segmenter)
+    np.testing.assert_array_equal(labels.data, expected.data)
+
+
+def test_a_volume_is_segmented_in_the_same_planes(segmenter):
+    (made,) = network([volume()], header(), name="zerofilled")
+    (expected,) = network([made], header(), weights=segmenter)
+    pixels = np.moveaxis(np.asarray(made.estimate.image[:, 0]), 0, -1)  # (z, y, x)
+    (frame,) = with_frames([picture(pixels, image_type=ismrmrd.IMTYPE_COMPLEX)], 1)
+    (found,) = network([frame], header(), weights=segmenter)
+    assert torch.equal(found.estimate.logits, expected.estimate.logits)
+    image, labels = images([found], header())
+    assert labels.data.shape == image.data.shape == (1, SIZE, SIZE, 16)
+
+
+def test_contrasts_of_a_slice_belong_together(tmp_path):
+    weights = save(tmp_path / "brats.safetensors", "segunet", LABELS, options={"contrasts": 4, "classes": 3})
+    sent = [image for c in (2, 0, 3, 1) for image in slices(2, contrast=c)]
+    out = segmented(sent, weights)
+    assert [image.contrast for image in out if image.image_series_index == 4] == [0, 1, 2, 3] * 2
+    assert len([image for image in out if image.image_series_index == 5]) == 2
+
+
+@pytest.mark.parametrize("change", ["phase", "role", "channels"])
+def test_images_that_do_not_show_the_object_pass(segmenter, change):
+    (image,) = slices(1)
+    if change == "phase":
+        image.image_type = ismrmrd.IMTYPE_PHASE
+    elif change == "role":
+        image.attribute_string = ismrmrd.Meta({"GADGETRON_DataRole": "Segmentation"}).serialize()
+    else:
+        image = ismrmrd.Image.from_array(np.ones((3, 1, 8, 8), np.float32), transpose=False)
+    (out,) = segmented([image], segmenter)
+    assert blob([out]) == blob([image])
+
+
+@pytest.mark.parametrize("contrasts", [1, 4])
+def test_faults_are_one_sentence(tmp_path, contrasts):
+    weights = save(tmp_path / "s.safetensors", "segunet", LABELS, options={"contrasts": contrasts, "classes": 3})
+    bad = slices(1, contrast=3)[0]
+    bad.data[...] = np.nan
+    faults = {
+        1: [([bad], "slice 0 has values that are not finite")],
+        4: [
+            (slices(2), "2 slices lack contrasts: 1 came, and the network takes 4"),
+            ([image for _ in range(4) for image in slices(1)], "4 images of slice 0 do not fit each other"),
+            (
+                [*(slices(1, contrast=c)[0] for c in range(3)), picture(np.ones((1, 8, 8), np.float32), contrast=3)],
+                "do not fit each other",
+            ),
+        ],
+    }
+    for sent, words in faults[contrasts]:
+        with pytest.raises(InputError, match=words):
+            segmented(sent, weights)
+
+
+def test_what_waits_is_bounded(monkeypatch):
+    monkeypatch.setattr("gadgets.received.MAX_WAITING", 10 * SIZE * SIZE)
+    pairs = [image for n in range(4) for c in range(2) for image in [slices(n + 1, contrast=c)[-1]]]
+    assert len(list(with_frames(pairs, 2))) == 4
+    with pytest.raises(InputError, match="wait for other contrasts"):
+        list(with_frames(slices(3), 2))
+
+
+def test_a_failure_is_noted_on_the_image(segmenter, monkeypatch):
+    monkeypatch.setattr("gadgets.network._segmented", lambda *_: 1 / 0)
+    (image,) = segmented(slices(1), segmenter)
+    assert image.meta["ImageComments"].startswith("theirs; FALLBACK: the network segmenter failed")
+    np.testing.assert_array_equal(image.data, slices(1)[0].data)
+
+
+@pytest.mark.parametrize("text", [b"Dummy XML header", header_for(slices(1)[0])], ids=["none", "header"])
+def test_a_client_of_the_server_gets_labels(tmp_path, segmenter, text):
+    stages = stage("sort"), stage("network", weights="segmenter"), stage("images")
+    with served(tmp_path, weights=tmp_path) as client:
+        client.send(ConfigText(chain(*stages).encode()), Header(text), *slices(2), Close())
+        received = client.receive()
+    assert [image.image_series_index for image in received] == [4, 5, 4, 5]
+    comment = ismrmrd.Meta.deserialize(received[1].attribute_string)["ImageComments"]
+    assert ("no ISMRMRD header came" in comment) == (text == b"Dummy XML header")
+
+
+def test_the_header_that_is_made_says_what_the_image_says():
+    space = read_header(header_for(slices(1)[0])).header.encoding[0].reconSpace
+    assert (space.matrixSize.x, space.matrixSize.y, space.matrixSize.z) == (SIZE, SIZE, 1)
+    assert space.fieldOfView_mm.x == 64
