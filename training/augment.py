@@ -28,12 +28,13 @@ OFF = Augmentation()
 
 
 def augmented(sample: Sample, settings: Augmentation, rng: np.random.Generator) -> Sample:
-    """`sample` as `settings` say; itself where all is off, or where its raw data are sampled already (simulated scans).
+    """Return `sample` as `settings` say; itself where all is off, or where its raw data are sampled already.
 
-    Scans with gaps in k-space, and those with a mask of their own, are not cropped: their sampling has no meaning in a
+    Scans with gaps in k-space, and those with a mask of their own, are not cropped. Their sampling has no meaning in a
     smaller field of view. Scans whose readout is in the plane are turned by 180 degrees only. The exponent of the
-    intensity acts on all echoes alike, so that R2* and B0 stay. Noise is added to what is measured, not to the target
-    (and so not to scans with gaps, which have no other); it has the covariance of the noise measurement, or is white.
+    intensity acts on all echoes alike, so that R2* and B0 stay. Noise is added to what is measured, not to the target.
+    It has the covariance of the noise measurement, or is white. Scans with gaps get none, because what is measured is
+    their target.
     """
     if settings == OFF or (sample.raw is not None and sample.coil_images is not None):
         return sample
@@ -51,8 +52,10 @@ def augmented(sample: Sample, settings: Augmentation, rng: np.random.Generator) 
 
 
 def _measured(sample: Sample, levels: tuple[float, float], rng: np.random.Generator) -> Sample:
-    """K-space of the coil images, which stay as the target where it has no gaps, and then with noise of mean variance
-    (level * peak)^2 in each coil."""
+    """Give the sample k-space of its coil images, with noise of mean variance (level * peak)^2 in each coil.
+
+    The coil images stay as the target. Scans with gaps get no noise and lose the coil images.
+    """
     raw, images = sample.raw, sample.coil_images
     assert raw is not None
     assert images is not None

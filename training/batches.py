@@ -36,8 +36,8 @@ First = Callable[[Raw], Array]
 
 _STREAMS: dict[Part, int] = {"train": 0, "validation": 1, "test": 2}
 EXPLAINED = 0.9
-"""A simulated scan whose sensitivities explain less of the coil images than this teaches nothing: too few calibration
-lines, too many coils, too much noise, and most of the object cut out of the maps."""
+"""Share of the coil images' energy that sensitivities explain at least. A simulated scan with less is left out. Too few
+calibration lines, too many coils or too much noise have cut most of the object out of its maps."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Batches(torch.utils.data.Dataset[Sample]):
     world: int = 1
 
     def positions(self, n: int) -> list[int]:
-        """Of the elements of batch n in the whole run; several processes see what one would with all their batches."""
+        """Return the positions of batch n in the whole run. Several processes together see the same batches as one
+        would."""
         start = (n * self.world + self.rank) * self.batch
         return list(range(start, start + self.batch))
 
@@ -121,7 +122,7 @@ class _Aside:
             self.stream.wait_stream(torch.cuda.current_stream(device))
 
     def done(self, work: Callable[[], Example]) -> Example:
-        """What `work` makes, for use on the current stream, which waits for it."""
+        """Return what `work` makes, for use on the current stream, which waits for it."""
         if self.stream is None:
             return work()
         with torch.cuda.stream(self.stream):
@@ -197,12 +198,12 @@ def _maps(sample: Sample, target: Array, ready: Prepared) -> dict[str, Array]:
 def prepared(
     raw: Raw, coil_images: Array, preparation: Preparation, image: Array | None = None
 ) -> tuple[Prepared, Array, Array]:
-    """A scan and its fully sampled coil images (batch, echo, coil, y, x), prepared alike: the scan, the target
-    (batch, echo, y, x) in its scale, and (batch,) the share of the coil images' energy that the sensitivities explain.
+    """Prepare a scan and its fully sampled coil images (batch, echo, coil, y, x) alike.
 
-    The coil images travel as further echoes, so that whatever mixes the coils of the one mixes those of the other. The
-    target is their optimal combination with the sensitivities that the network gets, or their root sum of squares.
-    `image`: as in `prepare`.
+    The coil images travel as further echoes, so that the same matrices mix the coils of both. The target is their
+    optimal combination with the sensitivities that the network gets, or their root sum of squares. `image`: as in
+    `prepare`. Returns the scan, the target (batch, echo, y, x) in the scale of the scan, and the explained share
+    (batch,). That is the part of the coil images' energy that the sensitivities explain.
     """
     both = dataclasses.replace(raw, kspace=torch.cat((raw.kspace, fftc(coil_images)), dim=1))
     ahead = prepare(both, dataclasses.replace(preparation, normalisation="none"), image=image)

@@ -16,10 +16,11 @@ __all__ = ["compare"]
 
 
 def compare(names: Sequence[str], options: Options) -> list[Path]:
-    """Fit each network of `names` ("all": every one of the recipe's task that has weights) with the settings of
-    `options`, the network's own options from `options.compare`; then evaluate them together. Their weights files.
+    """Fit networks with the settings of `options`, evaluate them together, and return their weights files.
 
-    Each run has a folder and a weights file of its own below `options.folder`, and one that is done is not repeated.
+    names: "all" stands for every network of the recipe's task that has weights. The options of each are those of
+    `options.compare`. Each run has a folder and a weights file of its own below `options.folder`. A run that is done is
+    not repeated.
     """
     known = [name for name in store.names() if store.describe(name).learns]
     if list(names) == ["all"]:

@@ -1,4 +1,4 @@
-"""What readers give and what the loop takes: samples, data sets as lists of slices, and their split by subject.
+"""Samples that readers give, examples that the loop takes, data sets as lists of slices, their split by subject.
 
 A reader is a file in `training/readers` with a frozen dataclass `Reader`, whose fields are its options. A recipe sets
 them under `reader.options`. Axes: see `mrnets.contract`.
@@ -62,8 +62,8 @@ class Sample:
     raw: Raw | None = None
     """Fully sampled (mask all true), or as the scanner sampled it. `readout` as of the fully sampled data."""
     coil_images: Array | None = None
-    """(batch, echo, coil, y, x) complex64: what the scan is to give, where that is more than `raw` holds (noise-free,
-    or of a scan that is sampled already); None: the coil images of `raw`."""
+    """(batch, echo, coil, y, x) complex64: the coil images of the target. They are given where `raw` is sampled already
+    or where the target is noise-free; None: the coil images of `raw`."""
     mask: Array | None = None
     """(batch, 1, 1, y, x) bool: a sampling mask that comes with the data, not yet applied."""
     image: Array | None = None
@@ -113,8 +113,11 @@ class Source(Protocol):
 
 
 class Reader(Protocol):
-    """How the files of a data set are read. Where it has fields `settings` (what simulated scans are drawn from) and
-    `slices` (neighbours that the network takes), these come from the recipe's other parts."""
+    """How the files of a data set are read.
+
+    Two fields are filled from the other parts of a recipe, where a reader has them: `settings`, of simulated scans, and
+    `slices`, the neighbours that the network takes.
+    """
 
     def read(self, folder: Path | None, part: Part, split: Split) -> Source:
         """Return a part of the data set. Only names and headers are read; data follow slice by slice in `Source.take`,
@@ -277,7 +280,7 @@ def _joined(name: str, arrays: Sequence[Any], samples: Sequence[Sample]) -> Any:
 
 
 def _same(name: str, values: Sequence[Any], samples: Sequence[Sample]) -> Any:
-    """What a batch has but once. Slices of scans with other noise would quietly be whitened by the wrong covariance."""
+    """The one value of a field that a batch has once. Slices of scans with other noise would be whitened wrongly."""
     first = values[0]
     for value in values[1:]:
         if isinstance(first, torch.Tensor) and isinstance(value, torch.Tensor):

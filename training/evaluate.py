@@ -186,7 +186,7 @@ def _scored(estimate: Estimate, example: Example, labels: Sequence[str], method:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Of what is finite: a metric may not be defined for a slice."""
+    """The mean of the finite values: a metric may not be defined for a slice."""
     finite = [v for v in values if math.isfinite(v)]
     return float(np.mean(finite)) if finite else math.nan
 

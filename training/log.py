@@ -1,4 +1,4 @@
-"""What a run tells: log.csv always, TensorBoard and Weights & Biases when asked, and a line about its progress."""
+"""The log of a run: log.csv always, TensorBoard and Weights & Biases where asked for, and a line about progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["EVERY", "Log"]
 EVERY = 20
 """Steps from one line of progress to the next."""
 EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb"}
-"""What `pip install gadgetron-networks[...]` wants for each."""
+"""The extra of `pip install gadgetron-networks[...]` for each."""
 
 Picture = NDArray[np.uint8]
 
@@ -64,8 +64,11 @@ class Log:
             writer.pictures(step, pictures)
 
     def progress(self, step: int, steps: int, loss: float, seconds: float, waiting: float) -> None:
-        """After each step: seconds it takes on average, and the share of them spent waiting for data (on a CUDA device
-        also in having them prepared there, while the network computes)."""
+        """Tell how far the run is, every `EVERY` steps.
+
+        seconds: of a step, on average. waiting: the share of them spent waiting for data. On a CUDA device, preparing
+        the data there counts as waiting, although the network computes meanwhile.
+        """
         if step % EVERY and step != steps:
             return
         left = seconds * (steps - step) / 60

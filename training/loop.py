@@ -33,8 +33,8 @@ def fit(options: Options, *, stop_at: int | None = None) -> Path:
     """Train, write the weights file, and return its path. `stop_at`: leave after that step, as if killed (for tests).
 
     Started by `torchrun`, every process takes its share of each step. Raises InputError for whatever is wrong with
-    options and data, for a loss that is not finite (the checkpoint before it is kept), for a disk that is full, and
-    where another run uses the folder.
+    options and data, for a full disk, and where another run uses the folder. It is raised, too, for a loss that is not
+    finite; then the checkpoint before it is kept.
     """
     team = join(options.device)
     try:

@@ -1,7 +1,7 @@
-"""What a network is trained to make small: terms of images, of maps and of segmentations. Axes: `mrnets.contract`.
+"""The loss of a network: terms of images, of maps and of segmentations. Axes: `mrnets.contract`.
 
 A term is a function of one estimate and an example that gives (batch,) float32. Images are magnitudes relative to the
-target's maximum, of each echo for itself; maps are without units (`mrnets.physics.maps`), inside the region.
+target's maximum, of each echo for itself. Maps are without units (`mrnets.physics.maps`), inside the region.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ _SMOOTH = 1e-6
 
 
 def loss(estimate: Estimate, example: Example, weights: Loss, labels: Sequence[str] = ()) -> Tensor:
-    """Weighted mean of the terms over what both the estimate and the example have; each slice times `example.weight`.
+    """Return the weighted mean of the terms over what both the estimate and the example have.
 
-    With `weights.steps`, the earlier estimates of each field count too, with weights from 0.1 to 1, evenly spaced in
-    their logarithm and made to sum to 1. `labels` as of `Source`. float32 whatever the estimate is in.
-    Raises InputError where a term with a weight applies to nothing, or logits and labels differ in shape.
+    Each slice counts as much as its `example.weight`. With `weights.steps`, the earlier estimates of each field count
+    too. Their weights go from 0.1 to 1, evenly spaced in their logarithm, and are made to sum to 1. `labels` as of
+    `Source`. The loss is computed in float32, whatever the estimate is in. Raises InputError where a term with a weight
+    applies to nothing, or where logits and labels differ in shape.
     """
     parts = _parts(weights, estimate, example)
     levels = (*estimate.steps, estimate) if weights.steps else (estimate,)
@@ -47,11 +48,11 @@ def loss(estimate: Estimate, example: Example, weights: Loss, labels: Sequence[s
 
 
 def sinkhorn(x: Tensor, y: Tensor, *, epsilon: float = 0.1, iterations: int = 100) -> Tensor:
-    """Cost of the entropic transport plan (Cuturi 2013) between the points x and y (n, point, coordinate); (n,).
+    """Return the cost of the entropic transport plan (Cuturi 2013) between points x and y (n, point, coordinate): (n,).
 
-    All points weigh the same, the cost of a pair is its squared distance. The plan is found in the logarithmic domain
-    and held fixed for the gradient, which thereby is that of the regularised transport (Danskin's theorem): memory is
-    that of a few n * point^2 matrices, whatever the iterations.
+    All points weigh the same, and the cost of a pair is its squared distance. The plan is found in the logarithmic
+    domain and held fixed for the gradient. By Danskin's theorem this is the gradient of the regularised transport. It
+    needs the memory of a few matrices of n * point^2, whatever the number of iterations.
     """
     cost = (x * x).sum(-1)[:, :, None] + (y * y).sum(-1)[:, None] - 2 * x @ y.mT
     with torch.no_grad():
@@ -133,8 +134,11 @@ def _maps_mean(estimate: Estimate, example: Example, measure: Callable[[Tensor],
 
 
 def _dice(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
-    """1 - Dice of probabilities (Milletari 2016), the mean over classes but the background. One pixel is added to
-    overlap and mean size: a class that neither has counts as 1, and what is claimed of an absent one has a gradient."""
+    """1 - Dice of probabilities (Milletari 2016), the mean over classes but the background.
+
+    One pixel is added to overlap and mean size. So a class that neither has counts as 1, and a false claim of an absent
+    class has a gradient.
+    """
     logits, target = _pixels(estimate, example)
     chance = logits.softmax(dim=1)[:, 1:] if classes_of(labels) == "exclusive" else logits.sigmoid()
     target = target[:, -chance.shape[1] :]

@@ -95,15 +95,19 @@ def iou(mask: Mask, target: Mask) -> float:
 
 
 def f1(mask: Mask, target: Mask) -> float:
-    """2 P R / (P + R) of precision P and recall R of pixels, those of all classes counted together; 1 where both are
-    empty. Of a single class it is the Dice coefficient."""
+    """Return 2 P R / (P + R) of precision P and recall R of the pixels of all classes together.
+
+    It is 1 where both are empty. For a single class it is the Dice coefficient.
+    """
     return dice(mask, target)
 
 
 def hd95(mask: Mask, target: Mask) -> float:
-    """Hausdorff distance of 95 % (Huttenlocher 1993), pixels: the larger of the two 95th percentiles of the distances
-    from the surface of the one to the nearest of the other. 0 where both are empty; the diagonal of the field of view,
-    the largest there can be, where one is."""
+    """Return the Hausdorff distance of 95 % (Huttenlocher 1993), pixels.
+
+    It is the larger of two 95th percentiles: of the distances from the surface of each mask to that of the other. Where
+    both are empty it is 0. Where one is, it is the diagonal of the field of view, the largest distance there can be.
+    """
     if not mask.any() and not target.any():
         return 0.0
     if not mask.any() or not target.any():
@@ -125,8 +129,11 @@ def avd(mask: Mask, target: Mask) -> float:
 
 
 def lesion_f1(mask: Mask, target: Mask) -> float:
-    """F1 over lesions (ISLES 2022): found is a lesion of the target that shares a pixel with the mask, false one of the
-    mask that shares none with the target. 1 where both are empty."""
+    """Return F1 over lesions (ISLES 2022); 1 where both are empty.
+
+    A lesion of the target is found if it shares a pixel with the mask. A lesion of the mask is false if it shares none
+    with the target.
+    """
     estimated, count = _lesions(mask)
     true, wanted = _lesions(target)
     found = len(np.unique(true[mask & target]))
@@ -135,12 +142,15 @@ def lesion_f1(mask: Mask, target: Mask) -> float:
 
 
 def scores(estimate: Estimate, example: Example, labels: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Every metric of what is present in both, name to (batch,) float32 on the CPU; NaN where there is nothing.
+    """Return every metric of what is present in both, by name: (batch,) float32 on the CPU, NaN where there is nothing.
 
-    Images: "ssim", "psnr", "nmse" of magnitudes, the mean over echoes. Maps, inside the region: "nmse R2*" and so on,
-    and "mae R2*", the mean absolute error in 1/s, Hz, rad, and of S0 relative to its largest value.
-    Segmentations: "dice GM" and so on; "dice", "iou" and "hd95" averaged over classes, "f1" over all pixels; and
-    "ald", "avd" and "lesion_f1" where a class is named a lesion, or is the only one. `labels` as of `Source`.
+    - Images: "ssim", "psnr", "nmse" of magnitudes, the mean over echoes.
+    - Maps, inside the region: "nmse R2*" and so on, and "mae R2*", the mean absolute error in the unit of the map. That
+      of S0 is relative to its largest value.
+    - Segmentations: "dice GM" and so on; "dice", "iou" and "hd95" averaged over classes; "f1" over all pixels. Lesions
+      have "ald", "avd" and "lesion_f1": classes with that word in their name, or the only one.
+
+    labels: as of `Source`.
     """
     values: dict[str, Tensor] = {}
     if estimate.image is not None and example.target is not None:

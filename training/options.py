@@ -48,8 +48,8 @@ class Network:
     start: str | None = None
     """A weights file of the same network to start from; None: from scratch."""
     first: str | None = None
-    """A weights file of a reconstruction network whose images this network starts from (`Scan.image`): the first of
-    the two stages of quantitative networks with `start: image`."""
+    """A weights file of a reconstruction network, whose images this network starts from (`Scan.image`). It is the first
+    of two stages of quantitative networks with `start: image`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +69,13 @@ class Masks:
     """"drawn"; "data": the mask that comes with each slice, or what was sampled prospectively; or the path of a .npy or
     HDF5 file, see `training.undersample`."""
     key: str = ""
-    """Of an HDF5 file of masks, the data set."""
+    """The data set of masks in an HDF5 file."""
     names: tuple[str, ...] = ("equispaced1d",)
     """Functions of `mrnets.physics.masks`, drawn from with equal chances."""
     accelerations: tuple[float, ...] = (4.0,)
     """Counted over the whole matrix, the calibration region included; drawn from with equal chances."""
     centres: tuple[float, ...] = (0.08,)
-    """Width of the fully sampled centre, as a fraction of each axis below 1, in samples from 1 on; one for each
+    """Width of the fully sampled centre: below 1 as a fraction of each axis, from 1 on in samples. One for each
     acceleration, or one for all."""
     options: dict[str, Any] = field(default_factory=dict)
     """More arguments of the mask's function, such as fwhm."""
@@ -89,7 +89,7 @@ class Masks:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What training slices go through before they are masked; ranges are (least, largest). By default all is off."""
+    """Random changes of training slices before they are masked; ranges are (least, largest). By default all are off."""
 
     flips: bool = False
     """Along y, along x, with equal chances."""
@@ -109,7 +109,7 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class Simulated:
-    """What the simulated scans are drawn from; ranges are (least, largest)."""
+    """The distributions of simulated scans; ranges are (least, largest)."""
 
     validation_volumes: tuple[str, ...] = ()
     """Volumes whose path contains one of these are for validation, and never trained on."""
@@ -138,7 +138,7 @@ class Simulated:
     """s, ascending: protocols, of which each batch takes one. Not empty: the scans are multi-echo ones of anatomy with
     R2*, B0 and phase, for networks that estimate relaxation maps."""
     echo_stretch: Range = (1.0, 1.0)
-    """What the echo times of a protocol are multiplied by; log-uniform."""
+    """Factor of the echo times of a protocol; log-uniform."""
     decay: Range = (8.0, 60.0)
     """R2* of tissue, 1/s; iron and veins have up to two and a half times the largest."""
     off_resonance: Range = (10.0, 150.0)
@@ -179,8 +179,8 @@ class Optimiser:
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     schedule: Literal["cosine", "inverse_sqrt", "constant"] = "cosine"
-    """After the warm-up: half a cosine down to zero over the steps of the run; or with the inverse square root of the
-    step, from the learning rate at the end of the warm-up."""
+    """The learning rate after the warm-up. "cosine": half a cosine down to zero over the steps of the run;
+    "inverse_sqrt": falls with the inverse square root of the step."""
     warm_up: float = 200
     """Steps in which the learning rate rises from nothing; below 1: as a share of all steps."""
     clip: float = 1.0
@@ -224,7 +224,7 @@ class Options:
     """Folder of the data set. Simulated scans take anatomy (.nii, .nii.gz, .cfl) from it; without one, the ICBM152
     volume that comes with nilearn."""
     licence: str = "not stated"
-    """Of the data, for the weights file's provenance."""
+    """The licence of the data, for the weights file's provenance."""
     reader: Reader = field(default_factory=Reader)
     masks: Masks = field(default_factory=Masks)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -239,7 +239,7 @@ class Options:
     compare: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Options of networks by their names, for `python -m training compare`."""
     steps: int = 10000
-    """Of the optimiser; `epochs`, where given, says it instead."""
+    """Steps of the optimiser; `epochs`, where given, decides instead."""
     epochs: float | None = None
     """Passes over the training data."""
     batch: int = 1
@@ -249,9 +249,9 @@ class Options:
     workers: int = 1
     """Processes that read examples (and, for a CPU, prepare them) while the network learns; 0: none."""
     threads: int = 0
-    """Of torch, for the network; 0: torch decides."""
+    """Threads of torch for the network; 0: torch decides."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of convolutions; Fourier transforms and data consistency are always float32."""
+    """The type of convolutions. Fourier transforms and data consistency are always float32."""
     compile: bool = False
     """torch.compile, where the network can."""
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
@@ -287,7 +287,7 @@ def read(recipe: str | Path, overrides: Sequence[str] = ()) -> Options:
 
 
 def _check(options: Options) -> None:
-    """What types do not say."""
+    """Raise InputError for values that their types allow and a run does not."""
     for name, values in {options.network.name: options.network.options, **options.compare}.items():
         store.bind(name, **values)
     sets.bind(options.reader.name, options.reader.options)

@@ -1,4 +1,4 @@
-"""What is done to a sample in image space, to everything of it that has pixels. Axes: the last two are (y, x)."""
+"""Changes of a sample in image space, of everything of it that has pixels. Axes: the last two are (y, x)."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Run:
     since: int = 0
     """Validations after the best one."""
     losses: list[float] = field(default_factory=list)
-    """Of the steps since the last validation."""
+    """The losses of the steps since the last validation."""
 
 
 def built(options: Options, device: torch.device) -> Run:

@@ -47,11 +47,11 @@ class Feed:
 
 @dataclass(frozen=True)
 class Learning:
-    """What the steps of one process need, and do not change."""
+    """The settings and the network of the steps of one process."""
 
     options: Options
     steps: int
-    """Of the whole run."""
+    """The number of steps of the whole run."""
     labels: tuple[str, ...]
     rank: int
     shared: nn.Module

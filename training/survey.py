@@ -1,4 +1,4 @@
-"""What a run would do, before it does it: problems of its data set, its bound options, parameters and memory."""
+"""A run before it is done: problems of its data set, its bound options, parameters and memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network must be for a data set: options that the data decide are filled in, and contradictions are named."""
+"""A network made to fit a data set: options that the data decide are filled in, and contradictions are named."""
 
 from __future__ import annotations
 
@@ -39,9 +39,11 @@ def opened(options: Options, part: Part) -> Source:
 
 
 def fitted(options: Options, part: Part = "train") -> tuple[Options, Source]:
-    """`options` with the network's numbers of coils, contrasts, classes and slices as the data and the preparation have
-    them, and the part of the data set. Raises InputError where the recipe says otherwise, or the network's task is none
-    of the data's."""
+    """Return `options` with the numbers of coils, contrasts, classes and slices of the data, and the part of the data
+    set.
+
+    Raises InputError where the recipe says otherwise, or where the network's task is none of the data's.
+    """
     name = options.network.name
     bound = store.bind(name, **options.network.options)
     traits = store.describe(name)

@@ -39,7 +39,7 @@ class Team:
             distributed.barrier()
 
     def agreed(self, value: bool) -> bool:
-        """What the first process says."""
+        """Return the value of the first process."""
         if self.world == 1:
             return value
         told = torch.tensor([int(value)], device=self.device)

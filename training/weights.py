@@ -44,7 +44,7 @@ def write_weights(options: Options, network: nn.Module, scores: Mapping[str, flo
 
 
 def _provenance(options: Options, scores: Mapping[str, float], source: Source) -> dict[str, Any]:
-    """What people may want to know, without the places of files on this machine."""
+    """Facts for people, without the places of files on this machine."""
     start, first = (
         None if path is None else Path(path).name for path in (options.network.start, options.network.first)
     )

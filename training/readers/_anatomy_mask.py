@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 __all__ = ["anatomy_mask"]
 
 PIXELS = 290
-"""Of the matrix that the radius belongs to."""
+"""The size of the matrix that the radius belongs to."""
 RADIUS = 4
 
 
 def anatomy_mask(magnitude: NDArray[Any]) -> NDArray[np.bool_]:
-    """(y, x) bool of magnitudes (y, x).
+    """Return the mask (y, x) bool of the brain in magnitudes (y, x).
 
-    As in the ATOMMIC paper: what Otsu's threshold (1979) finds bright is the head with its skull; what its convex hull
-    encloses beside that, eroded, has the brain's hull; in there, pixels above half the threshold are opened by erosion
-    and dilation, their holes filled, and the convex hull of the largest component is the brain. Where nothing is
-    enclosed, all of the head is taken; where nothing is bright, all pixels.
+    As in the ATOMMIC paper: the pixels above Otsu's threshold (1979) are the head with its skull. The rest of its
+    convex hull, eroded, contains the brain. In there, pixels above half the threshold are opened by erosion and
+    dilation, and their holes are filled. The convex hull of the largest component is the brain. Where nothing is
+    enclosed, the mask is all of the head. Where nothing is bright, it is all pixels.
     """
     from scipy import ndimage
     from skimage.filters import threshold_otsu

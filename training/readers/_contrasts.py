@@ -52,7 +52,7 @@ class Subject:
     path: str
     """Its folder, or its file: the name in messages."""
     patient: str
-    """What is split: scans of one patient are all for the same."""
+    """The name that is split: all scans of one patient are for the same part."""
     images: tuple[Path, ...]
     """One file for each contrast; or one of all."""
     labels: Path
@@ -181,8 +181,10 @@ def as_sample(
 def examined_volumes(
     subjects: Sequence[Subject], contrasts: int, split: Split, source: Callable[[], Slices]
 ) -> Iterator[str]:
-    """A sentence for an empty part, for each subject whose files cannot be read or do not fit each other, and, where
-    there is none of these, for each of a few slices of `source` that cannot be used."""
+    """Give a sentence for an empty part, and for each subject whose files cannot be read or do not fit each other.
+
+    Where there is none of these, a few slices of `source` are read, and each that cannot be used gets a sentence.
+    """
     found = list(split_problems([s.patient for s in subjects], split))
     for subject in subjects:
         found += _misfits(subject, contrasts)

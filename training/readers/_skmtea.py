@@ -1,4 +1,4 @@
-"""What the two tracks of SKM-TEA (Desai 2021, Stanford AIMI) have in common: folders, split and tissue classes.
+"""Folders, split and tissue classes that the two tracks of SKM-TEA (Desai 2021, Stanford AIMI) share.
 
 The folder of the data set (v1-release) has image_files/*.h5, files_recon_calib-24/*.h5,
 segmentation_masks/raw-data-track/*.nii.gz and annotations/VERSION/{train,val,test}.json, which name the split.
@@ -41,12 +41,12 @@ CLASSES: dict[Classes, dict[str, tuple[int, ...]]] = {
         "lateral meniscus": (6,),
     },
 }
-"""Classes of a network, of the data set's labels from 1 on: "paper", the four of the ATOMMIC paper's text; "merged",
-the four that its implementation trains on; "all" six. They do not overlap, and the background is none of them."""
+"""Classes of a network, of the data set's labels from 1 on. "paper": the four of the ATOMMIC paper's text; "merged":
+the four that its implementation trains on; "all": all six. They do not overlap, and none of them is the background."""
 
 TISSUES = 6
 MOST_BYTES = 1 << 28
-"""Of an annotation file."""
+"""The largest size of an annotation file."""
 
 
 def root(folder: Path, track: str) -> Path:

@@ -1,8 +1,8 @@
-"""Random relaxation maps that go with a slice of anatomy: what makes an echo train of a magnitude image.
+"""Random relaxation maps for a slice of anatomy, from which a magnitude image gets echoes.
 
-Axes: (y, x); R2* in 1/s, B0 in Hz. Sizes follow 3 T to 7 T brains: tissue has a grey value, and with it an R2*, a
-smooth bias and a texture; iron and veins have more; B0 has what a shim leaves, and dipoles of air and tissue, within
-which R2* is higher, too.
+Axes: (y, x); R2* in 1/s, B0 in Hz. Sizes follow 3 T to 7 T brains. The R2* of tissue follows its grey value, with a
+smooth bias and a texture. Iron and veins have more. B0 has what a shim leaves, and dipoles of air and tissue. Within
+these dipoles R2* is higher, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What other scanners would have made of an image: contrast, shading, sharpness, and a scalp where there is none.
+"""Images as other scanners would have made them: contrast, shading, sharpness, and a scalp where there is none.
 
 Axes: (n, y, x), bright tissue 1.
 """
@@ -39,8 +39,10 @@ def _smooth(rng: np.random.Generator, shape: tuple[int, int], nodes: int) -> tor
 
 
 def _with_scalp(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """A band around a stripped brain, at a distance, and patches (eyes, muscles) in half of them: what a network must
-    learn not to take for labelled tissue."""
+    """Add a band at a distance around a stripped brain, and patches (eyes, muscles) in half of the images.
+
+    A network must learn not to take them for labelled tissue.
+    """
     shape = (images.shape[-2], images.shape[-1])
     brain = ndimage.binary_fill_holes(images.amax(0).numpy() > 0.15)
     size = max(float(np.sqrt(brain.sum())), 1.0)

@@ -1,12 +1,20 @@
 """AHEAD (doi:10.34894/IHZGQM): brains at 7 T, MP2RAGE-ME, four echoes at the second inversion, 32 coils, 0.7 mm.
 
-As published: mp2rageme_001_inv2_te1.h5 to _te4.h5 are ISMRMRD, 3-D, one echo each (inv1 is not used), and
-coilsens_001.h5 has the sensitivities `0real` and `1imag` (coil, z, y, x) of the image. Slices lie across the readout:
-y is encode step 2 and x encode step 1, as the sort gadget has them. Each file is converted to slices once, which takes
-its size on disk.
-As ATOMMIC converts it, mp2rageme_001_axial.h5: kspace (slice, echo, coil, y, x), which is fftshift(fft2(image)) without
-a shift of the image, not scaled, sensitivity_map (slice, coil, y, x), target (slice, echo, y, x), and in a folder
-beside, under the same name, anatomy_mask (slice, y, x). Axial slices have the readout along x.
+As published:
+
+- mp2rageme_001_inv2_te1.h5 to _te4.h5: ISMRMRD, 3-D, one echo each. (inv1 is not used.)
+- coilsens_001.h5: the sensitivities `0real` and `1imag` (coil, z, y, x) of the image.
+
+Slices lie across the readout: y is encode step 2 and x encode step 1, as the sort gadget has them. Each file is
+converted to slices once, which takes its size on disk.
+
+As ATOMMIC converts it, mp2rageme_001_axial.h5:
+
+- kspace (slice, echo, coil, y, x), which is fftshift(fft2(image)) without a shift of the image, not scaled;
+- sensitivity_map (slice, coil, y, x) and target (slice, echo, y, x);
+- anatomy_mask (slice, y, x), in a file of the same name in a folder beside.
+
+Axial slices have the readout along x.
 """
 
 from __future__ import annotations
@@ -51,7 +59,7 @@ class Subject:
     path: str
     """The file of k-space: of the first echo, or converted."""
     echoes: tuple[Path, ...] = ()
-    """Of ISMRMRD; empty: converted."""
+    """The files of the echoes, ISMRMRD; empty: `path` is a converted file."""
     maps: Path | None = None
     mask: Path | None = None
 
@@ -65,7 +73,7 @@ class Reader:
     echo_times: tuple[float, ...] = ECHO_TIMES
     """s."""
     scale: float = 1e-4
-    """What k-space is multiplied by, as in the ATOMMIC paper."""
+    """Factor of k-space, as in the ATOMMIC paper."""
     region: bool = True
     """Only the brain counts: of the file anatomy_mask or, where there is none, made from the first echo
     (`training.readers._anatomy_mask`). False: all pixels count."""

@@ -1,11 +1,12 @@
 """Calgary-Campinas brains, multi-channel: 3-D T1-weighted scans, inverse-transformed along the readout by the scanner.
 
-HDF5 files below the folder, in folders Train and Val: `kspace` (slice, y, x, 2 coils) real, even channels the real and
-odd channels the imaginary part; 256 slices (the readout) of 218 x 170 to 180, both phase-encoded, 12 coils. The zero
-frequency is in the middle, and |ifft2| without any shift shows the object where it is; along x the last 15 % of k-space
-were not sampled and are zero. Masks, where `masks` names their folder: HDF5 files of the same names with keys `mask_5x`
-(slice, y, x), or `R5_218x170.npy` (mask, y, x), as the challenge has them.
-Source: Souza et al. 2018 and the challenge's own code (MC-MRI-Rec).
+HDF5 files in the folders Train and Val have `kspace` (slice, y, x, 2 coils), real. Even channels are the real part and
+odd channels the imaginary part. There are 256 slices (the readout) of 218 x 170 to 180, both phase-encoded, and 12
+coils. The zero frequency is in the middle, and |ifft2| without any shift shows the object where it is. The last 15 % of
+k-space along x were not sampled and are zero.
+
+The option `masks` names a folder of masks, as the challenge has them: HDF5 files of the same names with keys `mask_5x`
+(slice, y, x), or `R5_218x170.npy` (mask, y, x). Source: Souza et al. 2018 and the challenge's own code (MC-MRI-Rec).
 """
 
 from __future__ import annotations
@@ -112,11 +113,11 @@ def _has_gaps(sampled: NDArray[np.bool_]) -> bool:
 
 
 def _centred(kspace: NDArray[Any], centre: Centre) -> NDArray[np.complex64]:
-    """k-space (coil, y, x) of images ifft2 (no shifts) as k-space of the same images in the centred, orthonormal
-    convention: the object stays where it is, its phase becomes smooth, no sample moves relative to the zero frequency.
+    """Return k-space (coil, y, x) of images ifft2 (no shifts) in the centred, orthonormal convention.
 
-    With c = n // 2, (m - c)(j - c) = (m - c) j - (m - c) c: what lacks is a phase linear in m (a sign for even n), and
-    the images' phase linear in j is dropped.
+    The object stays where it is and its phase becomes smooth. No sample moves relative to the zero frequency. With c =
+    n // 2, (m - c)(j - c) = (m - c) j - (m - c) c. So k-space needs a phase linear in m, which is a sign for even n.
+    The phase of the images linear in j is dropped.
     """
     for axis in (-2, -1):
         n = kspace.shape[axis]

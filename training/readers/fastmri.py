@@ -1,10 +1,15 @@
 """fastMRI, multi-coil, brains (and knees): 2-D multi-slice scans (Zbontar et al. 2018, Knoll et al. 2020).
 
-HDF5 files in folders multicoil_train, multicoil_val and multicoil_test: `kspace` (slice, coil, readout, phase encoding)
-complex64, centred and orthonormal; `reconstruction_rss` (slice, 320, at most 320), not in test files;
-`ismrmrd_header`; attributes acquisition, patient_id. The readout is oversampled twofold. Test files have `mask` (phase
-encoding,), and zeros elsewhere. Brains have 4 to 20 coils, and zeros where the outermost lines were not sampled, which
-count as measured here, so that the field of view can be cropped; a few files have values that are not finite.
+HDF5 files in the folders multicoil_train, multicoil_val and multicoil_test have:
+
+- `kspace` (slice, coil, readout, phase encoding) complex64, centred and orthonormal; the readout is oversampled
+  twofold;
+- `reconstruction_rss` (slice, 320, at most 320), not in test files;
+- `mask` (phase encoding,), in test files only, whose other lines are zero;
+- `ismrmrd_header`, and the attributes acquisition and patient_id.
+
+Brains have 4 to 20 coils. Their outermost lines are zeros that were not sampled. These count as measured here, so that
+the field of view can be cropped. A few files have values that are not finite.
 """
 
 from __future__ import annotations

@@ -1,9 +1,16 @@
 """ISLES 2022 (Hernandez Petzsche 2022, zenodo 7153326): sub-acute stroke in diffusion-weighted images and FLAIR.
 
-As published (BIDS): rawdata/sub-strokecase0001/ses-0001/sub-strokecase0001_ses-0001_{adc,dwi,flair}.nii.gz, where FLAIR
-has a grid of its own, and derivatives/sub-strokecase0001/ses-0001/sub-strokecase0001_ses-0001_msk.nii.gz on the grid of
-the DWI. As ATOMMIC converts it: data/sub-strokecase0001.nii.gz (contrast, y, x, slice), ADC, DWI and FLAIR on one grid,
-slices with a lesion only, and segmentations/sub-strokecase0001-seg.nii.gz (y, x, slice). Labels: 1 lesion.
+As published (BIDS), FLAIR has a grid of its own, and labels have the grid of the DWI:
+
+    rawdata/sub-strokecase0001/ses-0001/sub-strokecase0001_ses-0001_{adc,dwi,flair}.nii.gz
+    derivatives/sub-strokecase0001/ses-0001/sub-strokecase0001_ses-0001_msk.nii.gz
+
+As ATOMMIC converts it, ADC, DWI and FLAIR have one grid, and there are only slices with a lesion:
+
+    data/sub-strokecase0001.nii.gz (contrast, y, x, slice)
+    segmentations/sub-strokecase0001-seg.nii.gz (y, x, slice)
+
+Labels: 1 lesion.
 """
 
 from __future__ import annotations
@@ -125,8 +132,11 @@ def _load(place: Place, *, subjects: Mapping[str, Subject], slices: int, lesions
 
 
 def _on_grid(path: Path, grid: Path, number: int, slices: int) -> NDArray[np.float32]:
-    """`slices` neighbours of slice `number` of the volume `grid`, (x, y, z), as `path` shows them: interpolated
-    linearly, after a low pass along axes whose voxels are smaller than the grid's. 0 beyond the field of view."""
+    """Return `slices` neighbours of slice `number` of the volume `grid`, (x, y, z), as the volume `path` shows them.
+
+    They are interpolated linearly, after a low pass along axes whose voxels are smaller than the grid's. Beyond the
+    field of view they are 0.
+    """
     from scipy import ndimage
 
     moving, fixed = nifti(path, THREE), nifti(grid, THREE)

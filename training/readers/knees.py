@@ -1,8 +1,9 @@
 """Stanford fully sampled 3-D FSE knees of mridata.org (Epperson et al. 2013): 8 coils, 256 slices of 320 x 320.
 
-Either the ISMRMRD files as they are downloaded, whose lines are those of slices (the volume is transformed along z
-already), with `rec_std`, the noise of each coil; or HDF5 files made of them, `kspace` (slice, coil, y, x) complex,
-centred and orthonormal up to a factor. y = phase encoding, x = readout. Files carry no subjects: each is one.
+The files are ISMRMRD as they are downloaded, or HDF5 files made of these. The lines of ISMRMRD files are those of
+slices, since the volume is transformed along z already; their `rec_std` is the noise of each coil. HDF5 files have
+`kspace` (slice, coil, y, x) complex, centred and orthonormal up to a factor. y is the phase encoding and x the readout.
+Files name no subjects: each is one.
 """
 
 from __future__ import annotations

@@ -63,12 +63,12 @@ class Reader:
     scalp: float = 0.0
     """Share of drawn slices that get a scalp around what they show: for heads where only brains are labelled."""
     companion: str = ""
-    """Name of a file with which drawn slices are weighted at random, and which is not given itself: a T1-weighted image
-    for FLAIR, because scanners and protocols differ in how much T1 weighs."""
+    """Name of a file with which drawn slices are weighted at random, and which is not given itself. A T1-weighted image
+    varies FLAIR as scanners and protocols do."""
     slices: int = 1
     """Neighbours, an odd number, that make z where more than 1. Edges are repeated."""
     settings: Simulated = field(default_factory=Simulated)
-    """Of simulated scans."""
+    """The distributions of simulated scans."""
 
     def read(self, folder: Path, part: Part, split: Split) -> Source:
         """Return the slices of the subjects of `part`. The volumes are read once now, to know which slices there are.
@@ -88,8 +88,10 @@ class Reader:
         return Drawn(fixed, layout, self, vary) if self.scans or vary else fixed
 
     def check(self, folder: Path, split: Split) -> Iterator[str]:
-        """Give a sentence for each subject whose files are missing, too many or of different grids, and for a few
-        slices that cannot be read or have values of no class."""
+        """Give a sentence for each subject whose files are missing, too many or of different grids.
+
+        A few slices are read, too, and get one where they cannot be read or have values of no class.
+        """
         try:
             layout, folders = self._layout(mixed=self.drawn), _folders(folder)
         except InputError as error:
@@ -112,7 +114,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is looked for in a subject's folder."""
+    """The files and values that are looked for in a subject's folder."""
 
     contrasts: tuple[str, ...]
     label_map: str

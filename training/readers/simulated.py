@@ -32,12 +32,12 @@ __all__ = ["Layout", "Reader", "Scans", "draw", "draw_layout", "scanned"]
 
 LIKE = torch.zeros(1)
 _REGION = 0.1
-"""Of bright tissue: less signal than this is background, whose maps mean nothing."""
+"""Pixels with less signal than this, relative to bright tissue, are background, whose maps mean nothing."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a scan has before there is anything in it."""
+    """The grid and the coils of a scan."""
 
     shape: tuple[int, int]
     """The matrix, (y, x)."""
@@ -85,7 +85,7 @@ class Reader:
     """Scans of the anatomy below a folder (.nii, .nii.gz, .cfl; None: the ICBM152 volume that comes with nilearn)."""
 
     settings: Simulated = field(default_factory=Simulated)
-    """What is drawn. `settings.validation_volumes` says what is for validation and test."""
+    """The distributions. `settings.validation_volumes` says what is for validation and test."""
 
     def read(self, folder: Path | None, part: Part, split: Split) -> Scans:
         """Return the scans of `part`; `split` is not looked at.
@@ -134,10 +134,10 @@ def draw_layout(settings: Simulated, rng: np.random.Generator) -> Layout:
 
 
 def scanned(images: torch.Tensor, layout: Layout, settings: Simulated, rng: np.random.Generator) -> Sample:
-    """A random scan of `images` (batch, *layout.fine), real, bright tissue 1; with the noise-free coil images.
+    """Return a random scan of `images` (batch, *layout.fine), real, bright tissue 1, with the noise-free coil images.
 
-    With `settings.echo_times` a multi-echo one: its maps are those that the noise-free, fully sampled echoes are fitted
-    with, which contain the phase of the coils; `region` is where there is signal.
+    With `settings.echo_times` it has several echoes, and `region` says where there is signal. Its maps are those that
+    fit the noise-free, fully sampled echoes. They contain the phase of the coils.
     """
     echoes, times = _echoes(images, settings, rng)
     sens = _sensitivities(rng, layout.coils, layout.fine)

@@ -1,8 +1,12 @@
 """SKM-TEA, raw data track: k-space of knees (qDESS, two echoes), sensitivities, sampling masks and tissue labels.
 
-files_recon_calib-24/MTR_005.h5 has kspace (x, ky, kz, echo, coil), inverse-transformed along the readout x, and maps
-(x, ky, kz, coil, map), JSENSE sensitivities of the image; the transform is centred, orthonormal. Of 512 x 160 samples
-416 x 80 were acquired, the rest is zero. masks/poisson_{4,6,8,10,12,16}.0x have the acquired shape (ky, kz).
+files_recon_calib-24/MTR_005.h5 has:
+
+- kspace (x, ky, kz, echo, coil), inverse-transformed along the readout x; the transform is centred and orthonormal. Of
+  512 x 160 samples 416 x 80 were acquired, and the rest is zero;
+- maps (x, ky, kz, coil, map), JSENSE sensitivities of the image;
+- masks/poisson_{4,6,8,10,12,16}.0x, of the acquired shape (ky, kz).
+
 segmentation_masks/raw-data-track/MTR_005.nii.gz has labels from 0 to 6 on the grid (x, y, z) of the image.
 """
 
@@ -138,8 +142,10 @@ def _tissues(path: str, number: int, shape: tuple[int, ...]) -> NDArray[Any]:
 
 @lru_cache(maxsize=256)
 def _packed(path: str) -> tuple[tuple[int, int], tuple[bytes, ...]]:
-    """All labels of a subject, by position along the readout: unpacking the file takes seconds, and it does for each
-    slice; packed by themselves they take about 1 MB."""
+    """Return all labels of a subject, by position along the readout, packed.
+
+    Unpacking the file takes seconds, so it is done once. Packed by themselves the labels take about 1 MB.
+    """
     values = voxels(path)
     with np.errstate(invalid="ignore"):
         small = values.astype(np.uint8)
