@@ -17,13 +17,14 @@ from gadgets.gather import Group
 from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.mrd.calibration import has_centre_block
+from mrnets.mrd.completeness import Arrivals
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.images import Key, echo_times
 from mrnets.mrd.kspace import Echo, averages, kspace_and_mask, outside_note
 from mrnets.mrd.noise import NoiseScan, bandwidth
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 
-__all__ = ["Part", "Shortfalls", "frames", "group_notes", "parts_of", "require_centre"]
+__all__ = ["Part", "Shortfalls", "arrive", "frames", "group_notes", "parts_of", "require_centre"]
 
 Mask = NDArray[np.bool_]
 
@@ -92,6 +93,17 @@ class Shortfalls:
         if sampled < first:
             notes.append(f"{sampled} samples came, and {first} for an earlier image of the slice")
         return tuple(f"{CUT_SHORT} {note}" for note in notes)
+
+
+def arrive(arrivals: Arrivals, key: Key, parts: list[Part]) -> None:
+    """Account for a finished image."""
+    arrivals.add(
+        key,
+        [part.contrast for part in parts],
+        sum(int(part.mask.sum()) for part in parts),
+        calibrated=has_centre_block(parts[0].mask),
+        repeats=min(int(part.echo.counts[part.echo.counts > 0].min()) for part in parts),
+    )
 
 
 def frames(

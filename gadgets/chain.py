@@ -88,12 +88,12 @@ class Chain:
 
         speech: what was said of the scan before, such as the warnings on its header.
         Raises InputError for faults of the input, and GadgetError for any other exception in a gadget. Both name the
-        gadget; errors of `stream` itself pass as they are."""
+        gadget; errors of `stream` itself pass as they are. IncompleteError comes after all images."""
         speech = speech or Speech()
         items = speech.unnamed(iter(stream))
         for stage in self.stages:
             items = speech.named(stage.name, lookup(stage.name).bind(stage.properties)(items, header))
-        return items
+        return speech.concluded(items)
 
 
 _NEEDED: dict[Kind, str] = {

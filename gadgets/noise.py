@@ -14,6 +14,7 @@ import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.gadget import gadget
+from gadgets.speaker import warn
 from mrnets.errors import InputError
 from mrnets.mrd.flags import LEFT_OUT, Flag, has_flag
 from mrnets.mrd.lines import Item, Lines, counter, require_finite
@@ -62,7 +63,7 @@ def noise(stream: Iterable[Item], header: ismrmrdHeader, *, device: Device = "au
 def _whitening(scan: NoiseScan, relative_bandwidth: float) -> Callable[[Lines], Lines]:
     """The whitening of a block of imaging lines, by a matrix that is computed once."""
     if not scan.lines:
-        _logger.warning("no noise measurement before the first imaging line; data are not prewhitened")
+        warn("no noise measurement before the first imaging line; data are not prewhitened", log=_logger)
         return lambda lines: lines
     noise = scan.measured()
     matrix = whitener(noise.covariance)

@@ -14,15 +14,17 @@ import ismrmrd
 import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
 
-from gadgets.assemble import Mask, Shortfalls, frames, group_notes, parts_of, require_centre
+from gadgets.assemble import Mask, Shortfalls, arrive, frames, group_notes, parts_of, require_centre
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
 from gadgets.gather import Group, Memory, gather
 from gadgets.limits import usual_memory
 from gadgets.recondata import is_recon_data, lines_of
 from gadgets.spaces import Spaces
+from gadgets.speaker import lack, warn
 from mrnets.errors import InputError
 from mrnets.mrd.calibration import centre_block, for_later, nearest, on_spacing_of
+from mrnets.mrd.completeness import Arrivals
 from mrnets.mrd.encoding import ByHand, Dimensions, Encoding
 from mrnets.mrd.flags import LEFT_OUT, Flag, has_flag, roles
 from mrnets.mrd.images import Key
@@ -46,6 +48,7 @@ def sort(
     trigger: Trigger = "auto",
     whitened: bool = False,
     memory: float | None = None,
+    incomplete: Literal["error", "warn"] = "error",
     dimensions: Literal["auto", "2d", "3d"] = "auto",
     centre_line: int | None = None,
     centre_partition: int | None = None,
@@ -59,6 +62,8 @@ def sort(
     segment show that nothing can follow; "repetition" ignores flags; "measurement" waits for the end.
     `whitened`: the data came in prewhitened (by Gadgetron's NoiseAdjustGadget). `memory`: most GiB that the scan may
     take, its reconstruction included; none: 0.8 of the machine's memory.
+    `incomplete`: "error": a scan that lacks what its header announces (see `mrnets.mrd.completeness`) ends with an
+    error after its images. "warn": it ends with a warning.
     `dimensions`: of images, "auto": as header and lines have them. `centre_line`, `centre_partition`: the counters
     kspace_encode_step_1 and _2 of the k-space centre, `centre_sample`: its sample in lines that run forwards, instead
     of what the header says. `reversed_centre`: "kept" or "mirrored", see `ByHand`.
@@ -82,6 +87,12 @@ def sort(
             sorted_before |= not isinstance(item, (str, ismrmrd.Waveform))
             yield item
     yield from scan.finish()
+    if lacks := scan.lacks():
+        message = f"the scan ended before what its header announces: {lacks}"
+        if incomplete == "error":
+            lack(f"{message}; set sort.incomplete to warn if that is right")
+        else:
+            warn(message, log=_logger)
     if not (scan.closed or sorted_before):
         raise InputError(
             "the stream ended before any imaging acquisition came; if Gadgetron's own gadgets run before this chain, "
@@ -101,6 +112,7 @@ class _Scan:
         self._memory = memory
         self._checks = _Checks()
         self._shortfalls = Shortfalls()
+        self._arrivals = Arrivals()
         self._said: set[str] = set()
 
     def add(self, lines: Lines) -> list[Key]:
@@ -109,7 +121,7 @@ class _Scan:
             self._checks.noise.add(lines)
             return []
         if has_flag(lines.headers, Flag.IS_PHASECORR_DATA).any():
-            self._warn("phase-correction lines are left out; nothing here corrects by them")
+            warn("phase-correction lines are left out; nothing here corrects by them", log=_logger)
         used = np.flatnonzero(~has_flag(lines.headers, *LEFT_OUT))
         if not len(used):
             return []
@@ -133,6 +145,10 @@ class _Scan:
             self._place(lines)
         yield from self.close(list(self.images))
 
+    def lacks(self) -> str:
+        """Return what the scan lacks of what its header announces, or nothing."""
+        return "; ".join(self._arrivals.lacks(self.header))
+
     def _place(self, lines: Lines) -> list[Key]:
         self._memory.drop(lines)
         role = roles(lines.headers, embedded=self.spaces.embedded(int(lines.headers["encoding_space_ref"][0])))
@@ -153,6 +169,7 @@ class _Scan:
         require_centre(parts[0].mask, key, encoding)
         calibration = self.calibrations.of(key, self.spaces, parts[0].kspace, parts[0].mask)
         notes = (*notes, *self._shortfalls.of(key, encoding, parts))
+        arrive(self._arrivals, key, parts)
         for frame in frames(parts, group, encoding, calibration, self.header, self._checks.noise, notes):
             for note in frame.notes[len(encoding.guesses) :]:
                 self._warn(f"{key}: {note}")

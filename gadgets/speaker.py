@@ -15,7 +15,11 @@ from dataclasses import dataclass, field
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
 
-__all__ = ["GadgetError", "Prefix", "Speech", "notes", "warn"]
+__all__ = ["GadgetError", "IncompleteError", "Prefix", "Speech", "lack", "notes", "warn"]
+
+
+class IncompleteError(InputError):
+    """The scan lacks what its header announces. It is raised when all images that are whole were given."""
 
 
 class GadgetError(RuntimeError):
@@ -30,6 +34,8 @@ class Speech:
     """Notes for the comments of images, each once, in order."""
     warnings: int = 0
     """Warnings that went to a log with a `Prefix`."""
+    lacking: list[str] = field(default_factory=list)
+    """What the scan lacks."""
     _known: list[Exception] = field(default_factory=list)
     """Errors that have their names already."""
 
@@ -57,6 +63,12 @@ class Speech:
                     self._known.append(_with_name(name, error))
                     raise self._known[-1] from error
             yield item
+
+    def concluded(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Yield `items`, which leave the chain. Raises IncompleteError at their end if the scan lacks anything."""
+        yield from items
+        if self.lacking:
+            raise IncompleteError("; ".join(self.lacking))
 
     def unnamed(self, items: Iterator[Item]) -> Iterator[Item]:
         """Yield `items`, which no gadget makes. Their errors pass as they are."""
@@ -90,6 +102,16 @@ def warn(message: str, *, log: logging.Logger) -> None:
         log.warning("%s", message)
     if speech is not None:
         speech.notes[message] = None
+
+
+def lack(message: str) -> None:
+    """Say that the scan lacks something: IncompleteError when the chain has given all images.
+
+    Raises IncompleteError at once where no chain runs."""
+    speech, name = _now.get()
+    if speech is None:
+        raise IncompleteError(message)
+    speech.lacking.append(f"{name}: {message}")
 
 
 def notes() -> tuple[str, ...]:

@@ -17,7 +17,8 @@ import numpy as np
 from gadgets.hosts.library import load
 from gadgets.hosts.recording import open_recording
 from gadgets.hosts.scan import reconstructed
-from gadgets.imagefiles import read_images, write_images
+from gadgets.imagefiles import ImageFile, read_images, write_images
+from gadgets.speaker import IncompleteError
 from mrnets.errors import InputError, naming
 from mrnets.files import make_folder, write_bytes
 from mrnets.mrd.lines import Item, Lines
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay as the options say. Raises InputError and GadgetError; then no image file was made or replaced."""
+    """Replay as the options say. Raises InputError and GadgetError as `replay` does."""
     if (args.scan is None) == (args.filename is None):
         raise InputError("Name one scan: replay SCAN.h5, or replay -f SCAN.h5.")
     if args.png:
@@ -51,19 +52,27 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"There is no chain file {args.config_local}.")
     scan = args.scan or args.filename
     progress = _Progress(args.quiet)
-    replay(
-        scan,
-        args.outfile,
-        args.config_local or args.config,
-        settings=args.set,
-        group=args.in_group.strip("/"),
-        out_group=args.out_group.strip("/"),
-        progress=progress,
-    )
+    try:
+        replay(
+            scan,
+            args.outfile,
+            args.config_local or args.config,
+            settings=args.set,
+            group=args.in_group.strip("/"),
+            out_group=args.out_group.strip("/"),
+            progress=progress,
+        )
+    except IncompleteError:
+        _show(args, progress)
+        raise
+    _show(args, progress)
+    return 0
+
+
+def _show(args: argparse.Namespace, progress: _Progress) -> None:
     if args.png:
         write_pngs(args.outfile, args.png, args.out_group.strip("/"))
     progress.done(args.outfile)
-    return 0
 
 
 def replay(
@@ -79,7 +88,8 @@ def replay(
     """Run the scan in a file through a chain (a file, or a shipped chain's name) and write the images that come out.
 
     Raises InputError for all that is wrong with files, chain and data, also if no image comes, and GadgetError. The
-    image file is there only if all went well; one that was there before is replaced only then."""
+    image file is there only if all went well; one that was there before is replaced only then. Raises IncompleteError
+    after the image file was written, if the scan lacks what its header announces."""
     progress = progress or _Progress(quiet=True)
     loaded = load(chain, settings)
     if Path(out).exists() and Path(scan).exists() and os.path.samefile(out, scan):
@@ -88,17 +98,28 @@ def replay(
         with naming(scan):
             made = reconstructed(loaded, progress.reading(source.items, source.acquisitions), source.header)
         with write_images(out, out_group) as images:
-            for item in made:
-                if isinstance(item, str):
-                    print(item, file=sys.stderr)
-                    continue
-                try:
-                    images.append(item)
-                except TypeError as error:
-                    raise InputError(f"The last gadget of {loaded.source} gives what is no image: {error}.") from error
-                progress.images = images.count
+            lacking = _written(made, images, progress, loaded.source)
             if not images.count:
-                raise InputError(f"{scan}: {loaded.source} gave no images.")
+                raise lacking or InputError(f"{scan}: {loaded.source} gave no images.")
+    if lacking:
+        raise lacking
+
+
+def _written(made: Iterator[Item], images: ImageFile, progress: _Progress, source: str) -> IncompleteError | None:
+    """Write what comes, and return the error of a scan that lacks something."""
+    try:
+        for item in made:
+            if isinstance(item, str):
+                print(item, file=sys.stderr)
+                continue
+            try:
+                images.append(item)
+            except TypeError as error:
+                raise InputError(f"The last gadget of {source} gives what is no image: {error}.") from error
+            progress.images = images.count
+    except IncompleteError as error:
+        return error
+    return None
 
 
 @dataclass

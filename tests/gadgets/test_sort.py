@@ -456,7 +456,7 @@ class TestCutShort:
     def test_a_repetition_of_fewer_lines(self, rng, caplog):
         kspace = synthetic.to_kspace(images(rng))
         stream = [synthetic.lines(kspace, repetition=0), synthetic.lines(kspace, range(9), repetition=1)]
-        out = frames(stream, plain())
+        out = frames(stream, plain(), incomplete="warn")
         assert out[0].notes == ()
         assert out[1].notes == ("cut short? 144 samples came, and 192 for an earlier image of the slice",)
         assert "repetition 1" in caplog.text
@@ -468,8 +468,18 @@ class TestCutShort:
         assert frame.notes == ("cut short? lines 0 to 39 came where 0 to 63 were announced",)
 
     def test_contrasts(self, rng):
-        (frame,) = frames([synthetic.lines(synthetic.to_kspace(images(rng)))], counted(contrast=2))
+        stream = [synthetic.lines(synthetic.to_kspace(images(rng)))]
+        (frame,) = frames(stream, counted(contrast=2), incomplete="warn")
         assert frame.notes == ("cut short? 1 of 3 contrasts came",)
+
+    def test_the_end_says_what_is_lacking_after_the_images(self, rng):
+        """The images come before the error, which names the property that allows it."""
+        stream = [synthetic.lines(synthetic.to_kspace(images(rng)))]
+        made = sort(stream, counted(slice=2))
+        assert isinstance(next(made), Frame)
+        with pytest.raises(InputError, match="slice 1 to 2 did not come, and 0 to 2 are announced; set sort"):
+            next(made)
+        frames(stream, counted(slice=2), incomplete="warn")
 
 
 class TestMissingFromTheHeader:
