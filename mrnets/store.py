@@ -69,7 +69,8 @@ def bind(name: str, **options: Any) -> dict[str, Any]:
     given twice, and for a value of another type.
     """
     known = {key: pair for maker in _makers(name) for key, pair in _options(maker).items()}
-    aliases, given = describe(name).aliases, dict[str, Any]()
+    aliases = describe(name).aliases
+    given: dict[str, Any] = {}
     for alias, value in options.items():
         key = aliases.get(alias, alias)
         if key not in known:

@@ -195,7 +195,7 @@ def _atommic_settings(settings: dict[str, Any]) -> dict[str, Any]:
         **fourier,
     }
     return {
-        "cascades": 8,
+        "num_cascades": 8,
         "channels": 18,
         "pooling_layers": 4,
         "no_dc": False,
