@@ -44,6 +44,8 @@ class Traits:
     """Options that make it quick, for tests."""
     narrow: Mapping[str, Any] = field(default_factory=dict)
     """Options with which it learns four slices by heart, for tests."""
+    learning_rate: float = 2e-3
+    """Learning rate at which it does."""
 
     def takes_with(self, options: Mapping[str, Any]) -> Takes:
         """The part of the scan that the network takes with these `options`."""

@@ -26,7 +26,8 @@ TRAITS = Traits(
     breaks_graph="conjugate gradients stop when the residual is small, which depends on the data",
     small={"cascades": 2, "start_iterations": 3, "channels": 8, "blocks": 1},
     aliases={"iterations": "consistency_iterations"},
-    narrow={"cascades": 2, "start_iterations": 20, "channels": 16, "blocks": 1},
+    narrow={"cascades": 3, "start_iterations": 20, "channels": 24, "pooling_layers": 3, "blocks": 1},
+    learning_rate=3e-4,
 )
 
 _ERROR = 0.008

@@ -88,9 +88,13 @@ def alike(estimate: Estimate, image: Tensor) -> bool:
     return bool((ssim(estimate.image.abs(), image.abs()) > 0.98).all())
 
 
-def train(network: torch.nn.Module, scan: Scan, loss: Any, good: Any, steps: int = 500) -> bool:
+def train(name: str, scan: Scan, loss: Any, good: Any, steps: int = 500) -> bool:
     """Whether `good` of the estimate comes true within that many steps of Adam on `loss` of estimate and steps."""
-    optimiser = torch.optim.Adam(network.parameters(), 2e-3)
+    traits = store.describe(name)
+    torch.manual_seed(0)
+    network = store.create(name, **traits.narrow)
+    assert not good(network(scan))
+    optimiser = torch.optim.Adam(network.parameters(), traits.learning_rate)
     for _ in range(steps):
         estimate: Estimate = network(scan)
         everything = (*estimate.steps, estimate)
@@ -122,8 +126,7 @@ def test_learns_four_slices(name: str) -> None:
         return alike(estimate, image)
 
     assert not good(store.create("zerofilled")(scan))
-    torch.manual_seed(0)
-    assert train(store.create(name, **store.describe(name).narrow), scan, loss, good)
+    assert train(name, scan, loss, good)
 
 
 @pytest.mark.slow
@@ -151,8 +154,7 @@ def test_learns_the_maps_of_four_slices(name: str) -> None:
 
     problem, start = relaxometry(scan, torch.nn.Identity(), start="cgsense", iterations=10)
     assert not good(problem.estimate(start))
-    torch.manual_seed(0)
-    assert train(store.create(name, **store.describe(name).narrow), scan, loss, good)
+    assert train(name, scan, loss, good)
 
 
 @pytest.mark.slow
@@ -170,10 +172,7 @@ def test_learns_the_labels_of_four_slices(name: str) -> None:
     def good(estimate: Estimate) -> bool:
         return overlap(estimate.logits, labels) > 0.95
 
-    torch.manual_seed(0)
-    network = store.create(name, **store.describe(name).narrow)
-    assert not good(network(Scan(image=images)))
-    assert train(network, Scan(image=images), loss, good)
+    assert train(name, Scan(image=images), loss, good)
 
 
 @pytest.mark.slow
@@ -194,5 +193,4 @@ def test_learns_images_and_labels_of_four_slices(name: str) -> None:
         return alike(estimate, image) and overlap(estimate.logits, labels) > 0.95
 
     assert not alike(store.create("zerofilled")(scan), image)
-    torch.manual_seed(0)
-    assert train(store.create(name, **store.describe(name).narrow), scan, loss, good)
+    assert train(name, scan, loss, good)
