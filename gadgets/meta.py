@@ -17,6 +17,9 @@ from mrnets.mrd.encoding import Limit
 
 __all__ = ["meta_of"]
 
+LONGEST = 256
+"""Characters of a header's text that go into the meta data of each image."""
+
 
 def meta_of(
     frame: Frame,
@@ -103,7 +106,7 @@ def _identity(header: ismrmrdHeader) -> dict[str, str]:
 
 
 def _text(record: Any, name: str) -> str:
-    return getattr(record, name, None) or ""
+    return (getattr(record, name, None) or "")[:LONGEST]
 
 
 def _limit(limit: Limit) -> list[str]:

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import base64
 import re
+import struct
 from datetime import date, time
 from enum import Enum
 from typing import Any
 
-import numpy as np
 from xsdata.models.datatype import XmlDate, XmlTime
 
 __all__ = ["WANTED", "choice", "numbers", "parse", "single"]
 
-WANTED = {int: "a whole number", float: "a number", bytes: "base64", XmlDate: "a date", XmlTime: "a time"}
+WANTED = {
+    str: "a short text",
+    int: "a whole number",
+    float: "a number",
+    bytes: "base64",
+    XmlDate: "a date",
+    XmlTime: "a time",
+}
 """Each type in words, for messages."""
 
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d{1,4})?", re.ASCII | re.IGNORECASE)
@@ -25,11 +32,17 @@ _WHOLE = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 _DATE = re.compile(r"(\d{4})[-/.]?(\d\d)[-/.]?(\d\d)", re.ASCII)
 _TIME = re.compile(r"(\d\d):?(\d\d):?(\d\d)([.,]\d+)?", re.ASCII)
 _SPECIAL = {"nan": float("nan"), "inf": float("inf"), "+inf": float("inf"), "-inf": float("-inf")}
-MAX_DIGITS = 64
+_SINGLE = struct.Struct("f")
+MAX_TEXT = 1 << 20
+"""Characters of a text. Some headers hold a whole protocol in one."""
+MAX_VALUE = 1024
+"""Characters of any other value but base64."""
 
 
 def parse(kind: type, text: str) -> tuple[Any, bool]:
     """Return the value of the type `kind`: str, int, float, bytes, XmlDate, XmlTime or an enumeration."""
+    if kind is not bytes and len(text) > (MAX_TEXT if kind is str else MAX_VALUE):
+        raise ValueError(text[:MAX_VALUE])
     if kind is str:
         return text, True
     if issubclass(kind, Enum):
@@ -51,6 +64,8 @@ def choice(kind: type[Enum], text: str) -> tuple[Enum, bool]:
 
 def numbers(text: str) -> tuple[list[float], bool]:
     """Return the numbers that one element holds. It should hold one; some hold a list."""
+    if len(text) > MAX_VALUE:
+        raise ValueError(text[:MAX_VALUE])
     tokens = re.split(r"[\s;]+|,\s+", text.strip())
     if any("." in token and "," in token for token in tokens):
         tokens = [part for token in tokens for part in token.split(",")]
@@ -63,17 +78,16 @@ def numbers(text: str) -> tuple[list[float], bool]:
 def single(value: float) -> float:
     """Return the number in single precision, as ISMRMRD's schema has it and a Gadgetron server hands it on.
     Raises ValueError where it is too large for that."""
-    with np.errstate(over="ignore"):
-        rounded = float(np.float32(value))
-    if np.isinf(rounded) and not np.isinf(value):
-        raise ValueError(value)
-    return rounded
+    try:
+        return float(_SINGLE.unpack(_SINGLE.pack(value))[0])
+    except OverflowError:
+        raise ValueError(value) from None
 
 
 def _number(text: str) -> tuple[float, bool]:
     if text.lower() in _SPECIAL:
         return _SPECIAL[text.lower()], True
-    if len(text) > MAX_DIGITS or not _NUMBER.fullmatch(text):
+    if not _NUMBER.fullmatch(text):
         raise ValueError(text)
     return float(text.replace(",", ".")), "," not in text
 
