@@ -101,6 +101,8 @@ def explained(path: str | Path) -> Iterator[None]:
     """Raises HDF5's exceptions as InputError."""
     try:
         yield
+    except BlockingIOError as error:  # HDF5 locks a file that is being written
+        raise InputError(f"{path}: is open in another program that writes it; close it there first.") from error
     except (OSError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read; it is cut short, corrupt or not HDF5 ({reason}).") from error

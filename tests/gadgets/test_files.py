@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import h5py
 import ismrmrd
 import ismrmrd.hdf5
@@ -160,6 +163,17 @@ def test_a_header_may_be_an_array_of_bytes(path, kind):
         file["dataset/xml"] = np.frombuffer(toys.HEADER, kind)[None]
     with open_scan(path) as scan:
         assert read_header(scan.header) == read_header(toys.HEADER)
+
+
+def test_a_file_that_another_program_writes_is_not_called_corrupt(path):
+    hold = "import h5py, sys; file = h5py.File(sys.argv[1], 'a'); print('open', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"open\n"
+        with pytest.raises(InputError, match=r"scan\.h5: is open in another program that writes it"):
+            read(path)
+        other.stdin.close()
+    assert len(read(path)) == 5
 
 
 def test_a_file_cut_anywhere_is_refused(path, tmp_path):
