@@ -26,8 +26,10 @@ MAX_WARNINGS = 32
 MAX_SHOWN = 40
 """Characters of a value from outside that a message repeats."""
 _WHAT = "ISMRMRD header"
-_NEEDED = {("matrixSizeType", "x"), ("matrixSizeType", "y"), ("encodingSpaceType", "matrixSize")}
-_NEEDED |= {("encodingType", "encodedSpace"), ("encodingType", "reconSpace")}
+_NEEDED = {
+    *(("encodingType", "encodedSpace"), ("encodingType", "reconSpace"), ("encodingSpaceType", "matrixSize")),
+    *(("matrixSizeType", "x"), ("matrixSizeType", "y")),
+}
 """Elements without which nothing can be reconstructed: (type, field)."""
 _PRIVATE = ("subjectInformation", "studyInformation")
 """Their values stand in no log and no image comment."""
@@ -140,7 +142,8 @@ def _record(kind: type, element: Element, path: str, notes: _Notes) -> Any:
 def _value(owner: type, one: _Field, given: Any, path: str, notes: _Notes) -> Any:
     """The value of a field from the elements of its name. None, or an empty list, where there is none."""
     name = f"{path}{one.name}"
-    filled = [element for element in given if not _is_empty(element)]
+    # Data refer to encodings by their number, so that an empty one keeps its place, and is refused.
+    filled = [element for element in given if one.name == "encoding" or not _is_empty(element)]
     if not filled:
         if (owner.__name__, one.name) in _NEEDED:
             raise InputError(f"The {_WHAT} lacks {name}, without which nothing can be reconstructed.")

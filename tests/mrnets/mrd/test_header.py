@@ -198,6 +198,7 @@ def test_elements_may_be_in_any_order_and_namespace():
         (changed("<x>16</x>", "<x>0</x>"), "matrixSize 0 x 8"),
         (changed("reconSpace", "space"), "lacks encoding.reconSpace"),
         (changed(ENCODING, ""), "has no <encoding>"),
+        (changed(ENCODING, f"<encoding/>{ENCODING}"), "lacks encoding.encodedSpace"),
         (HEADER[:-9], "well-formed"),
         ("", "well-formed"),
         ("<ismrmrdHeader/>", "encoding"),
