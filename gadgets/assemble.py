@@ -55,7 +55,8 @@ def group_notes(group: Group, encoding: Encoding) -> tuple[str, ...]:
     lines, outside = (sum(getattr(echo, name) for echo in echoes) for name in ("lines", "outside"))
     first = min((echo.first_outside for echo in echoes if echo.outside), default=-1)
     off_grid = outside_note(lines, outside, first, encoding)
-    return tuple(dict.fromkeys([*([off_grid] if off_grid else []), *(note for echo in echoes for note in echo.notes)]))
+    notes = [off_grid, *group.notes, *(note for echo in echoes for note in echo.notes)]
+    return tuple(dict.fromkeys(filter(None, notes)))
 
 
 def require_centre(mask: Mask, key: Key, encoding: Encoding) -> None:
@@ -95,12 +96,12 @@ class Shortfalls:
         return tuple(f"{CUT_SHORT} {note}" for note in notes)
 
 
-def arrive(arrivals: Arrivals, key: Key, parts: list[Part]) -> None:
-    """Account for a finished image."""
+def arrive(arrivals: Arrivals, key: Key, parts: list[Part], *, alike: bool) -> None:
+    """Account for a finished image. alike: all images of the scan sample the same lines."""
     arrivals.add(
         key,
         [part.contrast for part in parts],
-        sum(int(part.mask.sum()) for part in parts),
+        sum(int(part.mask.sum()) for part in parts) if alike else 0,
         calibrated=has_centre_block(parts[0].mask),
         repeats=min(int(part.echo.counts[part.echo.counts > 0].min()) for part in parts),
     )

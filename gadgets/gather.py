@@ -8,13 +8,18 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from mrnets.errors import InputError
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.images import Key, by_image
-from mrnets.mrd.kspace import Echo, add_lines
+from mrnets.mrd.kspace import Echo, add_lines, belong
 from mrnets.mrd.lines import Lines, counter, take
 
-__all__ = ["Group", "Memory", "gather"]
+__all__ = ["DROPPED", "TAKEN", "Group", "Memory", "gather", "settle"]
+
+TAKEN = "lines flagged as surface coil correction (29) are lines of the image: no other lines have their places"
+DROPPED = "lines flagged as surface coil correction (29) were left out: other lines have their places"
 
 
 @dataclass
@@ -26,6 +31,8 @@ class Group:
     whitened: bool = True
     dwell: float = 0.0
     """µs, of the first line; 0: the header does not say."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of its lines."""
 
 
 PREPARING = 5
@@ -96,3 +103,16 @@ def gather(
         add_lines(group.echoes[contrast], part, encoding)
         keys.append(key)
     return keys
+
+
+def settle(group: Group, doubtful: list[Lines], encoding: Encoding) -> bool:
+    """Whether doubtful lines of an image are its lines: all of them or none. A sentence is noted in its group."""
+    first = next(iter(group.echoes.values()))
+    headers = np.concatenate([lines.headers for lines in doubtful])
+    taken = all(lines.whitened == group.whitened for lines in doubtful)
+    for _, contrast, which in by_image(headers, encoding.index):
+        echo = group.echoes.get(contrast, first)
+        counts = echo.counts if contrast in group.echoes else np.zeros_like(echo.counts)
+        taken &= belong(headers[which], echo.header, counts, encoding)
+    group.notes += (TAKEN if taken else DROPPED,)
+    return taken

@@ -16,7 +16,7 @@ from ismrmrd.xsd import ismrmrdHeader
 from gadgets.gadget import gadget
 from gadgets.speaker import warn
 from mrnets.errors import InputError
-from mrnets.mrd.flags import LEFT_OUT, Flag, has_flag
+from mrnets.mrd.flags import DOUBTFUL, LEFT_OUT, Flag, has_flag
 from mrnets.mrd.lines import Item, Lines, counter, require_finite
 from mrnets.mrd.noise import NoiseScan, bandwidth
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
@@ -53,11 +53,17 @@ def noise(stream: Iterable[Item], header: ismrmrdHeader, *, device: Device = "au
         else:
             require_finite(item)
             item = replace(item, data=to_device(item.data))
-            if item.whitened or has_flag(item.headers, *LEFT_OUT).all():
+            if item.whitened or has_flag(item.headers, *LEFT_OUT).all() or _of_other_coils(item, scan):
                 yield item
                 continue
             whiten = whiten or _whitening(scan, bandwidth(header))
             yield whiten(item)
+
+
+def _of_other_coils(lines: Lines, scan: NoiseScan) -> bool:
+    """Whether lines may be a surface coil correction scan, which the noise measurement tells nothing of."""
+    doubtful = has_flag(lines.headers, DOUBTFUL).all()
+    return bool(doubtful and not (scan.lines and scan.coils == lines.data.shape[1]))
 
 
 def _whitening(scan: NoiseScan, relative_bandwidth: float) -> Callable[[Lines], Lines]:

@@ -14,24 +14,24 @@ import ismrmrd
 import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
 
-from gadgets.assemble import Mask, Shortfalls, arrive, frames, group_notes, parts_of, require_centre
+from gadgets.assemble import Part, Shortfalls, arrive, frames, group_notes, parts_of, require_centre
+from gadgets.calibrations import Calibrations, Means, Source
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
-from gadgets.gather import Group, Memory, gather
+from gadgets.gather import DROPPED, TAKEN, Group, Memory, gather, settle
 from gadgets.limits import usual_memory
 from gadgets.recondata import is_recon_data, lines_of
 from gadgets.spaces import Spaces
 from gadgets.speaker import lack, warn
 from mrnets.errors import InputError
-from mrnets.mrd.calibration import centre_block, for_later, nearest, on_spacing_of
+from mrnets.mrd.calibration import middle_of
 from mrnets.mrd.completeness import Arrivals
-from mrnets.mrd.encoding import ByHand, Dimensions, Encoding
-from mrnets.mrd.flags import LEFT_OUT, Flag, has_flag, roles
-from mrnets.mrd.images import Key
-from mrnets.mrd.kspace import kspace_and_mask
+from mrnets.mrd.encoding import ByHand, Dimensions
+from mrnets.mrd.flags import LEFT_OUT, Flag, has_flag, is_doubtful, roles
+from mrnets.mrd.images import Key, by_image
 from mrnets.mrd.lines import Item, Lines, counter, require_finite, take
 from mrnets.mrd.noise import NoiseScan
-from mrnets.physics.arrays import Array, array_namespace
+from mrnets.physics.arrays import Array
 
 __all__ = ["sort"]
 
@@ -49,6 +49,7 @@ def sort(
     whitened: bool = False,
     memory: float | None = None,
     incomplete: Literal["error", "warn"] = "error",
+    calibration: Source = "auto",
     dimensions: Literal["auto", "2d", "3d"] = "auto",
     centre_line: int | None = None,
     centre_partition: int | None = None,
@@ -64,6 +65,8 @@ def sort(
     take, its reconstruction included; none: 0.8 of the machine's memory.
     `incomplete`: "error": a scan that lacks what its header announces (see `mrnets.mrd.completeness`) ends with an
     error after its images. "warn": it ends with a warning.
+    `calibration`: "average" takes calibration lines from the mean over repetitions that sample different lines;
+    "auto" does so only where the header's mode is interleaved and no calibration lines came.
     `dimensions`: of images, "auto": as header and lines have them. `centre_line`, `centre_partition`: the counters
     kspace_encode_step_1 and _2 of the k-space centre, `centre_sample`: its sample in lines that run forwards, instead
     of what the header says. `reversed_centre`: "kept" or "mirrored", see `ByHand`.
@@ -72,7 +75,8 @@ def sort(
     """
     size: dict[str, Dimensions | None] = {"auto": None, "2d": 2, "3d": 3}
     by_hand = ByHand(centre_line, centre_partition, centre_sample, reversed_centre, size[dimensions])
-    scan = _Scan(header, Spaces(header, by_hand), Memory((usual_memory() if memory is None else memory) * 2**30))
+    limit = Memory((usual_memory() if memory is None else memory) * 2**30)
+    scan = _Scan(header, Spaces(header, by_hand), limit, calibration)
     sorted_before = False
     for item in stream:
         if isinstance(item, Lines):
@@ -100,15 +104,27 @@ def sort(
         )
 
 
+@dataclass(frozen=True)
+class _Finished:
+    """An image to which nothing comes any more, but maybe its calibration."""
+
+    key: Key
+    group: Group
+    parts: list[Part]
+    notes: tuple[str, ...]
+
+
 class _Scan:
     """The state of sorting: images that wait for more lines."""
 
-    def __init__(self, header: ismrmrdHeader, spaces: Spaces, memory: Memory) -> None:
+    def __init__(self, header: ismrmrdHeader, spaces: Spaces, memory: Memory, calibration: Source) -> None:
         self.header = header
         self.spaces = spaces
         self.images: dict[Key, Group] = {}
         self.closed: set[Key] = set()
-        self.calibrations = _Calibrations()
+        self.calibrations = Calibrations(calibration)
+        self._doubtful: dict[Key, list[Lines]] = {}
+        self._means: Means[_Finished] = Means()
         self._memory = memory
         self._checks = _Checks()
         self._shortfalls = Shortfalls()
@@ -122,28 +138,61 @@ class _Scan:
             return []
         if has_flag(lines.headers, Flag.IS_PHASECORR_DATA).any():
             warn("phase-correction lines are left out; nothing here corrects by them", log=_logger)
-        used = np.flatnonzero(~has_flag(lines.headers, *LEFT_OUT))
-        if not len(used):
-            return []
-        lines = take(lines, used)
-        self._checks.check(lines)
-        self.spaces.embedded(int(lines.headers["encoding_space_ref"][0]))
-        self._memory.hold(lines)
-        return [key for known in self.spaces.ready(lines) for key in self._place(known)]
+        doubtful = is_doubtful(lines.headers)
+        self._keep(take(lines, np.flatnonzero(doubtful)))
+        return self._take(take(lines, np.flatnonzero(~doubtful & ~has_flag(lines.headers, *LEFT_OUT))))
 
     def close(self, keys: Iterable[Key]) -> Iterator[Frame]:
         """Make frames of finished images."""
         for key in sorted(keys):
-            group = self.images.pop(key)
+            group, doubtful = self.images.pop(key), self._doubtful.pop(key, [])
+            encoding = self.spaces.encoding(key.encoding)
+            if doubtful and settle(group, doubtful, encoding):
+                for lines in doubtful:
+                    gather({key: group}, lines, encoding, self._memory)
+            for lines in doubtful:
+                self._memory.drop(lines)
             self.closed.add(key)
-            yield from self._frames(key, group)
-            self._memory.free(group)
+            yield from self._calibrated(self._finished(key, group))
 
     def finish(self) -> Iterator[Frame]:
         """Make frames of all images; no more lines of them come."""
         for lines in self.spaces.rest():
             self._place(lines)
+        if not (self.images or self.closed):
+            self._take_doubtful()
         yield from self.close(list(self.images))
+        if self._doubtful:
+            self._warn(DROPPED)
+        for finished, mean in self._means.rest():
+            yield from self._frames(finished, mean.block, mean.note)
+
+    def _keep(self, doubtful: Lines) -> None:
+        """Keep doubtful lines until their image is complete."""
+        self._memory.hold(doubtful)
+        index = int(doubtful.headers["encoding_space_ref"][0]) if len(doubtful) else 0
+        for key, _, which in by_image(doubtful.headers, index):
+            self._doubtful.setdefault(key, []).append(take(doubtful, which))
+
+    def _take_doubtful(self) -> None:
+        """Take doubtful lines as those of images, where there are no others."""
+        held = [lines for some in self._doubtful.values() for lines in some]
+        for lines in held:
+            self._memory.drop(lines)
+            self._take(lines)
+        for lines in self.spaces.rest():
+            self._place(lines)
+        for group in self.images.values() if held else ():
+            group.notes += (TAKEN,)
+        self._doubtful.clear()
+
+    def _take(self, lines: Lines) -> list[Key]:
+        if not len(lines):
+            return []
+        self._checks.check(lines)
+        self.spaces.embedded(int(lines.headers["encoding_space_ref"][0]))
+        self._memory.hold(lines)
+        return [key for known in self.spaces.ready(lines) for key in self._place(known)]
 
     def lacks(self) -> str:
         """Return what the scan lacks of what its header announces, or nothing."""
@@ -162,23 +211,46 @@ class _Scan:
             self._warn(guess)
         return gather(self.images, image, encoding, self._memory, self.closed)
 
-    def _frames(self, key: Key, group: Group) -> Iterator[Frame]:
+    def _finished(self, key: Key, group: Group) -> _Finished:
         encoding = self.spaces.encoding(key.encoding)
         notes = (*encoding.guesses, *group_notes(group, encoding))
         parts = parts_of(group, encoding)
         require_centre(parts[0].mask, key, encoding)
-        calibration = self.calibrations.of(key, self.spaces, parts[0].kspace, parts[0].mask)
-        notes = (*notes, *self._shortfalls.of(key, encoding, parts))
-        arrive(self._arrivals, key, parts)
-        for frame in frames(parts, group, encoding, calibration, self.header, self._checks.noise, notes):
-            for note in frame.notes[len(encoding.guesses) :]:
-                self._warn(f"{key}: {note}")
-            yield frame
+        return _Finished(key, group, parts, (*notes, *self._shortfalls.of(key, encoding, parts)))
 
-    def _warn(self, message: str) -> None:
-        """Once for each message."""
+    def _calibrated(self, finished: _Finished) -> Iterator[Frame]:
+        """Frames of an image, and of those that waited for it; none yet if its own calibration has not come."""
+        key, first = finished.key, finished.parts[0]
+        encoding = self.spaces.encoding(key.encoding)
+        averaged = self.calibrations.averaged(key, encoding, first.kspace, first.mask)
+        arrive(self._arrivals, key, finished.parts, alike=not averaged)
+        if not averaged:
+            yield from self._frames(finished, self.calibrations.of(key, self.spaces, first.kspace, first.mask))
+            return
+        middle = middle_of(first.kspace, first.mask, volume=encoding.volume)
+        for image, mean in self._means.add(key, finished, middle):
+            yield from self._frames(image, mean.block, mean.note)
+
+    def _frames(self, finished: _Finished, calibration: Array | None, *notes: str) -> Iterator[Frame]:
+        encoding = self.spaces.encoding(finished.key.encoding)
+        for frame in frames(
+            finished.parts,
+            finished.group,
+            encoding,
+            calibration,
+            self.header,
+            self._checks.noise,
+            (*finished.notes, *notes),
+        ):
+            for note in frame.notes[len(encoding.guesses) :]:
+                self._warn(note, f"{finished.key}: ")
+            yield frame
+        self._memory.free(finished.group)
+
+    def _warn(self, message: str, where: str = "") -> None:
+        """Once for each message, wherever it is found first."""
         if message not in self._said:
-            _logger.warning("%s", message)
+            _logger.warning("%s%s", where, message)
         self._said.add(message)
 
 
@@ -201,50 +273,6 @@ class _Checks:
             raise InputError(
                 f"acquisition {counter(lines)} has {coils} coils, the noise measurement {self.noise.coils}"
             )
-
-
-@dataclass
-class _Calibrations:
-    """The calibration block of each image: separate lines, the image's own centre, or that of an earlier image."""
-
-    references: dict[Key, Group] = field(default_factory=dict)
-    """Separate calibration lines; kept to the end."""
-    _kept: dict[tuple[int, int], Array] = field(default_factory=dict)
-    """(slice, encoding): the newest embedded calibration block."""
-    _blocks: dict[tuple[Key, int], Array | None] = field(default_factory=dict)
-    """Of `references`, for an encoding; until more of them come."""
-
-    def add(self, lines: Lines, encoding: Encoding, memory: Memory) -> None:
-        """Separate calibration lines; may be empty."""
-        if gather(self.references, lines, encoding, memory):
-            self._blocks.clear()
-
-    def awaited(self, key: Key, encoding: Encoding) -> bool:
-        """Whether separate calibration lines are announced for image `key` and have not come."""
-        separate = encoding.calibration in ("separate", "external", "other")
-        return separate and nearest(self.references, key) is None
-
-    def of(self, key: Key, spaces: Spaces, kspace: Array, mask: Mask) -> Array | None:
-        """The block for image `key` with this first echo; None where no lines serve."""
-        encoding = spaces.encoding(key.encoding)
-        reference = nearest(self.references, key)
-        if reference is not None:
-            return self._separate(reference, spaces.encoding(reference.encoding, calibration=True), encoding)
-        own = centre_block(kspace, mask)
-        if own is None:
-            return self._kept.get((key.slice, key.encoding))
-        self._kept[key.slice, key.encoding] = for_later(own, volume=encoding.volume)
-        return own
-
-    def _separate(self, reference: Key, source: Encoding, target: Encoding) -> Array | None:
-        """The block of separate calibration lines on the spacing of `target`; made once."""
-        if (reference, target.index) not in self._blocks:
-            echoes = self.references[reference].echoes
-            echo = echoes[min(echoes)]
-            kspace = array_namespace(echo.kspace).asarray(echo.kspace, copy=True)
-            block = centre_block(*kspace_and_mask(replace(echo, kspace=kspace), source))
-            self._blocks[reference, target.index] = None if block is None else on_spacing_of(block, source, target)
-        return self._blocks[reference, target.index]
 
 
 def _complete(scan: _Scan, lines: Lines, seen: list[Key], trigger: Trigger) -> list[Key]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ from gadgets.sort import sort
 from mrnets.contract import Raw
 from mrnets.mrd.calibration import centre_block
 from mrnets.mrd.files import open_scan, write_scan
-from mrnets.mrd.flags import Flag
+from mrnets.mrd.flags import DOUBTFUL, Flag, bits
 from mrnets.mrd.header import read_header
 from mrnets.mrd.lines import Lines
 from tests.gadgets import synthetic
 from training.data import Split
-from training.readers import ismrmrd
 
 COILS, NX, NY, NZ = 3, 20, 16, 8
 ONLY, BOTH = Flag.IS_PARALLEL_CALIBRATION, Flag.IS_PARALLEL_CALIBRATION_AND_IMAGING
@@ -143,6 +142,98 @@ def lines_beyond_the_matrix(rng: np.random.Generator) -> Case:
     return Case(header(limits=limits), [synthetic.lines(kspace(rng, NX, NY + 2))])
 
 
+def flagged(lines: Lines, which: Sequence[int]) -> Lines:
+    """Some of the lines with the flag of a surface coil correction."""
+    headers = lines.headers.copy()
+    headers["flags"][list(which)] |= np.uint64(bits(DOUBTFUL))
+    return replace(lines, headers=headers)
+
+
+def all_lines_doubtful(rng: np.random.Generator) -> Case:
+    return Case(header(), [flagged(synthetic.lines(kspace(rng), slice=n), range(NY)) for n in range(2)])
+
+
+def half_of_the_lines_doubtful(rng: np.random.Generator) -> Case:
+    runs = [flagged(synthetic.lines(kspace(rng), contrast=n), range(n, NY, 2)) for n in range(2)]
+    return Case(header(te=(2.0, 4.0)), runs)
+
+
+def half_of_a_volume_doubtful(rng: np.random.Generator) -> Case:
+    return Case(header((NX, NY, NZ)), [flagged(synthetic.lines(kspace(rng, NX, NY, NZ)), range(0, NY * NZ, 3))])
+
+
+def surface_coil_correction(rng: np.random.Generator) -> Case:
+    runs = [
+        flagged(synthetic.lines(kspace(rng, NX, 4)[:2]), range(4)),
+        flagged(synthetic.lines(kspace(rng)), range(NY)),
+    ]
+    return Case(header(), [*runs, synthetic.lines(kspace(rng))])
+
+
+def later_repetitions_without_calibration(rng: np.random.Generator) -> Case:
+    runs = [synthetic.lines(kspace(rng), [*range(0, NY, 2), *CENTRE], repetition=0)]
+    runs += [synthetic.lines(kspace(rng), range(n % 2, NY, 2), repetition=n) for n in (1, 2)]
+    return Case(header(mode="embedded"), runs)
+
+
+def time_interleaved(rng: np.random.Generator) -> Case:
+    runs = [synthetic.lines(kspace(rng), range(n % 3, NY, 3), repetition=n) for n in range(7)]
+    return Case(header(mode="interleaved"), runs)
+
+
+def time_interleaved_slices(rng: np.random.Generator) -> Case:
+    runs = [
+        synthetic.lines(kspace(rng), range(n % 2, NY, 2), repetition=n, slice=s) for n in range(4) for s in range(2)
+    ]
+    return Case(header(mode="interleaved"), runs)
+
+
+def time_interleaved_volume(rng: np.random.Generator) -> Case:
+    runs = [synthetic.lines(kspace(rng, NX, NY, NZ), range(n % 2, NY, 2), repetition=n) for n in range(3)]
+    return Case(header((NX, NY, NZ), mode="interleaved"), runs)
+
+
+def interleaved_and_never_complete(rng: np.random.Generator) -> Case:
+    runs = [synthetic.lines(kspace(rng), range(0, NY, 2), repetition=n) for n in range(2)]
+    return Case(header(mode="interleaved"), runs)
+
+
+def siemens(header: Any) -> Any:
+    """The header with a Siemens scanner in it."""
+    header.acquisitionSystemInformation.systemVendor = "SIEMENS"
+    return header
+
+
+def with_users(lines: Lines, line: int, partition: int = 0) -> Lines:
+    """Lines that carry the centre in user counters, as siemens_to_ismrmrd writes it."""
+    headers = lines.headers.copy()
+    headers["idx"]["user"][:, 5:7] = line, partition
+    return replace(lines, headers=headers)
+
+
+def centre_in_user_counters(rng: np.random.Generator) -> Case:
+    limits = {"kspace_encoding_step_1": (0, 11, 8)}
+    return Case(siemens(header(limits=limits)), [with_users(synthetic.lines(kspace(rng), range(4, NY), y_shift=-4), 4)])
+
+
+def centres_of_a_volume_in_user_counters(rng: np.random.Generator) -> Case:
+    limits = {"kspace_encoding_step_1": (0, 11, 8), "kspace_encoding_step_2": (0, 5, 3)}
+    block = synthetic.lines(kspace(rng, NX, NY, NZ), range(4, NY), range(2, NZ), y_shift=-4)
+    block.headers["idx"]["kspace_encode_step_2"] -= 2
+    return Case(siemens(header((NX, NY, NZ), limits=limits)), [with_users(block, 4, 2)])
+
+
+def centre_beyond_the_limits(rng: np.random.Generator) -> Case:
+    limits = {"kspace_encoding_step_1": (0, NY - 1, 65532), "kspace_encoding_step_2": (0, NZ - 1, 65532)}
+    return Case(header((NX, NY, NZ), limits=limits), [synthetic.lines(kspace(rng, NX, NY, NZ))])
+
+
+def reversed_lines_of_siemens(rng: np.random.Generator) -> Case:
+    runs = [synthetic.lines(kspace(rng), contrast=n, reverse=n == 1) for n in range(3)]
+    runs[1].headers["center_sample"] = NX // 2
+    return Case(siemens(header(te=(1.0, 2.0, 3.0))), runs)
+
+
 CASES: tuple[Callable[[np.random.Generator], Case], ...] = (
     slices,
     odd_and_oversampled,
@@ -161,13 +252,27 @@ CASES: tuple[Callable[[np.random.Generator], Case], ...] = (
     reversed_lines,
     one_partition_of_four,
     lines_beyond_the_matrix,
+    all_lines_doubtful,
+    half_of_the_lines_doubtful,
+    half_of_a_volume_doubtful,
+    surface_coil_correction,
+    later_repetitions_without_calibration,
+    time_interleaved,
+    time_interleaved_slices,
+    time_interleaved_volume,
+    interleaved_and_never_complete,
+    centre_in_user_counters,
+    centres_of_a_volume_in_user_counters,
+    centre_beyond_the_limits,
+    reversed_lines_of_siemens,
 )
 
 
 def sorted_by_the_gadget(path: Path) -> list[tuple[Raw, int]]:
-    """What sort makes of a file, and the image that each sample of the reader belongs to: (raw, index in its batch)."""
+    """Of each sample of the reader what sort makes of the file, and its index in the batch."""
     with open_scan(path) as scan:
         frames = [f for f in sort(scan.items(), read_header(scan.header).header) if isinstance(f, Frame)]
+    frames.sort(key=lambda frame: [int(frame.headers[0, 0]["idx"][name]) for name in ("repetition", "slice")])
     return [(frame.raw, n) for frame in frames for n in range(len(frame.raw.kspace))]
 
 

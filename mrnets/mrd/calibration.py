@@ -5,7 +5,9 @@ Axes: batch, echo, coil, y, x as in `mrnets.contract.Raw`, whose k-space centre 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +15,29 @@ from numpy.typing import NDArray
 from mrnets.errors import InputError
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.images import Key
-from mrnets.physics.arrays import Array, array_namespace
+from mrnets.physics.arrays import Array, array_namespace, asarray_like
 from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.masks import LEAST_CALIBRATION, calibration_region
 
-__all__ = ["centre_block", "for_later", "has_centre_block", "nearest", "on_spacing_of"]
+__all__ = [
+    "MAX_WINDOW",
+    "Mean",
+    "Middle",
+    "centre_block",
+    "for_later",
+    "has_centre_block",
+    "middle_of",
+    "nearest",
+    "on_spacing_of",
+    "window_mean",
+]
 
 KEPT = 32
 """Lines of a calibration block that are kept for later repetitions without calibration lines of their own."""
+ENOUGH = 16
+"""Lines along each axis with which a mean over repetitions is complete."""
+MAX_WINDOW = 8
+"""Repetitions in such a mean."""
 
 
 def nearest(references: Iterable[Key], key: Key) -> Key | None:
@@ -71,3 +88,65 @@ def for_later(block: Array, *, volume: bool) -> Array:
     height, width = block.shape[-2:]
     shape = (min(height, KEPT), min(width, KEPT) if volume else width)
     return array_namespace(block).asarray(resize(block, shape), copy=True)
+
+
+@dataclass(frozen=True)
+class Middle:
+    """The middle of the k-space of one image."""
+
+    kspace: Array
+    """(batch, 1, coil, y, x), a copy."""
+    mask: NDArray[np.bool_]
+    """(y, x)."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A calibration block from the mean over images that sampled different lines."""
+
+    block: Array | None
+    """(batch, 1, coil, y', x'); None where the images together do not sample the centre."""
+    images: int
+    """How many there are in the mean."""
+
+    @property
+    def note(self) -> str:
+        """A sentence for the comment of the images."""
+        return f"calibration lines are the mean over {self.images} repetitions"
+
+
+def middle_of(kspace: Array, mask: NDArray[np.bool_], *, volume: bool) -> Middle:
+    """The middle of the first echo of k-space (batch, echo, coil, y, x) with mask (y, x)."""
+    kept = for_later(kspace[:, :1], volume=volume)
+    return Middle(kept, resize(mask, kept.shape[-2:]))
+
+
+def window_mean(get: Callable[[int], Middle | None], at: int, *, ended: bool) -> Mean | None:
+    """The calibration of image `at` of a series: the mean over the fewest images that together sample the centre.
+
+    They follow each other, with image `at` the last of them, or the first images of the series where that is too early.
+    get: the middle of an image by its number; None where it did not come yet. ended: no more images come.
+    None: more images must come. Source: TGRAPPA (Breuer 2005).
+    """
+    window: list[Middle] = []
+    for number in chain(range(at, -1, -1), count(at + 1)):
+        found = get(number) if len(window) < MAX_WINDOW else None
+        if found is None:
+            break
+        window.append(found)
+        if _samples_centre(window):
+            return _mean(window)
+    return _mean(window) if ended or len(window) == MAX_WINDOW else None
+
+
+def _samples_centre(window: Sequence[Middle]) -> bool:
+    mask = np.logical_or.reduce([middle.mask for middle in window])
+    return all(n >= min(ENOUGH, side) for n, side in zip(calibration_region(mask), mask.shape, strict=True))
+
+
+def _mean(window: Sequence[Middle]) -> Mean:
+    xp = array_namespace(window[0].kspace)
+    counts = np.sum([middle.mask for middle in window], axis=0)
+    total = sum(middle.kspace for middle in window)
+    mean = total * asarray_like(1 / np.maximum(counts, 1), total, dtype=xp.float32)
+    return Mean(centre_block(mean, counts > 0), len(window))

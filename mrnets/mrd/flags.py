@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mrnets.physics.arrays import Array
 
-__all__ = ["LEFT_OUT", "Flag", "Roles", "bits", "has_flag", "roles"]
+__all__ = ["DOUBTFUL", "LEFT_OUT", "Flag", "Roles", "bits", "has_flag", "is_doubtful", "roles"]
 
 
 class Flag(IntEnum):
@@ -55,11 +55,14 @@ LEFT_OUT = (
     Flag.IS_HPFEEDBACK_DATA,
     Flag.IS_DUMMYSCAN_DATA,
     Flag.IS_RTFEEDBACK_DATA,
-    Flag.IS_SURFACECOILCORRECTIONSCAN_DATA,
     Flag.IS_PHASE_STABILIZATION_REFERENCE,
     Flag.IS_PHASE_STABILIZATION,
 )
 """Lines with any of these flags are no part of an image's k-space."""
+
+DOUBTFUL = Flag.IS_SURFACECOILCORRECTIONSCAN_DATA
+"""Converters write Siemens' "raw data correction" as this flag, on ordinary lines of an image. Real surface coil
+correction scans have it, too."""
 
 
 def bits(*flags: Flag | int) -> int:
@@ -72,6 +75,12 @@ def has_flag(headers: Array, *flags: Flag | int) -> Array:
     return (headers["flags"] & np.uint64(bits(*flags))) != 0
 
 
+def is_doubtful(headers: Array) -> Array:
+    """Whether each line (n,) is of the image only if no other line has its place: (n,) bool."""
+    calibration = has_flag(headers, Flag.IS_PARALLEL_CALIBRATION, Flag.IS_PARALLEL_CALIBRATION_AND_IMAGING)
+    return has_flag(headers, DOUBTFUL) & ~calibration & ~has_flag(headers, Flag.IS_NOISE_MEASUREMENT, *LEFT_OUT)
+
+
 @dataclass(frozen=True)
 class Roles:
     """What each of some lines is for; all fields (line,) bool. A line may be of the image and of the calibration."""
@@ -79,7 +88,7 @@ class Roles:
     noise: NDArray[np.bool_]
     """Noise measurements."""
     image: NDArray[np.bool_]
-    """Lines of the image's k-space."""
+    """Lines of the image's k-space, doubtful ones among them."""
     calibration: NDArray[np.bool_]
     """Lines of a separate calibration. None where calibration lines are lines of the image."""
 

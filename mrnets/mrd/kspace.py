@@ -22,7 +22,17 @@ from mrnets.mrd.lines import Lines, take
 from mrnets.mrd.readout import on_readout
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 
-__all__ = ["Echo", "add_lines", "averages", "kspace_and_mask", "line_counts", "on_grid", "outside_note", "positions"]
+__all__ = [
+    "Echo",
+    "add_lines",
+    "averages",
+    "belong",
+    "kspace_and_mask",
+    "line_counts",
+    "on_grid",
+    "outside_note",
+    "positions",
+]
 
 MAX_OUTSIDE = 4
 """A scan of which more than one line in so many has no place on the grid is refused."""
@@ -173,6 +183,20 @@ def line_counts(headers: NDArray[np.void], encoding: Encoding) -> NDArray[np.int
     y, z = positions(headers, encoding)
     placed = on_grid(y, z, encoding)
     return np.bincount((z * height + y)[placed], minlength=depth * height).reshape(depth, height)
+
+
+def belong(
+    doubtful: NDArray[np.void], line: NDArray[np.void], counts: NDArray[np.integer[Any]], encoding: Encoding
+) -> bool:
+    """Whether doubtful lines (line,), see `flags.is_doubtful`, are lines of an echo.
+
+    They are where they have the shape of its others, of which `line` is one, and no other line has their places.
+    counts: (z, y), how many other lines each place got."""
+    fields = ("number_of_samples", "active_channels")
+    alike = all((doubtful[name] == line[name]).all() for name in fields)
+    partitions = doubtful["idx"]["kspace_encode_step_2"]
+    one = encoding.volume or bool((partitions == line["idx"]["kspace_encode_step_2"]).all())
+    return alike and one and not ((counts > 0) & (line_counts(doubtful, encoding) > 0)).any()
 
 
 def positions(headers: NDArray[np.void], encoding: Encoding) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

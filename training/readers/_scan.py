@@ -22,15 +22,17 @@ from mrnets.mrd import files
 from mrnets.mrd.calibration import nearest
 from mrnets.mrd.dimensions import dimensions_of_header, dimensions_of_lines
 from mrnets.mrd.encoding import Dimensions, Encoding, encoding_of
-from mrnets.mrd.flags import Roles, roles
+from mrnets.mrd.flags import Roles, is_doubtful, roles
 from mrnets.mrd.header import read_header
 from mrnets.mrd.images import Key, by_image
-from mrnets.mrd.kspace import line_counts, on_grid, outside_note, positions
+from mrnets.mrd.kspace import belong, line_counts, on_grid, outside_note, positions
 from training.readers.files import MOST_VALUES
 
 __all__ = ["Calibration", "Image", "Rows", "Scan", "gap", "scan"]
 
 Rows = NDArray[np.int64]
+Echoes = dict[Key, dict[int, Rows]]
+"""Rows of the file, by image and contrast."""
 
 _FIELDS = (
     *("flags", "scan_counter", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample"),
@@ -110,25 +112,31 @@ def _scan(path: str, changed: int, size: int) -> Scan:
 
 
 def _sorted(path: str, header: ismrmrdHeader, heads: NDArray[np.void], deviations: tuple[float, ...]) -> Scan:
-    used = roles(heads, embedded=True).image
+    used, doubtful = roles(heads, embedded=True).image, is_doubtful(heads)
+    certain = used & ~doubtful
     if not used.any():
         raise InputError("has no lines of an image")
-    spaces = {int(n): _space(header, int(n), heads[used]) for n in np.unique(heads["encoding_space_ref"][used])}
+    if not certain.any():  # without others, doubtful lines are those of the image
+        certain, doubtful = used, np.zeros_like(used)
+    spaces = {int(n): _space(header, int(n), heads[certain]) for n in np.unique(heads["encoding_space_ref"][certain])}
     role = _roles(heads, [n for n, space in spaces.items() if space.embedded])
-    if not role.image.any():
+    image = role.image & ~doubtful
+    if not image.any():
         raise InputError("has only calibration lines")
-    numbers, counts = np.unique(heads["encoding_space_ref"][role.image], return_counts=True)
+    numbers, counts = np.unique(heads["encoding_space_ref"][image], return_counts=True)
     number = int(numbers[np.argmax(counts)])
-    rows = np.flatnonzero(role.image & (heads["encoding_space_ref"] == number))
+    in_space = heads["encoding_space_ref"] == number
+    rows = np.flatnonzero(image & in_space)
     encoding = encoding_of(header, number, heads[rows[0]], dimensions=spaces[number].dimensions)
-    coils = _coils(heads[used])
+    coils = _coils(heads[certain])
     x, y, z = encoding.reduced.matrix
     if y * z * coils * (1 if encoding.volume else x) > MOST_VALUES:
         raise InputError(f"slices of {x} x {y} x {z} samples and {coils} coils are absurdly large")
     for note in (*encoding.guesses, _off_grid(heads[rows], encoding)):
         if note:
             _logger.warning("%s: %s", path, note)
-    images = tuple(_images(heads, rows, encoding, _references(header, heads, role, spaces)))
+    echoes = _with_doubtful(heads, _echoes(heads, rows), _echoes(heads, np.flatnonzero(doubtful & in_space)), encoding)
+    images = tuple(_images(echoes, _references(header, heads, role, spaces)))
     return Scan(path, header, encoding, coils, images, np.flatnonzero(role.noise), deviations, heads)
 
 
@@ -217,13 +225,33 @@ def _references(
     return found
 
 
-def _images(
-    heads: NDArray[np.void], rows: Rows, encoding: Encoding, references: dict[Key, Calibration]
-) -> Iterator[Image]:
-    """Images of the lines `rows`, ordered by their keys."""
-    echoes: dict[Key, dict[int, Rows]] = {}
-    for key, contrast, which in by_image(heads[rows], encoding.index):
+def _echoes(heads: NDArray[np.void], rows: Rows) -> Echoes:
+    """The rows of each contrast of each image, of lines of one encoding space."""
+    echoes: Echoes = {}
+    for key, contrast, which in by_image(heads[rows], int(heads["encoding_space_ref"][rows[0]]) if len(rows) else 0):
         echoes.setdefault(key, {})[contrast] = rows[which]
+    return echoes
+
+
+def _with_doubtful(heads: NDArray[np.void], echoes: Echoes, doubtful: Echoes, encoding: Encoding) -> Echoes:
+    """The images with doubtful lines, where all of an image's belong to it."""
+    made = dict(echoes)
+    for key, more in doubtful.items():
+        own = echoes.get(key)
+        if own and all(_belong(heads, own, contrast, rows, encoding) for contrast, rows in more.items()):
+            none = np.empty(0, np.int64)
+            made[key] = {n: np.sort(np.concatenate([own.get(n, none), more.get(n, none)])) for n in {*own, *more}}
+    return made
+
+
+def _belong(heads: NDArray[np.void], own: dict[int, Rows], contrast: int, rows: Rows, encoding: Encoding) -> bool:
+    beside = own.get(contrast, np.empty(0, np.int64))
+    line = heads[beside[0] if len(beside) else next(iter(own.values()))[0]]
+    return belong(heads[rows], line, line_counts(heads[beside], encoding), encoding)
+
+
+def _images(echoes: Echoes, references: dict[Key, Calibration]) -> Iterator[Image]:
+    """Images ordered by their keys."""
     for key in sorted(echoes):
         contrasts = tuple(sorted(echoes[key]))
         reference = nearest(references, key)

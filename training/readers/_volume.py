@@ -16,21 +16,18 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mrnets.errors import InputError, naming
+from mrnets.errors import InputError
 from mrnets.files import Draft
 from mrnets.hdf5 import whole_hdf5
-from mrnets.mrd.calibration import centre_block, on_spacing_of
-from mrnets.mrd.encoding import Encoding
+from training.readers._calibration import calibration, windows
 from training.readers._kspace import gridded
-from training.readers._scan import Calibration, Image, Scan
+from training.readers._scan import Scan
 from training.readers.files import hdf5
 
-__all__ = ["calibration_block", "position", "same_mask"]
+__all__ = ["position", "same_mask"]
 
 FORMAT = 1
 ADVICE = "3-D scans are converted to slices once; set reader.options.cache to a folder with room for them"
-MOST_BYTES = 512 << 20
-"""Of k-space in memory while a scan is converted; the file is read as often as that takes."""
 
 
 def position(
@@ -45,7 +42,7 @@ def position(
     if not _is_fresh(target, scan):
         with _one_at_a_time(target):
             if not _is_fresh(target, scan):
-                _convert(scan, scan.images[number], target)
+                _convert(scan, number, target)
     with hdf5(target) as file:
         calibration = file["calibration"][x] if "calibration" in file else None
         return file["kspace"][x], file["mask"][()], calibration
@@ -56,25 +53,6 @@ def same_mask(path: str, masks: Sequence[Any]) -> NDArray[np.bool_]:
     if any(not np.array_equal(masks[0], other) for other in masks[1:]):
         raise InputError(f"{path}: its contrasts are sampled differently, and cannot be echoes of one example")
     return np.asarray(masks[0])
-
-
-def calibration_block(scan: Scan, calibration: Calibration) -> NDArray[Any] | None:
-    """The fully sampled centre of separate calibration lines on the spacing of the scan's k-space: (1, 1, coil, y', x)
-    of a slice, (x, 1, coil, z', y') of a volume; None where it is too small. Raises InputError."""
-    source = calibration.encoding
-    parts = [gridded(scan, calibration.rows, source, window) for window in _windows(scan, source)]
-    blocks = [block for block in (centre_block(kspace, mask) for kspace, mask in parts) if block is not None]
-    if not blocks:
-        return None
-    with naming(scan.path):
-        return np.asarray(on_spacing_of(np.concatenate(blocks), source, scan.encoding))
-
-
-def _windows(scan: Scan, encoding: Encoding) -> list[slice]:
-    """Parts of the readout of a volume that fit the memory; slices are not divided."""
-    x, y, z = encoding.reduced.matrix
-    step = max(1, min(x, MOST_BYTES // (scan.coils * z * y * 8))) if encoding.volume else x
-    return [slice(start, start + step) for start in range(0, x, step)]
 
 
 def _target(scan: Scan, number: int, cache: str) -> Path:
@@ -116,25 +94,25 @@ def _one_at_a_time(target: Path) -> Iterator[None]:
         lock.release()
 
 
-def _convert(scan: Scan, image: Image, target: Path) -> None:
+def _convert(scan: Scan, number: int, target: Path) -> None:
     with whole_hdf5(target, ADVICE) as (file, draft):
-        _write(scan, image, file, draft)
+        _write(scan, number, file, draft)
         file.attrs["source"] = _stamp(scan.path)
 
 
-def _write(scan: Scan, image: Image, file: h5py.File, draft: Draft) -> None:
+def _write(scan: Scan, number: int, file: h5py.File, draft: Draft) -> None:
     width, y, z = scan.encoding.reduced.matrix
-    chunk = (1, 1, scan.coils, z, y)
+    image, chunk = scan.images[number], (1, 1, scan.coils, z, y)
     kspace = file.create_dataset("kspace", (width, len(image.echoes), *chunk[2:]), np.complex64, chunks=chunk)
     masks = []
     for echo, rows in enumerate(image.echoes):
-        for window in _windows(scan, scan.encoding):
+        for window in windows(scan, scan.encoding):
             block, mask = gridded(scan, rows, scan.encoding, window)
             for n, position in enumerate(block[:, 0], start=window.start):
                 kspace[n, echo] = position
                 draft.check()
         masks.append(mask)
     file["mask"] = same_mask(scan.path, masks)
-    calibration = None if image.calibration is None else calibration_block(scan, image.calibration)
-    if calibration is not None:
-        file["calibration"] = calibration
+    found = calibration(scan, number, masks[0])
+    if found is not None:
+        file["calibration"] = found

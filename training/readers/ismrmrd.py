@@ -21,9 +21,10 @@ from mrnets.errors import InputError
 from mrnets.mrd.images import echo_times
 from mrnets.mrd.kspace import averages, line_counts
 from training.data import Part, Place, Sample, Slices, Split, part_of
+from training.readers._calibration import calibration
 from training.readers._kspace import gridded, noise
-from training.readers._scan import Image, Scan, gap, scan
-from training.readers._volume import calibration_block, position, same_mask
+from training.readers._scan import Scan, gap, scan
+from training.readers._volume import position, same_mask
 from training.readers.files import examined, listed, split_problems
 
 __all__ = ["Reader", "load", "places"]
@@ -97,11 +98,11 @@ def load(place: Place, cache: str = "") -> Sample:
     found = scan(place.path)
     number, x = divmod(place.index, found.width) if found.encoding.volume else (place.index, 0)
     image = found.images[number]
-    kspace, mask, calibration = position(found, number, x, cache) if found.encoding.volume else _slice(found, image)
+    kspace, mask, block = position(found, number, x, cache) if found.encoding.volume else _slice(found, number)
     raw = Raw(
         kspace=_tensor(kspace[None]),
         mask=_tensor(mask[None, None, None]),
-        calibration=_tensor(None if calibration is None else calibration[None]),
+        calibration=_tensor(None if block is None else block[None]),
         noise=_tensor(noise(found, image)),
         echo_times=_tensor(echo_times(found.header, image.contrasts)),
         readout="batch" if found.encoding.volume else "x",
@@ -114,13 +115,12 @@ def _tensor(values: Any) -> torch.Tensor | None:
     return None if values is None else torch.from_numpy(np.ascontiguousarray(values))
 
 
-def _slice(found: Scan, image: Image) -> tuple[Any, Any, Any]:
+def _slice(found: Scan, number: int) -> tuple[Any, Any, Any]:
     """k-space (echo, coil, y, x), mask (y, x), calibration (1, coil, y', x')."""
-    pairs = [gridded(found, rows, found.encoding) for rows in image.echoes]
+    pairs = [gridded(found, rows, found.encoding) for rows in found.images[number].echoes]
     mask = same_mask(found.path, [sampled for _, sampled in pairs])
-    kspace = np.concatenate([kspace[0] for kspace, _ in pairs])
-    block = None if image.calibration is None else calibration_block(found, image.calibration)
-    return kspace, mask, None if block is None else block[0]
+    block = calibration(found, number, mask)
+    return np.concatenate([kspace[0] for kspace, _ in pairs]), mask, None if block is None else block[0]
 
 
 def _require_complete(found: Scan) -> None:

@@ -19,7 +19,7 @@ from mrnets.mrd.files import open_scan, write_scan
 from mrnets.mrd.header import read_header
 from tests.training import layouts
 from training.data import Split
-from training.readers import _volume
+from training.readers import _calibration
 from training.readers.ismrmrd import Reader
 
 SMALL = Settings(coils=3, matrix=24, slices=2, acceleration=1.0, calibration=0, noise_lines=8, fov=240.0)
@@ -80,7 +80,8 @@ def test_volumes_are_sorted_as_the_gadgets_sort_them(
     tmp_path: Path, name: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (expected,) = simulate(tmp_path / "a.h5", VOLUMES[name])
-    monkeypatch.setattr(_volume, "MOST_BYTES", 5 * 8 * 24 * expected.kspace.shape[-2] * 3)  # five positions at a time
+    five_positions = 5 * 8 * 24 * expected.kspace.shape[-2] * 3
+    monkeypatch.setattr(_calibration, "MAX_BYTES", five_positions)
     source = Reader(prospective=True).read(tmp_path, "train", Split())
     assert len(source) == 24
     for x in (0, 11, 23):

@@ -1,0 +1,132 @@
+"""The calibration block of each image, as far as it is known when the image is complete.
+
+Separate lines, the image's own centre, that of an earlier image, or the mean over repetitions that sample different
+lines (TGRAPPA, Breuer 2005). Axes as in `mrnets.contract.Raw`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gadgets.gather import Group, Memory, gather
+from gadgets.spaces import Spaces
+from mrnets.mrd.calibration import (
+    MAX_WINDOW,
+    Mean,
+    Middle,
+    centre_block,
+    for_later,
+    nearest,
+    on_spacing_of,
+    window_mean,
+)
+from mrnets.mrd.encoding import Encoding
+from mrnets.mrd.images import Key
+from mrnets.mrd.kspace import kspace_and_mask
+from mrnets.mrd.lines import Lines
+from mrnets.physics.arrays import Array, array_namespace
+
+__all__ = ["Calibrations", "Means", "Source"]
+
+Source = Literal["auto", "average"]
+"""Where calibrations come from: "auto", or "average", the mean over repetitions whatever else there is."""
+
+T = TypeVar("T")
+
+
+@dataclass
+class Calibrations:
+    """Blocks of separate lines, and of lines of images themselves."""
+
+    source: Source = "auto"
+    references: dict[Key, Group] = field(default_factory=dict)
+    """Separate calibration lines; kept to the end."""
+    _kept: dict[tuple[int, int], Array] = field(default_factory=dict)
+    """(slice, encoding): the newest block that was the centre of an image."""
+    _blocks: dict[tuple[Key, int], Array | None] = field(default_factory=dict)
+    """Of `references`, for an encoding; until more of them come."""
+
+    def add(self, lines: Lines, encoding: Encoding, memory: Memory) -> None:
+        """Take separate calibration lines."""
+        if gather(self.references, lines, encoding, memory):
+            self._blocks.clear()
+
+    def awaited(self, key: Key, encoding: Encoding) -> bool:
+        """Whether separate calibration lines are announced for image `key` and have not come."""
+        separate = encoding.calibration in ("separate", "external", "other")
+        return separate and nearest(self.references, key) is None
+
+    def averaged(self, key: Key, encoding: Encoding, kspace: Array, mask: NDArray[np.bool_]) -> bool:
+        """Whether the block of image `key` with this first echo is the mean over repetitions."""
+        if self.source == "average":
+            return True
+        if encoding.calibration != "interleaved" or nearest(self.references, key) is not None:
+            return False
+        return centre_block(kspace, mask) is None
+
+    def of(self, key: Key, spaces: Spaces, kspace: Array, mask: NDArray[np.bool_]) -> Array | None:
+        """The block for image `key` with this first echo; None where no lines serve."""
+        encoding = spaces.encoding(key.encoding)
+        reference = nearest(self.references, key)
+        if reference is not None:
+            return self._separate(reference, spaces.encoding(reference.encoding, calibration=True), encoding)
+        own = centre_block(kspace, mask)
+        if own is None:
+            return self._kept.get((key.slice, key.encoding))
+        self._kept[key.slice, key.encoding] = for_later(own, volume=encoding.volume)
+        return own
+
+    def _separate(self, reference: Key, source: Encoding, target: Encoding) -> Array | None:
+        """The block of separate calibration lines on the spacing of `target`; made once."""
+        if (reference, target.index) not in self._blocks:
+            echoes = self.references[reference].echoes
+            echo = echoes[min(echoes)]
+            kspace = array_namespace(echo.kspace).asarray(echo.kspace, copy=True)
+            block = centre_block(*kspace_and_mask(replace(echo, kspace=kspace), source))
+            self._blocks[reference, target.index] = None if block is None else on_spacing_of(block, source, target)
+        return self._blocks[reference, target.index]
+
+
+@dataclass
+class _Series(Generic[T]):
+    """Images that differ in their repetition only."""
+
+    middles: dict[int, Middle] = field(default_factory=dict)
+    """By the number of the image in the series; the newest ones."""
+    waiting: list[tuple[int, T]] = field(default_factory=list)
+
+
+@dataclass
+class Means(Generic[T]):
+    """Images that wait until enough repetitions came for a calibration from their mean."""
+
+    _series: dict[tuple[int, ...], _Series[T]] = field(default_factory=dict)
+
+    def add(self, key: Key, image: T, middle: Middle) -> Iterator[tuple[T, Mean]]:
+        """Take an image with the middle of its k-space. Yields images whose calibration is known now, with it."""
+        series = self._series.setdefault(key[1:], _Series())
+        number = max(series.middles, default=-1) + 1
+        series.middles[number] = middle
+        series.middles.pop(number - MAX_WINDOW, None)
+        series.waiting.append((number, image))
+        yield from _known(series, ended=False)
+
+    def rest(self) -> Iterator[tuple[T, Mean]]:
+        """Yield all images that still wait, with what there is; no more come."""
+        for series in self._series.values():
+            yield from _known(series, ended=True)
+
+
+def _known(series: _Series[T], *, ended: bool) -> Iterator[tuple[T, Mean]]:
+    while series.waiting:
+        number, image = series.waiting[0]
+        mean = window_mean(series.middles.get, number, ended=ended)
+        if mean is None:
+            return
+        del series.waiting[0]
+        yield image, mean

@@ -1,0 +1,121 @@
+"""The calibration block of an image of an ISMRMRD file, as the gadgets' sort finds it.
+
+The centre of the image's own lines is left to those who undersample; here are the blocks from elsewhere: separate
+lines, an earlier image of the slice, or the mean over repetitions.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrnets.errors import naming
+from mrnets.mrd.calibration import (
+    Middle,
+    centre_block,
+    for_later,
+    has_centre_block,
+    middle_of,
+    on_spacing_of,
+    window_mean,
+)
+from mrnets.mrd.encoding import Encoding
+from mrnets.mrd.kspace import line_counts
+from training.readers._kspace import gridded
+from training.readers._scan import Calibration, Rows, Scan, scan
+
+__all__ = ["calibration", "windows"]
+
+Complex = NDArray[np.complex64]
+
+MAX_BYTES = 512 << 20
+"""Of k-space of a volume in memory; the file is read as often as that takes."""
+
+
+def calibration(scan: Scan, number: int, mask: NDArray[np.bool_]) -> Complex | None:
+    """The block of image `number` with this mask (y, x): (1, 1, coil, y', x) of a slice, (x, 1, coil, z', y') of a
+    volume; None where the image's own centre is to serve, or no lines do. Raises InputError."""
+    image = scan.images[number]
+    if image.calibration is not None:
+        return _separate(scan, image.calibration)
+    if has_centre_block(mask):
+        return None
+    if scan.encoding.calibration == "interleaved":
+        return _mean(scan, number)
+    return _earlier(scan, number)
+
+
+def windows(scan: Scan, encoding: Encoding) -> list[slice]:
+    """Parts of the readout of a volume that fit the memory; slices are not divided."""
+    x, y, z = encoding.reduced.matrix
+    step = max(1, min(x, MAX_BYTES // (scan.coils * z * y * 8))) if encoding.volume else x
+    return [slice(start, start + step) for start in range(0, x, step)]
+
+
+def _separate(scan: Scan, lines: Calibration) -> Complex | None:
+    """The fully sampled centre of separate lines, on the spacing of the scan's k-space."""
+    found = _centre(scan, lines.rows, lines.encoding)
+    if found is None:
+        return None
+    with naming(scan.path):
+        return np.asarray(on_spacing_of(found, lines.encoding, scan.encoding))
+
+
+def _centre(scan: Scan, rows: Rows, encoding: Encoding) -> Complex | None:
+    parts = (centre_block(*gridded(scan, rows, encoding, window)) for window in windows(scan, encoding))
+    blocks = [block for block in parts if block is not None]
+    return np.concatenate(blocks) if blocks else None
+
+
+def _mean(scan: Scan, number: int) -> Any:
+    key = scan.images[number].key
+    series = [n for n, image in enumerate(scan.images) if image.key[1:] == key[1:]]
+
+    def middle(n: int) -> Middle | None:
+        return _middle(scan.path, _state(scan.path), series[n]) if n < len(series) else None
+
+    mean = window_mean(middle, series.index(number), ended=True)
+    return None if mean is None else mean.block
+
+
+def _earlier(scan: Scan, number: int) -> Complex | None:
+    """The newest block of an earlier image of the slice."""
+    for n in range(number - 1, -1, -1):
+        if scan.images[n].key.slice == scan.images[number].key.slice and _may_have_centre(scan, n):
+            found = _kept(scan.path, _state(scan.path), n)
+            if found is not None:
+                return found
+    return None
+
+
+def _may_have_centre(scan: Scan, number: int) -> bool:
+    """Whether the lines that came leave room for a calibration block, as far as headers tell."""
+    sampled = line_counts(scan.heads[scan.images[number].echoes[0]], scan.encoding) > 0
+    return has_centre_block(sampled if scan.encoding.volume else np.repeat(sampled[0][:, None], scan.width, axis=1))
+
+
+def _state(path: str) -> tuple[int, int]:
+    stat = Path(path).stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
+@functools.lru_cache(maxsize=32)
+def _middle(path: str, state: tuple[int, int], number: int) -> Middle:
+    found = scan(path)
+    rows, volume = found.images[number].echoes[0], found.encoding.volume
+    parts = [
+        middle_of(*gridded(found, rows, found.encoding, window), volume=volume)
+        for window in windows(found, found.encoding)
+    ]
+    return Middle(np.concatenate([part.kspace for part in parts]), parts[0].mask)
+
+
+@functools.lru_cache(maxsize=32)
+def _kept(path: str, state: tuple[int, int], number: int) -> Complex | None:
+    found = scan(path)
+    block = _centre(found, found.images[number].echoes[0], found.encoding)
+    return None if block is None else np.asarray(for_later(block, volume=found.encoding.volume))
