@@ -288,7 +288,7 @@ def test_both_paths_give_the_same(make: Callable[[np.random.Generator], Case], t
     case = make(rng)
     write_scan(tmp_path / "scan.h5", case.header.toXML().encode(), case.lines)
     expected = sorted_by_the_gadget(tmp_path / "scan.h5")
-    source = ismrmrd.Reader(prospective=True).read(tmp_path, "train", Split())
+    source = Reader(prospective=True).read(tmp_path, "train", Split())
     assert len(source) == len(expected) > 0
     for number, (raw, n) in enumerate(expected):
         found = source.take([number], rng).raw
