@@ -46,8 +46,8 @@ class Arrivals:
     def add(self, key: Key, contrasts: Sequence[int], samples: int, *, calibrated: bool, repeats: int) -> None:
         """Account for an image.
 
-        samples: how many were measured; 0 where the images sample different lines. calibrated: whether its centre is fully sampled. repeats: how often each of its
-        lines came, at least."""
+        samples: how many were measured; 0 where the images sample different lines. calibrated: whether its centre is
+        fully sampled. repeats: how often each of its lines came, at least."""
         values = self._values[key.encoding]
         values["contrast"].update(contrasts)
         for name in ("slice", "phase", "set", "repetition"):
