@@ -23,7 +23,7 @@ from training.simulation.phase import random_phase
 from training.simulation.sampling import Masks
 from training.simulation.settings import Simulation
 
-__all__ = ["Simulated", "simulated"]
+__all__ = ["Measured", "Simulated", "measured", "simulated"]
 
 MARGIN = 32
 """Samples by which the grid, on which coils and object are multiplied, is finer than the matrix: what they take from
@@ -44,39 +44,55 @@ class Simulated:
     """(batch,) float32: share of the coil images' energy that the maps do not explain."""
 
 
-@torch.no_grad()
-def simulated(
-    images: torch.Tensor, masks: Masks, layout: Layout, generator: torch.Generator, options: Simulation
-) -> Simulated:
-    """A random scan of `images` (batch, *layout.fine) float32, bright tissue 1, with `masks`, one for each slice.
+@dataclass(frozen=True)
+class Measured:
+    """What coils receive of a batch of objects, in all of k-space."""
 
-    All draws come from `generator`, which is on the device of the images. Nothing waits for the device.
-    """
-    draws = Draws(generator, len(images))
+    kspace: torch.Tensor
+    """(batch, coil, y, x) complex64, signed: with noise."""
+    coil_images: torch.Tensor
+    """(batch, coil, y, x) complex64, signed: without noise."""
+    fields: torch.Tensor | None
+    """(batch, coil, y, x) complex64: the sensitivities, up to a factor for each pixel; None where the object folds."""
+    sigma: torch.Tensor
+    """(batch,) float32: standard deviation of the complex noise."""
+
+
+@torch.no_grad()
+def measured(images: torch.Tensor, layout: Layout, draws: Draws, options: Simulation) -> Measured:
+    """What a scanner measures of `images` (batch, *layout.fine) float32, bright tissue 1, with random physics."""
     objects = brightened(images, draws, options)
     phase = random_phase(objects, draws, options)
     kspace, fields = _encoded(torch.polar(objects.magnitude, phase), layout, draws, options)
     kspace = kspace * _point_spread(layout.shape, draws)
     coil_images = ifft2(kspace, norm="ortho")
-    energy = power(coil_images).sum(1)
-    sigma = _level(energy) / draws.log_uniform(options.snr)
-    noisy = kspace + _column(sigma) * draws.complex_normal(*kspace.shape[1:])
-    low, gain = low_resolution(noisy, masks.calibration)
-    sens = calibrated(low, fields, gain * sigma.square(), draws, options)
-    combined = (sens.conj() * coil_images).sum(1)
+    sigma = _level(power(coil_images).sum(1)) / draws.log_uniform(options.snr)
+    return Measured(kspace + _column(sigma) * draws.complex_normal(*kspace.shape[1:]), coil_images, fields, sigma)
+
+
+@torch.no_grad()
+def simulated(images: torch.Tensor, masks: Masks, layout: Layout, draws: Draws, options: Simulation) -> Simulated:
+    """A random scan of `images` (batch, *layout.fine) float32, bright tissue 1, with `masks`, one for each slice.
+
+    Draws are on the device of the images. Nothing waits for the device.
+    """
+    scan = measured(images, layout, draws, options)
+    low, gain = low_resolution(scan.kspace, masks.calibration)
+    sens = calibrated(low, scan.fields, gain * scan.sigma.square(), draws, options)
+    combined = (sens.conj() * scan.coil_images).sum(1)
     explained = (power(combined) / power(sens).sum(1).clamp(min=1e-12)).sum((1, 2))
-    unexplained = 1 - explained / energy.sum((1, 2)).clamp(min=1e-20)
-    kspace = noisy * masks.sampled[:, None]
+    unexplained = 1 - explained / power(scan.coil_images).sum((1, 2, 3)).clamp(min=1e-20)
+    kspace = scan.kspace * masks.sampled[:, None]
     scale = (sens.conj() * ifft2(kspace, norm="ortho")).sum(1).abs().amax((1, 2)).clamp(min=1e-20)
     signs = checkerboard(layout.shape, draws.device) / each(scale)
-    noise = sigma / scale
-    scan = Scan(
+    noise = scan.sigma / scale
+    prepared = Scan(
         kspace=(kspace * signs[:, None])[:, None],
         mask=masks.sampled[:, None, None],
         sens=sens[:, None],
         noise=noise,
     )
-    return Simulated(scan, (combined * signs)[:, None], noise, unexplained)
+    return Simulated(prepared, (combined * signs)[:, None], noise, unexplained)
 
 
 def _encoded(

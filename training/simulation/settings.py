@@ -18,6 +18,8 @@ Range = tuple[float, float]
 class Simulation:
     """The physics that is drawn, with ranges that real scans were found in."""
 
+    examples: int = 1000
+    """In an epoch."""
     matrix: tuple[int, int] = (64, 320)
     """Samples along an axis; log-uniform, multiples of 8."""
     aspect: float = 1.6

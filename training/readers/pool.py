@@ -1,0 +1,104 @@
+"""Scans simulated on the training device, without end, of slices of anatomy and of photographs.
+
+The images come from a file that `python -m training pool` made, or from volumes (.nii, .nii.gz, .cfl), photographs
+(.png, .jpg) and such files below the folder. Training batches are made on the device of the network, prepared already
+(`training.simulation`). Where a network wants another preparation, and outside training, scans come as a scanner
+measures them, and `mrnets.prepare` does the rest. Axes: see `mrnets.contract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mrnets.contract import Raw
+from mrnets.errors import InputError
+from mrnets.physics.fourier import resize
+from training.data import Example, Part, Sample, Split, part_of
+from training.simulation import Images, Pool, Simulation, draw, load_images, pooled
+from training.simulation.draws import Draws
+from training.simulation.fields import checkerboard
+from training.simulation.pool import objects
+from training.simulation.sampling import draw_masks
+from training.simulation.scans import measured
+
+__all__ = ["Scans", "check", "read"]
+
+
+@dataclass(frozen=True)
+class Scans:
+    """Random scans of some images; what one is depends on the generator only, not on its number."""
+
+    folder: Path | None
+    subjects: tuple[str, ...]
+    """The sources of its images."""
+    settings: Simulation
+    labels: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return self.settings.examples
+
+    def take(self, numbers: Sequence[int], rng: np.random.Generator) -> Sample:
+        """As measured by whitened coils with noise of standard deviation 1, sampled, with the noise-free images."""
+        pool = _pool(self, torch.device("cpu"), masks=False)
+        layout = pool.layouts[int(rng.integers(len(pool.layouts)))]
+        draws = Draws(torch.Generator().manual_seed(int(rng.integers(2**62))), len(numbers))
+        masks = draw_masks(layout.shape, rng, replace(self.settings, masks_each=len(numbers)), draws.device)
+        scan = measured(objects(pool, layout, draws, self.settings), layout, draws, self.settings)
+        signs = 1 / scan.sigma[:, None, None, None, None]
+        board = checkerboard(layout.shape, draws.device)
+        kspace = scan.kspace[:, None] * board * signs
+        block = [min(int(n), 48) for n in masks.calibration.amin(0)]
+        sampled = masks.sampled[:, None, None]
+        raw = Raw(
+            kspace=kspace * sampled, mask=sampled, calibration=resize(kspace, block), readout=None, whitened=True
+        )
+        return Sample(
+            names=("simulated",) * len(numbers), raw=raw, coil_images=scan.coil_images[:, None] * board * signs
+        )
+
+    def prepared(self, number: int, size: int, seed: int, device: torch.device) -> Example:
+        """Batch `number` of a run with this seed, made and prepared on the device; of `size` slices, or fewer."""
+        made = draw(_pool(self, device, masks=True), self.settings, seed=seed, number=number, size=size)
+        return Example(
+            scan=made.scan,
+            names=("simulated",) * len(made.noise),
+            target=made.target,
+            weight=torch.ones_like(made.noise),
+        )
+
+
+def read(folder: Path | None, part: Part, split: Split, *, simulation: Simulation) -> Scans:
+    """Scans of the images below `folder`; None: of ICBM152. Images of one source are of one part.
+
+    Raises InputError for files that cannot be read.
+    """
+    sources = tuple(part_of(_images(folder).names, part, split))
+    if not sources:
+        raise InputError(f"{folder}: no images for {part}; check reader.split")
+    return Scans(folder, sources, simulation)
+
+
+def check(folder: Path | None, split: Split, *, simulation: Simulation) -> Iterator[str]:
+    """What makes the folder unusable; the images are read."""
+    try:
+        read(folder, "train", split, simulation=simulation)
+    except InputError as error:
+        yield str(error)
+
+
+@lru_cache(maxsize=1)
+def _images(folder: Path | None) -> Images:
+    return load_images(folder)
+
+
+@lru_cache(maxsize=4)
+def _pool(scans: Scans, device: torch.device, *, masks: bool) -> Pool:
+    """Once in each process: a source itself is light to send to another one."""
+    settings = scans.settings if masks else replace(scans.settings, masks_each=0)
+    return pooled(_images(scans.folder).of(frozenset(scans.subjects)), device, settings)
