@@ -73,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", type=Path, required=True, metavar="DATA", help="for the data set, ICBM152 and pictures in it"
     )
     tissue.set_defaults(run=_tissue)
+    pool = commands.add_parser("pool", help="gather images of a folder in a file, for the recipe pool")
+    pool.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="volumes (.nii, .nii.gz, .cfl) and photographs (.png, .jpg)"
+    )
+    pool.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write (.npz)")
+    pool.set_defaults(run=_pool)
     for command in (check, fit, evaluate, compare):
         if command is not check:
             command.add_argument("recipe", metavar="RECIPE", help=_recipe_help())
@@ -140,6 +146,14 @@ def _tissue(chosen: argparse.Namespace) -> None:
     from training.tissue import prepare
 
     prepare(chosen.folder, chosen.output)
+
+
+def _pool(chosen: argparse.Namespace) -> None:
+    from training.simulation import load_images, save_images
+
+    images = load_images(chosen.folder)
+    save_images(chosen.output, images)
+    print(f"{chosen.output}: {len(images.names)} images of {len(set(images.names))} sources")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from mrnets.physics.relaxation import fit
 from mrnets.preparation import Preparation
 from mrnets.prepare import Prepared, combine, prepare, prepare_image, restore
 from training.augment import augmented
-from training.data import Example, Part, Sample, Source
+from training.data import Example, Part, Preparing, Sample, Source
 from training.options import Options
 from training.undersample import generator, masked
 
@@ -35,6 +35,18 @@ First = Callable[[Raw], Array]
 """The first of two stages: restored images (batch, echo, y, x) of a masked scan."""
 
 _STREAMS: dict[Part, int] = {"train": 0, "validation": 1, "test": 2}
+_PREPARED = (
+    "whiten",
+    "whiten_scale",
+    "coils",
+    "image_crop",
+    "kspace_crop",
+    "sens",
+    "combination",
+    "normalisation",
+    "normalise",
+)
+"""What a preparation decides of batches that a source prepares itself."""
 EXPLAINED = 0.9
 """Share of the coil images' energy that sensitivities explain at least. A simulated scan with less is left out. Too few
 calibration lines, too many coils or too much noise have cut most of the object out of its maps."""
@@ -60,6 +72,20 @@ class Batches(torch.utils.data.Dataset[Sample]):
     def __getitem__(self, n: int) -> Sample:
         positions = self.positions(n)
         return self.source.take([self._number(p) for p in positions], self._rng(positions[0]))
+
+    @property
+    def ready_made(self) -> bool:
+        """Whether the source prepares training batches itself, as this run wants them."""
+        wanted, made = self.options.preparation, Preparation()
+        alike = all(getattr(wanted, name) == getattr(made, name) for name in _PREPARED)
+        return self.part == "train" and isinstance(self.source, Preparing) and alike
+
+    def example(self, n: int, device: torch.device | str) -> Example:
+        """Batch n, prepared on `device`."""
+        if self.ready_made and isinstance(self.source, Preparing):
+            number = n * self.world + self.rank
+            return self.source.prepared(number, self.batch, self.options.seed, torch.device(device))
+        return self.finish(self[n], n, device)
 
     def finish(self, sample: Sample, n: int, device: torch.device | str, first: First | None = None) -> Example:
         """Batch n augmented (in training), masked and prepared, all on `device`."""
@@ -96,8 +122,12 @@ def examples(
 
     On a CUDA device they are finished on a stream of their own, beside what the network still computes.
     """
-    device = torch.device(device)
+    device, aside = torch.device(device), _Aside(torch.device(device))
     in_workers = workers > 0 and device.type == "cpu" and first is None
+    if batches.ready_made and first is None and not in_workers:
+        for n in order:
+            yield aside.done(functools.partial(batches.example, n, device))
+        return
     loader = torch.utils.data.DataLoader(
         _Finished(batches) if in_workers else batches,
         batch_size=None,
@@ -107,7 +137,6 @@ def examples(
         pin_memory=False,
         collate_fn=_as_it_is,
     )
-    aside = _Aside(device)
     for n, one in zip(order, loader, strict=True):
         yield one if in_workers else aside.done(functools.partial(batches.finish, one, n, device, first))
 
@@ -144,7 +173,7 @@ class _Finished(torch.utils.data.Dataset[Example]):
     batches: Batches
 
     def __getitem__(self, n: int) -> Example:
-        return self.batches.finish(self.batches[n], n, "cpu")
+        return self.batches.example(n, "cpu")
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ __all__ = [
     "Example",
     "Part",
     "Place",
+    "Preparing",
     "Reader",
     "Sample",
     "Slices",
@@ -125,6 +126,17 @@ class Reader(Protocol):
 
     def check(self, folder: Path | None, split: Split) -> Iterator[str]:
         """Give a sentence for everything that is missing or malformed, within seconds: mostly from headers."""
+
+
+@runtime_checkable
+class Preparing(Source, Protocol):
+    """A source that also makes training batches on the device of the network, masked and prepared.
+
+    What it makes is prepared as the default values of `Preparation` say.
+    """
+
+    def prepared(self, number: int, size: int, seed: int, device: torch.device) -> Example:
+        """Return batch `number` of the run with this seed, of at most `size` slices."""
 
 
 @dataclass(frozen=True)

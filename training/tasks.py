@@ -29,7 +29,7 @@ def opened(options: Options, part: Part) -> Source:
     folder = None if options.data is None else Path(options.data)
     if folder is not None and not folder.is_dir():
         raise InputError(f"data: no folder {folder}")
-    if folder is None and options.reader.name != "simulated":
+    if folder is None and options.reader.name not in ("simulated", "pool"):
         raise InputError(f"reader {options.reader.name} needs a folder: data=FOLDER")
     source = reader_of(options).read(folder, part, options.reader.split)
     if len(source) == 0:

@@ -24,7 +24,9 @@ RECIPES = Path(loop.__file__).parent / "recipes"
 
 
 CASES = cases()
-SIMULATED = sorted(path.stem for path in RECIPES.glob("*.yaml") if read(path).reader.name in ("simulated", "labelled"))
+OURS = ("simulated", "labelled", "pool")
+"""Readers of simulated scans."""
+SIMULATED = sorted(path.stem for path in RECIPES.glob("*.yaml") if read(path).reader.name in OURS)
 """Recipes of our own, which need no data set in a published layout."""
 NETWORKS = {
     task: [n for n in store.names() if store.describe(n).task == task and store.describe(n).learns]

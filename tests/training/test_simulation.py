@@ -35,7 +35,14 @@ from training.simulation.scans import _folded
 
 SMALL = Simulation(
     phantoms=0.0,
-    matrix=(48, 72), shapes=3, layouts=6, coils=(4, 9), masks_each=6, grid=(72, 96), calibration=(12, 16), folded=0.0
+    matrix=(48, 72),
+    shapes=3,
+    layouts=6,
+    coils=(4, 9),
+    masks_each=6,
+    grid=(72, 96),
+    calibration=(12, 16),
+    folded=0.0,
 )
 ALL = dataclasses.replace(
     SMALL, masks=("equispaced1d",), acceleration=(1.0, 1.0), partial_fourier=0.0, whole_maps=1.0, calibration=(24, 24)
@@ -186,7 +193,8 @@ def test_a_large_batch_has_fewer_slices(file: Path) -> None:
         assert 1 <= len(made.noise) <= 3
 
 
-def test_phantoms_are_among_the_objects(file: Path) -> None:
+def test_phantoms_are_among_the_objects(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.simulation.pool.PHANTOMS", 3)
     options = dataclasses.replace(SMALL, phantoms=1.0)
     pool = pool_of(file, options)
     assert len(pool.tiles) > pool.anatomy
@@ -220,6 +228,7 @@ def test_nothing_waits_for_the_device(file: Path) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.slow
 def test_properties_of_a_head_are_in_the_range_of_real_scans() -> None:
     """Of eight real slices: 0.8 to 9.3 % imaginary; 1.8 to 16, 0.4 to 5.3, 0.1 to 2.7 % beyond 1/4, 1/2, 3/4."""
     options = dataclasses.replace(SMALL, matrix=(88, 136), grid=(160, 240))

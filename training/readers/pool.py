@@ -9,7 +9,7 @@ measures them, and `mrnets.prepare` does the rest. Axes: see `mrnets.contract`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from training.simulation.pool import objects
 from training.simulation.sampling import draw_masks
 from training.simulation.scans import measured
 
-__all__ = ["Scans", "check", "read"]
+__all__ = ["Reader", "Scans"]
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,7 @@ class Scans:
         kspace = scan.kspace[:, None] * board * signs
         block = [min(int(n), 48) for n in masks.calibration.amin(0)]
         sampled = masks.sampled[:, None, None]
-        raw = Raw(
-            kspace=kspace * sampled, mask=sampled, calibration=resize(kspace, block), readout=None, whitened=True
-        )
+        raw = Raw(kspace=kspace * sampled, mask=sampled, calibration=resize(kspace, block), readout=None, whitened=True)
         return Sample(
             names=("simulated",) * len(numbers), raw=raw, coil_images=scan.coil_images[:, None] * board * signs
         )
@@ -73,23 +71,26 @@ class Scans:
         )
 
 
-def read(folder: Path | None, part: Part, split: Split, *, simulation: Simulation) -> Scans:
-    """Scans of the images below `folder`; None: of ICBM152. Images of one source are of one part.
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Scans of the images below a folder; without a folder, of ICBM152. Images of one source are of one part."""
 
-    Raises InputError for files that cannot be read.
-    """
-    sources = tuple(part_of(_images(folder).names, part, split))
-    if not sources:
-        raise InputError(f"{folder}: no images for {part}; check reader.split")
-    return Scans(folder, sources, simulation)
+    simulation: Simulation = field(default_factory=Simulation)
+    """What is drawn."""
 
+    def read(self, folder: Path | None, part: Part, split: Split) -> Scans:
+        """Return the scans of a part. The images are read. Raises InputError."""
+        sources = tuple(part_of(_images(folder).names, part, split))
+        if not sources:
+            raise InputError(f"{folder}: no images for {part}; check reader.split")
+        return Scans(folder, sources, self.simulation)
 
-def check(folder: Path | None, split: Split, *, simulation: Simulation) -> Iterator[str]:
-    """What makes the folder unusable; the images are read."""
-    try:
-        read(folder, "train", split, simulation=simulation)
-    except InputError as error:
-        yield str(error)
+    def check(self, folder: Path | None, split: Split) -> Iterator[str]:
+        """Give a sentence where the images cannot be read."""
+        try:
+            self.read(folder, "train", split)
+        except InputError as error:
+            yield str(error)
 
 
 @lru_cache(maxsize=1)
@@ -100,5 +101,4 @@ def _images(folder: Path | None) -> Images:
 @lru_cache(maxsize=4)
 def _pool(scans: Scans, device: torch.device, *, masks: bool) -> Pool:
     """Once in each process: a source itself is light to send to another one."""
-    settings = scans.settings if masks else replace(scans.settings, masks_each=0)
-    return pooled(_images(scans.folder).of(frozenset(scans.subjects)), device, settings)
+    return pooled(_images(scans.folder).of(frozenset(scans.subjects)), device, scans.settings, masks=masks)

@@ -23,7 +23,7 @@ from training.simulation.settings import Simulation
 __all__ = ["Pool", "draw", "load_pool", "objects", "pooled", "validation"]
 
 Plane = tuple[int, int]
-PHANTOMS = 96
+PHANTOMS = 64
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,23 @@ def load_pool(path: Path, device: torch.device | str, options: Simulation, *, se
     return pooled(load_images(path), device, options, seed=seed)
 
 
-def pooled(images: Images, device: torch.device | str, options: Simulation, *, seed: int = 0) -> Pool:
-    """`images`, random phantoms, and the masks of all matrices."""
+def pooled(
+    images: Images, device: torch.device | str, options: Simulation, *, seed: int = 0, masks: bool = True
+) -> Pool:
+    """`images`, random phantoms, and the masks of all matrices; none without `masks`, and then no `draw`."""
     device = torch.device(device)
     rng = np.random.default_rng([seed, 1])
     phantoms = [greys(draw_phantom(rng, SIZE)) for _ in range(PHANTOMS if options.phantoms else 0)]
     layouts = draw_layouts(rng, options)
     shapes = dict.fromkeys(layout.shape for layout in layouts)
-    masks = {shape: draw_masks(shape, rng, options, device) for shape in shapes}
+    drawn = {shape: draw_masks(shape, rng, options, device) for shape in shapes if masks}
     pixels = [*images.pixels, *phantoms]
     tiles = np.zeros((len(pixels), SIZE, SIZE), np.uint8)
     for tile, image in zip(tiles, pixels, strict=True):
         top, left = (SIZE // 2 - n // 2 for n in image.shape)
         tile[top : top + image.shape[0], left : left + image.shape[1]] = image
     extent = torch.tensor([image.shape for image in pixels], dtype=torch.float32)
-    return Pool(torch.from_numpy(tiles).to(device), extent.to(device), len(images.pixels), layouts, masks)
+    return Pool(torch.from_numpy(tiles).to(device), extent.to(device), len(images.pixels), layouts, drawn)
 
 
 def draw(pool: Pool, options: Simulation, *, seed: int, number: int, size: int) -> Simulated:
