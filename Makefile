@@ -23,7 +23,7 @@ slow: $(VENV)/.installed $(VENV)/.wandb
 bench: $(VENV)/.installed
 	for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(RUN) $$script || exit 1; done
 
-$(VENV)/.installed: setup.py constraints.txt
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed, $(PYTHON) is older"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a virtual environment; on Debian: apt install python3-venv"; exit 1; }
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[training,tensorboard,export,demo,dev]'

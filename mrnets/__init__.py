@@ -1,1 +1,3 @@
-"""Networks and the physics they stand on. Empty on purpose: `mrnets.physics` loads without torch."""
+"""Networks and the physics they stand on. Nothing is imported here: `mrnets.physics` loads without torch."""
+
+__version__ = "0.1.0"
