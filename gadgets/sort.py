@@ -25,6 +25,7 @@ from gadgets.spaces import Spaces
 from gadgets.speaker import lack, warn
 from mrnets.errors import InputError
 from mrnets.mrd.calibration import middle_of
+from mrnets.mrd.centre import centre_doubts
 from mrnets.mrd.completeness import Arrivals
 from mrnets.mrd.encoding import ByHand, Dimensions
 from mrnets.mrd.flags import LEFT_OUT, Flag, has_flag, is_doubtful, roles
@@ -216,7 +217,8 @@ class _Scan:
         notes = (*encoding.guesses, *group_notes(group, encoding))
         parts = parts_of(group, encoding)
         require_centre(parts[0].mask, key, encoding)
-        return _Finished(key, group, parts, (*notes, *self._shortfalls.of(key, encoding, parts)))
+        doubts = centre_doubts(parts[0].kspace, parts[0].mask, volume=encoding.volume)
+        return _Finished(key, group, parts, (*notes, *doubts, *self._shortfalls.of(key, encoding, parts)))
 
     def _calibrated(self, finished: _Finished) -> Iterator[Frame]:
         """Frames of an image, and of those that waited for it; none yet if its own calibration has not come."""

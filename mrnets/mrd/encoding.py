@@ -125,7 +125,9 @@ def encoding_of(
     _require_supported(encoding, name, gridded)
     encoded, recon = _space(encoding.encodedSpace, name), _space(encoding.reconSpace, name)
     _require_sane_images(encoded, recon, name)
+    flattened = ""
     if dimensions == 2 and encoded.matrix[2] > 1:
+        flattened = f"{name}: the matrix has {encoded.matrix[2]} partitions and one was measured; images are 2-D"
         encoded = Space((*encoded.matrix[:2], 1), (*encoded.fov[:2], recon.fov[2]))
         recon = Space((*recon.matrix[:2], 1), recon.fov)
     vendor = _vendor(header)
@@ -152,7 +154,7 @@ def encoding_of(
         sample=by_hand.sample,
         reversed_centre=by_hand.reversed_centre,
         siemens=vendor == "siemens",
-        guesses=tuple(axis.guess for axis in axes if axis.guess),
+        guesses=tuple(filter(None, (flattened, *(axis.guess for axis in axes)))),
     )
 
 

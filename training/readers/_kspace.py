@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError, naming
+from mrnets.mrd.centre import centre_doubts
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.files import open_scan
 from mrnets.mrd.kspace import Echo, add_lines, kspace_and_mask
 from mrnets.mrd.noise import Noise, NoiseScan, bandwidth
 from training.readers._scan import Image, Rows, Scan, scan
 
-__all__ = ["gridded", "noise"]
+__all__ = ["doubt", "gridded", "noise"]
 
 _logger = logging.getLogger(__name__)
 
@@ -43,6 +44,12 @@ def gridded(
     for note in echo.notes:
         _warn(scan.path, note)
     return kspace_and_mask(echo, encoding)
+
+
+def doubt(scan: Scan, kspace: Complex, mask: NDArray[np.bool_]) -> None:
+    """Warn where k-space (batch, echo, coil, y, x) with mask (y, x) seems to have its centre elsewhere."""
+    for note in centre_doubts(kspace, mask, volume=scan.encoding.volume):
+        _warn(scan.path, note)
 
 
 @functools.lru_cache(maxsize=512)

@@ -20,7 +20,7 @@ from mrnets.errors import InputError
 from mrnets.files import Draft
 from mrnets.hdf5 import whole_hdf5
 from training.readers._calibration import calibration, windows
-from training.readers._kspace import gridded
+from training.readers._kspace import doubt, gridded
 from training.readers._scan import Scan
 from training.readers.files import hdf5
 
@@ -108,6 +108,7 @@ def _write(scan: Scan, number: int, file: h5py.File, draft: Draft) -> None:
     for echo, rows in enumerate(image.echoes):
         for window in windows(scan, scan.encoding):
             block, mask = gridded(scan, rows, scan.encoding, window)
+            doubt(scan, block, mask)
             for n, position in enumerate(block[:, 0], start=window.start):
                 kspace[n, echo] = position
                 draft.check()

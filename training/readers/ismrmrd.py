@@ -22,7 +22,7 @@ from mrnets.mrd.images import echo_times
 from mrnets.mrd.kspace import averages, line_counts
 from training.data import Part, Place, Sample, Slices, Split, part_of
 from training.readers._calibration import calibration
-from training.readers._kspace import gridded, noise
+from training.readers._kspace import doubt, gridded, noise
 from training.readers._scan import Scan, gap, scan
 from training.readers._volume import position, same_mask
 from training.readers.files import examined, listed, split_problems
@@ -120,6 +120,7 @@ def _slice(found: Scan, number: int) -> tuple[Any, Any, Any]:
     pairs = [gridded(found, rows, found.encoding) for rows in found.images[number].echoes]
     mask = same_mask(found.path, [sampled for _, sampled in pairs])
     block = calibration(found, number, mask)
+    doubt(found, pairs[0][0], mask)
     return np.concatenate([kspace[0] for kspace, _ in pairs]), mask, None if block is None else block[0]
 
 
