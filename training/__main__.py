@@ -149,9 +149,10 @@ def _tissue(chosen: argparse.Namespace) -> None:
 
 
 def _pool(chosen: argparse.Namespace) -> None:
-    from training.simulation import load_images, save_images
+    from training.simulation import save_images
+    from training.simulation.gather import gathered
 
-    images = load_images(chosen.folder)
+    images = gathered(chosen.folder)
     save_images(chosen.output, images)
     print(f"{chosen.output}: {len(images.names)} images of {len(set(images.names))} sources")
 

@@ -18,7 +18,6 @@ from training.simulation import (
     Simulated,
     Simulation,
     draw,
-    load_images,
     load_pool,
     pooled,
     save_images,
@@ -26,6 +25,7 @@ from training.simulation import (
 from training.simulation.coils import NODES, Loops, biot_savart
 from training.simulation.draws import Draws
 from training.simulation.fields import between, chebyshev, checkerboard
+from training.simulation.gather import gathered
 from training.simulation.images import greys
 from training.simulation.maps import low_resolution
 from training.simulation.phantoms import draw_phantom
@@ -232,7 +232,7 @@ def test_nothing_waits_for_the_device(file: Path) -> None:
 def test_properties_of_a_head_are_in_the_range_of_real_scans() -> None:
     """Of eight real slices: 0.8 to 9.3 % imaginary; 1.8 to 16, 0.4 to 5.3, 0.1 to 2.7 % beyond 1/4, 1/2, 3/4."""
     options = dataclasses.replace(SMALL, matrix=(88, 136), grid=(160, 240))
-    pool = pooled(load_images(None), "cpu", options)
+    pool = pooled(gathered(None), "cpu", options)
     images = [draw(pool, options, seed=1, number=n, size=4).target[:, 0] for n in range(24)]
     limits = {0.25: (0.03, 0.2), 0.5: (0.01, 0.07), 0.75: (0.003, 0.03)}
     for radius, (low, high) in limits.items():

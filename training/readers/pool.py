@@ -20,9 +20,10 @@ from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.physics.fourier import resize
 from training.data import Example, Part, Sample, Split, part_of
-from training.simulation import Images, Pool, Simulation, draw, load_images, pooled
+from training.simulation import Images, Pool, Simulation, draw, pooled
 from training.simulation.draws import Draws
 from training.simulation.fields import checkerboard
+from training.simulation.gather import gathered
 from training.simulation.pool import objects
 from training.simulation.sampling import draw_masks
 from training.simulation.scans import measured
@@ -95,7 +96,7 @@ class Reader:
 
 @lru_cache(maxsize=1)
 def _images(folder: Path | None) -> Images:
-    return load_images(folder)
+    return gathered(folder)
 
 
 @lru_cache(maxsize=4)

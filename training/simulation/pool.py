@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mrnets.contract import Scan
 from training.simulation.draws import Draws
 from training.simulation.images import SIZE, Images, greys, load_images
 from training.simulation.layout import Layout, draw_layouts
@@ -46,7 +47,7 @@ class Pool:
 
 
 def load_pool(path: Path, device: torch.device | str, options: Simulation, *, seed: int = 0) -> Pool:
-    """The images of a file or folder (see `load_images`), random phantoms, and the masks of all matrices."""
+    """The images of a file, random phantoms, and the masks of all matrices. Raises InputError for another file."""
     return pooled(load_images(path), device, options, seed=seed)
 
 
@@ -132,7 +133,7 @@ def validation(path: Path, device: torch.device | str, *, slices: int = 6) -> It
 
 
 def _moved(made: Simulated, device: torch.device | str) -> Simulated:
-    from training.batches import to_device
-
-    moved: Simulated = to_device(made, device)
-    return moved
+    scan, values = made.scan, (made.target, made.noise, made.unexplained)
+    target, noise, unexplained = (value.to(device) for value in values)
+    kspace, mask, sens = (value.to(device) for value in (scan.kspace, scan.mask, scan.sens) if value is not None)
+    return Simulated(Scan(kspace=kspace, mask=mask, sens=sens, noise=noise), target, noise, unexplained)

@@ -22,6 +22,7 @@ from training.options import Network, Options, Validation
 from training.options import Reader as Chosen
 from training.readers.pool import Reader, Scans
 from training.simulation import Simulation, load_images
+from training.simulation.gather import gathered
 
 SETTINGS = Simulation(
     matrix=(40, 56), coils=(4, 6), shapes=2, layouts=3, masks_each=4, grid=(64, 80), phantoms=0.0, calibration=(12, 16)
@@ -140,7 +141,7 @@ def test_the_command_gathers_images_of_volumes_and_photographs(
     pil.fromarray(noise).save(both / "photograph.png")
     assert main(["pool", str(both), "-o", str(tmp_path / "pool.npz")]) == 0
     assert "of 3 sources" in capsys.readouterr().out
-    images, again = load_images(tmp_path / "pool.npz"), load_images(both)
+    images, again = load_images(tmp_path / "pool.npz"), gathered(both)
     assert images.names == again.names
     assert all(np.array_equal(a, b) for a, b in zip(images.pixels, again.pixels, strict=True))
     assert images.names.count("photograph.png") == 3
