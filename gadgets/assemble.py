@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from ismrmrd.xsd import ismrmrdHeader
+from ismrmrd.xsd import encodingLimitsType, ismrmrdHeader
 from numpy.typing import NDArray
 
 from gadgets.frame import CUT_SHORT, Frame
@@ -22,9 +22,10 @@ from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.images import Key, echo_times
 from mrnets.mrd.kspace import Echo, averages, kspace_and_mask, outside_note
 from mrnets.mrd.noise import NoiseScan, bandwidth
+from mrnets.mrd.plausible import TWICE, beyond_limits, too_strong
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 
-__all__ = ["Part", "Shortfalls", "arrive", "frames", "group_notes", "parts_of", "require_centre"]
+__all__ = ["Part", "Shortfalls", "arrive", "frames", "group_notes", "implausible", "parts_of", "require_centre"]
 
 Mask = NDArray[np.bool_]
 
@@ -94,6 +95,15 @@ class Shortfalls:
         if sampled < first:
             notes.append(f"{sampled} samples came, and {first} for an earlier image of the slice")
         return tuple(f"{CUT_SHORT} {note}" for note in notes)
+
+
+def implausible(key: Key, group: Group, parts: list[Part], limits: encodingLimitsType | None) -> tuple[str, ...]:
+    """Return what contradicts itself in the lines of an image, a sentence each; see `mrnets.mrd.plausible`."""
+    notes: list[str | None] = [*group.facts.notes(limits), *beyond_limits(key, limits)]
+    for echo in (part.echo for part in parts):
+        notes.append(echo.repeats.note(echo.kspace, echo.counts, twice=TWICE in echo.notes, whitened=group.whitened))
+        notes.append(too_strong(echo.kspace, echo.counts))
+    return tuple(dict.fromkeys(note for note in notes if note))
 
 
 def arrive(arrivals: Arrivals, key: Key, parts: list[Part], *, alike: bool) -> None:

@@ -15,6 +15,7 @@ from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.images import Key, by_image
 from mrnets.mrd.kspace import Echo, add_lines, belong
 from mrnets.mrd.lines import Lines, counter, take
+from mrnets.mrd.plausible import Facts
 
 __all__ = ["DROPPED", "TAKEN", "Group", "Memory", "gather", "settle"]
 
@@ -33,6 +34,7 @@ class Group:
     """µs, of the first line; 0: the header does not say."""
     notes: tuple[str, ...] = ()
     """What is to be said of its lines."""
+    facts: Facts = field(default_factory=Facts)
 
 
 PREPARING = 5
@@ -95,6 +97,9 @@ def gather(
                 f"repetition) or by a later repetition; set sort.trigger to repetition or measurement"
             )
         group = groups.setdefault(key, Group())
+        part = group.facts.measured(part, contrast)
+        if not len(part):
+            continue
         group.whitened &= part.whitened
         group.dwell = group.dwell or float(part.headers["sample_time_us"][0])
         if contrast not in group.echoes:

@@ -14,7 +14,7 @@ import ismrmrd
 import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
 
-from gadgets.assemble import Part, Shortfalls, arrive, frames, group_notes, parts_of, require_centre
+from gadgets.assemble import Part, Shortfalls, arrive, frames, group_notes, implausible, parts_of, require_centre
 from gadgets.calibrations import Calibrations, Means, Source
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
@@ -130,6 +130,7 @@ class _Scan:
         self._checks = _Checks()
         self._shortfalls = Shortfalls()
         self._arrivals = Arrivals()
+        self._empty: list[Key] = []
         self._said: set[str] = set()
 
     def add(self, lines: Lines) -> list[Key]:
@@ -148,12 +149,15 @@ class _Scan:
         for key in sorted(keys):
             group, doubtful = self.images.pop(key), self._doubtful.pop(key, [])
             encoding = self.spaces.encoding(key.encoding)
-            if doubtful and settle(group, doubtful, encoding):
+            if doubtful and group.echoes and settle(group, doubtful, encoding):
                 for lines in doubtful:
                     gather({key: group}, lines, encoding, self._memory)
             for lines in doubtful:
                 self._memory.drop(lines)
             self.closed.add(key)
+            if not group.echoes:
+                self._empty.append(key)
+                continue
             yield from self._calibrated(self._finished(key, group))
 
     def finish(self) -> Iterator[Frame]:
@@ -197,7 +201,8 @@ class _Scan:
 
     def lacks(self) -> str:
         """Return what the scan lacks of what its header announces, or nothing."""
-        return "; ".join(self._arrivals.lacks(self.header))
+        empty = [f"all lines of {key} are zero" for key in self._empty]
+        return "; ".join([*empty, *self._arrivals.lacks(self.header)])
 
     def _place(self, lines: Lines) -> list[Key]:
         self._memory.drop(lines)
@@ -218,6 +223,7 @@ class _Scan:
         parts = parts_of(group, encoding)
         require_centre(parts[0].mask, key, encoding)
         doubts = centre_doubts(parts[0].kspace, parts[0].mask, volume=encoding.volume)
+        doubts += implausible(key, group, parts, self.header.encoding[key.encoding].encodingLimits)
         return _Finished(key, group, parts, (*notes, *doubts, *self._shortfalls.of(key, encoding, parts)))
 
     def _calibrated(self, finished: _Finished) -> Iterator[Frame]:

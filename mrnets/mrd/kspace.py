@@ -19,6 +19,7 @@ from mrnets.mrd.encoding import Encoding, Limit
 from mrnets.mrd.flags import Flag, has_flag
 from mrnets.mrd.images import distinct
 from mrnets.mrd.lines import Lines, take
+from mrnets.mrd.plausible import TWICE, Repeats
 from mrnets.mrd.readout import on_readout
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 
@@ -71,6 +72,7 @@ class Echo:
     """Lines so far that were left out, since they have no place on the grid."""
     first_outside: int = -1
     """The scan counter of the first of them."""
+    repeats: Repeats = field(default_factory=Repeats)
     notes: dict[str, None] = field(default_factory=dict)
     """What was guessed or is wrong, once each, in order."""
 
@@ -150,7 +152,7 @@ def _watch_averages(echo: Echo, headers: NDArray[np.void], y: NDArray[np.int64],
     places = (z * echo.counts.shape[1] + y).astype(np.uint64) << np.uint64(16) | average
     again = (echo.averages[z, y] & bits != 0) & (average < 64)
     if again.any() or len(np.unique(places)) < len(places):
-        echo.notes["lines that came twice with the same counters were averaged"] = None
+        echo.notes[TWICE] = None
     np.bitwise_or.at(echo.averages, (z, y), bits)
 
 
@@ -248,6 +250,7 @@ def _put(echo: Echo, data: Array, places: tuple[NDArray[Any], NDArray[Any]], sta
         if (echo.counts[at] == 0).all():
             echo.kspace[there] = values
         else:
+            echo.repeats.add(values, echo.kspace[there], echo.counts[at])
             echo.kspace[there] += values
         echo.counts[at] += 1
         echo.start[at] = np.maximum(echo.start[at], start)

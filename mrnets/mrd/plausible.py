@@ -1,0 +1,170 @@
+"""Fields and samples of lines that contradict each other or cannot be right. This is the one place of the rules.
+
+Left out, with a note: lines whose samples are all zero. They were not measured.
+
+Noted in the comment of the image:
+- dwell times that differ within an echo by more than 1 %, or that are beyond 0.05 to 1000 µs;
+- averages, and values of other counters, that the header's limits do not announce. Limits from 0 to 0 say nothing of
+  the other counters: converters fill them so;
+- lines that came twice with the same counters, with how much they differ, relative to the image;
+- averages of prewhitened lines that differ by more than twice what noise explains;
+- a line whose largest sample is 50 times (near the k-space centre 500 times) that of its neighbours, and at least 5 %
+  of that of any other line.
+
+Refused elsewhere: NaN and infinite samples (`mrnets.mrd.lines`), negative dwell times (`mrnets.physics.whiten`).
+
+Axes: line, coil, sample for lines; z, y, coil, x for k-space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrnets.mrd.images import Key
+from mrnets.mrd.lines import Lines, take
+from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
+
+__all__ = ["TWICE", "Facts", "Repeats", "beyond_limits", "too_strong"]
+
+TWICE = "lines that came twice with the same counters were averaged"
+DWELL = (0.05, 1000.0)
+"""µs."""
+DWELL_DIFFERENCE = 0.01
+NOISE_EXPLAINS = 4.0
+"""Energy of differences, relative to that of noise."""
+NOISE_VARIANCE = 2.0
+"""Variance of a complex sample after prewhitening, at most: twice the relative bandwidth at equal dwell times."""
+STRONG, STRONG_AT_CENTRE = 50.0, 500.0
+CENTRE = 8
+"""Lines on either side of the k-space centre, where neighbours differ much by nature."""
+VISIBLE = 0.05
+
+
+@dataclass
+class Facts:
+    """What the headers of an image's lines say, and how many lines are all zero."""
+
+    zero: int = 0
+    dwells: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """By contrast: the shortest and the longest, µs."""
+    averages: set[int] = field(default_factory=set)
+
+    def measured(self, lines: Lines, contrast: int) -> Lines:
+        """Return the lines that are not all zero, after a look at their headers."""
+        there = _nonzero(lines)
+        self.zero += len(lines) - len(there)
+        lines = take(lines, there)
+        if len(lines):
+            dwell = lines.headers["sample_time_us"]
+            low, high = self.dwells.get(contrast, (math.inf, -math.inf))
+            self.dwells[contrast] = (min(low, float(dwell.min())), max(high, float(dwell.max())))
+            self.averages.update(lines.headers["idx"]["average"].tolist())
+        return lines
+
+    def notes(self, limits: Any) -> Iterator[str]:
+        """Yield a sentence for each thing that is not as it should be. limits: the header's, or None."""
+        if self.zero:
+            yield f"{self.zero} lines are all zero and were left out"
+        for low, high in sorted(set(self.dwells.values())):
+            if low > 0 and high > low * (1 + DWELL_DIFFERENCE):
+                yield f"the dwell times of its lines differ, from {low:g} to {high:g} µs"
+            for dwell in {low, high} - {0.0}:
+                if not DWELL[0] <= dwell <= DWELL[1]:
+                    yield f"the dwell time of its lines is {dwell:g} µs, which is absurd"
+        announced = getattr(limits, "average", None)
+        if len(self.averages) > 1 and (announced is None or max(self.averages) > int(announced.maximum)):
+            count = 1 if announced is None else int(announced.maximum) + 1
+            yield f"{len(self.averages)} averages came, and the header announces {count}"
+
+
+def _nonzero(lines: Lines) -> NDArray[np.int64]:
+    """Return the indices of the lines that are not all zero. Most are told by their first coil."""
+    xp = array_namespace(lines.data)
+    there = to_numpy(xp.any(lines.data[:, 0] != 0, axis=-1))
+    for n in np.flatnonzero(~there):
+        there[n] = bool(xp.any(lines.data[int(n)] != 0))
+    return np.flatnonzero(there)
+
+
+def beyond_limits(key: Key, limits: Any) -> Iterator[str]:
+    """Yield a sentence for each counter of an image that is beyond the header's limits."""
+    for name in ("slice", "phase", "set", "repetition"):
+        limit, value = getattr(limits, name, None), getattr(key, name)
+        if limit is not None and int(limit.maximum) > 0 and not int(limit.minimum) <= value <= int(limit.maximum):
+            yield f"{name} {value} came, and {limit.minimum} to {limit.maximum} are announced"
+
+
+@dataclass
+class Repeats:
+    """How much lines of one place differ from each other."""
+
+    energy: Any = 0.0
+    """Sum over samples of the squared difference from the mean so far, weighted so that noise counts once a sample."""
+    samples: int = 0
+
+    def add(self, values: Array, sums: Array, counts: NDArray[np.int32]) -> None:
+        """Account for lines (line, coil, x). sums: of the lines before them at their places; counts: how many."""
+        xp = array_namespace(values)
+        weights = np.sqrt(counts / (counts + 1))  # 0 where a line is the first of its place
+        weights, shares = (asarray_like(w, values, dtype=xp.float32) for w in (weights, 1 / np.maximum(counts, 1)))
+        difference = (values - sums * shares[:, None, None]) * weights[:, None, None]
+        self.energy = self.energy + xp.sum(xp.real(difference) ** 2 + xp.imag(difference) ** 2)
+        self.samples += int(np.count_nonzero(counts)) * math.prod(values.shape[1:])
+
+    def note(self, kspace: Array, counts: NDArray[np.int32], *, twice: bool, whitened: bool) -> str | None:
+        """Return a sentence on lines that differ, or None.
+
+        kspace: means (z, y, coil, x). counts: (z, y). twice: lines came twice with the same counters."""
+        energy = float(self.energy)
+        if twice:
+            xp = array_namespace(kspace)
+            whole = float(xp.sum(xp.real(kspace) ** 2 + xp.imag(kspace) ** 2))
+            part = math.sqrt(energy / int(counts.max()) / whole) if whole > 0 else 0.0
+            return f"the lines that came twice differ by {100 * part:.2g} % of the image"
+        if whitened and energy > NOISE_EXPLAINS * NOISE_VARIANCE * self.samples:
+            times = math.sqrt(energy / (NOISE_VARIANCE * self.samples))
+            return f"averages of the same line differ by {times:.2g} times their noise"
+        return None
+
+
+def too_strong(kspace: Array, counts: NDArray[np.int32]) -> str | None:
+    """Return a sentence on lines that are much stronger than their neighbours, or None.
+
+    kspace: (z, y, coil, x). counts: (z, y), how many lines each place got."""
+    peaks = _peaks(kspace)
+    found = [(z, y) for z in range(len(peaks)) for y in _strong(peaks, counts, z)]
+    if not found:
+        return None
+    z, y = found[0]
+    where = f"line {y}" if len(peaks) == 1 else f"line {y} of partition {z}"
+    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"{where}{more} is much stronger than the lines beside it; it may be damaged"
+
+
+def _peaks(kspace: Array) -> NDArray[np.float64]:
+    """Return the largest real or imaginary part of each line, (z, y)."""
+    xp = array_namespace(kspace)
+    planes = (xp.maximum(xp.abs(xp.real(plane)), xp.abs(xp.imag(plane))) for plane in kspace)
+    return np.asarray(to_numpy(xp.stack([xp.max(plane, axis=(1, 2)) for plane in planes])), np.float64)
+
+
+def _strong(peaks: NDArray[np.float64], counts: NDArray[np.int32], z: int) -> list[int]:
+    """Return the lines of a plane that are too strong."""
+    there = np.flatnonzero(counts[z])
+    if len(there) < 5:
+        return []
+    own = peaks[z, there]
+    padded = np.pad(own, 2, mode="reflect")
+    beside = np.median([padded[n : n + len(own)] for n in (0, 1, 3, 4)], axis=0)
+    spacing = int(np.median(np.diff(there)))
+    reach = max(CENTRE, 2 * spacing)
+    near = (abs(there - peaks.shape[1] // 2) <= reach) & (abs(z - len(peaks) // 2) <= reach)
+    bound = np.where(near, STRONG_AT_CENTRE, STRONG)
+    largest = np.sort(peaks[counts > 0])[-2]
+    return there[(own > bound * beside) & (own >= VISIBLE * largest)].tolist()

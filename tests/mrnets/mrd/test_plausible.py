@@ -1,0 +1,129 @@
+"""One wrong field, and one wrong line, is found: it is left out, or the comment of the image says so."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gadgets.sort import sort
+from gadgets.speaker import IncompleteError
+from mrnets.mrd.lines import Lines
+from mrnets.physics.fourier import ifftc
+from tests.gadgets import synthetic
+from tests.gadgets.frames import SIZE, coil_maps, disc
+
+HEADER = synthetic.header(synthetic.encoding((SIZE, SIZE, 1)))
+
+
+def scan(**counters: int) -> Lines:
+    """All lines of a disc under six coils, with a little noise: no line is zero by nature."""
+    rng = np.random.default_rng(7)
+    noise = rng.standard_normal((2, 6, 1, SIZE, SIZE))
+    kspace = synthetic.to_kspace((coil_maps() * disc())[:, None]) + 1e-3 * (noise[0] + 1j * noise[1])
+    return synthetic.lines(kspace.astype(np.complex64), **counters)
+
+
+def with_headers(lines: Lines, field: str, values, which=slice(None)) -> Lines:
+    headers = lines.headers.copy()
+    (headers["idx"] if field in headers["idx"].dtype.names else headers)[field][which] = values
+    return replace(lines, headers=headers)
+
+
+def with_line(lines: Lines, n: int, factor: float) -> Lines:
+    data = lines.data.copy()
+    data[n] *= factor
+    return replace(lines, data=data)
+
+
+def notes(*stream: Lines, header=HEADER, **options) -> tuple[str, ...]:
+    return tuple(note for frame in sort(stream, header, **options) for note in frame.notes)
+
+
+def test_a_scan_in_order_has_no_notes():
+    assert notes(scan()) == ()
+
+
+@pytest.mark.parametrize("n", [0, 3, SIZE // 2, SIZE - 1])
+def test_lines_that_are_zero_are_left_out(n):
+    (frame,) = sort([with_line(scan(), n, 0.0)], HEADER)
+    assert frame.notes == ("1 lines are all zero and were left out",)
+    assert np.flatnonzero(~np.asarray(frame.raw.mask[0, 0, 0]).all(axis=1)).tolist() == [n]
+
+
+def test_an_image_of_zeros_is_lacking_and_the_others_come():
+    zero = replace(scan(slice=1), data=0 * scan().data)
+    made = sort([scan(slice=0), zero, scan(slice=2)], HEADER)
+    assert [int(next(made).headers[0, 0]["idx"]["slice"]) for _ in range(2)] == [0, 2]
+    with pytest.raises(IncompleteError, match="all lines of repetition 0, set 0, phase 0, slice 1 are zero"):
+        next(made)
+
+
+@pytest.mark.parametrize("n", [0, 5, SIZE // 2, SIZE // 2 + 3, SIZE - 1])
+def test_one_line_a_thousand_times_too_strong(n):
+    (note,) = notes(with_line(scan(), n, 1000.0))
+    assert note == f"line {n} is much stronger than the lines beside it; it may be damaged"
+
+
+def test_lines_differ_by_nature_at_the_centre_of_undersampled_scans():
+    for spacing in (2, 4, 8):
+        lines = scan()
+        which = np.arange(0, SIZE, spacing)
+        assert notes(Lines(lines.headers[which], lines.data[which])) == ()
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.02, 3.0])
+def test_the_same_line_twice_with_other_samples(factor):
+    """The number is that of the image: half of the difference, relative to all of k-space."""
+    lines, n = scan(), SIZE // 2
+    again = Lines(lines.headers[n : n + 1], factor * lines.data[n : n + 1])
+    plain, differ = notes(lines, again)
+    assert plain == "lines that came twice with the same counters were averaged"
+    mean = lines.data.copy()
+    mean[n] *= (1 + factor) / 2
+    expected = np.linalg.norm(mean[n] - lines.data[n]) / np.linalg.norm(mean)
+    assert differ.startswith("the lines that came twice differ by ")
+    assert float(differ.split()[-5]) == pytest.approx(100 * expected, rel=0.06, abs=1e-3)
+
+
+def test_averages_that_nothing_announces():
+    one, two = scan(), with_headers(scan(), "average", 1)
+    assert notes(one, two) == ("2 averages came, and the header announces 1",)
+    announced = synthetic.header(synthetic.encoding((SIZE, SIZE, 1), limits={"average": (0, 1, 0)}))
+    assert notes(one, two, header=announced) == ()
+
+
+def test_averages_that_differ_by_more_than_noise():
+    announced = synthetic.header(synthetic.encoding((SIZE, SIZE, 1), limits={"average": (0, 1, 0)}))
+    lines = scan()
+    rng = np.random.default_rng(3)
+    noise = rng.standard_normal((2, *lines.data.shape)).astype(np.float32)
+    moved = with_headers(replace(lines, data=lines.data + noise[0] + 1j * noise[1]), "average", 1)
+    assert notes(lines, moved, header=announced, whitened=True) == ()
+    moved = replace(moved, data=np.roll(lines.data, 2, axis=0) * 100)
+    (note,) = notes(lines, moved, header=announced, whitened=True)
+    assert note.startswith("averages of the same line differ by ")
+
+
+def test_dwell_times_that_differ():
+    lines = with_headers(scan(), "sample_time_us", 2.4, [3])
+    assert notes(lines) == ("the dwell times of its lines differ, from 2.4 to 5 µs",)
+    assert notes(with_headers(scan(), "sample_time_us", 0.0)) == (), "the header does not say"
+
+
+@pytest.mark.parametrize("dwell", [5e-6, 5000.0])
+def test_dwell_times_that_are_absurd(dwell):
+    (note,) = notes(with_headers(scan(), "sample_time_us", dwell))
+    assert note == f"the dwell time of its lines is {dwell:g} µs, which is absurd"
+
+
+def test_counters_beyond_the_limits():
+    announced = synthetic.header(synthetic.encoding((SIZE, SIZE, 1), limits={"repetition": (0, 1, 0)}))
+    stream = [scan(repetition=n) for n in range(3)]
+    assert notes(*stream, header=announced) == ("repetition 2 came, and 0 to 1 are announced",)
+    assert notes(*stream) == (), "converters fill limits with 0"
+
+
+def test_what_is_left_in_is_what_it_was():
+    (frame,) = sort([scan()], HEADER)
+    expected = (coil_maps() * disc())[:, None]
+    np.testing.assert_allclose(ifftc(np.asarray(frame.raw.kspace))[0, 0], expected[:, 0], atol=0.02)
