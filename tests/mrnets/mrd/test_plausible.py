@@ -60,8 +60,8 @@ def test_an_image_of_zeros_is_lacking_and_the_others_come():
 
 @pytest.mark.parametrize("n", [0, 5, SIZE // 2, SIZE // 2 + 3, SIZE - 1])
 def test_one_line_a_thousand_times_too_strong(n):
-    (note,) = notes(with_line(scan(), n, 1000.0))
-    assert note == f"line {n} is much stronger than the lines beside it; it may be damaged"
+    expected = f"line {n} is much stronger than the lines beside it; it may be damaged"
+    assert expected in notes(with_line(scan(), n, 1000.0))
 
 
 def test_lines_differ_by_nature_at_the_centre_of_undersampled_scans():
