@@ -33,6 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"training {chosen.command}: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package in ("mrnets", "training"):
+            raise
+        extra = package if package in ("tensorboard", "wandb") else "training"
+        advice = f"in the project's folder, pip install '.[{extra}]' installs it"
+        print(f"training {chosen.command}: the Python package {package} is missing; {advice}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever read the output, such as head, has seen enough
