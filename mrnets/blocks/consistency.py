@@ -13,8 +13,9 @@ from torch import Tensor
 from mrnets.blocks.complex import on_planes
 from mrnets.blocks.encoding import Encoding
 from mrnets.physics.conjugate import conjugate_gradients
+from mrnets.physics.wavelets import FINE, LEVELS, detail_noise, l1_wavelet
 
-__all__ = ["cascaded", "combined", "replace", "solved"]
+__all__ = ["cascaded", "combined", "replace", "solved", "sparse"]
 
 
 def combined(image: Tensor, encoding: Encoding, weight: Tensor | float = 1.0) -> Tensor:
@@ -80,6 +81,33 @@ def solved(
         return x
     residual.register_hook(solution)
     return x + (residual - residual.detach())
+
+
+def sparse(
+    encoding: Encoding,
+    noise: Tensor | None,
+    *,
+    iterations: int,
+    levels: int = LEVELS,
+    regularisation: float = FINE,
+) -> Tensor:
+    """The l1-wavelet image (batch, echo, y, x), in float32 whatever autocast is on; see `mrnets.physics.wavelets`.
+
+    noise: (batch,), the noise level of the scan; None: it comes from the details of the zero-filled image.
+    """
+    with torch.autocast(encoding.start.device.type, enabled=False):
+        start = encoding.start
+        level = detail_noise(start) if noise is None else noise[:, None, None, None]
+        image: Tensor = l1_wavelet(
+            start,
+            encoding.sens,
+            encoding.mask,
+            level,
+            iterations=iterations,
+            levels=levels,
+            regularisation=regularisation,
+        )
+    return image
 
 
 def replace(kspace: Tensor, data: Tensor, mask: Tensor) -> Tensor:

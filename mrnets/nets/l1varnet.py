@@ -9,11 +9,10 @@ from torch.nn import functional
 from mrnets.blocks.checks import whole
 from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.conditioned import SMALL, ConditionedUnet
-from mrnets.blocks.consistency import solved
+from mrnets.blocks.consistency import solved, sparse
 from mrnets.blocks.encoding import encoded
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
-from mrnets.physics.wavelets import l1_wavelet
 from mrnets.traits import Traits
 
 __all__ = ["L1VarNet"]
@@ -82,7 +81,7 @@ class L1VarNet(nn.Module):
             raise InputError("l1varnet needs the noise level, and the scan has none")
         noise = scan.noise[:, None, None, None]
         with torch.no_grad():
-            x = l1_wavelet(encoding.start, encoding.sens, encoding.mask, noise, iterations=self.start_iterations)
+            x = sparse(encoding, scan.noise, iterations=self.start_iterations)
         images = []
         for n, features in enumerate(self._features(scan.noise, encoding.mask)):
             change, error = self.sizes(features)[..., None, None, None].unbind(1)

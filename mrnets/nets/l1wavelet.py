@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from mrnets.blocks.checks import number, whole
+from mrnets.blocks.consistency import sparse
 from mrnets.blocks.encoding import encoded
 from mrnets.contract import Estimate, Scan
-from mrnets.physics.wavelets import FINE, detail_noise, l1_wavelet
+from mrnets.physics.wavelets import FINE
 from mrnets.traits import Traits
 
 __all__ = ["L1Wavelet"]
@@ -17,6 +18,7 @@ TRAITS = Traits(
     title="compressed sensing with wavelets, no weights",
     paper="Lustig et al., MRM 2007",
     learns=False,
+    breaks_graph="the shifts of its wavelets are drawn by NumPy",
     small={"iterations": 5},
 )
 
@@ -38,15 +40,11 @@ class L1Wavelet(nn.Module):
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
         encoding = encoded(scan, self)
-        noise = detail_noise(encoding.start) if scan.noise is None else scan.noise[:, None, None, None]
-        return encoding.estimate(
-            l1_wavelet(
-                encoding.start,
-                encoding.sens,
-                encoding.mask,
-                noise,
-                iterations=self.iterations,
-                levels=self.levels,
-                regularisation=self.regularisation,
-            )
+        image = sparse(
+            encoding,
+            scan.noise,
+            iterations=self.iterations,
+            levels=self.levels,
+            regularisation=self.regularisation,
         )
+        return encoding.estimate(image)

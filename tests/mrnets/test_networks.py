@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from mrnets import store
+from mrnets.blocks.consistency import sparse
+from mrnets.blocks.encoding import encoded
 from mrnets.errors import InputError
 from mrnets.physics.coils import reduce
 from mrnets.physics.fourier import ifftc
@@ -239,3 +241,11 @@ def test_without_sensitivities_coils_are_combined_by_root_of_sum_of_squares(name
     torch.testing.assert_close(image.real, torch.sqrt((coil_images.abs() ** 2).sum(2)))
     assert not image.imag.any()
     assert bool(torch.isfinite(create(name)(example).image).all())
+
+
+def test_the_wavelet_image_is_the_same_under_mixed_precision() -> None:
+    encoding = encoded(scan(), create("l1wavelet"))
+    for noise in (None, scan().noise):
+        plain = sparse(encoding, noise, iterations=5)
+        with torch.autocast("cpu", torch.float16):
+            assert torch.equal(sparse(encoding, noise, iterations=5), plain)
