@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from ismrmrd.xsd import ismrmrdHeader
 
+from gadgets.failures import attempted
 from gadgets.frame import Frame, naming_shortfalls
 from gadgets.gadget import gadget
 from mrnets.errors import InputError
@@ -34,6 +36,7 @@ def coils(
 ) -> Iterator[Item]:
     """Give frames their coil sensitivities; everything else passes. Options as in `mrnets.physics.espirit.Espirit`.
 
+    A frame on which they fail goes on without them, and is reconstructed by a simpler method.
     Raises InputError for a scan without calibration lines, and for options out of their range.
     """
     if calibration > MAX_CALIBRATION:
@@ -44,5 +47,8 @@ def coils(
             yield item
             continue
         with naming_shortfalls(item):
-            raw = sense_raw(item.raw, method, options)
+            raw = attempted(partial(sense_raw, item.raw, method, options))
+        if isinstance(raw, str):
+            yield replace(item, failed=f"coil sensitivities failed ({raw})")
+            continue
         yield replace(item, raw=raw, history=(*item.history, f"{method} sensitivities"))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from ismrmrd.xsd import ismrmrdHeader
 
+from gadgets.failures import attempted
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
 from mrnets.errors import InputError
@@ -16,6 +19,8 @@ from mrnets.physics.compress import Gdcc
 from mrnets.stages import compress_raw
 
 __all__ = ["compress"]
+
+_logger = logging.getLogger(__name__)
 
 COILS = 32
 """Virtual coils unless told otherwise. Fewer cost signal where there is little noise: 12 of 16 coils 2.5 dB in a head
@@ -47,5 +52,10 @@ def compress(
         if not isinstance(item, Frame) or item.raw.kspace.shape[-3] <= coils:
             yield item
             continue
-        raw = compress_raw(item.raw, coils, method, options)
+        raw = attempted(partial(compress_raw, item.raw, coils, method, options))
+        if isinstance(raw, str):
+            note = f"coil compression failed ({raw}); all coils were kept"
+            _logger.warning("%s", note)
+            yield replace(item, notes=(*item.notes, note))
+            continue
         yield replace(item, raw=raw, history=(*item.history, f"{coils} virtual coils ({raw.compressed})"))

@@ -59,6 +59,8 @@ class Frame:
     """A network failed: `estimate` is by a simpler method, or lacks what that network would have added."""
     sent: tuple[ismrmrd.Image, ...] = ()
     """The images that were sent in as the estimate's image, which leave the chain as they came; none: it was made."""
+    failed: str = ""
+    """Why coil sensitivities could not be had. The image is then the root of the sum of squares."""
     notes: tuple[str, ...] = ()
     """What whoever looks at the images must know; goes into the comment of each."""
 

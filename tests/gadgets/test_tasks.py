@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+import gadgets.estimate as gadget_module
 import gadgets.models as module
-import gadgets.network as gadget_module
 from gadgets.coils import coils
 from gadgets.hosts.replay import replay
 from gadgets.images import images

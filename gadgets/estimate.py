@@ -1,0 +1,185 @@
+"""A network applied to frames: in batches that fit the memory, and back in the units of the raw data."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from gadgets.frame import Frame, naming_shortfalls
+from gadgets.models import Model
+from mrnets.contract import Estimate, Raw, Scan
+
+if TYPE_CHECKING:
+    from mrnets.preparation import Preparation, Sensitivities
+
+__all__ = ["Precision", "Runner"]
+
+Precision = Literal["float32", "bfloat16", "float16"]
+T = TypeVar("T")
+
+PREPARED_AT_ONCE = 16
+"""Slices: what prepared data, several times as large as the raw data, take of memory is bounded by it."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Runner:
+    """A network and how it runs. Where its device is short of memory: in smaller batches, at last on the CPU."""
+
+    model: Model
+    batch: int
+    precision: Precision
+    on_cpu: Callable[[], Model]
+    """Makes the same network on the CPU."""
+
+    @classmethod
+    def plain(cls, model: Model) -> Runner:
+        """Return a runner slice by slice, of a model on the CPU."""
+        return cls(model, 1, "float32", lambda: model)
+
+    def reconstructed(self, frame: Frame) -> tuple[Estimate, tuple[str, ...]]:
+        """Return the estimate of a frame in the units of its raw data, and notes.
+
+        Raises ArithmeticError for values that are not finite, and whatever the network fails by."""
+        return self._in_memory(lambda: _estimate(frame, self), len(frame.raw.kspace))
+
+    def segmented(self, frames: list[Frame]) -> list[Estimate]:
+        """Return the logits (batch, class, y, x) of frames that lie side by side. Raises as `reconstructed` does."""
+        return self._in_memory(lambda: _segmented(frames, self), sum(len(frame.raw.kspace) for frame in frames))
+
+    def _in_memory(self, work: Callable[[], T], slices: int) -> T:
+        import torch
+
+        while True:
+            try:
+                return work()
+            except torch.cuda.OutOfMemoryError:
+                if not self._smaller(slices):
+                    raise
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _smaller(self, slices: int) -> bool:
+        """Whether there is a way to take less memory; it is taken from now on."""
+        if (batch := min(self.batch, slices)) > 1:
+            self.batch = batch // 2
+            _logger.warning("%s is out of memory; going on with batches of %d", self.model.name, self.batch)
+        elif self.model.device.type != "cpu":
+            self.model, self.precision = self.on_cpu(), "float32"
+            _logger.warning("%s is out of memory; going on on the CPU", self.model.name)
+        else:
+            return False
+        return True
+
+
+def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
+    """In the units of the raw data, and notes. Raises ArithmeticError for values that are not finite."""
+    import torch
+
+    from mrnets.prepare import consistent, prepare_blocks, restore
+
+    raw, model = frame.raw, how.model
+    image = frame.estimate.image if model.takes == "both" and frame.estimate is not None else None
+    preparation = model.preparation or _as_it_comes(raw)
+    parts: list[Estimate] = []
+    notes: tuple[str, ...] = ()
+    with naming_shortfalls(frame), torch.inference_mode():
+        blocks = prepare_blocks(
+            raw,
+            preparation,
+            image=image,
+            size=how.batch * math.ceil(PREPARED_AT_ONCE / how.batch),
+            device=model.device,
+        )
+        for block in blocks:
+            scan = block.scan
+            batches = (_slices(scan, n, n + how.batch) for n in range(0, len(block.scale), how.batch))
+            some = [consistent(_run(how, one), one, preparation) for one in batches]
+            parts.append(restore(_joined(some), block))
+            notes = block.notes
+        return _finite(_joined(parts)), notes
+
+
+def _segmented(frames: list[Frame], how: Runner) -> list[Estimate]:
+    """Logits (batch, class, y, x) of frames that lie side by side. Raises ArithmeticError as `_estimate` does."""
+    import torch
+
+    from mrnets.prepare import prepare_image, restore
+
+    model, preparation = how.model, how.model.preparation
+    assert preparation is not None
+    images = [torch.as_tensor(f.estimate.image, device=model.device) for f in frames if f.estimate is not None]
+    stack = torch.cat(images)
+    reach = torch.arange(model.slices) - model.slices // 2
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(stack), how.batch):
+            image = stack[start : start + how.batch]
+            if model.slices > 1:
+                places = (torch.arange(start, start + len(image))[:, None] + reach).clamp(0, len(stack) - 1)
+                image = stack[places.to(model.device)].movedim(1, 2)
+            prepared = prepare_image(image, preparation)
+            estimate = _run(how, prepared.scan)
+            logits = estimate.logits
+            assert logits is not None, f"{model.name} is a segmentation network without logits"
+            own = logits if model.slices == 1 else logits[:, :, model.slices // 2]
+            parts.append(restore(Estimate(logits=own), prepared))
+        logits = _finite(_joined(parts)).logits
+    assert logits is not None
+    return [Estimate(logits=part) for part in logits.split([len(image) for image in images])]
+
+
+def _run(how: Runner, scan: Scan) -> Estimate:
+    import torch
+
+    low = how.precision != "float32"
+    with torch.autocast(how.model.device.type, getattr(torch, how.precision), enabled=low):
+        estimate: Estimate = how.model.module(scan)
+    return estimate
+
+
+def _finite(estimate: Estimate) -> Estimate:
+    import torch
+
+    for array in (estimate.image, estimate.logits, *estimate.maps.values()):
+        if array is not None and not bool(torch.isfinite(array).all()):
+            raise ArithmeticError("its output is not finite")
+    return estimate
+
+
+def _as_it_comes(raw: Raw) -> Preparation:
+    """What a network without weights asks for: no more than the chain and the scan give it."""
+    from mrnets.preparation import Preparation
+
+    if raw.sens is None and raw.calibration is None:
+        return Preparation(sens="none", normalisation="none", consistency=None)
+    methods: dict[str | None, Sensitivities] = {"rss": "rss", "unitary": "unitary"}
+    return Preparation(sens=methods.get(raw.sens_method, "espirit"), normalisation="none", consistency=None)
+
+
+def _slices(scan: Scan, start: int, stop: int) -> Scan:
+    """Part of the batch; what is the same for all of it stays."""
+
+    def part(name: str, x: Any) -> Any:
+        alone = x is None or name == "echo_times" or x.shape[0] == 1
+        return x if alone else x[start:stop]
+
+    return Scan(**{f.name: part(f.name, getattr(scan, f.name)) for f in fields(Scan)})
+
+
+def _joined(parts: list[Estimate]) -> Estimate:
+    """Estimates of parts of a batch as one; earlier steps are dropped."""
+    import torch
+
+    def cat(arrays: list[Any]) -> Any:
+        return None if arrays[0] is None else torch.cat(arrays)
+
+    return Estimate(
+        image=cat([part.image for part in parts]),
+        maps={name: cat([part.maps[name] for part in parts]) for name in parts[0].maps},
+        logits=cat([part.logits for part in parts]),
+    )

@@ -1,0 +1,144 @@
+"""A computation that fails costs its slice at most: the slice is made another way and says so, or it is lacking."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import gadgets.coils
+import gadgets.compress
+import gadgets.models as models
+from gadgets.coils import coils
+from gadgets.compress import compress
+from gadgets.estimate import Runner
+from gadgets.images import images
+from gadgets.models import Model
+from gadgets.network import network
+from gadgets.speaker import IncompleteError
+from mrnets import store
+from mrnets.contract import Estimate
+from mrnets.physics.coils import rss
+from mrnets.physics.fourier import ifftc
+from tests.gadgets.frames import SIZE, frames, header, volume
+from tests.gadgets.test_network import save
+
+
+@pytest.fixture(autouse=True)
+def no_networks_of_other_tests(monkeypatch):
+    monkeypatch.setattr(models, "_models", models.Cache(8))
+
+
+def failing_once(monkeypatch, module, name, error):
+    """Let the function of that name in a gadget's module fail on the second frame."""
+    function, calls = getattr(module, name), []
+
+    def sometimes(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise error
+        return function(*args)
+
+    monkeypatch.setattr(f"{module.__name__}.{name}", sometimes)
+
+
+def comments(stream):
+    return [image.meta["ImageComments"] for image in images(stream, header())]
+
+
+ERRORS = [np.linalg.LinAlgError("singular matrix"), MemoryError("too large"), RuntimeError("cusolver error")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_slice_without_sensitivities_is_the_root_of_the_sum_of_squares(monkeypatch, error):
+    failing_once(monkeypatch, gadgets.coils, "sense_raw", error)
+    scan = frames(3)
+    made = list(network(coils(iter(scan), header()), header(), name="cgsense"))
+    np.testing.assert_allclose(made[1].estimate.image.abs().numpy(), rss(ifftc(scan[1].raw.kspace)), atol=1e-5)
+    first, second, third = comments(made)
+    assert f"FALLBACK to zerofilled: coil sensitivities failed ({error})" in second
+    assert "FALLBACK" not in first + third
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_slice_whose_compression_fails_keeps_all_coils(monkeypatch, error):
+    failing_once(monkeypatch, gadgets.compress, "compress_raw", error)
+    made = list(compress(frames(3), header(), coils=3))
+    assert [frame.raw.kspace.shape[-3] for frame in made] == [3, 6, 3]
+    first, second, third = comments(network(coils(iter(made), header()), header(), name="cgsense"))
+    assert f"coil compression failed ({error}); all coils were kept" in second
+    assert "failed" not in first + third
+
+
+@pytest.mark.parametrize("stages", ["coils", "compress coils", ""])
+def test_a_slice_that_is_absurdly_strong_loses_no_other_slice(stages):
+    """Its squares overflow: no method gives an image. The others are as without it, and the scan lacks it."""
+    scan = frames(3)
+    strong = replace(scan[1].raw, kspace=1e20 * scan[1].raw.kspace, calibration=1e20 * scan[1].raw.calibration)
+    scan[1] = replace(scan[1], raw=strong)
+
+    def made(some):
+        stream = iter(some)
+        for name in stages.split():
+            stream = compress(stream, header(), coils=3) if name == "compress" else coils(stream, header())
+        return network(stream, header(), name="cgsense")
+
+    alone = [next(made([scan[n]])) for n in (0, 2)]
+    run = made([scan[0], scan[2], scan[1]])
+    for expected in alone:
+        assert torch.equal(next(run).estimate.image, expected.estimate.image)
+    with pytest.raises(IncompleteError, match=r"slice 1 of repetition 0 could not be reconstructed: .*failed"):
+        next(run)
+
+
+# Memory
+
+
+def out_of_memory_above(batch, monkeypatch, path):
+    """Let the network of a weights file be out of memory for more slices at once. Returns the sizes that were tried."""
+    tried = []
+
+    class Large(torch.nn.Module):
+        def forward(self, scan):
+            tried.append(len(scan.kspace))
+            if len(scan.kspace) > batch:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            return Estimate(image=(scan.sens[:, 0, :].conj()[:, None] * ifftc(scan.kspace)).sum(-3))
+
+    trained = store.load(path)
+    monkeypatch.setattr(store, "load", lambda *_: replace(trained, network=Large()))
+    return tried
+
+
+def test_batches_are_halved_until_they_fit_and_stay_so(tmp_path, monkeypatch, caplog):
+    path = save(tmp_path / "v.safetensors")
+    tried = out_of_memory_above(2, monkeypatch, path)
+    with caplog.at_level(logging.WARNING):
+        first, second = network([volume(), volume()], header(), weights=path, batch=16)
+    assert not first.fallback
+    assert first.estimate.image.shape == (16, 1, SIZE, SIZE)
+    assert torch.equal(first.estimate.image, second.estimate.image)
+    assert tried == [16, 8, 4, *[2] * 16]
+    assert "out of memory; going on with batches of 2" in caplog.text
+
+
+def test_a_slice_that_does_not_fit_falls_back(tmp_path, monkeypatch):
+    path = save(tmp_path / "v.safetensors")
+    tried = out_of_memory_above(0, monkeypatch, path)
+    (frame,) = network(frames(), header(), weights=path, batch=16)
+    assert tried == [1]
+    assert frame.fallback
+    assert any("out of memory" in note for note in frame.notes)
+
+
+def test_a_device_without_memory_gives_way_to_the_cpu():
+    here, there = (Model("large", torch.nn.Identity(), None, torch.device(name)) for name in ("cpu", "cuda"))
+    runner = Runner(there, 4, "float16", lambda: here)
+
+    def work():
+        if runner.model is there:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return runner.batch, runner.precision
+
+    assert runner._in_memory(work, 3) == (1, "float32")
