@@ -134,7 +134,7 @@ def test_what_waits_is_bounded(monkeypatch):
 
 
 def test_a_failure_is_noted_on_the_image(segmenter, monkeypatch):
-    monkeypatch.setattr("gadgets.network._segmented", lambda *_: 1 / 0)
+    monkeypatch.setattr("gadgets.estimate._segmented", lambda *_: 1 / 0)
     (image,) = segmented(slices(1), segmenter)
     assert image.meta["ImageComments"].startswith("theirs; FALLBACK: the network segmenter failed")
     np.testing.assert_array_equal(image.data, slices(1)[0].data)
