@@ -66,9 +66,9 @@ class Scans:
         made = draw(_pool(self, device, masks=True), self.settings, seed=seed, number=number, size=size)
         return Example(
             scan=made.scan,
-            names=("simulated",) * len(made.noise),
+            names=("simulated",) * len(made.target),
             target=made.target,
-            weight=torch.ones_like(made.noise),
+            weight=torch.ones_like(made.unexplained),
         )
 
 

@@ -24,11 +24,11 @@ __all__ = [
     "checkerboard",
     "constant",
     "each",
+    "energy",
     "frequencies2",
     "keys",
     "low_passed",
     "positions",
-    "power",
     "smooth",
     "turns",
     "unit_variance",
@@ -44,9 +44,10 @@ def checkerboard(shape: Plane, device: torch.device) -> torch.Tensor:
     return (y[:, None] * x).float()
 
 
-def power(x: torch.Tensor) -> torch.Tensor:
-    """Squared magnitude."""
-    return x.real.square() + x.imag.square()
+def energy(x: torch.Tensor) -> torch.Tensor:
+    """(batch, y, x): squared magnitudes of complex (batch, coil, y, x), summed over the coils."""
+    real, imaginary = torch.view_as_real(x).square().sum(1).unbind(-1)
+    return real + imaginary
 
 
 @functools.lru_cache(maxsize=1024)

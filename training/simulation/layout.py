@@ -9,11 +9,21 @@ import numpy as np
 
 from training.simulation.settings import Simulation
 
-__all__ = ["Layout", "draw_layouts"]
+__all__ = ["Layout", "draw_layouts", "nearest"]
 
 Plane = tuple[int, int]
-STEP = 8
-"""Sizes are multiples of this."""
+
+
+def _without(n: int, primes: tuple[int, ...] = (2, 3, 5, 7, 11)) -> int:
+    """n divided by these primes as often as it goes."""
+    for prime in primes:
+        while n % prime == 0:
+            n //= prime
+    return n
+
+
+SIZES = tuple(8 * n for n in range(2, 129) if _without(n) == 1)
+"""Multiples of 8 whose prime factors are small: with others, fast Fourier transforms take three times as long."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +49,21 @@ def _shape(rng: np.random.Generator, options: Simulation) -> Plane:
     low, high = options.matrix
     size = math.exp(rng.uniform(math.log(low), math.log(high)))
     ratio = math.exp(rng.uniform(-0.5, 0.5) * math.log(options.aspect))
-    y, x = (min(max(_step(n), low), high) for n in (size * ratio, size / ratio))
+    y, x = (min(max(nearest(n), low), high) for n in (size * ratio, size / ratio))
     return y, x
 
 
 def _layout(rng: np.random.Generator, shape: Plane, options: Simulation) -> Layout:
     coils = round(math.exp(rng.uniform(*np.log(options.coils))))
     folds = rng.random() < options.folded
-    wide = _step(shape[0] * rng.uniform(1.15, 1.5)) if folds else shape[0]
+    wide = nearest(shape[0] * rng.uniform(1.15, 1.5)) if folds else shape[0]
     pixels = max(wide, shape[1])
     longer = min(max(pixels * rng.uniform(*options.detail), options.grid[0]), options.grid[1])
     stretch = rng.uniform(0.85, 1.18)
-    fine = (_step(longer * wide / pixels * stretch), _step(longer * shape[1] / pixels / stretch))
+    fine = (nearest(longer * wide / pixels * stretch), nearest(longer * shape[1] / pixels / stretch))
     return Layout(shape, wide, (max(fine[0], wide), max(fine[1], shape[1])), coils)
 
 
-def _step(size: float) -> int:
-    return round(size / STEP) * STEP
+def nearest(size: float) -> int:
+    """The one of `SIZES` that is nearest to `size`."""
+    return min(SIZES, key=lambda one: abs(one - size))

@@ -7,7 +7,7 @@ import math
 import torch
 
 from training.simulation.draws import Draws
-from training.simulation.fields import between, checkerboard, each, keys, power, turns
+from training.simulation.fields import between, checkerboard, each, energy, keys, turns
 from training.simulation.settings import Simulation
 
 __all__ = ["calibrated", "low_resolution"]
@@ -51,23 +51,21 @@ def _hann(offset: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
 
 def calibrated(
     low: torch.Tensor, fields: torch.Tensor | None, noise: torch.Tensor, draws: Draws, options: Simulation
-) -> torch.Tensor:
-    """Maps whose norm is 1, fading out in the background, with the phase of the low-resolution image.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maps with the phase of the low-resolution image, and (batch, y, x) their norm: 1 in the object, less around it.
 
     low: low-resolution coil images; fields: the true sensitivities, which the maps follow but for an error that is
     smooth and counts where there is little signal; None where the object folds: the maps follow `low`. noise (batch,):
     variance of the noise in `low`.
     """
     coils, *shape = low.shape[1:]
-    energy = power(low).sum(1)
-    level2 = energy.square().sum((1, 2)) / energy.sum((1, 2)).clamp(min=1e-20)
+    signal = energy(low)
+    level2 = signal.square().sum((1, 2)) / signal.sum((1, 2)).clamp(min=1e-20)
     if fields is not None:
-        low = fields * ((fields.conj() * low).sum(1) / power(fields).sum(1))[:, None]
-    matrices = [keys(n, NODES, draws.device) for n in shape]
-    error = between(draws.complex_normal(coils, NODES, NODES), matrices)
-    size = (draws.log_uniform(options.map_error) * level2 / coils + NOISE_LEFT * noise).sqrt()
-    maps = low + size[:, None, None, None] * error
-    norm = power(maps).sum(1).sqrt().clamp(min=1e-12)
+        low = fields * ((fields.conj() * low).sum(1) / energy(fields))[:, None]
+    maps = between(draws.complex_normal(coils, NODES, NODES), [keys(n, NODES, draws.device) for n in shape])
+    error = (draws.log_uniform(options.map_error) * level2 / coils + NOISE_LEFT * noise).sqrt()
+    maps = maps.mul_(error[:, None, None, None]).add_(low)
     least = draws.log_uniform(options.background).square() * level2 * (1 - draws.chance(options.whole_maps))
-    kept = energy / (energy + each(least)).clamp(min=1e-20)
-    return maps * (kept / norm)[:, None]
+    kept = signal / (signal + each(least)).clamp(min=1e-20)
+    return maps.mul_((kept / energy(maps).sqrt().clamp(min=1e-12))[:, None]), kept

@@ -133,7 +133,6 @@ def validation(path: Path, device: torch.device | str, *, slices: int = 6) -> It
 
 
 def _moved(made: Simulated, device: torch.device | str) -> Simulated:
-    scan, values = made.scan, (made.target, made.noise, made.unexplained)
-    target, noise, unexplained = (value.to(device) for value in values)
-    kspace, mask, sens = (value.to(device) for value in (scan.kspace, scan.mask, scan.sens) if value is not None)
-    return Simulated(Scan(kspace=kspace, mask=mask, sens=sens, noise=noise), target, noise, unexplained)
+    scan = made.scan
+    moved = {name: getattr(scan, name).to(device) for name in ("kspace", "mask", "sens", "noise")}
+    return Simulated(Scan(**moved), made.target.to(device), made.unexplained.to(device))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.fft import fft2, ifft2
@@ -15,8 +16,8 @@ from mrnets.contract import Scan
 from mrnets.physics.fourier import resize
 from training.simulation.coils import NODES, coil_fields
 from training.simulation.draws import Draws
-from training.simulation.fields import between, chebyshev, checkerboard, each, power
-from training.simulation.layout import Layout
+from training.simulation.fields import between, chebyshev, checkerboard, each, energy
+from training.simulation.layout import Layout, nearest
 from training.simulation.maps import calibrated, low_resolution
 from training.simulation.objects import brightened
 from training.simulation.phase import random_phase
@@ -26,8 +27,8 @@ from training.simulation.settings import Simulation
 __all__ = ["Measured", "Simulated", "measured", "simulated"]
 
 MARGIN = 32
-"""Samples by which the grid, on which coils and object are multiplied, is finer than the matrix: what they take from
-the object's k-space beyond the matrix."""
+"""About how many samples finer than the matrix the grid is on which coils and object are multiplied: what coils take
+from the object's k-space beyond the matrix."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,13 @@ class Simulated:
     """As of a Preparation with the normalisation "max": the zero-filled combined image has the maximum 1."""
     target: torch.Tensor
     """(batch, 1, y, x) complex64: the noise-free, fully sampled coil images, combined with `scan.sens`."""
-    noise: torch.Tensor
-    """(batch,) float32, `scan.noise`: standard deviation of the complex noise in the scale of the scan."""
     unexplained: torch.Tensor
     """(batch,) float32: share of the coil images' energy that the maps do not explain."""
+
+    @property
+    def noise(self) -> Any:
+        """(batch,) float32: standard deviation of complex noise, in the scale of the scan."""
+        return self.scan.noise
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,9 @@ def measured(images: torch.Tensor, layout: Layout, draws: Draws, options: Simula
     kspace, fields = _encoded(torch.polar(objects.magnitude, phase), layout, draws, options)
     kspace = kspace * _point_spread(layout.shape, draws)
     coil_images = ifft2(kspace, norm="ortho")
-    sigma = _level(power(coil_images).sum(1)) / draws.log_uniform(options.snr)
-    return Measured(kspace + _column(sigma) * draws.complex_normal(*kspace.shape[1:]), coil_images, fields, sigma)
+    sigma = _level(energy(coil_images)) / draws.log_uniform(options.snr)
+    noise = draws.complex_normal(*kspace.shape[1:])
+    return Measured(noise.mul_(_column(sigma)).add_(kspace), coil_images, fields, sigma)
 
 
 @torch.no_grad()
@@ -78,21 +83,20 @@ def simulated(images: torch.Tensor, masks: Masks, layout: Layout, draws: Draws, 
     """
     scan = measured(images, layout, draws, options)
     low, gain = low_resolution(scan.kspace, masks.calibration)
-    sens = calibrated(low, scan.fields, gain * scan.sigma.square(), draws, options)
+    sens, norm = calibrated(low, scan.fields, gain * scan.sigma.square(), draws, options)
     combined = (sens.conj() * scan.coil_images).sum(1)
-    explained = (power(combined) / power(sens).sum(1).clamp(min=1e-12)).sum((1, 2))
-    unexplained = 1 - explained / power(scan.coil_images).sum((1, 2, 3)).clamp(min=1e-20)
+    explained = (combined.abs() / norm.clamp(min=1e-6)).square().sum((1, 2))
+    unexplained = 1 - explained / energy(scan.coil_images).sum((1, 2)).clamp(min=1e-20)
     kspace = scan.kspace * masks.sampled[:, None]
     scale = (sens.conj() * ifft2(kspace, norm="ortho")).sum(1).abs().amax((1, 2)).clamp(min=1e-20)
     signs = checkerboard(layout.shape, draws.device) / each(scale)
-    noise = scan.sigma / scale
     prepared = Scan(
-        kspace=(kspace * signs[:, None])[:, None],
+        kspace=kspace.mul_(signs[:, None])[:, None],
         mask=masks.sampled[:, None, None],
         sens=sens[:, None],
-        noise=noise,
+        noise=scan.sigma / scale,
     )
-    return Simulated(prepared, (combined * signs)[:, None], noise, unexplained)
+    return Simulated(prepared, (combined * signs)[:, None], unexplained)
 
 
 def _encoded(
@@ -100,15 +104,17 @@ def _encoded(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Noise-free signed k-space (batch, coil, y, x), and the sensitivities; None where the object folds."""
     whole = (layout.wide, layout.shape[1])
-    grid = (min(whole[0] + MARGIN, layout.fine[0]), min(whole[1] + MARGIN, layout.fine[1]))
+    grid = (min(nearest(whole[0] + MARGIN), layout.fine[0]), min(nearest(whole[1] + MARGIN), layout.fine[1]))
     reach = layout.wide / layout.shape[0]
     fields = coil_fields(draws, layout.coils, reach, options)
     coils = _fields_on(fields, grid, reach)
-    signed = objects * checkerboard(layout.fine, draws.device)
-    coarse = ifft2(_cropped(fft2(signed, norm="ortho"), grid), norm="ortho")
+    # An image keeps its values where k-space is cropped, if it is multiplied with the root of the share that is kept.
+    share = (math.prod(whole) / math.prod(layout.fine)) ** 0.5
+    signed = objects * (share * checkerboard(layout.fine, draws.device))
+    coarse = ifft2(resize(fft2(signed, norm="ortho"), grid), norm="ortho")
     flat = 0.5 * draws.uniform(1 - options.shading[1], 1 - options.shading[0])
-    coarse = coarse * power(coils).sum(1) ** -each(flat)
-    kspace = _cropped(fft2(coils * coarse[:, None], norm="ortho"), whole)
+    coarse = coarse * energy(coils) ** -each(flat)
+    kspace = resize(fft2(coils.mul_(coarse[:, None]), norm="ortho"), whole)
     if layout.wide == layout.shape[0]:
         return kspace, _fields_on(fields, whole, reach)
     return fft2(_folded(ifft2(kspace, norm="ortho"), layout.shape[0]), norm="ortho"), None
@@ -119,12 +125,6 @@ def _fields_on(fields: torch.Tensor, shape: tuple[int, int], reach: float) -> to
     rows = chebyshev(shape[0], NODES, fields.device)
     columns = chebyshev(shape[1], NODES, fields.device, reach=reach)
     return between(fields, (rows, columns))
-
-
-def _cropped(kspace: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-    """The centre of k-space, such that the image keeps its values."""
-    cropped: torch.Tensor = resize(kspace, shape)
-    return cropped * (math.prod(shape) / math.prod(kspace.shape[-2:])) ** 0.5
 
 
 def _folded(images: torch.Tensor, size: int) -> torch.Tensor:
