@@ -1,7 +1,7 @@
-"""Augmentation: slices as they might have been, with everything that belongs to them. Axes: see `mrnets.contract`.
+"""Augmentation: random changes of slices, and of everything that belongs to them. Axes: see `mrnets.contract`.
 
-Scans are augmented before they are masked, through their coil images. What moves (flips, turns, crops) and which coils
-stay is drawn once for a batch; intensity, phase and noise for each of its elements.
+Scans are changed before they are masked, through their coil images. Flips, turns, crops and the choice of coils are
+drawn once for a batch. Intensity, phase and noise are drawn for each of its elements.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _measured(sample: Sample, levels: tuple[float, float], rng: np.random.Genera
 
 
 def _with_move(sample: Sample, settings: Augmentation, rng: np.random.Generator) -> Sample:
-    """Flipped, turned and cropped."""
+    """Flip, turn and crop the sample."""
     flips = [axis for axis in (-2, -1) if settings.flips and rng.random() < 0.5]
     turns = int(rng.integers(4)) if settings.rotations else 0
     if sample.raw is not None and sample.raw.readout == "x":
@@ -93,7 +93,7 @@ def _with_move(sample: Sample, settings: Augmentation, rng: np.random.Generator)
 
 
 def _moved(sample: Sample, move: Move, masks: Move) -> Sample:
-    """All that has pixels through `move`, and all masks through `masks`."""
+    """Move everything that has pixels by `move`, and all masks by `masks`."""
     done = moved_planes(sample, move)
     raw = sample.raw
     if raw is None:
@@ -104,7 +104,7 @@ def _moved(sample: Sample, move: Move, masks: Move) -> Sample:
 
 
 def _reversed(mask: Array, axes: list[int]) -> Array:
-    """The value at n // 2 + f of each axis, at n // 2 - f: where k-space goes when the image is flipped."""
+    """Move the value at index n // 2 + f to n // 2 - f, as k-space moves when the image is flipped."""
     return mask.flip(axes).roll([1 - mask.shape[axis] % 2 for axis in axes], axes) if axes else mask
 
 
@@ -116,7 +116,7 @@ def _turned(mask: Array, turns: int) -> Array:
 
 
 def _window(sample: Sample, share: Array, offset: Array) -> tuple[Any, ...]:
-    """The index of `share` of each axis, `offset` (0 to 1) into the room that is left."""
+    """Return the index of `share` of each axis. `offset`, from 0 to 1, says where it lies in the room that is left."""
     planes = sample.image if sample.raw is None else sample.coil_images
     assert planes is not None
     kept = [max(math.ceil(n * part), 1) for n, part in zip(planes.shape[-2:], share, strict=True)]
@@ -125,7 +125,8 @@ def _window(sample: Sample, share: Array, offset: Array) -> tuple[Any, ...]:
 
 
 def _with_coils(sample: Sample, least: float, rng: np.random.Generator) -> Sample:
-    """A random subset of the coils. Given sensitivities have norm 1 again; the object takes up what that changes."""
+    """Keep a random subset of the coils. Given sensitivities get norm 1 again, and the object changes by the same
+    factor."""
     raw, before = sample.raw, sample.coil_images
     assert raw is not None
     assert before is not None
@@ -145,7 +146,7 @@ def _with_coils(sample: Sample, least: float, rng: np.random.Generator) -> Sampl
 
 
 def _with_intensity(sample: Sample, exponents: tuple[float, float], rng: np.random.Generator) -> Sample:
-    """The magnitude to a power, its maximum kept, by one real factor for all echoes and coils."""
+    """Raise the magnitude to a power and keep its maximum, by one real factor for all echoes and coils."""
     assert sample.coil_images is not None
     magnitude = rss(sample.coil_images[:, 0])
     relative = magnitude / _peak(magnitude)
@@ -155,7 +156,7 @@ def _with_intensity(sample: Sample, exponents: tuple[float, float], rng: np.rand
 
 
 def _with_phase(sample: Sample, largest: float, rng: np.random.Generator) -> Sample:
-    """A smooth phase, the same for all echoes: B0 stays, the phase at the echo time 0 does not."""
+    """Add a smooth phase, the same for all echoes. B0 stays, and the phase at the echo time 0 changes."""
     images = sample.coil_images
     assert images is not None
     shape = (images.shape[-2], images.shape[-1])
@@ -166,7 +167,7 @@ def _with_phase(sample: Sample, largest: float, rng: np.random.Generator) -> Sam
 
 
 def _image(sample: Sample, settings: Augmentation, rng: np.random.Generator) -> Sample:
-    """Intensity and noise of images without raw data, for each contrast of its own; the sign of values is kept."""
+    """Change intensity and noise of images without raw data, for each contrast separately. Values keep their sign."""
     image = sample.image
     assert image is not None
     size = image.shape[:2]
@@ -196,7 +197,7 @@ def _peak(magnitude: Array) -> Array:
 
 
 def _positive(x: Array) -> Array:
-    """`x` of at least 0 as a divisor: 1 where it is 0."""
+    """Make `x`, which is at least 0, a divisor: 1 where it is 0."""
     return torch.where(x > 0, x, torch.ones_like(x))
 
 

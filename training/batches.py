@@ -1,6 +1,7 @@
-"""From samples to examples: which slices make a batch, and how they are augmented, masked and prepared.
+"""Examples from samples: which slices make a batch, and how they are augmented, masked and prepared.
 
-Batch n of a run is the same in every process and on every machine. `prepare` is the scanner's. Axes: `mrnets.contract`.
+Batch n of a run is the same in every process and on every machine. `prepare` is the one of the scanner. Axes: see
+`mrnets.contract`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ calibration lines, too many coils or too much noise have cut most of the object 
 
 @dataclass(frozen=True)
 class Batches(torch.utils.data.Dataset[Sample]):
-    """Batch n of a part of a data set, of one of several processes; as it was measured."""
+    """The batches of a part of a data set, as they were measured, for one of several processes."""
 
     source: Source
     options: Options
@@ -88,7 +89,7 @@ class Batches(torch.utils.data.Dataset[Sample]):
         return self.finish(self[n], n, device)
 
     def finish(self, sample: Sample, n: int, device: torch.device | str, first: First | None = None) -> Example:
-        """Batch n augmented (in training), masked and prepared, all on `device`."""
+        """Return batch n augmented (in training), masked and prepared, all on `device`."""
         sample, positions = to_device(sample, device), self.positions(n)
         noise_free = sample.coil_images is not None
         if self.part == "train":
@@ -103,7 +104,7 @@ class Batches(torch.utils.data.Dataset[Sample]):
         return generator(self.options.seed, _STREAMS[self.part], *place)
 
     def _number(self, position: int) -> int:
-        """Training goes through the data in an order of its own in each epoch; else evenly spaced."""
+        """The slice at a position. Training has another order in each epoch; validation takes evenly spaced slices."""
         size = len(self.source)
         if self.part == "train":
             return int(_order(self.options.seed, position // size, size)[position % size])
@@ -118,9 +119,10 @@ def examples(
     device: torch.device | str,
     first: First | None = None,
 ) -> Iterator[Example]:
-    """The batches `order`, read (and, for a CPU, finished) by `workers` processes, ahead of the network.
+    """Give the batches `order`, which `workers` processes read ahead of the network.
 
-    On a CUDA device they are finished on a stream of their own, beside what the network still computes.
+    For a CPU the workers finish them, too. On a CUDA device they are finished on another stream, while the network
+    computes.
     """
     device, aside = torch.device(device), _Aside(torch.device(device))
     in_workers = workers > 0 and device.type == "cpu" and first is None
@@ -142,7 +144,7 @@ def examples(
 
 
 class _Aside:
-    """Work on a stream beside the one on which the network computes; on a CPU there is but one."""
+    """A CUDA stream for work that runs while the network computes. On a CPU there is no such stream."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -160,7 +162,7 @@ class _Aside:
         network.wait_stream(self.stream)
 
         def kept(tensor: torch.Tensor) -> torch.Tensor:
-            """Its memory is not used anew while the network still reads it."""
+            """Keep the memory from other use as long as the network reads it."""
             tensor.record_stream(network)
             return tensor
 
@@ -189,12 +191,14 @@ def _order(seed: int, epoch: int, size: int) -> Array:
 
 
 _orders: dict[tuple[int, int, int], Array] = {}
-"""The permutation of this epoch, so that each sample does not shuffle the data set."""
+"""The permutation of the current epoch, kept because shuffling the data set for each sample would take long."""
 
 
 def _finished(sample: Sample, preparation: Preparation, noise_free: bool, first: First | None, fits: bool) -> Example:
-    """`sample`, masked, as what the network takes and what it should give. Tensors stay on their device. Maps, which
-    are fitted where they are not known, cost time: `fits` says whether the network makes any."""
+    """Make an example of a masked sample: the input of the network and its targets. Tensors stay on their device.
+
+    fits: whether the network makes maps. Maps that are not known are then fitted, which takes time.
+    """
     weight = torch.ones(len(sample.names))
     if sample.raw is None:
         ready = prepare_image(sample.image, preparation)
@@ -264,7 +268,10 @@ def prepared(
 
 
 def first_stage(options: Options, device: torch.device | str) -> First | None:
-    """`First` of the reconstruction network that `network.first` names. Raises InputError where that is another one."""
+    """Return the first stage, made of the weights that `network.first` names; None without it.
+
+    Raises InputError where they are not of a reconstruction network.
+    """
     if options.network.first is None:
         return None
     trained = store.load(options.network.first, device)
@@ -283,7 +290,7 @@ def first_stage(options: Options, device: torch.device | str) -> First | None:
 
 
 def to_device(value: Any, device: torch.device | str) -> Any:
-    """A dataclass of tensors, dictionaries of them and plain values, with all tensors on `device`."""
+    """Return a dataclass of tensors, dictionaries of them and plain values, with all tensors on `device`."""
     return _mapped(value, lambda tensor: tensor.to(device, non_blocking=True))
 
 

@@ -43,7 +43,7 @@ Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 _READERS = Path(__file__).parent / "readers"
 _ASIDE = ("anatomy", "files")
-"""Modules of that folder that readers stand on."""
+"""Modules of that folder that readers use."""
 
 _logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Example:
     region: Array | None = None
     """(batch, y, x) bool; None: everywhere."""
     weight: Array
-    """(batch,) float32: 1, or 0 for a slice that teaches nothing."""
+    """(batch,) float32: 1, or 0 for a slice that the loss leaves out."""
 
 
 class Source(Protocol):
@@ -110,14 +110,13 @@ class Source(Protocol):
         """Samples in an epoch."""
 
     def take(self, numbers: Sequence[int], rng: np.random.Generator) -> Sample:
-        """Samples of these numbers, from 0 on and below the length, as one batch."""
+        """Return the samples of these numbers, from 0 on and below the length, as one batch."""
 
 
 class Reader(Protocol):
     """How the files of a data set are read.
 
-    Two fields are filled from the other parts of a recipe, where a reader has them: `settings`, of simulated scans, and
-    `slices`, the neighbours that the network takes.
+    The fields `settings` and `slices` of a reader are filled from the recipe's simulated scans and preparation.
     """
 
     def read(self, folder: Path | None, part: Part, split: Split) -> Source:
@@ -151,12 +150,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Slices:
-    """A data set whose slices are read one at a time; picklable. A slice with values that are not finite is reported
-    and the next good one taken instead."""
+    """A data set whose slices are read one at a time; picklable.
+
+    A slice with values that are not finite is reported, and the next good one is taken instead.
+    """
 
     places: tuple[Place, ...]
     load: Callable[[Place], Sample]
-    """A function at the top of a module, or a `functools.partial` of one. Raises InputError for malformed files."""
+    """A function of a module, a method of a reader, or a `functools.partial` of one, so that other processes can have
+    it. Raises InputError for malformed files."""
     labels: tuple[str, ...] = ()
 
     @property
@@ -181,18 +183,18 @@ class Slices:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Which subjects are for what. Names win over counts; what neither says is for training."""
+    """The subjects of each part. Names decide before counts; the rest is for training."""
 
     counts: tuple[int, ...] = ()
-    """(training, validation, test) subjects in the order of their names; with fewer subjects, shares of as much.
-    Empty: the data set's own folders train, val and test where it has them, else 8 : 1 : 1."""
+    """(training, validation, test) subjects in the order of their names. Where there are fewer, the parts get the same
+    shares. Empty: the data set's own folders train, val and test where it has them, else 8 : 1 : 1."""
     validation: tuple[str, ...] = ()
     """Subjects whose name contains one of these."""
     test: tuple[str, ...] = ()
 
 
 def part_of(subjects: Sequence[str], part: Part, split: Split) -> list[str]:
-    """The subjects of `part`, sorted by name. A single subject serves for everything."""
+    """Return the subjects of `part`, sorted by name. A single subject serves for all parts."""
     ordered = sorted(set(subjects))
     if len(ordered) == 1:
         return ordered
@@ -215,7 +217,7 @@ def part_of(subjects: Sequence[str], part: Part, split: Split) -> list[str]:
 
 
 def stacked(samples: Sequence[Sample]) -> Sample:
-    """One batch; InputError where the samples differ in shape, in noise or in echo times."""
+    """Return samples as one batch. Raises InputError where they differ in shape, in noise or in echo times."""
     if len(samples) == 1:
         return samples[0]
     first = samples[0]
@@ -241,7 +243,7 @@ def stacked(samples: Sequence[Sample]) -> Sample:
 
 
 def names() -> list[str]:
-    """The names of all readers: the files of `training/readers`."""
+    """Return the names of all readers: the files of `training/readers`."""
     return sorted(p.stem for p in _READERS.glob("*.py") if not p.stem.startswith("_") and p.stem not in _ASIDE)
 
 
@@ -263,7 +265,7 @@ def bind(name: str, options: Mapping[str, Any], /, **given: Any) -> Reader:
 
 
 def _own_part(subject: str) -> Part | None:
-    """The part that a data set's folders name, the innermost that does: train, val(idation), test."""
+    """The part that the innermost folder of this kind names: train, val(idation), test."""
     for folder in reversed(Path(subject.lower()).parts[:-1]):
         for part in PARTS:
             if folder.startswith(("val", "multicoil_val") if part == "validation" else (part, f"multicoil_{part}")):
@@ -272,7 +274,7 @@ def _own_part(subject: str) -> Part | None:
 
 
 def _ends(subjects: int, counts: Sequence[int], *, exact: bool) -> tuple[int, int, int]:
-    """Where each part ends; in proportion where the subjects are not enough, at least one for validation."""
+    """The end of each part. With too few subjects the parts get shares, and validation at least one."""
     total = sum(counts)
     if exact and subjects >= total:
         return counts[0], counts[0] + counts[1], total

@@ -32,9 +32,9 @@ from training.tasks import opened
 __all__ = ["evaluate"]
 
 _SHOWN = ("ssim", "dice", "nmse R2*", "psnr")
-"""The slice of the figure is the one whose score by the first of these, by the first weights, is in the middle."""
+"""Metrics that choose the slice of the figure: the one whose score by the first of these is the median."""
 _OF_VOLUMES = ("dice", "f1", "ald", "avd", "lesion_f1")
-"""Metrics of segmentations that are also taken over whole volumes."""
+"""Metrics of segmentations that are computed over whole volumes, too."""
 
 Rows = dict[str, dict[str, list[float]]]
 """Method, metric, value of each slice."""
@@ -56,8 +56,10 @@ class Contender:
 
 @dataclass
 class Volumes:
-    """Masks of the volume that is being gone through, of each method, and the scores of those that are done. Slices of
-    another size, as across another axis, are a volume of their own."""
+    """Masks of the current volume, by method, and the scores of the volumes before it.
+
+    Slices of another size, as those across another axis, are another volume.
+    """
 
     labels: tuple[str, ...]
     current: tuple[str, tuple[int, ...]] | None = None
@@ -93,13 +95,16 @@ def evaluate(
     folder: str | Path | None = None,
     wavelet: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Mean of every metric for the classical methods and each weights file; prints a table with deviations.
+    """Return the mean of every metric for the classical methods and each weights file. A table is printed.
 
-    `options.validation.examples` slices, evenly spaced through the part; 0: all, and segmentations are then scored as
-    whole volumes too. Every file gets the data as its own preparation says, the classical methods as the first does;
-    `options.network.first` makes the images for networks that start from them. With `wavelet`, BART's l1-wavelet beside
-    them. With `folder`, that gets evaluation.md (the table), evaluation.csv (a row for each slice and method) and
-    evaluation.png. Raises InputError for weights that do not fit the data.
+    `options.validation.examples` slices are taken, evenly spaced through the part; 0: all. With all, segmentations are
+    scored as whole volumes, too. Every weights file gets the data as its own preparation says. The classical methods
+    get them as the first weights file does. `options.network.first` makes the images for networks that start from them.
+
+    - wavelet: BART's l1-wavelet is one of the methods.
+    - folder: gets evaluation.md (the table), evaluation.csv (a row for each slice and method) and evaluation.png.
+
+    Raises InputError for weights that do not fit the data.
     """
     contenders = _contenders([weights] if isinstance(weights, str) else list(weights), options, part)
     source = contenders[0].batches.source
@@ -153,7 +158,7 @@ def _contenders(weights: Sequence[str], options: Options, part: Part) -> list[Co
 def _examples(
     contenders: Sequence[Contender], n: int, options: Options, first: First | None
 ) -> tuple[list[Example], str]:
-    """Slice n as each contender wants it, made once for those that want the same; and its volume."""
+    """Slice n as each contender wants it, made once for those that want the same, and the name of its volume."""
     made: dict[Preparation, tuple[Example, str]] = {}
     for one in contenders:
         if one.preparation not in made:
@@ -166,7 +171,7 @@ def _examples(
 def _estimates(
     contenders: Sequence[Contender], examples: Sequence[Example], wavelet: bool
 ) -> Iterator[tuple[str, Estimate, Example]]:
-    """Method, what it makes of the slice, and the slice as it got it: classical methods, then networks."""
+    """The methods, their estimates of the slice, and the slice as each got it: classical methods, then networks."""
     first_of = {c.task: example for c, example in zip(reversed(contenders), reversed(examples), strict=True)}
     if (example := first_of.get("reconstruction", first_of.get("joint"))) is not None:
         for method, estimate in classical.images(example, wavelet=wavelet).items():
@@ -223,7 +228,7 @@ def _write(folder: Path, text: str, rows: Rows, slices: Sequence[str]) -> None:
 
 
 def _median(row: Mapping[str, Sequence[float]]) -> int:
-    """The slice whose score is in the middle; of segmentations, among those that are not perfect, as empty ones are."""
+    """The slice with the median score. Perfect segmentations do not count, because empty ones are perfect."""
     metric = next((m for m in _SHOWN if m in row), next(iter(row)))
     values = np.array([v if math.isfinite(v) and not (metric == "dice" and v == 1) else math.nan for v in row[metric]])
     order = np.argsort(values)  # NaN last

@@ -33,7 +33,7 @@ _ERROR = 0.2
 
 
 class _Grid:
-    """Axes in rows; the first column is the target's, and beyond the last there is room for scales of colour."""
+    """Axes in rows. The first column is for the target, and there is room for colour bars beyond the last."""
 
     def __init__(self, rows: int, columns: int, shape: Sequence[int]) -> None:
         wide, high = 1.8 * columns + 0.6, (1.8 * shape[0] / shape[1] + 0.2) * rows + 0.3
@@ -68,7 +68,10 @@ class _Grid:
 
 
 def draw(path: Path, columns: Sequence[Column], labels: Sequence[str] = ()) -> None:
-    """PNG: a row of images and one of errors, two for each map, and one of outlined classes; whatever there is."""
+    """Write a PNG with a row of images and one of errors, two for each map, and one of outlined classes.
+
+    Rows for which there is nothing are left out. Raises InputError.
+    """
     with mpl.rc_context(mpl.rcParamsDefault):
         images = [c for c in columns if c[1].image is not None and c[2].target is not None]
         maps = [c for c in columns if c[1].maps and c[2].maps]
@@ -92,7 +95,7 @@ def draw(path: Path, columns: Sequence[Column], labels: Sequence[str] = ()) -> N
 
 
 def _images(grid: _Grid, row: int, columns: Sequence[Column]) -> None:
-    """Each relative to the maximum of the target as its own method got it."""
+    """Draw images and errors, each relative to the maximum of the target as its own method got it."""
     grid.title(row, 0, "target")
     for n, (method, estimate, example) in enumerate(columns, start=1):
         assert estimate.image is not None
@@ -110,7 +113,7 @@ def _images(grid: _Grid, row: int, columns: Sequence[Column]) -> None:
 
 
 def _map(grid: _Grid, row: int, name: str, columns: Sequence[Column]) -> None:
-    """A map on one colour scale, that of the target's 99 % inside the region, and its errors."""
+    """Draw a map on one colour scale, that of the target's 99 % inside the region, and its errors."""
     grid.title(row, 0, f"{_label(name)}, target")
     for n, (method, estimate, example) in enumerate(columns, start=1):
         target, values = (to_numpy(m[name][0].float()) for m in (example.maps, estimate.maps))
@@ -144,7 +147,7 @@ def _limits(name: str, values: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def _classes(grid: _Grid, row: int, columns: Sequence[Column], labels: Sequence[str]) -> None:
-    """Outlines on the image."""
+    """Draw the outlines of classes on the image."""
     first = foreground(labels)
     for n, (method, estimate, example) in enumerate(columns, start=1):
         assert estimate.logits is not None

@@ -28,7 +28,7 @@ Picture = NDArray[np.uint8]
 
 
 class _Writer(Protocol):
-    """Where else validations go."""
+    """Another place for the results of validations."""
 
     def row(self, step: int, values: Mapping[str, float]) -> None: ...
 
@@ -38,7 +38,7 @@ class _Writer(Protocol):
 
 
 class Log:
-    """The log of a run in `folder`, of which the first `step` steps are done: what was logged after them is cut off.
+    """The log of a run in `folder`, without what was logged after the first `step` steps.
 
     kinds: "tensorboard" (events in folder/tensorboard), "wandb" (its own settings hold, such as WANDB_MODE=offline).
     Raises InputError for a kind that is not installed or does not start, and where log.csv cannot be read or written.
@@ -50,7 +50,7 @@ class Log:
         self._writers = [_writer(kind, folder, step) for kind in kinds]
 
     def row(self, values: Mapping[str, float]) -> None:
-        """A validation: "step" and what was measured then. Columns may be new ones."""
+        """Log a validation: "step" and the values that were measured then. Columns may be new ones."""
         self._rows.append(dict(values))
         _write(self._path, self._rows)
         step, rest = int(values["step"]), {name: value for name, value in values.items() if name != "step"}
@@ -59,7 +59,7 @@ class Log:
         _say("  ".join(f"{name} {value:.4g}" for name, value in values.items()), stays=True)
 
     def pictures(self, step: int, pictures: Sequence[Picture]) -> None:
-        """(y, x, 3) uint8, of any sizes."""
+        """Log pictures (y, x, 3) uint8, of any sizes."""
         for writer in self._writers:
             writer.pictures(step, pictures)
 
@@ -124,7 +124,8 @@ class _WeightsAndBiases:
             raise InputError(message) from None
 
     def row(self, step: int, values: Mapping[str, float]) -> None:
-        """W&B leaves out steps that it has: what a run that goes on from a checkpoint repeats, and that is the same."""
+        """Log a validation. W&B ignores steps that it has, which a run repeats after a checkpoint with the same
+        values."""
         self._run.log(dict(values), step=step)
 
     def pictures(self, step: int, pictures: Sequence[Picture]) -> None:
@@ -149,7 +150,7 @@ def _writer(kind: str, folder: Path, step: int) -> _Writer:
 
 
 def _identity(path: Path, step: int) -> str:
-    """The identity of the run, kept in a file; a run that starts anew gets a new one."""
+    """The identity of the run, kept in a file. A new run gets a new one."""
     if step and path.exists():
         return path.read_text(encoding="utf-8").strip()
     write_text(path, identity := os.urandom(4).hex())
@@ -181,6 +182,6 @@ def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _say(text: str, *, stays: bool) -> None:
-    """A line on standard output; in a terminal the next one takes its place unless it `stays`."""
+    """Print a line. In a terminal the next one replaces it unless it `stays`."""
     terminal = sys.stdout.isatty()
     print(f"{text:<78}" if terminal else text, end="\r" if terminal and not stays else "\n", flush=True)

@@ -107,7 +107,7 @@ def _complex_l1(estimate: Estimate, example: Example, labels: Sequence[str]) -> 
 
 
 def _wasserstein(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
-    """Rows of the image are the points, as in ATOMMIC (fastMRI experiments): it does not see their order."""
+    """Rows of the image are the points, in any order, as in ATOMMIC (fastMRI experiments)."""
     pair = _pair(estimate, example)
     return sinkhorn(pair.image.flatten(0, 1), pair.target.flatten(0, 1)).reshape(pair.image.shape[:2]).mean(dim=1)
 
@@ -147,7 +147,7 @@ def _dice(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor
 
 
 def _cross_entropy(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
-    """Mean over pixels; of independent classes, over these too."""
+    """The mean over pixels and, for independent classes, over classes."""
     logits, target = _pixels(estimate, example)
     if classes_of(labels) == "exclusive":
         return -(target * logits.log_softmax(dim=1)).sum(dim=1).mean(dim=1)

@@ -1,8 +1,8 @@
-"""How good an estimate is: metrics of images, maps and segmentations, and all that apply to an example: `scores`.
+"""Metrics of images, maps and segmentations, and all that apply to an example: `scores`.
 
 Images (..., y, x), real: SSIM, PSNR and NMSE, per image, differentiable; the result has the leading axes. The data
-range is the target's maximum, of each image for itself: nothing is clipped or floored.
-Masks ([z,] y, x) bool, NumPy: DICE, IoU, HD95 and what the ISLES 2022 challenge counts; lengths in pixels.
+range is the target's maximum, of each image separately. Nothing is clipped or floored. Masks ([z,] y, x) bool, NumPy:
+DICE, IoU, HD95 and the metrics of the ISLES 2022 challenge; lengths in pixels.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ Mask = NDArray[np.bool_]
 
 
 def ssim(image: Tensor, target: Tensor, *, width: int = 7, data_range: float | None = None) -> Tensor:
-    """Structural similarity (Wang 2004) with a uniform window, sample variances, and windows wholly inside the image.
+    """Return the structural similarity (Wang 2004), the mean over the image, as scikit-image's structural_similarity.
 
-    The mean over the image; as scikit-image's structural_similarity. `data_range`: None, the target's maximum.
+    The window is uniform and lies wholly inside the image, and variances are those of samples. `data_range`: None, the
+    target's maximum.
     """
     lead, (ny, nx) = image.shape[:-2], image.shape[-2:]
     x, y = image.reshape(-1, 1, ny, nx), target.reshape(-1, 1, ny, nx)
@@ -71,25 +72,25 @@ def ssim(image: Tensor, target: Tensor, *, width: int = 7, data_range: float | N
 
 
 def psnr(image: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio, dB: 10 log10(max(target)^2 / mean squared error)."""
+    """Return the peak signal-to-noise ratio, dB: 10 log10(max(target)^2 / mean squared error)."""
     peak, error = target.amax(dim=(-2, -1)), ((image - target) ** 2).mean(dim=(-2, -1))
     return 10 * torch.log10(peak**2 / error)
 
 
 def nmse(image: Tensor, target: Tensor) -> Tensor:
-    """Squared error over the target's energy."""
+    """Return the squared error over the target's energy."""
     error, energy = ((image - target) ** 2).sum(dim=(-2, -1)), (target**2).sum(dim=(-2, -1))
     return error / energy
 
 
 def dice(mask: Mask, target: Mask) -> float:
-    """Twice the overlap over the sum of the sizes; 1 where both are empty."""
+    """Return twice the overlap over the sum of the sizes; 1 where both are empty."""
     both = int(mask.sum()) + int(target.sum())
     return 2 * int((mask & target).sum()) / both if both else 1.0
 
 
 def iou(mask: Mask, target: Mask) -> float:
-    """Overlap over union; 1 where both are empty."""
+    """Return overlap over union; 1 where both are empty."""
     union = int((mask | target).sum())
     return int((mask & target).sum()) / union if union else 1.0
 
@@ -119,12 +120,13 @@ def hd95(mask: Mask, target: Mask) -> float:
 
 
 def ald(mask: Mask, target: Mask) -> float:
-    """Absolute difference of the numbers of lesions (ISLES 2022); pixels that touch, also by corners, are of one."""
+    """Return the absolute difference of the numbers of lesions (ISLES 2022). Pixels that touch, also by corners, are of
+    one lesion."""
     return float(abs(_lesions(mask)[1] - _lesions(target)[1]))
 
 
 def avd(mask: Mask, target: Mask) -> float:
-    """Absolute difference of the volumes, pixels (ISLES 2022)."""
+    """Return the absolute difference of the volumes, pixels (ISLES 2022)."""
     return float(abs(int(mask.sum()) - int(target.sum())))
 
 
@@ -187,7 +189,7 @@ def comparable(
 
 
 def positive(x: Tensor) -> Tensor:
-    """`x` to be divided by: 1 where it is not above 0, as of an empty slice."""
+    """Return `x` as a divisor: 1 where it is not above 0, as in an empty slice."""
     return torch.where(x > 0, x, torch.ones_like(x))
 
 
@@ -213,7 +215,7 @@ def _size(region: Tensor | None, like: Tensor) -> Tensor | int:
 
 
 def segmented(mask: Mask, target: Mask, labels: Sequence[str]) -> dict[str, float]:
-    """The scores of one segmentation (class, [z,] y, x), as in `scores`."""
+    """Return the scores of one segmentation (class, [z,] y, x), as in `scores`."""
     first = foreground(labels)
     names = list(labels[first:]) or [str(n + 1) for n in range(len(mask))]
     pairs = dict(zip(names, zip(mask[first:], target[first:], strict=True), strict=True))

@@ -1,6 +1,6 @@
 """All settings of a run: frozen dataclasses, read from a YAML recipe, overridden on the command line.
 
-A key that does not exist, or a value of another type, is an error that names the place and the nearest right key.
+An unknown key, or a value of another type, is an error that names the option and the nearest right key.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Network:
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     zero: tuple[str, ...] = ()
-    """Parameters whose names end so start at zero: an unrolled network whose last layers do starts at its input."""
+    """Parameters whose names end so start at zero. An unrolled network whose last layers do gives its input at
+    first."""
     start: str | None = None
     """A weights file of the same network to start from; None: from scratch."""
     first: str | None = None
@@ -66,8 +67,8 @@ class Masks:
     """How fully sampled data are undersampled. Simulated scans draw their masks as `simulated` says."""
 
     source: str = "drawn"
-    """"drawn"; "data": the mask that comes with each slice, or what was sampled prospectively; or the path of a .npy or
-    HDF5 file, see `training.undersample`."""
+    """"drawn": at random; "data": the mask that comes with each slice, or the sampling of a prospective scan; or the
+    path of a .npy or HDF5 file, see `training.undersample`."""
     key: str = ""
     """The data set of masks in an HDF5 file."""
     names: tuple[str, ...] = ("equispaced1d",)
@@ -114,7 +115,7 @@ class Simulated:
     validation_volumes: tuple[str, ...] = ()
     """Volumes whose path contains one of these are for validation, and never trained on."""
     examples: int = 1000
-    """In an epoch."""
+    """Scans in an epoch."""
     matrix: tuple[int, ...] = (96, 112, 128, 144, 160, 176, 192)
     """Sizes of y and of x, drawn independently."""
     coils: tuple[int, int] = (4, 32)
@@ -135,8 +136,8 @@ class Simulated:
     without_noise_scan: float = 0.1
     """Share of scans that come without a noise measurement, and so unwhitened."""
     echo_times: tuple[tuple[float, ...], ...] = ()
-    """s, ascending: protocols, of which each batch takes one. Not empty: the scans are multi-echo ones of anatomy with
-    R2*, B0 and phase, for networks that estimate relaxation maps."""
+    """s, ascending: protocols, of which each batch takes one. Where there is one, scans have several echoes with R2*,
+    B0 and phase, for networks that estimate relaxation maps."""
     echo_stretch: Range = (1.0, 1.0)
     """Factor of the echo times of a protocol; log-uniform."""
     decay: Range = (8.0, 60.0)
@@ -168,7 +169,7 @@ class Stage:
     """The first step that is not of this stage."""
     loss: Loss
     trains: tuple[str, ...] = ()
-    """Only parameters whose names start so; empty: all."""
+    """Names of the parameters that learn start so; empty: all learn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,11 +183,11 @@ class Optimiser:
     """The learning rate after the warm-up. "cosine": half a cosine down to zero over the steps of the run;
     "inverse_sqrt": falls with the inverse square root of the step."""
     warm_up: float = 200
-    """Steps in which the learning rate rises from nothing; below 1: as a share of all steps."""
+    """Steps in which the learning rate rises from zero; below 1: as a share of all steps."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     ema: float = 0.999
-    """Decay of the average of the weights, which is what the weights file gets."""
+    """Decay of the average of the weights. The weights file gets the average."""
     accumulate: int = 1
     """Batches whose mean gradient makes one step."""
 
@@ -203,7 +204,7 @@ class Early:
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """How often and on how many examples, always the same."""
+    """The validation: how often, and on how many examples, which are always the same."""
 
     every: int = 500
     """Steps."""
@@ -219,7 +220,7 @@ class Options:
     weights: str
     """The weights file that the run writes at its end."""
     folder: str
-    """Checkpoint, log and pictures of the run; a run whose folder has a checkpoint goes on from there."""
+    """Checkpoint, log and pictures of the run. A run continues where its folder has a checkpoint."""
     data: str | None = None
     """Folder of the data set. Simulated scans take anatomy (.nii, .nii.gz, .cfl) from it; without one, the ICBM152
     volume that comes with nilearn."""
@@ -232,7 +233,7 @@ class Options:
     simulated: Simulated = field(default_factory=Simulated)
     loss: Loss = field(default_factory=lambda: Loss(ssim=0.9, l1=0.1))
     stages: tuple[Stage, ...] = ()
-    """Until the last stage ends; then `loss` holds, for all parameters."""
+    """Parts of the run with a loss of their own. After the last one `loss` holds, for all parameters."""
     optimiser: Optimiser = field(default_factory=Optimiser)
     validation: Validation = field(default_factory=Validation)
     early: Early = field(default_factory=Early)
@@ -260,7 +261,7 @@ class Options:
 
 
 def read(recipe: str | Path, overrides: Sequence[str] = ()) -> Options:
-    """The options of a YAML recipe, with "key=value" or "part.key=value" overrides. Raises InputError."""
+    """Return the options of a YAML recipe, with "key=value" or "part.key=value" overrides. Raises InputError."""
     import yaml
 
     try:

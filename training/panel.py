@@ -1,4 +1,4 @@
-"""Pictures of a validation: what was put in, the estimate, the target, and the error; for every field that is there."""
+"""Pictures of a validation: the zero-filled image, the estimate, the target, and the error, for each field."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def picture(estimate: Estimate, example: Example, labels: Sequence[str] = ()) ->
 
 
 def write(path: Path, pictures: Sequence[Picture]) -> None:
-    """PNG of pictures, one below the other. Writes nothing where pillow is absent."""
+    """Write a PNG of pictures, one below the other; nothing where pillow is absent. Raises InputError."""
     try:
         from PIL import Image
     except ModuleNotFoundError:
@@ -62,7 +62,8 @@ def write(path: Path, pictures: Sequence[Picture]) -> None:
 
 
 def background(example: Example) -> Tensor:
-    """The image that labels are drawn on, (y, x), from 0 to 1: the first contrast, its middle slice, or the target."""
+    """Return the image for drawing labels, (y, x), from 0 to 1: the middle slice of the first contrast, or the
+    target."""
     shown: Tensor | None = example.target if example.target is not None else example.scan.image
     assert shown is not None
     image = _middle(shown[0, :1].abs() if shown.is_complex() else shown[0, :1].float())[0]
@@ -71,13 +72,13 @@ def background(example: Example) -> Tensor:
 
 
 def colours(count: int) -> list[tuple[int, int, int]]:
-    """RGB of `count` classes, spread over the hues."""
+    """Return RGB of `count` classes, spread over the hues."""
     hues = [colorsys.hsv_to_rgb(n / max(count, 1), 1.0, 1.0) for n in range(count)]
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues]
 
 
 def outlines(grey: Picture, masks: NDArray[np.bool_]) -> Picture:
-    """`grey` (y, x, 3) with the inner border of each of `masks` (class, y, x) in the colour of its class."""
+    """Return `grey` (y, x, 3) with the inner border of each of `masks` (class, y, x) in the colour of its class."""
     from scipy import ndimage
 
     drawn = grey.copy()

@@ -21,12 +21,12 @@ Move = Callable[[Array], Array]
 
 
 def fully_sampled(sample: Sample) -> bool:
-    """Whether there is k-space, all of it."""
+    """Return whether there is k-space without gaps."""
     return sample.raw is not None and bool(sample.raw.mask.all())
 
 
 def moved(sample: Sample, move: Move) -> Sample:
-    """`sample` whose image-space arrays, and the images of its k-space, all went through `move`; not its masks."""
+    """Return `sample` with its image-space arrays, and the images of its k-space, moved by `move`; masks stay."""
     raw = sample.raw
     if raw is not None:
         sens = None if raw.sens is None else move(raw.sens)
@@ -35,7 +35,7 @@ def moved(sample: Sample, move: Move) -> Sample:
 
 
 def moved_planes(sample: Sample, move: Move) -> Sample:
-    """`sample` with all but its raw data and masks through `move`."""
+    """Return `sample` with everything but its raw data and masks moved by `move`."""
     fields: dict[str, Any] = {
         name: None if getattr(sample, name) is None else move(getattr(sample, name))
         for name in ("coil_images", "image", "labels", "region")
@@ -44,15 +44,16 @@ def moved_planes(sample: Sample, move: Move) -> Sample:
 
 
 def image_cropped(sample: Sample, shape: Sequence[int]) -> Sample:
-    """The centre of the field of view, of at most `shape` (y, x) pixels. InputError where k-space has gaps."""
+    """Return the centre of the field of view, at most `shape` (y, x) pixels. Raises InputError where k-space has
+    gaps."""
     return _cropped(sample, shape, lambda s, sizes: moved(s, lambda x: resize(x, sizes)), "image_crop")
 
 
 def kspace_cropped(sample: Sample, shape: Sequence[int]) -> Sample:
-    """The centre of k-space, of at most `shape` (y, x) samples: the same field of view in larger pixels.
+    """Return the centre of k-space, at most `shape` (y, x) samples: the same field of view in larger pixels.
 
-    Images keep their values. Maps, labels and region are those of the nearest pixel; sensitivities are low-pass
-    filtered, too, with a sum over coils of |sens|^2 = 1 again. InputError where k-space has gaps.
+    Images keep their values. Maps, labels and region are those of the nearest pixel. Sensitivities are low-pass
+    filtered and get a sum over coils of |sens|^2 = 1 again. Raises InputError where k-space has gaps.
     """
     return _cropped(sample, shape, _kspace_cropped, "kspace_crop")
 

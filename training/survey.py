@@ -22,7 +22,7 @@ __all__ = ["described", "problems"]
 
 
 def problems(options: Options) -> Iterator[str]:
-    """One sentence for everything that is missing or malformed in the data set, or does not fit the recipe."""
+    """Give a sentence for everything that is missing or malformed in the data set, or does not fit the recipe."""
     folder = Path(str(options.data))
     if not folder.is_dir():
         yield f"{folder}: no such folder"
@@ -40,7 +40,7 @@ def problems(options: Options) -> Iterator[str]:
 
 
 def described(options: Options) -> str:
-    """The bound options as YAML, the parameters, and the memory of one training step, which is run."""
+    """Return the bound options as YAML, the parameters, and the memory of one training step, which is run."""
     import yaml
 
     from training.run import built

@@ -25,7 +25,7 @@ def reader_of(options: Options) -> Reader:
 
 
 def opened(options: Options, part: Part) -> Source:
-    """The part of the data set that the options name. Raises InputError, also where it is empty."""
+    """Return the part of the data set that the options name. Raises InputError, also where it is empty."""
     folder = None if options.data is None else Path(options.data)
     if folder is not None and not folder.is_dir():
         raise InputError(f"data: no folder {folder}")

@@ -27,14 +27,15 @@ class Team:
         return self.rank == 0
 
     def share(self, network: nn.Module, *, some_frozen: bool) -> nn.Module:
-        """`network` so that its gradients become the mean over all processes; unchanged if there is but one."""
+        """Return `network` with gradients that become the mean over all processes. It is unchanged if there is but
+        one."""
         if self.world == 1:
             return network
         devices = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(network, devices, find_unused_parameters=some_frozen)
 
     def wait(self) -> None:
-        """Until all processes have come here."""
+        """Wait for all processes."""
         if self.world > 1:
             distributed.barrier()
 
@@ -47,15 +48,16 @@ class Team:
         return bool(told.item())
 
     def leave(self) -> None:
-        """Let go of the others."""
+        """End the group of processes."""
         if self.world > 1:
             distributed.destroy_process_group()
 
 
 def join(device: str) -> Team:
-    """The team that torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK) describes; alone without one.
+    """Return the team that torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK) describes; without one, this process
+    alone.
 
-    Raises InputError for a device that cannot be had.
+    Raises InputError for a device that is not there.
     """
     world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     try:

@@ -1,4 +1,4 @@
-"""Where the brain is in a gradient-echo image of a head, by its brightness: rough, and enough for counting pixels."""
+"""The brain in a gradient-echo image of a head, found by brightness: roughly, as a region for scores."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Subjects whose contrasts and labels are NIfTI files: what the readers of segmentation data stand on.
+"""Subjects whose contrasts and labels are NIfTI files, for the readers of segmentation data.
 
-Axes: volumes (x, y, slice) or, all contrasts in one file, (contrast, x, y, slice); slices leave as (..., y, x).
-A slice of a .nii.gz costs unpacking the file up to it, whatever reads it; unpacked .nii files are read where it lies.
+Axes: volumes (x, y, slice) or, all contrasts in one file, (contrast, x, y, slice); samples have (..., y, x). To read a
+slice of a .nii.gz, the file must be unpacked up to it. A slice of a .nii is read directly.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Subject:
     """The files of one scan."""
 
     path: str
-    """Its folder, or its file: the name in messages."""
+    """Its folder, or its file, as messages name it."""
     patient: str
     """The name that is split: all scans of one patient are for the same part."""
     images: tuple[Path, ...]
@@ -80,9 +80,10 @@ def volumes(
     labels: tuple[str, ...],
     count: Callable[[Subject], Sequence[int]] | None = None,
 ) -> Slices:
-    """The slices of the subjects of `part`: those that `count` names; None: as many as the volume has.
+    """Return the slices of the subjects of `part`: those that `count` names; None: as many as the volume has.
 
-    Raises InputError where a file is missing, or the first of a subject is not what it should be."""
+    Raises InputError where a file is missing, or where the first one of a subject is not as it should be.
+    """
     for path in (path for s in subjects for path in (*s.images, s.labels)):
         if not path.is_file():
             raise InputError(f"{path}: there is no such file")
@@ -102,9 +103,9 @@ def depth(subject: Subject) -> int:
 
 
 def with_anatomy(subject: Subject, number: int) -> int:
-    """The slice to take for the `number`-th of the volume: the slices that show anything take the places of all.
+    """Return the slice to take for the `number`-th of the volume. Slices that show nothing are replaced by others.
 
-    Which they are takes reading the first contrast once in each process; `read` would take minutes for it.
+    To know them, the first contrast is read once in each process. In `Reader.read` this would take minutes.
     """
     first, last, total = _extent(subject.images[0], subject.axes)
     return first + number * (last - first + 1) // total
@@ -121,13 +122,14 @@ def _extent(path: Path, axes: tuple[str, ...]) -> tuple[int, int, int]:
 
 
 def around(number: int, total: int, slices: int) -> tuple[slice, list[int]]:
-    """The slices to read for `slices` neighbours of `number`, and which of them each is: edges are repeated."""
+    """Return the slices to read for `slices` neighbours of `number`, and the index of each among them. Edges are
+    repeated."""
     wanted = np.clip(np.arange(number - slices // 2, number - slices // 2 + slices), 0, total - 1)
     return slice(int(wanted[0]), int(wanted[-1]) + 1), [int(n - wanted[0]) for n in wanted]
 
 
 def block(path: Path, axes: tuple[str, ...], number: int, slices: int) -> NDArray[np.float32]:
-    """`slices` neighbours of slice `number` of a volume, along the last axis."""
+    """Return `slices` neighbours of slice `number` of a volume, along the last axis."""
     read, which = around(number, int(nifti(path, axes).shape[-1]), slices)
     return voxels(path, (..., read), axes)[..., which]
 
@@ -140,8 +142,10 @@ def plane_axes(values: NDArray[np.float32], transposed: bool) -> NDArray[np.floa
 def label_planes(
     values: NDArray[np.float32], classes: Mapping[str, Sequence[int]], where: str, known: Sequence[int] = ()
 ) -> NDArray[np.bool_]:
-    """Labels (z, y, x) as one plane for each class, (class, z, y, x). InputError for labels that are not 0, not of a
-    class and not among the `known`."""
+    """Return labels (z, y, x) as one plane for each class, (class, z, y, x).
+
+    Raises InputError for labels that are not 0, not of a class and not among the `known`.
+    """
     allowed = sorted({0, *known, *(n for numbers in classes.values() for n in numbers)})
     wrong = values[~np.isin(values, allowed)]
     if wrong.size:
@@ -157,9 +161,10 @@ def as_sample(
     classes: Mapping[str, Sequence[int]],
     slices: int,
 ) -> Sample:
-    """The slice `number` and its neighbours of a subject; `values` are the blocks of its images, as in the files.
+    """Return the slice `number` and its neighbours of a subject; `values` are the blocks of its images, as in the
+    files.
 
-    Labels are read here. z is left out where `slices` is 1. InputError where files do not fit each other.
+    Labels are read here. z is left out where `slices` is 1. Raises InputError where files do not fit each other.
     """
     labels = block(subject.labels, THREE, number, slices)
     grids = sorted({v.shape[-3:-1] for v in (*values, labels)})
@@ -208,6 +213,6 @@ def _misfits(subject: Subject, contrasts: int) -> Iterator[str]:
 
 
 def told(left_out: Sequence[str], why: str) -> None:
-    """In the log, once for all of them."""
+    """Name in the log what is left out: the first, and the number of the others."""
     if left_out:
         _logger.warning("%s and %d more: %s", left_out[0], len(left_out) - 1, why)

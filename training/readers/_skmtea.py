@@ -45,20 +45,20 @@ CLASSES: dict[Classes, dict[str, tuple[int, ...]]] = {
 the four that its implementation trains on; "all": all six. They do not overlap, and none of them is the background."""
 
 TISSUES = 6
-MOST_BYTES = 1 << 28
+MAX_BYTES = 1 << 28
 """The largest size of an annotation file."""
 
 
 def root(folder: Path, track: str) -> Path:
-    """The folder of the data set, where `folder` is it or its part `track`."""
+    """Return the folder of the data set, where `folder` is it or its part `track`."""
     return folder.parent if folder.name == track and not (folder / track).is_dir() else folder
 
 
 def files(folder: Path, track: str, split: Split) -> tuple[dict[str, Path], Split]:
-    """The scans of a track by name, and how they are split.
+    """Return the scans of a track by name, and how they are split.
 
-    Where the data set's own annotations are there and `split` names no subjects, they say it: names are then
-    "train/MTR_005", and counts do not matter. Scans that they do not list are for nothing.
+    The data set's own annotations decide where they exist and `split` names no subjects. Names are then
+    "train/MTR_005", and counts do not matter. Scans that the annotations do not list belong to no part.
     """
     base = root(folder, track)
     found = listed(base / track if (base / track).is_dir() else folder, ".h5")
@@ -80,8 +80,8 @@ def _annotated(folder: Path) -> dict[str, str]:
 
 def _scans(path: Path) -> list[str]:
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise InputError(f"{path}: larger than {MOST_BYTES} bytes; no annotations of SKM-TEA")
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path}: larger than {MAX_BYTES} bytes; no annotations of SKM-TEA")
         values: Any = json.loads(path.read_text(encoding="utf-8"))
         return [Path(image["file_name"]).stem for image in values["images"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -40,8 +40,10 @@ def random_r2(image: torch.Tensor, b0: torch.Tensor, settings: Simulated, rng: n
 
 
 def random_b0(image: torch.Tensor, most: float, spacing: float, rng: np.random.Generator) -> torch.Tensor:
-    """B0 (y, x) with a largest value of about `most` Hz in the object. Its weighted mean is within a third of
-    1 / `spacing` (s, of the echoes), the unknown multiple of which a scan cannot tell."""
+    """Return B0 (y, x) with a largest value of about `most` Hz in the object.
+
+    Its weighted mean is within a third of 1 / `spacing` (s, of the echoes). A scan cannot tell multiples of that.
+    """
     y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in image.shape), indexing="ij")
     linear, square = rng.normal(0, 1, 2), rng.normal(0, 0.7, 3)
     field = linear[0] * y + linear[1] * x + square[0] * y**2 + square[1] * x * y + square[2] * x**2

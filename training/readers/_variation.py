@@ -16,13 +16,17 @@ __all__ = ["varied", "weighted"]
 
 
 def weighted(images: torch.Tensor, companion: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Images (contrast, z, y, x) times a power of the `companion`, as longer or shorter times of a sequence
-    would: (contrast * z, y, x). Where the companion is dark, as in liquid, it counts as half as bright as tissue."""
+    """Return images (contrast, z, y, x) times a power of the `companion`: (contrast * z, y, x).
+
+    Longer or shorter times of a sequence change images so. A dark companion, as in liquid, counts as half as bright as
+    tissue.
+    """
     return (images * companion.clamp(0.5, 1.5) ** float(rng.uniform(-0.7, 0.3))).flatten(0, 1)
 
 
 def varied(images: torch.Tensor, scalp: float, rng: np.random.Generator) -> torch.Tensor:
-    """Images (n, y, x), bright tissue 1: sharper or more blurred, other contrast, shaded, some with a scalp around."""
+    """Return images (n, y, x), bright tissue 1, sharper or more blurred, of other contrast, shaded, some with a
+    scalp."""
     if rng.random() < scalp:
         images = _with_scalp(images, rng)
     if rng.random() < 0.5:

@@ -44,7 +44,7 @@ class Volume:
 
 
 def load_folder(data: str | None) -> list[Volume]:
-    """All volumes below the folder (.nii, .nii.gz, .cfl), without label maps; None: ICBM152. Sorted by path."""
+    """Return all volumes below the folder (.nii, .nii.gz, .cfl), without label maps, sorted by path; None: ICBM152."""
     if data is None:
         return [load_volume(icbm152(), "icbm152")]
     folder = Path(data)
@@ -57,7 +57,10 @@ def load_folder(data: str | None) -> list[Volume]:
 
 
 def load_volume(path: Path, name: str) -> Volume:
-    """One file. NIfTI axes are kept as stored, reversed to (z, y, x). Raises InputError for NaN and other shapes."""
+    """Return the volume of a file. NIfTI axes are kept as stored, reversed to (z, y, x).
+
+    Raises InputError for NaN and other shapes.
+    """
     if path.suffix == ".cfl":
         data, spacing = _cfl(path), (1.0, 1.0, 1.0)
     else:
@@ -80,14 +83,15 @@ def _cfl(path: Path) -> Image:
 
 
 def draw_image(volume: Volume, rng: np.random.Generator, shape: tuple[int, int]) -> torch.Tensor:
-    """A random slice in random orientation, place, size and contrast on a grid of `shape`: (y, x), bright tissue 1."""
+    """Return a random slice on a grid of `shape`, (y, x), bright tissue 1: in random orientation, place, size,
+    contrast."""
     plane, spacing = _draw_slice(volume, rng)
     view = draw_view(plane, spacing, rng)
     return _contrast(seen(plane[None], view, shape)[0], rng)
 
 
 def blurred(images: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Images (n, y, x) convolved with a Gaussian of standard deviation `sigma` pixels."""
+    """Return images (n, y, x) convolved with a Gaussian of standard deviation `sigma` pixels."""
     reach = int(3 * sigma) + 1
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / max(sigma, 1e-3)) ** 2)
     line = (weights / weights.sum())[None, None, :, None]
@@ -109,8 +113,10 @@ def _draw_slice(volume: Volume, rng: np.random.Generator) -> tuple[torch.Tensor,
 
 
 def draw_view(plane: torch.Tensor, spacing: tuple[float, float], rng: np.random.Generator) -> NDArray[np.float64]:
-    """A field of view around what is in `plane` (y, x): rotated, flipped, stretched and moved; an affine (2, 3) as
-    `torch.nn.functional.affine_grid` takes it."""
+    """Return a field of view around what is in `plane` (y, x): rotated, flipped, stretched and moved.
+
+    It is an affine (2, 3) as `torch.nn.functional.affine_grid` takes it.
+    """
     ny, nx = plane.shape
     angle = np.pi / 2 * rng.integers(4) + np.deg2rad(rng.normal(0, 8))
     flip = rng.choice([-1.0, 1.0])
@@ -134,9 +140,9 @@ def draw_view(plane: torch.Tensor, spacing: tuple[float, float], rng: np.random.
 def seen(
     planes: torch.Tensor, view: NDArray[np.float64], shape: tuple[int, int], fine: tuple[int, int] | None = None
 ) -> torch.Tensor:
-    """`planes` (n, y, x) in the field of view, on a grid of `shape`: (n, *shape), zero beyond the planes' edges.
+    """Return `planes` (n, y, x) in the field of view, on a grid of `shape`: (n, *shape), zero beyond the planes' edges.
 
-    `fine`: the grid is the one that is left when k-space of a grid of this size is cropped to `shape`.
+    fine: a larger grid. Its k-space, cropped to `shape`, would give the grid of the result.
     """
     ny, nx = planes.shape[-2:]
     largest = max(shape)
@@ -156,7 +162,7 @@ def _middle(n: int) -> float:
 
 
 def _contrast(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Background noise of the source taken out, and grey values remapped: by a gamma, or by any curve through 0."""
+    """Take the background noise of the source out, and remap grey values by a gamma or by any curve through 0."""
     around = functional.avg_pool2d(image[None, None], 5, stride=1, padding=2, count_include_pad=False)[0, 0]
     image = image * torch.sigmoid((around - 0.06) / 0.012)
     knots = np.linspace(0, 2, 9)

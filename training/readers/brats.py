@@ -1,8 +1,9 @@
 """BraTS 2023 adult glioma (ASNR-MICCAI, Synapse syn51156910): four contrasts and the labels of a tumour.
 
-As published, a folder for each scan: BraTS-GLI-00005-000/BraTS-GLI-00005-000-{t1c,t1n,t2f,t2w,seg}.nii.gz, 240 x 240 x
-155, skull-stripped. As ATOMMIC converts it, BraTS-GLI-00005-000.nii.gz (contrast, x, y, slice), the contrasts in that
-order, and BraTS-GLI-00005-000-seg.nii.gz in a folder beside. Labels: 1 necrotic core, 2 oedema, 3 enhancing tumour.
+As published, each scan has a folder, BraTS-GLI-00005-000/BraTS-GLI-00005-000-{t1c,t1n,t2f,t2w,seg}.nii.gz. Volumes are
+240 x 240 x 155 and skull-stripped. As ATOMMIC converts it, BraTS-GLI-00005-000.nii.gz is (contrast, x, y, slice), the
+contrasts in that order, and BraTS-GLI-00005-000-seg.nii.gz lies in a folder beside. Labels: 1 necrotic core, 2 oedema,
+3 enhancing tumour.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ LABELS = tuple(CLASSES)
 class Reader:
     """Axial slices: image (1, 4, [z,] y, x), contrasts in the order of CONTRASTS, and the overlapping planes LABELS.
 
-    What is split are patients, who can have several scans. Scans without labels and slices without brain are left out.
+    The split is by patients, who can have several scans. Scans without labels and slices without brain are left out.
     """
 
     slices: int = 1

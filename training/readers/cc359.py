@@ -5,8 +5,9 @@ odd channels the imaginary part. There are 256 slices (the readout) of 218 x 170
 coils. The zero frequency is in the middle, and |ifft2| without any shift shows the object where it is. The last 15 % of
 k-space along x were not sampled and are zero.
 
-The option `masks` names a folder of masks, as the challenge has them: HDF5 files of the same names with keys `mask_5x`
-(slice, y, x), or `R5_218x170.npy` (mask, y, x). Source: Souza et al. 2018 and the challenge's own code (MC-MRI-Rec).
+The option `masks` names a folder of masks, as the challenge has them. They are HDF5 files of the same names with keys
+`mask_5x` (slice, y, x), or `R5_218x170.npy` (mask, y, x). Source: Souza et al. 2018 and the challenge's own code
+(MC-MRI-Rec).
 """
 
 from __future__ import annotations

@@ -48,10 +48,10 @@ class Reader:
     label_map: str = "*seg*"
     """The same, of the file with labels."""
     classes: dict[str, Any] = field(default_factory=lambda: {"lesion": [1]})
-    """Name to the values in the label map that are of it. With "background" first each pixel has exactly one class;
-    else classes may overlap, and 0 belongs to none. Other values are an error."""
+    """Each class by name, and its values in the label map. With "background" first each pixel has exactly one class.
+    Else classes may overlap, and 0 belongs to none. Other values are an error."""
     axes: tuple[Axis, ...] = ("z",)
-    """Slices across these."""
+    """The axes across which slices lie."""
     least: float = 0.02
     """Share of a slice that must be brighter than a tenth of bright tissue."""
     empty: float = 1.0
@@ -253,7 +253,7 @@ def _length(subject: Subject, layout: Layout) -> int:
 
 
 def _where(subject: Subject, layout: Layout, index: int) -> tuple[int, int]:
-    """Axis, and slice across it, of a place: slices across the first of the axes come first."""
+    """The axis of a place, and the slice across it. Slices across the first of the axes come first."""
     for axis in layout.axes:
         size = subject.shape[AXES.index(axis)]
         if index < size:
@@ -263,7 +263,7 @@ def _where(subject: Subject, layout: Layout, index: int) -> tuple[int, int]:
 
 
 def _kept(subject: Subject, layout: Layout, least: float, empty: float) -> list[int]:
-    """The slices with anatomy in them; of those without labels a share."""
+    """The slices with anatomy in them, and a share of those without labels."""
     bright = _image(subject.images[0]) > 0.1
     labelled = ~np.isin(_labels(subject.labels, _values(layout)), layout.classes.get("background", (0,)))
     kept, start, without = [], 0, 0
@@ -321,5 +321,6 @@ def _labels(path: Path, known: tuple[int, ...]) -> NDArray[np.int16]:
 
 
 def _decided(planes: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
-    """Interpolated planes (class, y, x), 0 to 1, as bool: the largest where classes exclude each other, else a half."""
+    """Make interpolated planes (class, y, x), 0 to 1, bool: the largest where classes exclude each other, else above
+    0.5."""
     return cast("torch.Tensor", decided(planes[None] - 0.5, classes_of(names))[0])

@@ -1,8 +1,7 @@
-"""Simulated multi-coil scans of real anatomy, without end; single-echo ones, or multi-echo ones with relaxation.
+"""Simulated multi-coil scans of real anatomy, without end, with one echo or with several and relaxation.
 
-Everything that a scanner varies is drawn: slice, orientation, contrast, matrix, coils, phase, noise, mask. What comes
-out is a `Raw` as the gadgets sort it; preparing it is `mrnets.prepare`'s, the same code as on the scanner.
-Axes: see `mrnets.contract`.
+Everything that a scanner varies is drawn: slice, orientation, contrast, matrix, coils, phase, noise, mask. The result
+is a `Raw` as the gadgets sort it, which `mrnets.prepare` then prepares as on the scanner. Axes: see `mrnets.contract`.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Scans:
-    """Random scans of the volumes of a folder; what one is depends on the generator only, not on its number."""
+    """Random scans of the volumes of a folder. A scan depends on the generator only, not on its number."""
 
     folder: Path | None
     part: Part
@@ -71,7 +70,7 @@ class Scans:
         return draw(self._volumes(), self.settings, len(numbers), rng)
 
     def _volumes(self) -> tuple[Volume, ...]:
-        """Those of this part; a folder without volumes for validation serves for both."""
+        """The volumes of this part. A folder without volumes for validation serves for both parts."""
         volumes = _loaded(self.folder)
         names = self.settings.validation_volumes
         held = [any(name in volume.name for name in names) for volume in volumes]
@@ -107,12 +106,12 @@ class Reader:
 
 @lru_cache(maxsize=1)
 def _loaded(folder: Path | None) -> tuple[Volume, ...]:
-    """Once in each process: a source itself is light to send to another one."""
+    """Load the volumes once in each process, so that a source is small when it is sent to another one."""
     return tuple(load_folder(None if folder is None else str(folder)))
 
 
 def draw(volumes: Sequence[Volume], settings: Simulated, batch: int, rng: np.random.Generator) -> Sample:
-    """Random slices as one scan sees them."""
+    """Return random slices of one random scan."""
     layout = draw_layout(settings, rng)
     weights = np.sqrt([min(len(v.data), 64) for v in volumes])
     chosen = rng.choice(len(volumes), size=batch, p=weights / weights.sum())
@@ -127,7 +126,7 @@ def draw(volumes: Sequence[Volume], settings: Simulated, batch: int, rng: np.ran
 
 
 def draw_layout(settings: Simulated, rng: np.random.Generator) -> Layout:
-    """A matrix, a number of coils, and how fine the object is."""
+    """Return a random matrix, number of coils, and fineness of the object."""
     shape = (int(rng.choice(settings.matrix)), int(rng.choice(settings.matrix)))
     coils = round(float(np.exp(rng.uniform(*np.log(settings.coils)))))
     return Layout(shape, coils, float(rng.uniform(1.0, 1.5)))
