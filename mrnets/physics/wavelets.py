@@ -7,7 +7,7 @@ of their matrix products; a shift of the image is a shift of the matrices' colum
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -45,57 +45,37 @@ FALL = 0.6
 
 
 def transform(shape: Sequence[int], like: Array, *, levels: int = LEVELS, shift: Sequence[int] = (0, 0)) -> Transform:
-    """The transform of images of `shape` (y, x) after a circular shift by `shift` pixels, in the library of `like`.
+    """The transform of images of `shape` (y, x) that are moved by `shift` pixels first, on the device of `like`.
 
-    An axis is extended to the next multiple of 2^levels by zeros. Raises InputError for fewer than one level.
+    An axis is extended to the next multiple of 2^levels by zeros, and the move is circular there. Every shift keeps the
+    norm. Raises InputError for fewer than one level.
     """
-    if levels < 1:
-        raise InputError(f"wavelets: at least one level is needed, got {levels}")
-    sizes = [-(-n // 2**levels) * 2**levels for n in shape]
-    made = []
-    for level in range(levels):
-        pair = [_matrix(size >> level) for size in sizes]
-        if level == 0:
-            pair = [np.roll(m, -s, axis=1)[:, :n] for m, s, n in zip(pair, shift, shape, strict=True)]
-        y, x = (asarray_like(np.ascontiguousarray(matrix), like) for matrix in pair)
-        made.append((y, x))
-    return tuple(made)
+    return _shifted(_unshifted(shape, like, levels), shape, shift)
 
 
 def analysis(image: Array, levels: Transform) -> Array:
     """Coefficients (..., y', x') of images (..., y, x), the coarsest in the first corner. It keeps the norm."""
-    (rows, columns), *finer = levels
-    coefficients = _both(rows, image, columns)
-    if finer:
-        y, x = (n // 2 for n in coefficients.shape[-2:])
-        coefficients[..., :y, :x] = analysis(coefficients[..., :y, :x], tuple(finer))
-    return coefficients
+    return _on_parts(_analysis, image, levels)
 
 
 def synthesis(coefficients: Array, levels: Transform) -> Array:
     """Images (..., y, x) of coefficients (..., y', x'): the adjoint and the inverse of `analysis`."""
-    (rows, columns), *finer = levels
-    xp = array_namespace(coefficients)
-    if finer:
-        y, x = (n // 2 for n in coefficients.shape[-2:])
-        coefficients = coefficients + 0
-        coefficients[..., :y, :x] = synthesis(coefficients[..., :y, :x], tuple(finer))
-    return _both(xp.matrix_transpose(rows), coefficients, xp.matrix_transpose(columns))
+    return _on_parts(_synthesis, coefficients, levels)
 
 
 def shrunk(image: Array, threshold: Array, levels: Transform) -> Array:
-    """`image` with its detail coefficients drawn towards zero by `threshold`, broadcast against (..., y, x).
+    """Complex `image` with its detail coefficients drawn towards zero by `threshold`, broadcast against (..., y, x).
 
     Real and imaginary part are drawn together, along their phase. The coarsest coefficients stay.
     """
     xp = array_namespace(image)
-    coefficients = analysis(image, levels)
-    y, x = (n >> len(levels) for n in coefficients.shape[-2:])
-    coarsest = coefficients[..., :y, :x]
-    size = xp.abs(coefficients)
-    coefficients = coefficients * (xp.clip(size - threshold, min=0) / xp.clip(size, min=1e-30))
-    coefficients[..., :y, :x] = coarsest
-    return synthesis(coefficients, levels)
+    parts = _analysis(xp.stack((xp.real(image), xp.imag(image))), levels)
+    size = xp.sqrt(xp.sum(parts * parts, axis=0))
+    kept = xp.clip(size - threshold, min=0) / xp.clip(size, min=1e-30)
+    y, x = (n >> len(levels) for n in size.shape[-2:])
+    kept[..., :y, :x] = 1
+    real, imag = _synthesis(parts * kept, levels)
+    return real + 1j * imag
 
 
 def detail_noise(image: Array) -> Array:
@@ -134,15 +114,14 @@ def l1_wavelet(
     scale = xp.max(xp.abs(start), axis=(-2, -1), keepdims=True)
     scale = xp.where(scale > 0, scale, xp.ones_like(scale))
     last = PER_NOISE * noise + regularisation * scale
+    unshifted = _unshifted(start.shape[-2:], xp.real(start), levels)
     image = ahead = xp.zeros_like(start)
     momentum = 1.0
     for n in range(iterations):
         done = min(n / (FALL * iterations), 1.0)
         threshold = (COARSE * scale) ** (1 - done) * last**done
         step = ahead - (normal(ahead, sens, mask) - start)
-        wavelets = transform(
-            start.shape[-2:], xp.real(step), levels=levels, shift=rng.integers(0, 2**levels, 2).tolist()
-        )
+        wavelets = _shifted(unshifted, start.shape[-2:], rng.integers(0, 2**levels, 2).tolist())
         previous, image = image, shrunk(step, threshold, wavelets)
         following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         ahead = image + (momentum - 1) / following * (image - previous)
@@ -150,12 +129,50 @@ def l1_wavelet(
     return image
 
 
-def _both(rows: Array, image: Array, columns: Array) -> Array:
-    """rows @ image @ columns^T of a complex image and real matrices."""
+def _unshifted(shape: Sequence[int], like: Array, levels: int) -> Transform:
+    """The square matrices of all levels."""
+    if levels < 1:
+        raise InputError(f"wavelets: at least one level is needed, got {levels}")
+    sizes = [-(-n // 2**levels) * 2**levels for n in shape]
+    return tuple(
+        (asarray_like(_matrix(sizes[0] >> level), like), asarray_like(_matrix(sizes[1] >> level), like))
+        for level in range(levels)
+    )
+
+
+def _shifted(levels: Transform, shape: Sequence[int], shift: Sequence[int]) -> Transform:
+    """For images of `shape`, moved by `shift`: columns of the first level's matrices are moved and cut."""
+    xp = array_namespace(levels[0][0])
+    y, x = (xp.roll(m, -s, axis=1)[:, :n] for m, s, n in zip(levels[0], shift, shape, strict=True))
+    return ((y, x), *levels[1:])
+
+
+def _on_parts(operator: Callable[[Array, Transform], Array], x: Array, levels: Transform) -> Array:
+    """A real operator on complex `x`."""
+    xp = array_namespace(x)
+    real, imag = operator(xp.stack((xp.real(x), xp.imag(x))), levels)
+    return real + 1j * imag
+
+
+def _analysis(image: Array, levels: Transform) -> Array:
+    """`analysis` of real images."""
+    (rows, columns), *finer = levels
     xp = array_namespace(image)
-    turned = xp.matrix_transpose(columns)
-    parts = [xp.matmul(xp.matmul(rows, part), turned) for part in (xp.real(image), xp.imag(image))]
-    return parts[0] + 1j * parts[1]
+    coefficients = xp.matmul(xp.matmul(rows, image), xp.matrix_transpose(columns))
+    if finer:
+        y, x = (n // 2 for n in coefficients.shape[-2:])
+        coefficients[..., :y, :x] = _analysis(coefficients[..., :y, :x], tuple(finer))
+    return coefficients
+
+
+def _synthesis(coefficients: Array, levels: Transform) -> Array:
+    """`synthesis` of real images; overwrites `coefficients`."""
+    (rows, columns), *finer = levels
+    xp = array_namespace(coefficients)
+    if finer:
+        y, x = (n // 2 for n in coefficients.shape[-2:])
+        coefficients[..., :y, :x] = _synthesis(coefficients[..., :y, :x], tuple(finer))
+    return xp.matmul(xp.matmul(xp.matrix_transpose(rows), coefficients), columns)
 
 
 @lru_cache(maxsize=64)
