@@ -10,7 +10,7 @@ from mrnets.blocks.checks import whole
 from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.conditioned import SMALL, ConditionedUnet
 from mrnets.blocks.consistency import solved, sparse
-from mrnets.blocks.encoding import encoded
+from mrnets.blocks.encoding import Encoding, encoded
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
 from mrnets.traits import Traits
@@ -33,6 +33,8 @@ _ERROR = 0.008
 """Error of the image before a cascade, relative to an image whose maximum is 1, at the start of training."""
 _CHANGE = 0.03
 """Size of a cascade's change, in the same units, at the start of training."""
+_TURNS: tuple[tuple[int, ...], ...] = ((), (-2, -1), (-2,), (-1,))
+"""Axes along which the image is flipped, for each orientation."""
 _LARGE = 0.1
 """One over the gradient, in units of the noise, above which its size is compressed."""
 
@@ -46,7 +48,9 @@ class L1VarNet(nn.Module):
 
     cascades: their number. consistency_iterations: of conjugate gradients in each. start_iterations: of l1-wavelet.
     channels, pooling_layers, blocks: of the U-Net, see `ConditionedUnet`. conditions: width of the layer that mixes the
-    conditions. Raises InputError where the scan lacks k-space, mask, sensitivities or the noise level.
+    conditions. orientations: 1 to 4 in which the U-Net sees the image once it is trained. The result is the mean over
+    them, and each takes as long as the first.
+    Raises InputError where the scan lacks k-space, mask, sensitivities or the noise level.
     """
 
     def __init__(
@@ -59,12 +63,14 @@ class L1VarNet(nn.Module):
         pooling_layers: int = 2,
         blocks: int = 2,
         conditions: int = 64,
+        orientations: int = 1,
     ) -> None:
         super().__init__()
         self.cascades = whole("cascades", cascades, 1, 64)
         self.consistency_iterations = whole("consistency_iterations", consistency_iterations, 1, 1000)
         self.start_iterations = whole("start_iterations", start_iterations, 1, 1000)
         whole("conditions", conditions, 1, 4096)
+        self.orientations = whole("orientations", orientations, 1, len(_TURNS))
         self.mix = nn.Linear(2, conditions)
         self.step = nn.Parameter(0.1 * torch.randn(cascades, conditions))
         self.sizes = nn.Linear(conditions, 2)
@@ -79,20 +85,28 @@ class L1VarNet(nn.Module):
         encoding = encoded(scan, self)
         if scan.noise is None:
             raise InputError("l1varnet needs the noise level, and the scan has none")
-        noise = scan.noise[:, None, None, None]
         with torch.no_grad():
             x = sparse(encoding, scan.noise, iterations=self.start_iterations)
+        turns = _TURNS[: 1 if self.training else self.orientations]
+        runs = [self._cascaded(x, encoding, scan.noise, turn) for turn in turns]
+        if self.training:
+            return encoding.estimate(*runs[0], steps=True)
+        return encoding.estimate(torch.stack([images[-1] for images in runs]).mean(dim=0))
+
+    def _cascaded(self, x: Tensor, encoding: Encoding, noise: Tensor, turn: tuple[int, ...]) -> list[Tensor]:
+        """z of every cascade; the U-Net sees everything flipped along the axes `turn`."""
+        level = noise[:, None, None, None]
         images = []
-        for n, features in enumerate(self._features(scan.noise, encoding.mask)):
+        for n, features in enumerate(self._features(noise, encoding.mask)):
             change, error = self.sizes(features)[..., None, None, None].unbind(1)
-            gradient = encoding.gradient(x) / noise
+            gradient = encoding.gradient(x) / level
             gradient = gradient / (1 + _LARGE * gradient.abs())
-            z = x + _CHANGE * change.exp() * self._change(x, gradient, features)
+            z = x + _CHANGE * change.exp() * self._change(x.flip(turn), gradient.flip(turn), features).flip(turn)
             images.append(z)
             if n < self.cascades - 1:
-                weight = (noise / (_ERROR * error.exp())) ** 2
+                weight = (level / (_ERROR * error.exp())) ** 2
                 x = z + solved(-encoding.gradient(z), encoding, weight, iterations=self.consistency_iterations)
-        return encoding.estimate(*images, steps=self.training)
+        return images
 
     def _features(self, noise: Tensor, mask: Tensor) -> Tensor:
         """(cascade, batch, conditions): what the U-Net is told."""
