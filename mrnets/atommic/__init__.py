@@ -1,4 +1,4 @@
-"""Weights of ATOMMIC 1.0.1: their import, and what its networks compute otherwise than their papers say."""
+"""Weights of ATOMMIC 1.0.1: their import, and the forms of networks that differ from their papers."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _LARGEST = {"model_config.yaml": 2**20, "model_weights.ckpt": 2**32}
 
 @dataclass(frozen=True)
 class Imported:
-    """A network of ours with ATOMMIC's weights, and what `store.save` needs with it."""
+    """A network of ours with ATOMMIC's weights, with the arguments of `store.save`."""
 
     name: str
     options: dict[str, Any]
@@ -44,7 +44,7 @@ class Imported:
 def import_atommic(
     checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], config: str | os.PathLike[str] | None = None
 ) -> Imported:
-    """Read ATOMMIC's `checkpoint` and write our weights file `out`; what was imported.
+    """Read ATOMMIC's `checkpoint`, write our weights file `out` and return the imported network.
 
     config: its YAML, for a checkpoint that is not an archive. Raises InputError with one sentence for whatever cannot
     be read, or would not be computed as ATOMMIC does.

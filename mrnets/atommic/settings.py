@@ -18,7 +18,7 @@ __all__ = ["Settings", "Translated", "found", "translated"]
 
 Settings = Mapping[str, Any]
 Translations = dict[str, str | tuple[str, Callable[[Any], Any]]]
-"""Our option to their setting, or to their setting and what makes our value of theirs."""
+"""Our option to their setting, or to their setting and the function that makes our value of theirs."""
 
 
 @dataclass(frozen=True)

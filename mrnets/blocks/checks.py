@@ -1,4 +1,4 @@
-"""Checks of constructor options, with errors that say which option, what was expected and what came."""
+"""Checks of constructor options, with errors that name the option, the expected values and the value that came."""
 
 from __future__ import annotations
 

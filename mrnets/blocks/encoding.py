@@ -1,4 +1,4 @@
-"""The SENSE encoding of one scan, and what was measured through it: what every reconstruction network starts from.
+"""The SENSE encoding of one scan and its data, from which every reconstruction network starts.
 
 Axes: image (batch, echo, y, x); kspace (batch, echo, coil, y, x). sens (batch, 1, coil, y, x); mask (batch or 1, 1, 1,
 y, x).

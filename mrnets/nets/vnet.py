@@ -64,7 +64,7 @@ class VNet(nn.Module):
             lowest = level > pooling_layers - 2
             convolutions = 2 if level == pooling_layers else min(level, 3)
             self.downs.append(_Down(width, convolutions, dropout if lowest else 0.0))
-            # What is concatenated has the width of the level below it: the bottom's own, and twice the finer ones'.
+            # The stage below gives the bottom's own width, or twice the width of a finer level after a skip.
             below = width if level == pooling_layers else 2 * width
             self.ups.insert(0, _Up(below, width, 1 if level <= 2 else 2, dropout if lowest else 0.0, dropout))
         self.mix = _Conv(2 * channels, classes)
