@@ -142,9 +142,17 @@ def frames(
             encoded=encoding.reduced,
             recon=encoding.recon,
             limits=(some[0].echo.readout_limit(), *encoding.limits),
-            history=("prewhitened",) if group.whitened else (),
+            history=(
+                *(["prewhitened"] if group.whitened else []),
+                *(["epi phase correction"] if group.aligned else []),
+            ),
             notes=notes,
         )
+
+
+def _history(group: Group) -> tuple[str, ...]:
+    done = (("prewhitened", group.whitened), ("epi phase correction", group.aligned is not None))
+    return tuple(name for name, was_done in done if was_done)
 
 
 def _raw(

@@ -26,8 +26,9 @@ from mrnets.mrd.calibration import (
     window_mean,
 )
 from mrnets.mrd.encoding import Encoding
+from mrnets.mrd.epi import PhaseDifference, united
 from mrnets.mrd.images import Key
-from mrnets.mrd.kspace import kspace_and_mask
+from mrnets.mrd.kspace import Echo, kspace_and_mask
 from mrnets.mrd.lines import Lines
 from mrnets.physics.arrays import Array, array_namespace
 
@@ -69,27 +70,43 @@ class Calibrations:
             return False
         return centre_block(kspace, mask) is None
 
-    def of(self, key: Key, spaces: Spaces, kspace: Array, mask: NDArray[np.bool_]) -> Array | None:
-        """The block for image `key` with this first echo; None where no lines serve."""
+    def of(
+        self,
+        key: Key,
+        spaces: Spaces,
+        kspace: Array,
+        mask: NDArray[np.bool_],
+        difference: PhaseDifference | None = None,
+    ) -> Array | None:
+        """The block for image `key` with this first echo; None where no lines serve.
+
+        difference: between lines of the two directions, from phase-correction lines."""
         encoding = spaces.encoding(key.encoding)
         reference = nearest(self.references, key)
         if reference is not None:
-            return self._separate(reference, spaces.encoding(reference.encoding, calibration=True), encoding)
+            source = spaces.encoding(reference.encoding, calibration=True)
+            return self._separate(reference, source, encoding, difference)
         own = centre_block(kspace, mask)
         if own is None:
             return self._kept.get((key.slice, key.encoding))
         self._kept[key.slice, key.encoding] = for_later(own, volume=encoding.volume)
         return own
 
-    def _separate(self, reference: Key, source: Encoding, target: Encoding) -> Array | None:
+    def _separate(
+        self, reference: Key, source: Encoding, target: Encoding, difference: PhaseDifference | None
+    ) -> Array | None:
         """The block of separate calibration lines on the spacing of `target`; made once."""
         if (reference, target.index) not in self._blocks:
-            echoes = self.references[reference].echoes
-            echo = echoes[min(echoes)]
-            kspace = array_namespace(echo.kspace).asarray(echo.kspace, copy=True)
-            block = centre_block(*kspace_and_mask(replace(echo, kspace=kspace), source))
+            group = self.references[reference]
+            contrast = min((*group.echoes, *group.backwards))
+            own = [_copy(echoes[contrast]) for echoes in (group.echoes, group.backwards) if contrast in echoes]
+            block = centre_block(*kspace_and_mask(united(own, difference, source), source))
             self._blocks[reference, target.index] = None if block is None else on_spacing_of(block, source, target)
         return self._blocks[reference, target.index]
+
+
+def _copy(echo: Echo) -> Echo:
+    return replace(echo, kspace=array_namespace(echo.kspace).asarray(echo.kspace, copy=True))
 
 
 @dataclass

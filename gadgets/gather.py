@@ -12,12 +12,14 @@ import numpy as np
 
 from mrnets.errors import InputError
 from mrnets.mrd.encoding import Encoding
+from mrnets.mrd.epi import PhaseDifference, require_even, united
+from mrnets.mrd.flags import Flag, has_flag
 from mrnets.mrd.images import Key, by_image
 from mrnets.mrd.kspace import Echo, add_lines, belong
 from mrnets.mrd.lines import Lines, counter, take
 from mrnets.mrd.plausible import Facts
 
-__all__ = ["DROPPED", "TAKEN", "Group", "Memory", "gather", "settle"]
+__all__ = ["DROPPED", "TAKEN", "Group", "Memory", "gather", "settle", "unite"]
 
 TAKEN = "lines flagged as surface coil correction (29) are lines of the image: no other lines have their places"
 DROPPED = "lines flagged as surface coil correction (29) were left out: other lines have their places"
@@ -28,7 +30,11 @@ class Group:
     """The echoes of one image, and what is known of all their lines."""
 
     echoes: dict[int, Echo] = field(default_factory=dict)
-    """By contrast."""
+    """By contrast: of lines that run forwards, or all of one direction."""
+    backwards: dict[int, Echo] = field(default_factory=dict)
+    """By contrast: of reversed lines, until they are united with the others."""
+    aligned: PhaseDifference | None = None
+    """The difference between the two directions that was taken away."""
     whitened: bool = True
     dwell: float = 0.0
     """µs, of the first line; 0: the header does not say."""
@@ -78,7 +84,7 @@ class Memory:
 
     def free(self, group: Group) -> None:
         """Give back what the echoes of a group took."""
-        self.used -= sum(echo.kspace.nbytes for echo in group.echoes.values())
+        self.used -= sum(echo.kspace.nbytes for echo in (*group.echoes.values(), *group.backwards.values()))
 
 
 def gather(
@@ -102,22 +108,46 @@ def gather(
             continue
         group.whitened &= part.whitened
         group.dwell = group.dwell or float(part.headers["sample_time_us"][0])
-        if contrast not in group.echoes:
-            memory.take(part, encoding, len(group.echoes) + 1)
-            group.echoes[contrast] = Echo.empty(encoding, part)
-        add_lines(group.echoes[contrast], part, encoding)
+        reverse = has_flag(part.headers, Flag.IS_REVERSE)
+        for echoes, direction in ((group.echoes, ~reverse), (group.backwards, reverse)):
+            _add(echoes, contrast, take(part, np.flatnonzero(direction)), encoding, memory)
         keys.append(key)
     return keys
 
 
+def _add(echoes: dict[int, Echo], contrast: int, lines: Lines, encoding: Encoding, memory: Memory) -> None:
+    """Put lines of one direction where they belong; there may be none."""
+    if not len(lines):
+        return
+    if encoding.epi:
+        require_even(lines)
+    if contrast not in echoes:
+        memory.take(lines, encoding, len(echoes) + 1)
+        echoes[contrast] = Echo.empty(encoding, lines)
+    add_lines(echoes[contrast], lines, encoding)
+
+
+def unite(group: Group, difference: PhaseDifference | None, encoding: Encoding, memory: Memory) -> None:
+    """Make one echo of the lines of both directions of each contrast.
+
+    difference: between the two, from phase-correction lines, if there are any."""
+    for contrast, backwards in group.backwards.items():
+        both = [*([group.echoes[contrast]] if contrast in group.echoes else []), backwards]
+        if len(both) > 1:
+            group.aligned = difference
+            memory.used -= backwards.kspace.nbytes
+        group.echoes[contrast] = united(both, difference, encoding)
+    group.backwards.clear()
+
+
 def settle(group: Group, doubtful: list[Lines], encoding: Encoding) -> bool:
     """Whether doubtful lines of an image are its lines: all of them or none. A sentence is noted in its group."""
-    first = next(iter(group.echoes.values()))
     headers = np.concatenate([lines.headers for lines in doubtful])
     taken = all(lines.whitened == group.whitened for lines in doubtful)
     for _, contrast, which in by_image(headers, encoding.index):
-        echo = group.echoes.get(contrast, first)
-        counts = echo.counts if contrast in group.echoes else np.zeros_like(echo.counts)
-        taken &= belong(headers[which], echo.header, counts, encoding)
+        own = [echoes[contrast] for echoes in (group.echoes, group.backwards) if contrast in echoes]
+        line = next(iter([*own, *group.echoes.values(), *group.backwards.values()])).header
+        counts = sum((echo.counts for echo in own), np.zeros(encoding.reduced.matrix[:0:-1], np.int32))
+        taken &= belong(headers[which], line, counts, encoding)
     group.notes += (TAKEN if taken else DROPPED,)
     return taken

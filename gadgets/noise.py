@@ -53,7 +53,8 @@ def noise(stream: Iterable[Item], header: ismrmrdHeader, *, device: Device = "au
         else:
             require_finite(item)
             item = replace(item, data=to_device(item.data))
-            if item.whitened or has_flag(item.headers, *LEFT_OUT).all() or _of_other_coils(item, scan):
+            unused = has_flag(item.headers, *LEFT_OUT) & ~has_flag(item.headers, Flag.IS_PHASECORR_DATA)
+            if item.whitened or unused.all() or _of_other_coils(item, scan):
                 yield item
                 continue
             whiten = whiten or _whitening(scan, bandwidth(header))

@@ -18,16 +18,17 @@ from gadgets.assemble import Part, Shortfalls, arrive, frames, group_notes, impl
 from gadgets.calibrations import Calibrations, Means, Source
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
-from gadgets.gather import DROPPED, TAKEN, Group, Memory, gather, settle
+from gadgets.gather import DROPPED, TAKEN, Group, Memory, gather, settle, unite
 from gadgets.limits import usual_memory
 from gadgets.recondata import is_recon_data, lines_of
 from gadgets.spaces import Spaces
 from gadgets.speaker import lack, warn
 from mrnets.errors import InputError
-from mrnets.mrd.calibration import middle_of
+from mrnets.mrd.calibration import middle_of, nearest
 from mrnets.mrd.centre import centre_doubts
 from mrnets.mrd.completeness import Arrivals
-from mrnets.mrd.encoding import ByHand, Dimensions
+from mrnets.mrd.encoding import ByHand, Dimensions, Encoding
+from mrnets.mrd.epi import PhaseDifference, phase_difference
 from mrnets.mrd.flags import LEFT_OUT, Flag, has_flag, is_doubtful, roles
 from mrnets.mrd.images import Key, by_image
 from mrnets.mrd.lines import Item, Lines, counter, require_finite, take
@@ -125,6 +126,9 @@ class _Scan:
         self.closed: set[Key] = set()
         self.calibrations = Calibrations(calibration)
         self._doubtful: dict[Key, list[Lines]] = {}
+        self._navigators: dict[Key, list[Lines]] = {}
+        """Phase-correction lines of images that are not complete."""
+        self._differences: dict[Key, PhaseDifference] = {}
         self._means: Means[_Finished] = Means()
         self._memory = memory
         self._checks = _Checks()
@@ -138,8 +142,8 @@ class _Scan:
         if has_flag(lines.headers, Flag.IS_NOISE_MEASUREMENT).any():
             self._checks.noise.add(lines)
             return []
-        if has_flag(lines.headers, Flag.IS_PHASECORR_DATA).any():
-            warn("phase-correction lines are left out; nothing here corrects by them", log=_logger)
+        navigators = has_flag(lines.headers, Flag.IS_PHASECORR_DATA)
+        self._keep_navigators(take(lines, np.flatnonzero(navigators)))
         doubtful = is_doubtful(lines.headers)
         self._keep(take(lines, np.flatnonzero(doubtful)))
         return self._take(take(lines, np.flatnonzero(~doubtful & ~has_flag(lines.headers, *LEFT_OUT))))
@@ -149,12 +153,13 @@ class _Scan:
         for key in sorted(keys):
             group, doubtful = self.images.pop(key), self._doubtful.pop(key, [])
             encoding = self.spaces.encoding(key.encoding)
-            if doubtful and group.echoes and settle(group, doubtful, encoding):
+            if doubtful and (group.echoes or group.backwards) and settle(group, doubtful, encoding):
                 for lines in doubtful:
                     gather({key: group}, lines, encoding, self._memory)
             for lines in doubtful:
                 self._memory.drop(lines)
             self.closed.add(key)
+            self._unite(key, group, encoding)
             if not group.echoes:
                 self._empty.append(key)
                 continue
@@ -172,11 +177,28 @@ class _Scan:
         for finished, mean in self._means.rest():
             yield from self._frames(finished, mean.block, mean.note)
 
+    def _unite(self, key: Key, group: Group, encoding: Encoding) -> None:
+        """Bring the lines of both directions into phase, where phase-correction lines tell how."""
+        own = self._navigators.pop(key, [])
+        for lines in own:
+            self._memory.drop(lines)
+        difference = phase_difference(own, encoding)
+        if difference is not None:
+            self._differences[key] = difference
+        known = nearest(self._differences, key)
+        unite(group, None if known is None else self._differences[known], encoding, self._memory)
+        if own and group.aligned is None:
+            group.notes += ("phase-correction lines came and nothing was corrected by them",)
+
+    def _keep_navigators(self, navigators: Lines) -> None:
+        self._memory.hold(navigators)
+        for key, _, which in by_image(navigators.headers, _space(navigators)):
+            self._navigators.setdefault(key, []).append(take(navigators, which))
+
     def _keep(self, doubtful: Lines) -> None:
         """Keep doubtful lines until their image is complete."""
         self._memory.hold(doubtful)
-        index = int(doubtful.headers["encoding_space_ref"][0]) if len(doubtful) else 0
-        for key, _, which in by_image(doubtful.headers, index):
+        for key, _, which in by_image(doubtful.headers, _space(doubtful)):
             self._doubtful.setdefault(key, []).append(take(doubtful, which))
 
     def _take_doubtful(self) -> None:
@@ -233,7 +255,9 @@ class _Scan:
         averaged = self.calibrations.averaged(key, encoding, first.kspace, first.mask)
         arrive(self._arrivals, key, finished.parts, alike=not averaged)
         if not averaged:
-            yield from self._frames(finished, self.calibrations.of(key, self.spaces, first.kspace, first.mask))
+            aligned = finished.group.aligned
+            block = self.calibrations.of(key, self.spaces, first.kspace, first.mask, aligned)
+            yield from self._frames(finished, block)
             return
         middle = middle_of(first.kspace, first.mask, volume=encoding.volume)
         for image, mean in self._means.add(key, finished, middle):
@@ -310,6 +334,11 @@ def _flagged(scan: _Scan, lines: Lines) -> set[Key]:
         elif not encoding.volume:  # of a volume it may mean the last of one partition
             found.add(key)
     return {key for key in found if key in scan.images and not scan.calibrations.awaited(key, encoding)}
+
+
+def _space(lines: Lines) -> int:
+    """The encoding space of lines that are all of one; 0 without lines."""
+    return int(lines.headers["encoding_space_ref"][0]) if len(lines) else 0
 
 
 def _whitened(lines: Lines) -> Lines:

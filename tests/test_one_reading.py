@@ -235,6 +235,24 @@ def reversed_lines_of_siemens(rng: np.random.Generator) -> Case:
     return Case(siemens(header(te=(1.0, 2.0, 3.0))), runs)
 
 
+def echo_planar(rng: np.random.Generator, z: int = 1) -> Case:
+    runs: list[Lines] = []
+    for repetition in range(2):
+        space = kspace(rng, z=z)
+        for reverse in (False, True, False) if repetition == 0 else ():
+            navigator = kspace(rng, z=z)
+            runs.append(
+                synthetic.lines(navigator, [NY // 2], [z // 2], flags=[Flag.IS_PHASECORR_DATA], reverse=reverse)
+            )
+        runs.append(synthetic.lines(space, range(0, NY, 2), repetition=repetition))
+        runs.append(synthetic.lines(space, range(1, NY, 2), repetition=repetition, reverse=True))
+    return Case(header((NX, NY, z), trajectory="epi"), runs)
+
+
+def echo_planar_volume(rng: np.random.Generator) -> Case:
+    return echo_planar(rng, NZ)
+
+
 CASES: tuple[Callable[[np.random.Generator], Case], ...] = (
     slices,
     odd_and_oversampled,
@@ -266,6 +284,8 @@ CASES: tuple[Callable[[np.random.Generator], Case], ...] = (
     centres_of_a_volume_in_user_counters,
     centre_beyond_the_limits,
     reversed_lines_of_siemens,
+    echo_planar,
+    echo_planar_volume,
 )
 
 

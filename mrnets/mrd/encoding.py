@@ -90,6 +90,8 @@ class Encoding:
     """`ByHand.reversed_centre`."""
     siemens: bool
     """The scanner is a Siemens."""
+    epi: bool = False
+    """The trajectory is echo-planar."""
     guesses: tuple[str, ...] = ()
     """What the header left open or said wrongly, and what was taken instead: for the log and the images' comment."""
 
@@ -154,6 +156,7 @@ def encoding_of(
         sample=by_hand.sample,
         reversed_centre=by_hand.reversed_centre,
         siemens=vendor == "siemens",
+        epi=_text(encoding.trajectory) == "epi",
         guesses=tuple(filter(None, (flattened, *(axis.guess for axis in axes)))),
     )
 
@@ -169,8 +172,8 @@ def found(header: ismrmrdHeader, index: int) -> Any:
 
 def _require_supported(encoding: Any, name: str, gridded: bool) -> None:
     trajectory = _text(encoding.trajectory)
-    if trajectory not in (None, "cartesian") and not gridded:
-        raise InputError(f"{name} has a {trajectory} trajectory; only cartesian k-space can be sorted")
+    if trajectory not in (None, "cartesian", "epi") and not gridded:
+        raise InputError(f"{name} has a {trajectory} trajectory; only cartesian and epi k-space can be sorted")
     factor = getattr(getattr(encoding.parallelImaging, "multiband", None), "multiband_factor", None) or 1
     if factor > 1:
         raise InputError(

@@ -527,7 +527,7 @@ class TestErrors:
         with pytest.raises(InputError, match=match):
             list(sort(stream, header, **options))
 
-    @pytest.mark.parametrize("trajectory", ["radial", "spiral", "goldenangle", "epi", "other"])
+    @pytest.mark.parametrize("trajectory", ["radial", "spiral", "goldenangle", "other"])
     def test_trajectory(self, rng, trajectory):
         block = synthetic.lines(synthetic.to_kspace(images(rng)))
         self.fails([block], plain(trajectory=trajectory), f"encoding space 0 has a {trajectory} trajectory")

@@ -24,6 +24,7 @@ from mrnets.mrd.calibration import (
     window_mean,
 )
 from mrnets.mrd.encoding import Encoding
+from mrnets.mrd.images import Key
 from mrnets.mrd.kspace import line_counts
 from training.readers._kspace import gridded
 from training.readers._scan import Calibration, Rows, Scan, scan
@@ -41,7 +42,7 @@ def calibration(scan: Scan, number: int, mask: NDArray[np.bool_]) -> Complex | N
     volume; None where the image's own centre is to serve, or no lines do. Raises InputError."""
     image = scan.images[number]
     if image.calibration is not None:
-        return _separate(scan, image.calibration)
+        return _separate(scan, image.calibration, image.key)
     if has_centre_block(mask):
         return None
     if scan.encoding.calibration == "interleaved":
@@ -56,17 +57,17 @@ def windows(scan: Scan, encoding: Encoding) -> list[slice]:
     return [slice(start, start + step) for start in range(0, x, step)]
 
 
-def _separate(scan: Scan, lines: Calibration) -> Complex | None:
+def _separate(scan: Scan, lines: Calibration, key: Key) -> Complex | None:
     """The fully sampled centre of separate lines, on the spacing of the scan's k-space."""
-    found = _centre(scan, lines.rows, lines.encoding)
+    found = _centre(scan, lines.rows, lines.encoding, key)
     if found is None:
         return None
     with naming(scan.path):
         return np.asarray(on_spacing_of(found, lines.encoding, scan.encoding))
 
 
-def _centre(scan: Scan, rows: Rows, encoding: Encoding) -> Complex | None:
-    parts = (centre_block(*gridded(scan, rows, encoding, window)) for window in windows(scan, encoding))
+def _centre(scan: Scan, rows: Rows, encoding: Encoding, key: Key) -> Complex | None:
+    parts = (centre_block(*gridded(scan, rows, encoding, key, window)) for window in windows(scan, encoding))
     blocks = [block for block in parts if block is not None]
     return np.concatenate(blocks) if blocks else None
 
@@ -106,9 +107,9 @@ def _state(path: str) -> tuple[int, int]:
 @functools.lru_cache(maxsize=32)
 def _middle(path: str, state: tuple[int, int], number: int) -> Middle:
     found = scan(path)
-    rows, volume = found.images[number].echoes[0], found.encoding.volume
+    image, volume = found.images[number], found.encoding.volume
     parts = [
-        middle_of(*gridded(found, rows, found.encoding, window), volume=volume)
+        middle_of(*gridded(found, image.echoes[0], found.encoding, image.key, window), volume=volume)
         for window in windows(found, found.encoding)
     ]
     return Middle(np.concatenate([part.kspace for part in parts]), parts[0].mask)
@@ -117,5 +118,6 @@ def _middle(path: str, state: tuple[int, int], number: int) -> Middle:
 @functools.lru_cache(maxsize=32)
 def _kept(path: str, state: tuple[int, int], number: int) -> Complex | None:
     found = scan(path)
-    block = _centre(found, found.images[number].echoes[0], found.encoding)
+    image = found.images[number]
+    block = _centre(found, image.echoes[0], found.encoding, image.key)
     return None if block is None else np.asarray(for_later(block, volume=found.encoding.volume))

@@ -13,9 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError, naming
+from mrnets.mrd.calibration import nearest
 from mrnets.mrd.centre import centre_doubts
 from mrnets.mrd.encoding import Encoding
+from mrnets.mrd.epi import PhaseDifference, phase_difference, require_even, united
 from mrnets.mrd.files import open_scan
+from mrnets.mrd.flags import Flag, has_flag
+from mrnets.mrd.images import Key
 from mrnets.mrd.kspace import Echo, add_lines, kspace_and_mask
 from mrnets.mrd.noise import Noise, NoiseScan, bandwidth
 from training.readers._scan import Image, Rows, Scan, scan
@@ -29,21 +33,53 @@ Complex = NDArray[np.complex64]
 
 @np.errstate(invalid="ignore", over="ignore")  # values that are not finite are found by whoever takes the slice
 def gridded(
-    scan: Scan, rows: Rows, encoding: Encoding, window: slice = slice(None)
+    scan: Scan, rows: Rows, encoding: Encoding, key: Key, window: slice = slice(None)
 ) -> tuple[Complex, NDArray[np.bool_]]:
-    """k-space (batch, 1, coil, y, x) and mask (y, x) of the lines `rows`, as in `Raw`.
+    """k-space (batch, 1, coil, y, x) and mask (y, x) of the lines `rows` of image `key`, as in `Raw`.
 
     window: the readout positions of a volume that are wanted. Memory: those, and a block of lines. Raises InputError.
     """
-    echo = None
-    with open_scan(scan.path) as opened, naming(scan.path):
-        for lines in opened.lines(rows):
-            echo = echo or Echo.empty(encoding, lines, window)
-            add_lines(echo, lines, encoding)
-        assert echo is not None, "an image has lines"
+    backwards = has_flag(scan.heads[rows], Flag.IS_REVERSE)
+    echoes = [_echo(scan, some, encoding, window) for some in (rows[~backwards], rows[backwards]) if len(some)]
+    with naming(scan.path):
+        echo = united(echoes, _difference(scan, key) if len(echoes) > 1 else None, encoding)
     for note in echo.notes:
         _warn(scan.path, note)
     return kspace_and_mask(echo, encoding)
+
+
+def _echo(scan: Scan, rows: Rows, encoding: Encoding, window: slice) -> Echo:
+    echo = None
+    with open_scan(scan.path) as opened, naming(scan.path):
+        for lines in opened.lines(rows):
+            if encoding.epi:
+                require_even(lines)
+            echo = echo or Echo.empty(encoding, lines, window)
+            add_lines(echo, lines, encoding)
+    assert echo is not None, "there are lines"
+    return echo
+
+
+def _difference(scan: Scan, key: Key) -> PhaseDifference | None:
+    """The difference between lines of the two directions, from the phase-correction lines of image `key`, or of the
+    nearest with such lines of both directions."""
+    stat, known = Path(scan.path).stat(), dict(scan.navigators)
+    while known:
+        found = nearest(known, key)
+        if found is None:
+            return None
+        difference = _of_navigators(scan.path, stat.st_mtime_ns, stat.st_size, found)
+        if difference is not None:
+            return difference
+        del known[found]
+    return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_navigators(path: str, changed: int, size: int, key: Key) -> PhaseDifference | None:
+    found = scan(path)
+    with open_scan(path) as opened, naming(path):
+        return phase_difference(list(opened.lines(found.navigators[key])), found.encoding)
 
 
 def doubt(scan: Scan, kspace: Complex, mask: NDArray[np.bool_]) -> None:

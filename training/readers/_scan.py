@@ -22,7 +22,8 @@ from mrnets.mrd import files
 from mrnets.mrd.calibration import nearest
 from mrnets.mrd.dimensions import dimensions_of_header, dimensions_of_lines
 from mrnets.mrd.encoding import Dimensions, Encoding, encoding_of
-from mrnets.mrd.flags import Roles, is_doubtful, roles
+from mrnets.mrd.epi import require_no_ramps
+from mrnets.mrd.flags import Flag, Roles, has_flag, is_doubtful, roles
 from mrnets.mrd.header import read_header
 from mrnets.mrd.images import Key, by_image
 from mrnets.mrd.kspace import belong, line_counts, on_grid, outside_note, positions
@@ -75,6 +76,8 @@ class Scan:
     """Ordered by their keys."""
     noise: Rows
     """Rows of noise lines."""
+    navigators: dict[Key, Rows]
+    """Rows of phase-correction lines, by the image that they were sent for."""
     deviations: tuple[float, ...]
     """Standard deviation of each coil's noise, where the file has `rec_std`, as mridata.org's have."""
     heads: NDArray[np.void]
@@ -137,7 +140,17 @@ def _sorted(path: str, header: ismrmrdHeader, heads: NDArray[np.void], deviation
             _logger.warning("%s: %s", path, note)
     echoes = _with_doubtful(heads, _echoes(heads, rows), _echoes(heads, np.flatnonzero(doubtful & in_space)), encoding)
     images = tuple(_images(echoes, _references(header, heads, role, spaces)))
-    return Scan(path, header, encoding, coils, images, np.flatnonzero(role.noise), deviations, heads)
+    noise, navigators = np.flatnonzero(role.noise), _navigators(heads, number)
+    return Scan(path, header, encoding, coils, images, noise, navigators, deviations, heads)
+
+
+def _navigators(heads: NDArray[np.void], space: int) -> dict[Key, Rows]:
+    flagged = has_flag(heads, Flag.IS_PHASECORR_DATA) & ~has_flag(heads, Flag.IS_NOISE_MEASUREMENT)
+    rows = np.flatnonzero(flagged & (heads["encoding_space_ref"] == space))
+    found: dict[Key, Rows] = {}
+    for key, _, which in by_image(heads[rows], space):
+        found[key] = np.sort(np.concatenate([found.get(key, rows[:0]), rows[which]]))
+    return found
 
 
 def _off_grid(heads: NDArray[np.void], encoding: Encoding) -> str:
@@ -185,6 +198,7 @@ class _Space:
 def _space(header: ismrmrdHeader, index: int, heads: NDArray[np.void]) -> _Space:
     own = heads[heads["encoding_space_ref"] == index]
     dimensions = dimensions_of_header(header, index) or dimensions_of_lines(header, index, own, whole=True)
+    require_no_ramps(header, index)
     return _Space(dimensions, encoding_of(header, index).embedded)
 
 

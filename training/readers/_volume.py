@@ -107,7 +107,7 @@ def _write(scan: Scan, number: int, file: h5py.File, draft: Draft) -> None:
     masks = []
     for echo, rows in enumerate(image.echoes):
         for window in windows(scan, scan.encoding):
-            block, mask = gridded(scan, rows, scan.encoding, window)
+            block, mask = gridded(scan, rows, scan.encoding, image.key, window)
             doubt(scan, block, mask)
             for n, position in enumerate(block[:, 0], start=window.start):
                 kspace[n, echo] = position

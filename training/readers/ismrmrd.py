@@ -117,7 +117,8 @@ def _tensor(values: Any) -> torch.Tensor | None:
 
 def _slice(found: Scan, number: int) -> tuple[Any, Any, Any]:
     """k-space (echo, coil, y, x), mask (y, x), calibration (1, coil, y', x')."""
-    pairs = [gridded(found, rows, found.encoding) for rows in found.images[number].echoes]
+    image = found.images[number]
+    pairs = [gridded(found, rows, found.encoding, image.key) for rows in image.echoes]
     mask = same_mask(found.path, [sampled for _, sampled in pairs])
     block = calibration(found, number, mask)
     doubt(found, pairs[0][0], mask)
