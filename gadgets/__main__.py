@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from gadgets.hosts import log
+from mrnets import __version__
 from mrnets.errors import InputError
 
 COMMANDS = {
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"gadgetron-networks {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, words) in COMMANDS.items():
         command = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
@@ -46,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    log.start(args.command, debug=args.debug)
     try:
+        log.start(args.command, debug=args.debug, path=getattr(args, "log_file", None))
         return int(importlib.import_module(COMMANDS[args.command][0]).run(args) or 0)
     except KeyboardInterrupt:
         print(f"gadgets {args.command}: interrupted", file=sys.stderr)

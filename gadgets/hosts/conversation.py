@@ -7,7 +7,6 @@ import logging
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 
 import ismrmrd
 
@@ -20,6 +19,7 @@ from gadgets.messages import Close, ConfigText, Message, Query, Response
 from gadgets.protocol import Audience
 from gadgets.received import header_for
 from gadgets.serialise import encode
+from mrnets import __version__
 from mrnets.mrd.lines import Item
 
 __all__ = ["answer", "handle", "refuse"]
@@ -128,9 +128,5 @@ def _expect(peer: Peer) -> Message | None:
 
 def answer(key: str) -> str:
     """Return the answer to a query's key, which is empty for unknown keys."""
-    try:
-        number = version("gadgetron-networks")
-    except PackageNotFoundError:  # run from a checkout
-        number = "unknown"
-    answers = {"gadgetron::version": number, "gadgetron::info": f"gadgetron-networks {number}"}
+    answers = {"gadgetron::version": __version__, "gadgetron::info": f"gadgetron-networks {__version__}"}
     return answers.get(key, "")

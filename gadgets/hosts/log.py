@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import logging
 import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 
 from gadgets.speaker import Prefix
+from mrnets.errors import InputError
 
 __all__ = ["name_gadgets", "start"]
 
+MAX_BYTES, FILES = 16 << 20, 5
 
-def start(command: str, *, debug: bool = False) -> None:
-    """Log to stderr: what `command` has to say, with a time where it runs for long. debug: log more."""
+
+def start(command: str, *, debug: bool = False, path: Path | None = None) -> None:
+    """Log to stderr, and to the file `path`, what `command` has to say; with a time where it runs for long.
+
+    debug: log more. Raises InputError for a file that cannot be written."""
     serving = command == "serve"
     level = logging.DEBUG if debug else logging.INFO if serving else logging.WARNING
     form = "%(asctime)s gadgets serve: %(threadName)s: %(message)s" if serving else f"gadgets {command}: %(message)s"
-    logging.basicConfig(level=level, format=form, stream=sys.stderr)
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if path is not None:
+        handlers.append(_file(path))
+    logging.basicConfig(level=level, format=form, handlers=handlers)
     name_gadgets()
+
+
+def _file(path: Path) -> RotatingFileHandler:
+    try:
+        return RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=FILES, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write the log {path}: {error.strerror or error}") from None
 
 
 def name_gadgets() -> None:

@@ -19,6 +19,7 @@ from typing import NoReturn
 from gadgets.hosts.conversation import handle, refuse
 from gadgets.hosts.doors import Doors, Spare, accepted, listen
 from gadgets.hosts.library import folder
+from gadgets.hosts.preload import preload
 from gadgets.hosts.rules import Rules, chain_of
 from gadgets.limits import Limits, usual_memory
 from gadgets.messages import ConfigFile
@@ -40,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
     add("--chains", type=Path, default=folder(), help="folder of the chains that clients can name (default: shipped)")
     add("--default-chain", metavar="CHAIN", help="chain for clients that name one that is not there (default: none)")
+    add("--preload", action="append", default=[], metavar="CHAIN", help="chain to load and try before the first scan")
+    add("--log-file", type=Path, help="log to this file, too; it is followed by others at 16 MiB")
     add("--weights", type=Path, help="folder of weights that clients can name, beside those shipped (default: none)")
     add("--connections", type=int, default=16, help="at most so many at once (default 16); others wait")
     add("--per-address", type=int, default=8, help="at most so many of one address (default 8); others are refused")
@@ -55,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     """Listen until SIGTERM or ctrl-C; then finish the connections that are open. A second signal ends at once."""
     rules = _rules(args)
     doors = Doors(args.connections, args.per_address)
+    for name in args.preload:
+        preload(name, rules)
     with listen(args.host, args.port) as listener:
         address, port = listener.getsockname()[:2]
         signal.signal(signal.SIGTERM, _interrupt)

@@ -11,6 +11,7 @@ import pytest
 from gadgets.__main__ import COMMANDS, main
 from gadgets.imagefiles import read_images
 from gadgets.messages import Close, Header
+from mrnets import __version__
 from mrnets.files import reserved
 from mrnets.mrd.files import write_scan
 from tests.gadgets import toys
@@ -238,3 +239,15 @@ def test_a_chain_without_network_starts_without_torch(place):
         [*command[:-1], str(place / "o.h5")], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"gadgetron-networks {__version__}\n"
+
+
+def test_a_log_that_cannot_be_written_is_one_sentence(place, capsys):
+    assert main(["serve", "--port", "0", "--log-file", "nowhere/log"]) == 1
+    assert capsys.readouterr().err == "gadgets serve: cannot write the log nowhere/log: No such file or directory\n"

@@ -22,6 +22,7 @@ from gadgets.connection import Peer
 from gadgets.hosts import conversation, doors
 from gadgets.hosts.library import find, folder, shipped
 from gadgets.hosts.pipe import convey
+from gadgets.hosts.preload import preload
 from gadgets.hosts.replay import replay
 from gadgets.hosts.rules import Rules
 from gadgets.messages import Close, ConfigFile, ConfigText, Error, Header, Query, Response
@@ -398,6 +399,49 @@ def test_ping_says_whether_a_server_answers(tmp_path, capsys):
     assert capsys.readouterr().out == f"{conversation.answer('gadgetron::info')}\n"
     assert main(["ping", "--port", port]) == 1
     assert f"No server answers at localhost port {port}" in capsys.readouterr().err
+
+
+def test_a_preloaded_chain_has_its_network_and_the_log_says_what_each_scan_was(tmp_path, expected):
+    """In a process of its own, since the log is the process's."""
+    (tmp_path / "toy.xml").write_text(chain(*STAGES))
+    code = WITH_TOYS + "from gadgets.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "serve", "--port", "0", "--chains", str(tmp_path), "--preload", "toy"]
+    command += ["--log-file", str(tmp_path / "log")]
+    server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        port = int(iter_until(server.stderr, "listening").split()[-1])
+        with socket.create_connection(("127.0.0.1", port)) as connected:
+            client = Client(connected)
+            client.send(ConfigFile("toy"), Header(toys.HEADER), *toys.scan(), Close())
+            assert blob(client.receive()) == expected
+            client.peer.close()
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+    finally:
+        server.kill()
+        server.communicate()
+    log = (tmp_path / "log").read_text()
+    before, _, after = log.partition("connection 1 from 127.0.0.1: scan begins: protocol unnamed, chain toy.xml")
+    assert "MainThread: scan ends: " in before
+    assert "connection 1 from 127.0.0.1: scan ends: 17 lines of 1 slices, 3 images, " in after
+
+
+def test_a_chain_that_cannot_be_loaded_is_not_preloaded(tmp_path):
+    (tmp_path / "lost.xml").write_text(chain(stage("sort"), stage("network", weights="nonesuch"), stage("images")))
+    with pytest.raises(InputError, match="no weights 'nonesuch'"):
+        preload("lost", Rules(tmp_path))
+
+
+def test_a_chain_that_does_not_fit_the_small_scan_is_preloaded_all_the_same(tmp_path, caplog):
+    (tmp_path / "picky.xml").write_text(
+        chain(stage("toy", fail="bug"), stage("sort"), stage("network", name="cgsense"))
+    )
+    with pytest.raises(InputError, match="cannot leave a chain"):
+        preload("picky", Rules(tmp_path))
+    stages = stage("toy", fail="bug"), stage("sort"), stage("network", name="cgsense"), stage("images")
+    (tmp_path / "picky.xml").write_text(chain(*stages))
+    preload("picky", Rules(tmp_path))
+    assert "chain picky.xml is loaded; it was not tried: Gadget toy failed" in caplog.text
 
 
 def iter_until(lines, word: str) -> str:
