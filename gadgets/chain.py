@@ -65,6 +65,10 @@ class Chain:
         _require_order([stage.name for stage in stages])
         return cls(stages, source)
 
+    def has(self, name: str) -> bool:
+        """Return whether the gadget `name` is in the chain."""
+        return any(stage.name == name for stage in self.stages)
+
     def set(self, name: str, value: str) -> Chain:
         """Return the chain with the property `name`, as "gadget.property", set to `value` in every gadget of that name.
 

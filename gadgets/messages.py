@@ -20,6 +20,7 @@ __all__ = [
     "Close",
     "ConfigFile",
     "ConfigText",
+    "DependencyQuery",
     "Error",
     "Header",
     "Id",
@@ -53,6 +54,7 @@ class Id(IntEnum):
     RESPONSE = 7
     ERROR = 8
     ACQUISITION = 1008
+    DEPENDENCY_QUERY = 1019
     IMAGE = 1022
     RECON_DATA = 1023
     IMAGE_ARRAY = 1024
@@ -100,6 +102,14 @@ class Response:
 
     number: int
     text: str
+
+
+@dataclass(frozen=True)
+class DependencyQuery:
+    """The question what is known of the noise that a scan depends on, and the answer to it."""
+
+    meta: bytes
+    """ISMRMRD's meta XML."""
 
 
 @dataclass(frozen=True)
@@ -178,4 +188,4 @@ class ImageArray:
 
 
 Message: TypeAlias = Any
-"""ConfigFile, ConfigText, Header, Close, Query, Response, Error, Bucket, Line, or an Item."""
+"""ConfigFile, ConfigText, Header, Close, Query, Response, DependencyQuery, Error, Bucket, Line, or an Item."""

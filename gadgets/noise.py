@@ -18,7 +18,7 @@ from gadgets.speaker import warn
 from mrnets.errors import InputError
 from mrnets.mrd.flags import DOUBTFUL, LEFT_OUT, Flag, has_flag
 from mrnets.mrd.lines import Item, Lines, counter, require_finite
-from mrnets.mrd.noise import NoiseScan, bandwidth
+from mrnets.mrd.noise import Noise, NoiseScan, bandwidth
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 from mrnets.physics.coils import mix
 from mrnets.physics.whiten import noise_scale, whitener
@@ -35,15 +35,18 @@ def noise(stream: Iterable[Item], header: ismrmrdHeader, *, device: Device = "au
     """Whiten imaging lines by the covariance of the noise lines (flag 19) before them; noise lines end here.
 
     Noise of a line is scaled for its dwell time and for the receiver's bandwidth (`physics.whiten.noise_scale`).
-    Without noise lines data pass as they are, with a warning, and are not marked as whitened. `device`: where the
+    An item `Noise`, which a host puts in front, is the noise of another scan, and is taken instead.
+    Without noise data pass as they are, with a warning, and are not marked as whitened. `device`: where the
     samples go for this and all later gadgets; "auto" is a CUDA device if CuPy is installed and finds one.
     Raises InputError for a noise scan of another coil count or a singular covariance, and for NaN or infinite samples.
     """
     to_device = _mover(device)
-    scan = NoiseScan()
+    scan, given = NoiseScan(), None
     whiten: Callable[[Lines], Lines] | None = None
     for item in stream:
-        if not isinstance(item, Lines):
+        if isinstance(item, Noise):
+            given = item
+        elif not isinstance(item, Lines):
             yield item
         elif has_flag(item.headers, Flag.IS_NOISE_MEASUREMENT).any():
             if whiten is None:
@@ -54,25 +57,36 @@ def noise(stream: Iterable[Item], header: ismrmrdHeader, *, device: Device = "au
             require_finite(item)
             item = replace(item, data=to_device(item.data))
             unused = has_flag(item.headers, *LEFT_OUT) & ~has_flag(item.headers, Flag.IS_PHASECORR_DATA)
-            if item.whitened or unused.all() or _of_other_coils(item, scan):
+            if item.whitened or unused.all() or _of_other_coils(item, scan, given):
                 yield item
                 continue
-            whiten = whiten or _whitening(scan, bandwidth(header))
+            whiten = whiten or _whitening(_chosen(scan, given, item.data.shape[1]), bandwidth(header))
             yield whiten(item)
 
 
-def _of_other_coils(lines: Lines, scan: NoiseScan) -> bool:
+def _of_other_coils(lines: Lines, scan: NoiseScan, given: Noise | None) -> bool:
     """Whether lines may be a surface coil correction scan, which the noise measurement tells nothing of."""
     doubtful = has_flag(lines.headers, DOUBTFUL).all()
-    return bool(doubtful and not (scan.lines and scan.coils == lines.data.shape[1]))
+    known = [scan.coils] if scan.lines else []
+    known += [] if given is None else [len(given.covariance)]
+    return bool(doubtful and lines.data.shape[1] not in known)
 
 
-def _whitening(scan: NoiseScan, relative_bandwidth: float) -> Callable[[Lines], Lines]:
+def _chosen(scan: NoiseScan, given: Noise | None, coils: int) -> Noise | None:
+    """The noise of another scan if it is of as many coils, or else the scan's own; None without either."""
+    if given is not None:
+        if len(given.covariance) == coils:
+            return given
+        there = len(given.covariance)
+        warn(f"the noise of another scan is not used: it is of {there} coils, and this scan has {coils}", log=_logger)
+    return scan.measured() if scan.lines else None
+
+
+def _whitening(noise: Noise | None, relative_bandwidth: float) -> Callable[[Lines], Lines]:
     """The whitening of a block of imaging lines, by a matrix that is computed once."""
-    if not scan.lines:
+    if noise is None:
         warn("no noise measurement before the first imaging line; data are not prewhitened", log=_logger)
         return lambda lines: lines
-    noise = scan.measured()
     matrix = whitener(noise.covariance)
 
     def whiten(lines: Lines) -> Lines:

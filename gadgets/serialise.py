@@ -15,6 +15,7 @@ from gadgets.messages import (
     Close,
     ConfigFile,
     ConfigText,
+    DependencyQuery,
     Error,
     Header,
     Id,
@@ -59,6 +60,8 @@ def encode(message: Message) -> Iterator[bytes]:
             yield from _id(Id.QUERY, struct.pack("<QQ", 0, number), *_sized("Q", key.encode()))
         case Response(number, text):
             yield from _id(Id.RESPONSE, struct.pack("<Q", number), *_sized("Q", text.encode()))
+        case DependencyQuery(meta):
+            yield from _id(Id.DEPENDENCY_QUERY, *_sized("Q", meta))
         case _ if hasattr(message, "bits"):
             yield from _id(Id.RECON_DATA, *_vector(message.bits, _bit_bytes))
         case _ if hasattr(message, "acq_headers"):

@@ -12,6 +12,7 @@ import ismrmrd
 
 from gadgets.chain import is_whole
 from gadgets.connection import Peer, PeerLostError, report, sentence
+from gadgets.hosts.dependencies import Dependencies
 from gadgets.hosts.parameters import Order, order_of, parameters_in, with_parameters
 from gadgets.hosts.rules import Rules
 from gadgets.hosts.scan import reconstructed
@@ -98,7 +99,7 @@ def _stream(peer: Peer, order: Order, header: bytes, rules: Rules) -> Iterator[I
         header, warnings = header_for(first), (*warnings, "no ISMRMRD header came; one was made from the first image")
     for warning in warnings:
         _logger.warning("%s", warning)
-    return reconstructed(order.chain, _without_texts(items), header, warnings)
+    return reconstructed(order.chain, _without_texts(items), header, warnings, Dependencies(rules.noise))
 
 
 def _peeked(items: Iterator[Item]) -> tuple[Item | None, Iterator[Item]]:

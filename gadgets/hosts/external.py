@@ -16,8 +16,10 @@ import gadgetron.external
 
 from gadgets.chain import Chain
 from gadgets.connection import Peer, PeerLostError, report, sentence
+from gadgets.hosts.dependencies import Dependencies
 from gadgets.hosts.log import name_gadgets
 from gadgets.hosts.scan import reconstructed
+from gadgets.hosts.storage import default_store
 from gadgets.limits import PATIENT
 from gadgets.messages import Close, ConfigText, Header
 from gadgets.protocol import Audience, State
@@ -100,7 +102,7 @@ def _conversation(peer: Peer, module: str, target: str) -> Iterator[Item]:
 
 def _items(peer: Peer, module: str, target: str, configuration: bytes, header: bytes) -> Iterator[Item]:
     chain = Chain.external(module, target, configuration, _SOURCE)
-    yield from reconstructed(chain, peer.items(), header)
+    yield from reconstructed(chain, peer.items(), header, noise=Dependencies(default_store()))
 
 
 def _answer(peer: Peer, items: Iterator[Item]) -> bool:

@@ -11,9 +11,11 @@ import sys
 
 from gadgets.chain import Chain
 from gadgets.connection import Peer
+from gadgets.hosts.dependencies import Dependencies
 from gadgets.hosts.library import load
 from gadgets.hosts.recording import header_of
 from gadgets.hosts.scan import reconstructed
+from gadgets.hosts.storage import default_store
 from gadgets.messages import Close
 from gadgets.protocol import State
 
@@ -40,6 +42,6 @@ def convey(peer: Peer, chain: Chain) -> None:
     """One stream through the chain. Raises InputError, and GadgetError; CLOSE is sent only if all went well."""
     message = header_of(peer.incoming, "The stream on stdin")
     peer.send(message)
-    for item in reconstructed(chain, peer.items(), message.text):
+    for item in reconstructed(chain, peer.items(), message.text, noise=Dependencies(default_store())):
         peer.send(item)
     peer.send(Close())

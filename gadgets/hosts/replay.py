@@ -8,16 +8,20 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gadgets.hosts.dependencies import Dependencies, noise_in
 from gadgets.hosts.library import load
 from gadgets.hosts.recording import open_recording
 from gadgets.hosts.scan import reconstructed
+from gadgets.hosts.storage import default_store, store_of
 from gadgets.imagefiles import ImageFile, read_images, write_images
+from gadgets.messages import DependencyQuery
 from gadgets.speaker import IncompleteError
 from mrnets.errors import InputError, naming
 from mrnets.files import make_folder, write_bytes
@@ -38,6 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     chain.add_argument("-c", "--config", default="reconstruct.xml", help="chain: a file, or the name of a shipped one")
     chain.add_argument("-C", "--config-local", help="chain: a file")
     parser.add_argument("--set", action="append", default=[], metavar="GADGET.PROPERTY=VALUE", help="change a property")
+    parser.add_argument("--noise", metavar="FILE", help="take the noise of the scan in this file")
+    parser.add_argument(
+        "--noise-folder", type=Path, metavar="FOLDER", help="where noise of other scans is, and is kept"
+    )
     parser.add_argument("--png", type=Path, metavar="FOLDER", help="also write each image as PNG")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
 
@@ -52,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"There is no chain file {args.config_local}.")
     scan = args.scan or args.filename
     progress = _Progress(args.quiet)
+    store = store_of(args.noise_folder) or default_store()
+    noise = Dependencies(store, noise_in(args.noise) if args.noise else None)
     try:
         replay(
             scan,
@@ -61,11 +71,15 @@ def run(args: argparse.Namespace) -> int:
             group=args.in_group.strip("/"),
             out_group=args.out_group.strip("/"),
             progress=progress,
+            noise=noise,
         )
     except IncompleteError:
         _show(args, progress)
         raise
-    _show(args, progress)
+    if noise.kept:
+        print(f"the noise of the scan {noise.kept} is kept for scans that depend on it", file=sys.stderr)
+    else:
+        _show(args, progress)
     return 0
 
 
@@ -84,31 +98,43 @@ def replay(
     group: str = "dataset",
     out_group: str = "dataset",
     progress: _Progress | None = None,
+    noise: Dependencies | None = None,
 ) -> None:
     """Run the scan in a file through a chain (a file, or a shipped chain's name) and write the images that come out.
+
+    noise: of other scans. No image file is written for a scan that only measures noise, and whose noise was kept there.
 
     Raises InputError for all that is wrong with files, chain and data, also if no image comes, and GadgetError. The
     image file is there only if all went well; one that was there before is replaced only then. Raises IncompleteError
     after the image file was written, if the scan lacks what its header announces."""
-    progress = progress or _Progress(quiet=True)
+    progress, noise = progress or _Progress(quiet=True), noise or Dependencies()
     loaded = load(chain, settings)
     if Path(out).exists() and Path(scan).exists() and os.path.samefile(out, scan):
         raise InputError(f"{out} is the scan itself; name another file for the images.")
-    with open_recording(scan, group) as source:
+    with suppress(_NoImagesError), open_recording(scan, group) as source:
         with naming(scan):
-            made = reconstructed(loaded, progress.reading(source.items, source.acquisitions), source.header)
+            items = progress.reading(source.items, source.acquisitions)
+            made = reconstructed(loaded, items, source.header, noise=noise)
         with write_images(out, out_group) as images:
             lacking = _written(made, images, progress, loaded.source)
             if not images.count:
+                if noise.kept:
+                    raise _NoImagesError
                 raise lacking or InputError(f"{scan}: {loaded.source} gave no images.")
     if lacking:
         raise lacking
+
+
+class _NoImagesError(Exception):
+    """The scan measured noise only: there is no image file to write."""
 
 
 def _written(made: Iterator[Item], images: ImageFile, progress: _Progress, source: str) -> IncompleteError | None:
     """Write what comes, and return the error of a scan that lacks something."""
     try:
         for item in made:
+            if isinstance(item, DependencyQuery):
+                continue
             if isinstance(item, str):
                 print(item, file=sys.stderr)
                 continue

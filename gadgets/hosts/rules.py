@@ -16,6 +16,7 @@ from gadgets.limits import USUAL, Limits, usual_memory
 from gadgets.messages import ConfigFile, ConfigText
 from mrnets import store
 from mrnets.errors import InputError
+from mrnets.mrd.noise_store import Store
 
 __all__ = ["Rules", "chain_of", "set_by_client"]
 
@@ -33,6 +34,8 @@ class Rules:
     memory: float = field(default_factory=usual_memory)
     """GiB that one scan may take."""
     limits: Limits = USUAL
+    noise: Store | None = None
+    """Where noise of other scans is kept and found. None: nowhere."""
 
 
 def chain_of(configuration: ConfigFile | ConfigText, rules: Rules) -> Chain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +12,10 @@ import ismrmrd
 from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.chain import Chain
+from gadgets.hosts.dependencies import Dependencies
+from gadgets.messages import DependencyQuery
 from gadgets.speaker import Speech
+from mrnets.errors import InputError
 from mrnets.mrd.header import read_header
 from mrnets.mrd.lines import Item, Lines
 
@@ -43,15 +47,34 @@ def reconstructed(
     items: Iterable[Item],
     header: object,
     warnings: tuple[str, ...] = (),
+    noise: Dependencies | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Item]:
     """Return what `chain` makes of a scan.
 
     header: its ISMRMRD header as it came. warnings: what else the comment of each image must say.
+    noise: where noise of other scans is, and where this scan's is kept if it measures nothing else. None: nowhere.
 
     Raises InputError for the header at once, and InputError and GadgetError later as `Chain.run` does."""
     reading = read_header(header)
-    return _run(chain, items, reading.header, Speech.of((*warnings, *reading.warnings)), clock)
+    noise = noise or Dependencies()
+    other, doubts = noise.found(reading.header) if chain.has("noise") else (None, ())
+    speech = Speech.of((*warnings, *reading.warnings, *doubts))
+    items = noise.watched(itertools.chain([] if other is None else [other], items), reading.header)
+    return _answered(_run(chain, items, reading.header, speech, clock), noise)
+
+
+def _answered(items: Iterator[Item], noise: Dependencies) -> Iterator[Item]:
+    """Yield `items` with dependency queries answered. A scan that only measures noise needs no images."""
+    try:
+        for item in items:
+            yield noise.answered() if isinstance(item, DependencyQuery) else item
+    except InputError as error:
+        if noise.lost:
+            raise InputError(f"the scan measures noise only, which is not kept: {noise.lost}") from error
+        if not noise.kept:
+            raise
+        _logger.info("the noise of the scan %s is kept; it has no images", noise.kept)
 
 
 def _run(

@@ -21,6 +21,7 @@ from gadgets.hosts.doors import Doors, Spare, accepted, listen
 from gadgets.hosts.library import folder
 from gadgets.hosts.preload import preload
 from gadgets.hosts.rules import Rules, chain_of
+from gadgets.hosts.storage import store_of
 from gadgets.limits import Limits, usual_memory
 from gadgets.messages import ConfigFile
 from mrnets.errors import InputError
@@ -44,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--preload", action="append", default=[], metavar="CHAIN", help="chain to load and try before the first scan")
     add("--log-file", type=Path, help="log to this file, too; it is followed by others at 16 MiB")
     add("--weights", type=Path, help="folder of weights that clients can name, beside those shipped (default: none)")
+    add(
+        "--noise",
+        type=Path,
+        help="folder for noise that later scans depend on (default: the MRD storage server that "
+        "GADGETRON_STORAGE_ADDRESS names, or none)",
+    )
     add("--connections", type=int, default=16, help="at most so many at once (default 16); others wait")
     add("--per-address", type=int, default=8, help="at most so many of one address (default 8); others are refused")
     add("--memory", type=float, help="GiB for one scan (default: half of the machine's memory)")
@@ -86,7 +93,7 @@ def _rules(args: argparse.Namespace) -> Rules:
             raise InputError(f"There is no folder of {name} {place}.")
     memory = usual_memory(SHARE) if args.memory is None else args.memory
     limits = Limits(args.start, args.silence, args.unread, int(args.queue * 2**20), message=memory * 2**30)
-    rules = Rules(args.chains, args.default_chain, args.weights, memory, limits)
+    rules = Rules(args.chains, args.default_chain, args.weights, memory, limits, store_of(args.noise))
     if rules.default:
         chain_of(ConfigFile(rules.default), rules)
     return rules
