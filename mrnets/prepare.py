@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ __all__ = [
     "compress_raw",
     "consistent",
     "crop_raw",
+    "ended",
     "prepare",
     "prepare_blocks",
     "prepare_image",
@@ -180,6 +181,11 @@ def consistent(estimate: Estimate, scan: Scan, preparation: Preparation) -> Esti
     encoding = Encoding(kspace, mask, sens, initial_image(kspace, mask, sens))
     change = solved(-encoding.gradient(image), encoding, weight, iterations=CONSISTENCY_ITERATIONS)
     return dataclasses.replace(estimate, image=image + change)
+
+
+def ended(network: Callable[[Scan], Estimate], preparation: Preparation) -> Callable[[Scan], Estimate]:
+    """`network` followed by the consistency of its preparation: what training learns and scanners run."""
+    return lambda scan: consistent(network(scan), scan, preparation)
 
 
 def combine(coil_images: Array, sens: Array | None, combination: Combination = "sense") -> Any:

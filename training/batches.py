@@ -24,7 +24,7 @@ from mrnets.physics.fourier import fftc, ifftc
 from mrnets.physics.maps import MAPS, scaled
 from mrnets.physics.relaxation import fit
 from mrnets.preparation import Preparation
-from mrnets.prepare import Prepared, combine, prepare, prepare_image, restore
+from mrnets.prepare import Prepared, combine, ended, prepare, prepare_image, restore
 from training.augment import augmented
 from training.data import Example, Part, Preparing, Sample, Source
 from training.options import Options
@@ -278,11 +278,12 @@ def first_stage(options: Options, device: torch.device | str) -> First | None:
     if store.describe(trained.name).task != "reconstruction":
         raise InputError(f"option network.first: {options.network.first} holds {trained.name}, which makes no images")
     preparation = Preparation.from_json(trained.preparation)
+    forward = ended(trained.network, preparation)
 
     @torch.no_grad()
     def images(raw: Raw) -> Array:
         own = prepare(raw, preparation)
-        image = restore(trained.network(own.scan), own).image
+        image = restore(forward(own.scan), own).image
         assert image is not None
         return image
 

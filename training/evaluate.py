@@ -22,6 +22,7 @@ from mrnets.errors import InputError
 from mrnets.files import make_folder, write_text
 from mrnets.physics.arrays import to_numpy
 from mrnets.preparation import Preparation
+from mrnets.prepare import ended
 from training import classical
 from training.batches import Batches, First, first_stage
 from training.data import Example, Part
@@ -180,7 +181,8 @@ def _estimates(
         for method, estimate in classical.maps(example).items():
             yield method, estimate, example
     for contender, example in zip(contenders, examples, strict=True):
-        yield contender.label, contender.trained.network(example.scan), example
+        forward = ended(contender.trained.network, contender.preparation)
+        yield contender.label, forward(example.scan), example
 
 
 def _scored(estimate: Estimate, example: Example, labels: Sequence[str], method: str) -> dict[str, float]:

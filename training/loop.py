@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mrnets.files import make_folder, reserved, write_text
+from mrnets.prepare import ended
 from training import checkpoint
 from training.batches import Batches, examples, first_stage
 from training.data import Source
@@ -85,7 +86,7 @@ def _fit(options: Options, folder: Path, team: Team, stop_at: int | None) -> Pat
                 run.average.load_state_dict(checkpoint.read(folder / BEST, team.device))
                 result = None
             network = run.average.module
-            scores = result or validate(network, validation, options.loss, source.labels)
+            scores = result or validate(network, validation, options, source.labels)
             write_weights(options, network, scores, source)
     team.wait()
     return Path(options.weights)
@@ -95,7 +96,7 @@ def _learning(run: Run, options: Options, source: Source, team: Team, steps: int
     shared = team.share(run.network, some_frozen=bool(options.stages))
     # Anew for each shape: torch's compiler cannot handle complex numbers of unknown size.
     forward = torch.compile(shared, dynamic=False) if options.compile else shared
-    return Learning(options, steps, source.labels, team.rank, shared, forward)
+    return Learning(options, steps, source.labels, team.rank, shared, ended(forward, options.preparation))
 
 
 def _steps(options: Options, source: Source, team: Team) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mrnets.errors import InputError
+from mrnets.prepare import ended
 from training import data
 from training.batches import Batches, examples
 from training.data import PARTS
@@ -50,7 +51,7 @@ def described(options: Options) -> str:
     run = built(options, device)
     before = _memory(device)
     batch = next(examples(Batches(source, options, "train", options.batch), range(1), 0, device))
-    loss(run.network(batch.scan), batch, options.loss, source.labels).backward()
+    loss(ended(run.network, options.preparation)(batch.scan), batch, options.loss, source.labels).backward()
     run.optimiser.step()
     used = _memory(device) - before
     parameters = sum(p.numel() for p in run.network.parameters())

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from mrnets.errors import InputError
+from mrnets.prepare import ended
 from training import checkpoint, panel
 from training.batches import Batches, First, examples
 from training.data import Example
 from training.log import Log
 from training.losses import loss
 from training.metrics import scores
-from training.options import Loss, Options
+from training.options import Options
 from training.run import Run
 from training.tasks import opened
 
@@ -39,13 +40,15 @@ def checked(options: Options, device: torch.device, first: First | None) -> list
 
 
 @torch.no_grad()
-def validate(network: nn.Module, examples: Sequence[Example], terms: Loss, labels: tuple[str, ...]) -> dict[str, float]:
+def validate(
+    network: nn.Module, examples: Sequence[Example], options: Options, labels: tuple[str, ...]
+) -> dict[str, float]:
     """Return the mean of the loss and of every metric, without slices for which a metric is undefined."""
-    network.eval()
+    forward = ended(network.eval(), options.preparation)
     values: dict[str, list[float]] = {}
     for one in examples:
-        estimate = network(one.scan)
-        row = {"loss": loss(estimate, one, terms, labels).reshape(1), **scores(estimate, one, labels)}
+        estimate = forward(one.scan)
+        row = {"loss": loss(estimate, one, options.loss, labels).reshape(1), **scores(estimate, one, labels)}
         for name, value in row.items():
             values.setdefault(name, []).extend(value.tolist())
     means = {name: [v for v in each if math.isfinite(v)] for name, each in values.items()}
@@ -57,11 +60,12 @@ def validated(
 ) -> dict[str, float]:
     """Validate, log, and keep the weights if they are the best so far. Raises InputError for an unknown metric."""
     folder = Path(options.folder)
-    result = validate(run.average.module, examples, options.loss, labels)
+    result = validate(run.average.module, examples, options, labels)
     trained = float(np.mean(run.losses))
     log.row({"step": run.step, "train loss": trained, **{name: round(v, 6) for name, v in result.items()}})
     with torch.no_grad():
-        pictures = [panel.picture(run.average.module(one.scan), one, labels) for one in examples[:SHOWN]]
+        forward = ended(run.average.module, options.preparation)
+        pictures = [panel.picture(forward(one.scan), one, labels) for one in examples[:SHOWN]]
     panel.write(folder / f"step{run.step:06d}.png", pictures)
     log.pictures(run.step, pictures)
     if options.early.patience:
