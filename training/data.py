@@ -128,7 +128,7 @@ class Reader(Protocol):
 
 
 @runtime_checkable
-class Preparing(Source, Protocol):
+class Preparing(Protocol):
     """A source that also makes training batches on the device of the network, masked and prepared.
 
     What it makes is prepared as the default values of `Preparation` say.

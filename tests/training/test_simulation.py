@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mrnets.errors import InputError
 from mrnets.physics import simulate
@@ -21,6 +23,7 @@ from training.simulation import (
     load_pool,
     pooled,
     save_images,
+    validation,
 )
 from training.simulation.coils import NODES, Loops, biot_savart
 from training.simulation.draws import Draws
@@ -206,6 +209,16 @@ def test_phantoms_are_among_the_objects(file: Path, monkeypatch: pytest.MonkeyPa
     assert np.all(drawn.max((1, 2)) > 0.1)
 
 
+def test_validation_is_the_same_each_time(file: Path) -> None:
+    one, again = (list(validation(file, "cpu", slices=1)) for _ in range(2))
+    assert [name for name, _ in one] == [
+        f"SNR {snr}, {mask}" for snr in (30, 100, 1000) for mask in ("R4", "R8", "Poisson 5")
+    ]
+    assert all(torch.equal(a.scan.kspace, b.scan.kspace) for (_, a), (_, b) in zip(one, again, strict=True))
+    loud, quiet = (one[n][1].scan.noise.item() for n in (2, 8))
+    assert loud > 5 * quiet
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "pool.npz"
     path.write_bytes(b"no zip file")
@@ -214,6 +227,33 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     np.savez(path, pixels=np.zeros(10, np.uint8), shapes=np.array([[3, 3]]), names=np.array(["a"]))
     with pytest.raises(InputError, match="do not have the shapes"):
         load_pool(path, "cpu", SMALL)
+
+
+class Waits(TorchDispatchMode):
+    """Records operations for whose result a host would wait for its device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        masks = name.startswith("index") and any(t is not None and t.dtype == torch.bool for t in args[1])
+        if masks or name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2"):
+            self.waited.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("folded", [0.0, 1.0])
+def test_no_operation_asks_for_values(file: Path, folded: float) -> None:
+    options = dataclasses.replace(SMALL, folded=folded)
+    pool = pool_of(file, options)
+    with Waits() as seen:
+        draw(pool, options, seed=1, number=0, size=2)
+    assert seen.waited == []
+    with Waits() as seen:
+        bool(torch.ones(2)[torch.tensor([True, False])] > 0)
+    assert seen.waited == ["index", "_local_scalar_dense"]
 
 
 @pytest.mark.gpu
