@@ -33,6 +33,8 @@ _ERROR = 0.008
 """Error of the image before a cascade, relative to an image whose maximum is 1, at the start of training."""
 _CHANGE = 0.03
 """Size of a cascade's change, in the same units, at the start of training."""
+_RANGE = 4.0
+"""Logarithm of the largest factor between the two sizes and where they started: training may not run away with them."""
 _TURNS: tuple[tuple[int, ...], ...] = ((), (-2, -1), (-2,), (-1,))
 """Axes along which the image is flipped, for each orientation."""
 _LARGE = 0.1
@@ -98,7 +100,7 @@ class L1VarNet(nn.Module):
         level = noise[:, None, None, None]
         images = []
         for n, features in enumerate(self._features(noise, encoding.mask)):
-            change, error = self.sizes(features)[..., None, None, None].unbind(1)
+            change, error = self.sizes(features).clamp(-_RANGE, _RANGE)[..., None, None, None].unbind(1)
             gradient = encoding.gradient(x) / level
             gradient = gradient / (1 + _LARGE * gradient.abs())
             z = x + _CHANGE * change.exp() * self._change(x.flip(turn), gradient.flip(turn), features).flip(turn)
