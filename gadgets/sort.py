@@ -14,30 +14,29 @@ import ismrmrd
 import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
 
+from gadgets.aside import Aside
 from gadgets.assemble import Part, Shortfalls, arrive, frames, group_notes, implausible, parts_of, require_centre
 from gadgets.calibrations import Calibrations, Means, Source
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
-from gadgets.gather import DROPPED, TAKEN, Group, Memory, gather, settle, unite
+from gadgets.gather import DROPPED, TAKEN, Group, Memory, gather
 from gadgets.limits import usual_memory
 from gadgets.recondata import is_recon_data, lines_of
 from gadgets.spaces import Spaces
 from gadgets.speaker import lack, warn
+from gadgets.trigger import Trigger, complete
 from mrnets.errors import InputError
-from mrnets.mrd.calibration import middle_of, nearest
+from mrnets.mrd.calibration import middle_of
 from mrnets.mrd.centre import centre_doubts
 from mrnets.mrd.completeness import Arrivals
-from mrnets.mrd.encoding import ByHand, Dimensions, Encoding
-from mrnets.mrd.epi import PhaseDifference, phase_difference
-from mrnets.mrd.flags import LEFT_OUT, Flag, has_flag, is_doubtful, roles
-from mrnets.mrd.images import Key, by_image
+from mrnets.mrd.encoding import ByHand, Dimensions
+from mrnets.mrd.flags import Flag, has_flag, roles
+from mrnets.mrd.images import Key
 from mrnets.mrd.lines import Item, Lines, counter, require_finite, take
 from mrnets.mrd.noise import NoiseScan
 from mrnets.physics.arrays import Array
 
 __all__ = ["sort"]
-
-Trigger = Literal["auto", "repetition", "measurement"]
 
 _logger = logging.getLogger(__name__)
 
@@ -83,7 +82,8 @@ def sort(
     for item in stream:
         if isinstance(item, Lines):
             lines = _whitened(item) if whitened else item
-            yield from scan.close(_complete(scan, lines, scan.add(lines), trigger))
+            seen, awaited = scan.add(lines), scan.calibrations.awaited
+            yield from scan.close(complete(trigger, scan.images, lines, seen, scan.spaces.encoding, awaited))
         elif is_recon_data(item):
             scan.spaces.gridded = True
             for lines in lines_of(item, scan.spaces.embedded):
@@ -125,10 +125,7 @@ class _Scan:
         self.images: dict[Key, Group] = {}
         self.closed: set[Key] = set()
         self.calibrations = Calibrations(calibration)
-        self._doubtful: dict[Key, list[Lines]] = {}
-        self._navigators: dict[Key, list[Lines]] = {}
-        """Phase-correction lines of images that are not complete."""
-        self._differences: dict[Key, PhaseDifference] = {}
+        self._aside = Aside(memory)
         self._means: Means[_Finished] = Means()
         self._memory = memory
         self._checks = _Checks()
@@ -142,28 +139,18 @@ class _Scan:
         if has_flag(lines.headers, Flag.IS_NOISE_MEASUREMENT).any():
             self._checks.noise.add(lines)
             return []
-        navigators = has_flag(lines.headers, Flag.IS_PHASECORR_DATA)
-        self._keep_navigators(take(lines, np.flatnonzero(navigators)))
-        doubtful = is_doubtful(lines.headers)
-        self._keep(take(lines, np.flatnonzero(doubtful)))
-        return self._take(take(lines, np.flatnonzero(~doubtful & ~has_flag(lines.headers, *LEFT_OUT))))
+        return self._take(self._aside.sift(lines))
 
     def close(self, keys: Iterable[Key]) -> Iterator[Frame]:
         """Make frames of finished images."""
         for key in sorted(keys):
-            group, doubtful = self.images.pop(key), self._doubtful.pop(key, [])
-            encoding = self.spaces.encoding(key.encoding)
-            if doubtful and (group.echoes or group.backwards) and settle(group, doubtful, encoding):
-                for lines in doubtful:
-                    gather({key: group}, lines, encoding, self._memory)
-            for lines in doubtful:
-                self._memory.drop(lines)
+            group = self.images.pop(key)
             self.closed.add(key)
-            self._unite(key, group, encoding)
-            if not group.echoes:
+            self._aside.complete(key, group, self.spaces.encoding(key.encoding))
+            if group.echoes:
+                yield from self._calibrated(self._finished(key, group))
+            else:
                 self._empty.append(key)
-                continue
-            yield from self._calibrated(self._finished(key, group))
 
     def finish(self) -> Iterator[Frame]:
         """Make frames of all images; no more lines of them come."""
@@ -172,46 +159,15 @@ class _Scan:
         if not (self.images or self.closed):
             self._take_doubtful()
         yield from self.close(list(self.images))
-        if self._doubtful:
+        if self._aside.doubtful:
             self._warn(DROPPED)
         for finished, mean in self._means.rest():
             yield from self._frames(finished, mean.block, mean.note)
 
-    def _unite(self, key: Key, group: Group, encoding: Encoding) -> None:
-        """Bring the lines of both directions into phase, where phase-correction lines tell how."""
-        own = self._navigators.pop(key, [])
-        for lines in own:
-            self._memory.drop(lines)
-        difference = phase_difference(own, encoding)
-        if difference is not None:
-            self._differences[key] = difference
-        known = nearest(self._differences, key)
-        unite(group, None if known is None else self._differences[known], encoding, self._memory)
-        if own and group.aligned is None:
-            group.notes += ("phase-correction lines came and nothing was corrected by them",)
-
-    def _keep_navigators(self, navigators: Lines) -> None:
-        self._memory.hold(navigators)
-        for key, _, which in by_image(navigators.headers, _space(navigators)):
-            self._navigators.setdefault(key, []).append(take(navigators, which))
-
-    def _keep(self, doubtful: Lines) -> None:
-        """Keep doubtful lines until their image is complete."""
-        self._memory.hold(doubtful)
-        for key, _, which in by_image(doubtful.headers, _space(doubtful)):
-            self._doubtful.setdefault(key, []).append(take(doubtful, which))
-
-    def _take_doubtful(self) -> None:
-        """Take doubtful lines as those of images, where there are no others."""
-        held = [lines for some in self._doubtful.values() for lines in some]
-        for lines in held:
-            self._memory.drop(lines)
-            self._take(lines)
-        for lines in self.spaces.rest():
-            self._place(lines)
-        for group in self.images.values() if held else ():
-            group.notes += (TAKEN,)
-        self._doubtful.clear()
+    def lacks(self) -> str:
+        """Return what the scan lacks of what its header announces, or nothing."""
+        empty = [f"all lines of {key} are zero" for key in self._empty]
+        return "; ".join([*empty, *self._arrivals.lacks(self.header)])
 
     def _take(self, lines: Lines) -> list[Key]:
         if not len(lines):
@@ -221,10 +177,14 @@ class _Scan:
         self._memory.hold(lines)
         return [key for known in self.spaces.ready(lines) for key in self._place(known)]
 
-    def lacks(self) -> str:
-        """Return what the scan lacks of what its header announces, or nothing."""
-        empty = [f"all lines of {key} are zero" for key in self._empty]
-        return "; ".join([*empty, *self._arrivals.lacks(self.header)])
+    def _take_doubtful(self) -> None:
+        """Take doubtful lines as those of images, where there are no others."""
+        for lines in self._aside.all_doubtful():
+            self._take(lines)
+        for lines in self.spaces.rest():
+            self._place(lines)
+        for group in self.images.values():
+            group.notes += (TAKEN,)
 
     def _place(self, lines: Lines) -> list[Key]:
         self._memory.drop(lines)
@@ -305,40 +265,6 @@ class _Checks:
             raise InputError(
                 f"acquisition {counter(lines)} has {coils} coils, the noise measurement {self.noise.coils}"
             )
-
-
-def _complete(scan: _Scan, lines: Lines, seen: list[Key], trigger: Trigger) -> list[Key]:
-    """Images to which nothing can come any more after `lines`, which went to `seen`."""
-    if trigger == "measurement" or not seen:
-        return []
-    newest = {key[1:]: key.repetition for key in sorted(set(seen))}
-    over = {key for key in scan.images if key.repetition < newest.get(key[1:], 0)}
-    return sorted(over | _flagged(scan, lines) if trigger == "auto" else over)
-
-
-def _flagged(scan: _Scan, lines: Lines) -> set[Key]:
-    """Images that a flag finishes, and that nothing in the header's limits keeps open."""
-    headers = lines.headers
-    encoding = scan.spaces.encoding(int(headers["encoding_space_ref"][0]))
-    final = has_flag(headers, Flag.LAST_IN_SLICE, Flag.LAST_IN_REPETITION) & ~has_flag(headers, *LEFT_OUT)
-    if not encoding.embedded:
-        final &= ~has_flag(headers, Flag.IS_PARALLEL_CALIBRATION)
-    for name, last in encoding.last.items():
-        final &= last is not None and headers["idx"][name] >= (last or 0)
-    found: set[Key] = set()
-    for line in headers[final]:  # a line or two of a whole slice
-        repetition, set_, phase, slice_ = (int(line["idx"][name]) for name in Key._fields[:4])
-        key = Key(repetition, set_, phase, slice_, encoding.index)
-        if has_flag(line, Flag.LAST_IN_REPETITION):
-            found |= {k for k in scan.images if (k.repetition, k.encoding) == (repetition, encoding.index)}
-        elif not encoding.volume:  # of a volume it may mean the last of one partition
-            found.add(key)
-    return {key for key in found if key in scan.images and not scan.calibrations.awaited(key, encoding)}
-
-
-def _space(lines: Lines) -> int:
-    """The encoding space of lines that are all of one; 0 without lines."""
-    return int(lines.headers["encoding_space_ref"][0]) if len(lines) else 0
 
 
 def _whitened(lines: Lines) -> Lines:

@@ -235,6 +235,12 @@ def reversed_lines_of_siemens(rng: np.random.Generator) -> Case:
     return Case(siemens(header(te=(1.0, 2.0, 3.0))), runs)
 
 
+def zero_lines(rng: np.random.Generator) -> Case:
+    block = synthetic.lines(kspace(rng))
+    block.data[[0, 5, NY - 1]] = 0
+    return Case(header(), [block])
+
+
 def echo_planar(rng: np.random.Generator, z: int = 1) -> Case:
     runs: list[Lines] = []
     for repetition in range(2):
@@ -284,6 +290,7 @@ CASES: tuple[Callable[[np.random.Generator], Case], ...] = (
     centres_of_a_volume_in_user_counters,
     centre_beyond_the_limits,
     reversed_lines_of_siemens,
+    zero_lines,
     echo_planar,
     echo_planar_volume,
 )

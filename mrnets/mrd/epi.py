@@ -21,6 +21,7 @@ from mrnets.mrd.encoding import Encoding, found
 from mrnets.mrd.flags import Flag, has_flag
 from mrnets.mrd.kspace import Echo
 from mrnets.mrd.lines import Lines, take
+from mrnets.mrd.plausible import TWICE, Repeats
 from mrnets.mrd.readout import on_readout
 from mrnets.physics.arrays import array_namespace, asarray_like, to_numpy
 from mrnets.physics.fourier import fftc, ifftc
@@ -63,7 +64,8 @@ def phase_difference(navigators: Sequence[Lines], encoding: Encoding) -> PhaseDi
             images = [_image(line, encoding) for line in (first, second)]
             forward, backward = images if backwards[1] else images[::-1]
             product = (np.conj(forward) * backward).sum(axis=0)
-            products = product if products is None else products + product
+            if np.isfinite(product).all():
+                products = product if products is None else products + product
     return None if products is None or not np.abs(products).sum() > 0 else _line_through(products)
 
 
@@ -102,7 +104,7 @@ def united(echoes: Sequence[Echo], difference: PhaseDifference | None, encoding:
     nearer, other = sorted((forwards, backwards), key=lambda echo: echo.distance)
     notes = forwards.notes | backwards.notes | ({} if difference else {GHOSTS: None})
     if (forwards.averages & backwards.averages).any():
-        notes["lines that came twice with the same counters were averaged"] = None
+        notes[TWICE] = None
     if difference is not None:
         _turn(forwards, np.conj(difference.half(encoding.reduced.matrix[0])), encoding)
         _turn(backwards, difference.half(encoding.reduced.matrix[0]), encoding)
@@ -116,6 +118,9 @@ def united(echoes: Sequence[Echo], difference: PhaseDifference | None, encoding:
         stop=np.minimum(forwards.stop, backwards.stop),
         averages=forwards.averages | backwards.averages,
         times=np.stack([first, last], axis=-1),
+        repeats=Repeats(
+            forwards.repeats.energy + backwards.repeats.energy, forwards.repeats.samples + backwards.repeats.samples
+        ),
         lines=forwards.lines + backwards.lines,
         outside=forwards.outside + backwards.outside,
         first_outside=min((echo.first_outside for echo in echoes if echo.outside), default=-1),

@@ -30,7 +30,7 @@ from mrnets.mrd.images import Key
 from mrnets.mrd.lines import Lines, take
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
 
-__all__ = ["TWICE", "Facts", "Repeats", "beyond_limits", "too_strong"]
+__all__ = ["TWICE", "Facts", "Repeats", "beyond_limits", "nonzero", "too_strong"]
 
 TWICE = "lines that came twice with the same counters were averaged"
 DWELL = (0.05, 1000.0)
@@ -57,9 +57,9 @@ class Facts:
 
     def measured(self, lines: Lines, contrast: int) -> Lines:
         """Return the lines that are not all zero, after a look at their headers."""
-        there = _nonzero(lines)
+        there = nonzero(lines)
         self.zero += len(lines) - len(there)
-        lines = take(lines, there)
+        lines = there
         if len(lines):
             dwell = lines.headers["sample_time_us"]
             low, high = self.dwells.get(contrast, (math.inf, -math.inf))
@@ -83,13 +83,13 @@ class Facts:
             yield f"{len(self.averages)} averages came, and the header announces {count}"
 
 
-def _nonzero(lines: Lines) -> NDArray[np.int64]:
-    """Return the indices of the lines that are not all zero. Most are told by their first coil."""
+def nonzero(lines: Lines) -> Lines:
+    """Return the lines that are not all zero. Most are told by their first coil."""
     xp = array_namespace(lines.data)
     there = to_numpy(xp.any(lines.data[:, 0] != 0, axis=-1))
     for n in np.flatnonzero(~there):
         there[n] = bool(xp.any(lines.data[int(n)] != 0))
-    return np.flatnonzero(there)
+    return take(lines, np.flatnonzero(there))
 
 
 def beyond_limits(key: Key, limits: Any) -> Iterator[str]:

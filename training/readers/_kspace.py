@@ -22,6 +22,7 @@ from mrnets.mrd.flags import Flag, has_flag
 from mrnets.mrd.images import Key
 from mrnets.mrd.kspace import Echo, add_lines, kspace_and_mask
 from mrnets.mrd.noise import Noise, NoiseScan, bandwidth
+from mrnets.mrd.plausible import nonzero
 from training.readers._scan import Image, Rows, Scan, scan
 
 __all__ = ["doubt", "gridded", "noise"]
@@ -40,7 +41,10 @@ def gridded(
     window: the readout positions of a volume that are wanted. Memory: those, and a block of lines. Raises InputError.
     """
     backwards = has_flag(scan.heads[rows], Flag.IS_REVERSE)
-    echoes = [_echo(scan, some, encoding, window) for some in (rows[~backwards], rows[backwards]) if len(some)]
+    directions = (_echo(scan, some, encoding, window) for some in (rows[~backwards], rows[backwards]))
+    echoes = [echo for echo in directions if echo is not None]
+    if not echoes:
+        raise InputError(f"{scan.path}: all lines of {key} are zero")
     with naming(scan.path):
         echo = united(echoes, _difference(scan, key) if len(echoes) > 1 else None, encoding)
     for note in echo.notes:
@@ -48,15 +52,18 @@ def gridded(
     return kspace_and_mask(echo, encoding)
 
 
-def _echo(scan: Scan, rows: Rows, encoding: Encoding, window: slice) -> Echo:
+def _echo(scan: Scan, rows: Rows, encoding: Encoding, window: slice) -> Echo | None:
+    """Lines of one direction; None without lines that are not zero."""
     echo = None
     with open_scan(scan.path) as opened, naming(scan.path):
         for lines in opened.lines(rows):
+            lines = nonzero(lines)
+            if not len(lines):
+                continue
             if encoding.epi:
                 require_even(lines)
             echo = echo or Echo.empty(encoding, lines, window)
             add_lines(echo, lines, encoding)
-    assert echo is not None, "there are lines"
     return echo
 
 

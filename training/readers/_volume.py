@@ -26,7 +26,7 @@ from training.readers.files import hdf5
 
 __all__ = ["position", "same_mask"]
 
-FORMAT = 1
+FORMAT = 2
 ADVICE = "3-D scans are converted to slices once; set reader.options.cache to a folder with room for them"
 
 

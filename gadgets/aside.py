@@ -1,0 +1,71 @@
+"""Lines that are kept aside until the image that they may belong to is complete: doubtful ones, and navigators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gadgets.gather import Group, Memory, gather, settle, unite
+from mrnets.mrd.calibration import nearest
+from mrnets.mrd.encoding import Encoding
+from mrnets.mrd.epi import PhaseDifference, phase_difference
+from mrnets.mrd.flags import LEFT_OUT, Flag, has_flag, is_doubtful
+from mrnets.mrd.images import Key, by_image
+from mrnets.mrd.lines import Lines, require_finite, take
+
+__all__ = ["UNUSED", "Aside"]
+
+UNUSED = "phase-correction lines came and nothing was corrected by them"
+
+
+@dataclass
+class Aside:
+    """Lines by the image that they were sent for."""
+
+    memory: Memory
+    doubtful: dict[Key, list[Lines]] = field(default_factory=dict)
+    """See `mrnets.mrd.flags.is_doubtful`."""
+    navigators: dict[Key, list[Lines]] = field(default_factory=dict)
+    """Phase-correction lines."""
+    _differences: dict[Key, PhaseDifference] = field(default_factory=dict)
+    """Between the two directions of the readout, of images that are complete."""
+
+    def sift(self, lines: Lines) -> Lines:
+        """Keep doubtful lines and navigators; the lines of images and of calibrations come back."""
+        doubtful, navigators = is_doubtful(lines.headers), has_flag(lines.headers, Flag.IS_PHASECORR_DATA)
+        self._keep(self.doubtful, take(lines, np.flatnonzero(doubtful)))
+        self._keep(self.navigators, take(lines, np.flatnonzero(navigators)))
+        return take(lines, np.flatnonzero(~doubtful & ~has_flag(lines.headers, *LEFT_OUT)))
+
+    def complete(self, key: Key, group: Group, encoding: Encoding) -> None:
+        """Give an image its doubtful lines, and unite its lines of both directions of the readout."""
+        doubtful = self._taken(self.doubtful, key)
+        if doubtful and (group.echoes or group.backwards) and settle(group, doubtful, encoding):
+            for lines in doubtful:
+                require_finite(lines)
+                gather({key: group}, lines, encoding, self.memory)
+        navigators = self._taken(self.navigators, key)
+        difference = phase_difference(navigators, encoding)
+        if difference is not None:
+            self._differences[key] = difference
+        known = nearest(self._differences, key)
+        unite(group, None if known is None else self._differences[known], encoding, self.memory)
+        if navigators and group.aligned is None:
+            group.notes += (UNUSED,)
+
+    def all_doubtful(self) -> list[Lines]:
+        """All doubtful lines, which are kept no longer."""
+        return [lines for key in list(self.doubtful) for lines in self._taken(self.doubtful, key)]
+
+    def _keep(self, kept: dict[Key, list[Lines]], lines: Lines) -> None:
+        if len(lines):
+            self.memory.hold(lines)
+            for key, _, which in by_image(lines.headers, int(lines.headers["encoding_space_ref"][0])):
+                kept.setdefault(key, []).append(take(lines, which))
+
+    def _taken(self, kept: dict[Key, list[Lines]], key: Key) -> list[Lines]:
+        taken = kept.pop(key, [])
+        for lines in taken:
+            self.memory.drop(lines)
+        return taken
