@@ -66,7 +66,7 @@ class Peer:
     source: Source
     sink: Sink
     state: InitVar[State]
-    """What the peer may send first."""
+    """The state of the peer at first."""
     connected: socket.socket | None = None
     limits: Limits = USUAL
     clock: Callable[[], float] = time.monotonic

@@ -64,7 +64,7 @@ class Runner:
                 torch.cuda.empty_cache()
 
     def _smaller(self, slices: int) -> bool:
-        """Whether there is a way to take less memory; it is taken from now on."""
+        """Take less memory from now on. Returns whether that is possible."""
         if (batch := min(self.batch, slices)) > 1:
             self.batch = batch // 2
             _logger.warning("%s is out of memory; going on with batches of %d", self.model.name, self.batch)
@@ -77,7 +77,7 @@ class Runner:
 
 
 def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
-    """In the units of the raw data, and notes. Raises ArithmeticError for values that are not finite."""
+    """Return the estimate in the units of the raw data, and notes. Raises ArithmeticError for values not finite."""
     import torch
 
     from mrnets.prepare import consistent, prepare_blocks, restore
@@ -105,7 +105,7 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
 
 
 def _segmented(frames: list[Frame], how: Runner) -> list[Estimate]:
-    """Logits (batch, class, y, x) of frames that lie side by side. Raises ArithmeticError as `_estimate` does."""
+    """Return logits (batch, class, y, x) of frames that lie side by side. Raises as `_estimate` does."""
     import torch
 
     from mrnets.prepare import prepare_image, restore
@@ -152,7 +152,7 @@ def _finite(estimate: Estimate) -> Estimate:
 
 
 def _as_it_comes(raw: Raw) -> Preparation:
-    """What a network without weights asks for: no more than the chain and the scan give it."""
+    """Return the preparation of a network without weights: no more than the chain and the scan give it."""
     from mrnets.preparation import Preparation
 
     if raw.sens is None and raw.calibration is None:
@@ -162,7 +162,7 @@ def _as_it_comes(raw: Raw) -> Preparation:
 
 
 def _slices(scan: Scan, start: int, stop: int) -> Scan:
-    """Part of the batch; what is the same for all of it stays."""
+    """Return a part of the batch. What is the same for all of it stays."""
 
     def part(name: str, x: Any) -> Any:
         alone = x is None or name == "echo_times" or x.shape[0] == 1
@@ -172,7 +172,7 @@ def _slices(scan: Scan, start: int, stop: int) -> Scan:
 
 
 def _joined(parts: list[Estimate]) -> Estimate:
-    """Estimates of parts of a batch as one; earlier steps are dropped."""
+    """Return estimates of parts of a batch as one, without earlier steps."""
     import torch
 
     def cat(arrays: list[Any]) -> Any:

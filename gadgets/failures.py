@@ -12,7 +12,7 @@ from mrnets.errors import InputError
 __all__ = ["FAILURES", "attempted", "why"]
 
 FAILURES = (np.linalg.LinAlgError, ArithmeticError, MemoryError, RuntimeError)
-"""What NumPy, CuPy and torch raise where a decomposition, a memory or a device fails."""
+"""NumPy, CuPy and torch raise these where a decomposition, a memory or a device fails."""
 
 
 def why(error: Exception) -> str:

@@ -52,9 +52,9 @@ class Gadget:
     function: Callable[..., Iterator[Item]]
     properties: dict[str, Property]
     takes: tuple[Kind, ...] = ()
-    """What the gadget works on. Empty: the gadget takes its place anywhere in a chain."""
+    """The stages of a scan that the gadget works on. Empty: it may stand anywhere in a chain."""
     gives: Kind | None = None
-    """What the gadget makes of it. None: what it took, or nothing that a chain can check."""
+    """The stage of a scan that it makes. None: the chain cannot check what follows."""
 
     def __call__(self, stream: Any, *header: ismrmrdHeader | None, **options: Any) -> Any:
         """Return the items of the gadget. With a gadgetron-python connection alone, run as its external process.

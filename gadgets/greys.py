@@ -10,7 +10,9 @@ from typing import Literal
 
 import ismrmrd
 import numpy as np
+from ismrmrd.meta import Meta
 
+from gadgets.meta import with_comment
 from mrnets.errors import InputError
 
 __all__ = ["Greys", "Scaling"]
@@ -18,7 +20,7 @@ __all__ = ["Greys", "Scaling"]
 Scaling = Literal["series", "first"]
 
 BRIGHTEST = 4095
-"""What the brightest pixel becomes: the 12 bits that viewers and archives expect."""
+"""The brightest pixel becomes this: viewers and archives expect 12 bits."""
 MAX_GREY = 65535
 MAX_HELD = 4 << 30
 """Bytes of images that are held back."""
@@ -33,7 +35,7 @@ class Greys:
     A given scale is used from the first image on. Otherwise "series" holds images back to the end of the series and
     makes its brightest pixel 4095. It is the default because the first slice is often at the edge of the head: a scale
     from it alone says little of the others. "first" is for images that cannot wait: the brightest pixel of the first
-    becomes 4095, and up to 16 times brighter ones still fit. What does not is clipped, counted and warned of.
+    becomes 4095, and pixels that are 16 times brighter still fit. Brighter ones are clipped, and the image says so.
     """
 
     hold: bool
@@ -46,7 +48,9 @@ class Greys:
 
     @classmethod
     def of(cls, output: str, scaling: Scaling, scale: float | None) -> Greys:
-        """For magnitude, or for phase: -pi .. pi rad become 0 .. 4095. Raises InputError for a scale of 0 or less."""
+        """Return the conversion of magnitude, or of phase: -pi .. pi rad become 0 .. 4095.
+
+        Raises InputError for a scale of 0 or less."""
         if scale is not None and not scale > 0:
             raise InputError(f"scale must be positive, got {scale}")
         if output == "phase":
@@ -77,9 +81,12 @@ class Greys:
 
     def _converted(self, image: ismrmrd.Image, scale: float) -> ismrmrd.Image:
         scaled = np.rint((image.data + np.float32(self.offset)) * np.float32(scale))
-        self.clipped += int(np.count_nonzero(scaled > MAX_GREY))
-        image.meta["GADGETRON_ScaleRatio"] = repr(scale)
-        return ismrmrd.Image(head=image.getHead(), data=np.clip(scaled, 0, MAX_GREY).astype(np.uint16), meta=image.meta)
+        clipped = int(np.count_nonzero(scaled > MAX_GREY))
+        meta = Meta({**image.meta, "GADGETRON_ScaleRatio": repr(scale)})
+        if clipped:
+            self.clipped += clipped
+            meta = with_comment(meta, f"{clipped} pixels were too bright for 16 bits and were clipped")
+        return ismrmrd.Image(head=image.getHead(), data=np.clip(scaled, 0, MAX_GREY).astype(np.uint16), meta=meta)
 
 
 def _fitting(images: list[ismrmrd.Image]) -> float:

@@ -56,9 +56,9 @@ def images(
     scale: float | None = None,
     series: int = 1,
 ) -> Iterator[Item]:
-    """Frames to ismrmrd.Image, one for each slice (or volume) and echo; everything else passes.
+    """Make an ismrmrd.Image of each slice (or volume) and echo of a frame. Everything else passes.
 
-    The image is one series, each map and the segmentation another; `series` is the index of the first. Phase is in
+    The image is one series. Each map, and the segmentation, is another. `series` is the index of the first. Phase is in
     rad, maps are in SI units, labels are 16-bit numbers from 0. Classes that overlap have a segmentation each.
     `format` "short": unsigned 16-bit pixels of the image (maps stay floats), with one scale for the whole series, so
     that slices can be compared: see `gadgets.greys` for `scaling` and `scale`.
@@ -97,7 +97,7 @@ class _Picture:
     role: str
     """Image, the name of a map, or Segmentation."""
     labels: tuple[str, ...] = ()
-    """Of a segmentation: what its numbers mean, from 0."""
+    """The meanings of the numbers of a segmentation, from 0."""
 
 
 def _pictures(frame: Frame, output: Output) -> Iterator[_Picture]:
@@ -119,10 +119,10 @@ def _pictures(frame: Frame, output: Output) -> Iterator[_Picture]:
 
 
 def _segmentations(logits: Pixels, frame: Frame) -> Iterator[tuple[Pixels, tuple[str, ...]]]:
-    """Logits (batch, class, [z,] y, x) as uint16 (batch, [z,] y, x), and what the numbers mean.
+    """Yield logits (batch, class, [z,] y, x) as labels, uint16 (batch, [z,] y, x), and what the numbers mean.
 
-    One picture where classes exclude each other: the number of the likeliest (softmax). Where they overlap, or there
-    is but one, a picture of each class: 1 where it is likelier than not (sigmoid)."""
+    Classes that exclude each other make one picture, with the number of the likeliest class. Classes that overlap, and
+    a single class, make a picture each, which is 1 where the class is likelier than not."""
     classes = logits.shape[1]
     masks = decided(logits, frame.classes)
     if classes > 1 and frame.classes == "exclusive":
@@ -134,7 +134,7 @@ def _segmentations(logits: Pixels, frame: Frame) -> Iterator[tuple[Pixels, tuple
 
 
 def _stacked(values: Array, frame: Frame) -> Pixels:
-    """(batch, echo, y, x) of a frame's raw data as (slice, echo, z, y, x)."""
+    """Return values (batch, echo, y, x), on the grid of a frame's raw data, as (slice, echo, z, y, x)."""
     pixels = to_numpy(values)
     if frame.volume:  # (readout, echo, encode step 2, encode step 1)
         return np.moveaxis(pixels, 0, -1)[None]
@@ -142,8 +142,9 @@ def _stacked(values: Array, frame: Frame) -> Pixels:
 
 
 def _axes(frame: Frame) -> Iterator[tuple[int, int, int, int]]:
-    """Of each axis of pixels that is encoded: axis, size, size of the whole encoded field of view at the pixel size of
-    the images, size of the images."""
+    """Yield (axis, size, whole, wanted) of each axis of pixels that is encoded.
+
+    size: of k-space. whole: pixels of the image over the whole encoded field of view. wanted: pixels of the image."""
     for axis, n in ((-1, 0), (-2, 1), (-3, 2)):
         if n == 2 and not frame.volume:
             continue
@@ -154,9 +155,9 @@ def _axes(frame: Frame) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _interpolated(pixels: Pixels, frame: Frame) -> Pixels:
-    """Complex pixels on the grid of the images, intensities kept.
+    """Return complex pixels on the grid of the images. Intensities are kept.
 
-    K-space is zero-filled or cropped to the pixel size, then the image cropped to the field of view (oversampling)."""
+    K-space is zero-filled or cropped to the pixel size. Then the image is cropped to the field of view."""
     for axis, size, whole, wanted in _axes(frame):
         if whole != size:
             kspace = resize(fftc(pixels, axes=(axis,)), (whole,), axes=(axis,))
@@ -166,7 +167,7 @@ def _interpolated(pixels: Pixels, frame: Frame) -> Pixels:
 
 
 def _nearest(pixels: Pixels, frame: Frame) -> Pixels:
-    """As `_interpolated`, without making values that were not there: labels, and maps, which are not band-limited."""
+    """Return labels or maps on the grid of the images, each pixel the nearest one. No new values are made."""
     for axis, _, whole, wanted in _axes(frame):
         pixels = resize(nearest(pixels, whole, axis), (wanted,), axes=(axis,))
     return np.ascontiguousarray(pixels)

@@ -169,7 +169,7 @@ class ReconBit:
 
 @dataclass(frozen=True)
 class ReconData:
-    """What Gadgetron's BucketToBuffer gives: one bit for each encoding space."""
+    """The output of Gadgetron's BucketToBuffer: one bit for each encoding space."""
 
     bits: list[ReconBit]
 

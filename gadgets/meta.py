@@ -15,7 +15,7 @@ from gadgets.frame import Frame
 from gadgets.speaker import notes
 from mrnets.mrd.encoding import Limit
 
-__all__ = ["meta_of"]
+__all__ = ["meta_of", "with_comment"]
 
 LONGEST = 256
 """Characters of a header's text that go into the meta data of each image."""
@@ -79,14 +79,21 @@ def meta_of(
     return Meta({**meta, **_users(acquisition), **_identity(header)})
 
 
+def with_comment(meta: Meta, sentence: str) -> Meta:
+    """Return meta data with one more sentence in the comment of their image."""
+    comments = meta.get("GADGETRON_ImageComment", [])
+    comments = [*([comments] if isinstance(comments, str) else comments), sentence]
+    return Meta({**meta, "GADGETRON_ImageComment": comments, "ImageComments": "; ".join(comments)})
+
+
 def _users(acquisition: ismrmrd.AcquisitionHeader) -> dict[str, str]:
-    """The user fields of the central line."""
+    """Return the user fields of the central line."""
     integers = {f"user_int_{n}": str(value) for n, value in enumerate(acquisition.user_int)}
     return integers | {f"user_float_{n}": format(value, ".9g") for n, value in enumerate(acquisition.user_float)}
 
 
 def _identity(header: ismrmrdHeader) -> dict[str, str]:
-    """What the header says of patient, study, device and measurement, under Gadgetron's names.
+    """Return what the header says of patient, study, device and measurement, under Gadgetron's names.
 
     Gadgetron reads them from a measurement ID of the form device_patient_study_measurement; elements go first."""
     measurement, system = header.measurementInformation, header.acquisitionSystemInformation

@@ -8,46 +8,60 @@ from typing import Any
 from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.frame import Frame
+from gadgets.limits import usual_memory
+from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
 
 __all__ = ["with_neighbours"]
+
+SHARE = 0.5
+"""The part of the machine's memory in which slices may wait."""
 
 
 def with_neighbours(
     stream: Iterable[Item], header: ismrmrdHeader, complete: Callable[[list[Frame]], list[Frame]]
 ) -> Iterator[Item]:
-    """`complete` of all slices of each image together, ordered in space; volumes have their neighbours with them.
+    """Yield `complete` of all slices of each image together, in the order of space. A volume is completed by itself.
 
-    Slices wait until all that the header announces have come, or for the end; other items pass at once."""
+    Slices wait until all that the header announces have come, or for the end. Other items pass at once.
+    Raises InputError if too much waits."""
     waiting: dict[tuple[Any, ...], list[Frame]] = {}
+    most = usual_memory(SHARE) * 2**30
     for item in stream:
         if not isinstance(item, Frame):
             yield item
             continue
         key = _image_of(item)
         waiting.setdefault(key, []).append(item)
+        if sum(_bytes(frame) for frames in waiting.values() for frame in frames) > most:
+            raise InputError(f"more than {most / 2**30:.3g} GiB of slices wait for their neighbours")
         if item.volume or len(waiting[key]) == _announced_slices(header, item.encoding):
             yield from complete(_in_space(waiting.pop(key)))
     for frames in waiting.values():
         yield from complete(_in_space(frames))
 
 
+def _bytes(frame: Frame) -> int:
+    image = None if frame.estimate is None else frame.estimate.image
+    return int(frame.raw.kspace.nbytes) + (0 if image is None else int(image.nbytes))
+
+
 def _image_of(frame: Frame) -> tuple[Any, ...]:
-    """What slices of one image have in common."""
+    """Return what slices of one image have in common."""
     idx = frame.headers[0, 0]["idx"]
     counters = tuple(int(idx[name]) for name in ("repetition", "set", "phase", "contrast"))
     return (frame.encoding, counters, tuple(frame.raw.kspace.shape[1:2]), tuple(frame.raw.kspace.shape[-2:]))
 
 
 def _announced_slices(header: ismrmrdHeader, encoding: int) -> int | None:
-    """None where the header does not say, or says there is but one: then the end tells."""
+    """Return the number of slices, or None where the header announces one or none: then the end tells."""
     limits = header.encoding[encoding].encodingLimits
     last = 0 if limits is None or limits.slice is None else int(limits.slice.maximum)
     return last + 1 if last > 0 else None
 
 
 def _in_space(frames: list[Frame]) -> list[Frame]:
-    """By position along the slice direction; by the slice counter where headers have no positions."""
+    """Return frames in the order of their positions along the slice direction, or else of the slice counter."""
 
     def place(frame: Frame) -> tuple[float, int]:
         head = frame.headers[0, 0]

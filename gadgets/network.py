@@ -98,7 +98,7 @@ def _completed(frames: list[Frame], runner: Runner, fallback: Fallback) -> list[
 
 
 def _check(frame: Frame, model: Model) -> None:
-    """Raises InputError where the network takes images and `frame` has none, or not as many as it takes."""
+    """Raise InputError where the network takes images and `frame` has none, or another number of contrasts."""
     if model.takes == "kspace":
         return
     image = None if frame.estimate is None else frame.estimate.image
@@ -161,7 +161,7 @@ def _simpler(frame: Frame, failure: str, ways: list[_Simpler]) -> Frame | None:
 
 
 def _with(frame: Frame, estimate: Estimate, model: Model, notes: tuple[str, ...]) -> Frame:
-    """What `model` has estimated, beside what earlier networks have and it has not."""
+    """Return the frame with what `model` has estimated, beside what earlier networks have and it has not."""
     before = frame.estimate or Estimate()
     made = [*estimate.maps, *(["Image"] if estimate.image is not None else [])]
     made += ["Segmentation"] if estimate.logits is not None else []

@@ -17,7 +17,7 @@ __all__ = ["Audience", "Incoming", "State"]
 
 
 class State(Enum):
-    """What a stream's sender may send next; the value says it in words."""
+    """The next messages that a stream's sender may send; the value says them in words."""
 
     START = "a configuration"
     CONFIGURED = "the ISMRMRD header"
@@ -34,7 +34,7 @@ _NEXT: dict[State, dict[type, State]] = {
     State.PIPE: {ConfigFile: State.PIPE, ConfigText: State.PIPE, Header: State.ITEMS, Close: State.CLOSED},
     State.ITEMS: {Close: State.CLOSED},
 }
-"""What each message leads to. In no state may other messages of these types come."""
+"""The state that each message leads to. In no state may other messages of these types come."""
 _CONTROL = (ConfigFile, ConfigText, Header, Close)
 _ANYWHERE = (Query, str)
 
@@ -52,7 +52,7 @@ def _following(state: State, message: Message) -> State:
 
 @dataclass
 class Incoming:
-    """What comes from a peer, message by message."""
+    """The messages of a peer, one by one."""
 
     source: Source
     state: State

@@ -28,14 +28,14 @@ class GadgetError(RuntimeError):
 
 @dataclass
 class Speech:
-    """What is said while one scan runs through a chain."""
+    """The notes, warnings and errors of one scan on its way through a chain."""
 
     notes: dict[str, None] = field(default_factory=dict)
     """Notes for the comments of images, each once, in order."""
     warnings: int = 0
     """Warnings that went to a log with a `Prefix`."""
     lacking: list[str] = field(default_factory=list)
-    """What the scan lacks."""
+    """Sentences on images that are missing."""
     _known: list[Exception] = field(default_factory=list)
     """Errors that have their names already."""
 

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Nothing but messages ever goes to stdout: what else is printed, by whatever library, goes to stderr."""
+    """Send messages, and nothing else, to stdout. What libraries print goes to stderr."""
     chain = load(args.config, args.set)
     sys.stdout.flush()
     with os.fdopen(os.dup(1), "wb") as out, os.fdopen(os.dup(0), "rb") as source:
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def convey(peer: Peer, chain: Chain) -> None:
-    """One stream through the chain. Raises InputError, and GadgetError; CLOSE is sent only if all went well."""
+    """Send one stream through the chain. Raises InputError and GadgetError; CLOSE is sent only if all went well."""
     message = header_of(peer.incoming, "The stream on stdin")
     peer.send(message)
     for item in reconstructed(chain, peer.items(), message.text, noise=Dependencies(default_store())):

@@ -150,7 +150,7 @@ def _written(made: Iterator[Item], images: ImageFile, progress: _Progress, sourc
 
 @dataclass
 class _Progress:
-    """What is told on stderr while a scan is replayed: counts in one line on a terminal, and a line at the end."""
+    """Counts on stderr while a scan is replayed: in one line on a terminal, and in a line at the end."""
 
     quiet: bool
     lines: int = 0

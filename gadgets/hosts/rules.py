@@ -23,7 +23,7 @@ __all__ = ["Rules", "chain_of", "set_by_client"]
 
 @dataclass(frozen=True)
 class Rules:
-    """What the operator allows."""
+    """The permissions that the operator gives to clients."""
 
     chains: Path = field(default_factory=folder)
     """The folder of the chains that clients can name."""

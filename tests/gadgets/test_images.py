@@ -339,6 +339,13 @@ class TestShort:
             assert self.maxima([1, 4, 20], scaling="first") == [4095, 16380, 65535]
         assert "clipped" in caplog.text
 
+    def test_an_image_says_that_its_pixels_were_clipped(self):
+        out = list(images(self.frames([1, 4, 20]), plain(), format="short", scaling="first"))
+        said = [image.meta["ImageComments"].rpartition("; ")[2] for image in out]
+        assert ["clipped" in words for words in said] == [False, False, True]
+        count = int((self.frames([20])[0].estimate.image.real * 4095 > 65535.5).sum())
+        assert said[2] == f"{count} pixels were too bright for 16 bits and were clipped"
+
     def test_given(self):
         assert self.maxima([1, 4], scale=100.0) == [100, 400]
 

@@ -1,5 +1,6 @@
-"""A scan that lacks what its header announces: in every host its images come, and then the error."""
+"""What concerns an image stands in its comment in every host, and what a scan lacks is an error after its images."""
 
+import ismrmrd
 import pytest
 from ismrmrd.xsd import ToXML
 
@@ -9,8 +10,16 @@ from gadgets.messages import Error
 from gadgets.speaker import IncompleteError
 from mrnets.mrd.files import write_scan
 from tests.gadgets import synthetic
-from tests.gadgets.test_bad_headers import LINES, STAGES, through_external, through_pipe, through_serve
-from tests.gadgets.toys import chain
+from tests.gadgets.test_bad_headers import (
+    HEADER,
+    LINES,
+    STAGES,
+    through_external,
+    through_pipe,
+    through_replay,
+    through_serve,
+)
+from tests.gadgets.toys import chain, stage
 
 SPACE = synthetic.encoding((16, 12, 1), mode="embedded", limits={"slice": (0, 1, 0)})
 ANNOUNCES_TWO = ToXML(synthetic.header(SPACE)).encode()
@@ -43,3 +52,15 @@ def test_replay_writes_the_images_and_ends_with_1(tmp_path, monkeypatch, capsys,
     assert main(["replay", "scan.h5", "-c", "chain.xml", "-o", "images.h5", *settings]) == status
     assert [len(series) for _, series in read_images("images.h5")] == [1]
     assert (LACKS in capsys.readouterr().err) == bool(status)
+
+
+NOISY = stage("noise") + STAGES
+
+
+@pytest.mark.parametrize("through", [through_serve, through_external, through_pipe, through_replay])
+def test_a_warning_stands_in_the_comment(tmp_path, monkeypatch, through):
+    """The chain has a noise gadget, and the scan no noise measurement."""
+    monkeypatch.setattr("tests.gadgets.test_bad_headers.STAGES", NOISY)
+    (image,) = through(HEADER, tmp_path)
+    comment = ismrmrd.Meta.deserialize(image.attribute_string)["ImageComments"]
+    assert "no noise measurement before the first imaging line; data are not prewhitened" in comment
