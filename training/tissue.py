@@ -28,7 +28,7 @@ Values = NDArray[np.float64]
 Labels = NDArray[np.uint8]
 
 CLASSES = ("csf", "grey", "white")
-"""Of the values 1, 2 and 3 of a label map; 0 is what is not brain."""
+"""The values 1, 2 and 3 of a label map; 0 is not brain."""
 CONTRASTS = ("T1", "T2", "FLAIR")
 LESIONS = "GOLD_STANDARD"
 ITERATIONS = 30
@@ -39,8 +39,8 @@ LEAST = 0.01
 BLUR = 2.0
 """Standard deviation that the atlas is blurred with, mm: an affine map leaves about as much between it and a head."""
 COUPLING = 0.3
-"""What a neighbour of the same class adds to the logarithm of a voxel's probability: fewer single voxels in deep grey
-matter and brain stem, which are of a grey between two classes."""
+"""A neighbour of the same class adds this to the logarithm of a voxel's probability. There are then fewer single voxels
+of another class in deep grey matter and brain stem, whose grey lies between two classes."""
 PASSES = 8
 ROUNDS = 3
 POINTS = 30000
@@ -131,8 +131,10 @@ def aligned(atlas: Atlas, images: Volume, mask: NDArray[np.bool_], affine: Value
 
 
 def prepare(folder: Path, output: Path) -> None:
-    """What `recipes/tissue.yaml` reads: output/SUBJECT/T1.nii.gz and tissue.nii.gz for every folder in `folder`, and
-    the same for ICBM152, labelled by its own probabilities; output/SUBJECT.png shows each, and a line is printed.
+    """Write the data set of `recipes/tissue.yaml`, and print a line for each subject.
+
+    output/SUBJECT/T1.nii.gz and tissue.nii.gz come from every folder in `folder`. ICBM152 is labelled by its own
+    probabilities. output/SUBJECT.png shows each.
 
     A subject has NIfTI files T1*, T2*, FLAIR* (stripped: 0 outside the brain, without shading) and GOLD_STANDARD* (its
     lesions, which are white matter), on one grid. Raises InputError for anything else.
@@ -207,7 +209,7 @@ def _coupled(logarithms: Values, mask: NDArray[np.bool_]) -> Values:
 
 
 def _shares(logarithms: Values) -> Values:
-    """What each class has of each voxel, (class, voxel); the sum is 1."""
+    """The share of each class in each voxel, (class, voxel); the sum over classes is 1."""
     relative = np.exp(logarithms - logarithms.max(axis=0))
     return relative / relative.sum(axis=0)
 
@@ -248,7 +250,7 @@ def _registered(atlas: Atlas, values: Values, places: Values, brain: Values) -> 
 
 
 def _files(folder: Path) -> list[Path]:
-    """Of the contrasts and of the lesions. Raises InputError where they are missing, several or of other grids."""
+    """The files of the contrasts and of the lesions. Raises InputError for one missing, double, or of another grid."""
     found = []
     for name in (*CONTRASTS, LESIONS):
         matching = sorted(folder.glob(f"{name}*.nii")) + sorted(folder.glob(f"{name}*.nii.gz"))

@@ -30,10 +30,10 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class Dependencies:
-    """What one scan has to do with the noise of others."""
+    """The noise of other scans for one scan, and the noise of this one for others."""
 
     store: Store | None = None
-    """Where noise of other scans is, and where this scan's is kept if it measures nothing else. None: nowhere."""
+    """The place of other scans' noise, and for this scan's if it measures nothing else. None: there is no place."""
     given: Record | None = None
     """Noise that the user gave by hand."""
     kept: str = ""

@@ -1,4 +1,4 @@
-"""Where hosts keep noise measurements: an MRD storage server, or a folder.
+"""The places where hosts keep noise measurements: an MRD storage server, or a folder.
 
 Gadgetron names its server to the processes that it starts in GADGETRON_STORAGE_ADDRESS.
 """

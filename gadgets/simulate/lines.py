@@ -22,7 +22,7 @@ __all__ = ["DWELL_US", "Part", "encoded", "noise_lines", "numbered"]
 Complex = NDArray[np.complex64]
 
 DWELL_US = 5.0
-"""Of a sample without oversampling; a sample of the noise measurement takes twice that."""
+"""µs, of a sample without oversampling. A sample of the noise measurement takes twice that."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""What lies in the scanner: planes of a phantom or of anatomy, band-limited, so that their k-space ends where it says.
+"""Objects to scan: band-limited planes of a phantom or of anatomy.
 
 Axes: volume (z, y, x) and plane (y, x) in the axes of the scan; pixel n // 2 lies at the centre of the field of view.
-A plane has no detail beyond its own grid. Its pixels are values of a trigonometric polynomial and not samples of an
-object with sharp edges, hence no grid of the volume shines through, whatever the two spacings are.
+A plane has no detail beyond its own grid. Its pixels are values of a trigonometric polynomial, and not samples of an
+object with sharp edges. The grid of the volume is therefore not seen in the plane, whatever the two spacings are.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ BRIGHT = 98
 
 
 def planes(settings: Settings, where: Heights, shape: tuple[int, int]) -> Iterator[Real]:
-    """The object at the heights `where` (mm) on grids of `shape` that span the field of view; bright tissue is 1.
+    """Yield the object at the heights `where` (mm) on grids of `shape` over the field of view; bright tissue is 1.
 
-    In a 3-D scan the heights are an even grid over the slab, and the object is band-limited along z, too; in a 2-D scan
-    a plane is the mean over the thickness of its slice. Raises InputError for a volume that cannot be read.
+    In a 3-D scan the heights are an even grid over the slab, and anatomy is band-limited along z, too. In a 2-D scan a
+    plane of anatomy is the mean over the thickness of its slice. Raises InputError for a volume that cannot be read.
     """
     if settings.volume is None:
         yield from _phantom(settings, where, shape)

@@ -1,4 +1,4 @@
-"""Which phase encodings are measured, and how they are counted.
+"""The phase encodings that are measured, and their counters.
 
 Axes: masks (z, y) of a 3-D scan, (1, y) of slices.
 """

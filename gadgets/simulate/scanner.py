@@ -1,4 +1,4 @@
-"""What the scanner's coils see of the object: noise-free k-space.
+"""Noise-free k-space of the object, as the coils of the scanner see it.
 
 Axes: k-space (echo, coil, y, x) of a slice or partition, x oversampled.
 """

@@ -1,4 +1,4 @@
-"""What to simulate, checked, and the places of slices, partitions and echoes that follow from it."""
+"""Settings of a simulated scan, their checks, and the places of slices, partitions and echoes that follow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ECHO_SPACING = 4e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What to simulate; the command line's options."""
+    """A scan to simulate; the options of the command line."""
 
     volume: str | None = None
     """NIfTI file, or "icbm152" (in the nilearn package); None: a Shepp-Logan phantom."""
@@ -55,7 +55,7 @@ class Settings:
     echoes: int = 1
     three_d: bool = False
     vendor: str = "plain"
-    """Whose converter's style header and lines have; see gadgets/simulate/vendors.py."""
+    """The vendor whose converter's style header and lines have; see gadgets/simulate/vendors.py."""
     noise_from: str | None = None
     """Measurement ID of the scan that measured the noise. None: this scan does. The scan then has no noise lines."""
     seed: int = 0

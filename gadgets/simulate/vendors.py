@@ -1,4 +1,4 @@
-"""What the converters of three vendors' raw data write and leave out, as far as their public sources say.
+"""The styles of three vendors' converters: what they write and leave out, as far as their public sources say.
 
 plain: a complete and right header, of nobody's converter.
 siemens: siemens_to_ismrmrd with its style sheet IsmrmrdParameterMap_Siemens.xsl.

@@ -1,8 +1,9 @@
-"""Noise of other scans: what is kept of a noise measurement, under which key, and in which form.
+"""Noise measurements that are kept for other scans: their keys, and the form in which they are kept.
 
-The form is the blob `noise_covariance` that Gadgetron keeps in an MRD storage server, so that either finds what the
-other has kept: "SFNDAM", u32 version 1, u32 type 7 (complex64), u32 2, u64 channels twice, u64 length of the text, the
-covariance, and the text: JSON with channels, labels, sampleCount, noiseDwellTimeUs and receiverNoiseBandwidth.
+The form is that of Gadgetron's blob `noise_covariance` in an MRD storage server. Gadgetron and this project so find
+what the other has kept. The blob: "SFNDAM", u32 version 1, u32 type 7 (complex64), u32 2, u64 channels twice, u64
+length of the text, the covariance, and the text. The text is JSON with channels, labels, sampleCount, noiseDwellTimeUs
+and receiverNoiseBandwidth.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _MAGIC, _VERSION, _COMPLEX64, _DIMENSIONS = b"SFNDAM", 1, 7, 2
 
 @dataclass(frozen=True)
 class Key:
-    """What a noise measurement is found by. Empty: the header does not say."""
+    """The key of a noise measurement. Empty: the header does not say."""
 
     measurement: str
     """The measurement ID of the scan that measured the noise."""
@@ -45,7 +46,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of a noise measurement."""
+    """A noise measurement as it is kept."""
 
     noise: Noise
     labels: tuple[str, ...]

@@ -252,7 +252,7 @@ def test_the_resident_server_keeps_noise_and_answers_dependency_queries(tmp_path
 
 
 def served(rules: Rules, header: bytes, items: Any) -> list[Any]:
-    """What a client gets."""
+    """The items that a client gets."""
     ours, theirs = socket.socketpair()
     thread = threading.Thread(target=conversation.handle, args=(theirs, rules))
     thread.start()

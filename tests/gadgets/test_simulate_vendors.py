@@ -24,7 +24,7 @@ def scan(**options: Any) -> tuple[Any, list[Lines]]:
 
 
 def headers(lines: list[Lines]) -> Any:
-    """Of the imaging lines."""
+    """The headers of the imaging lines."""
     kept = [one for one in lines if not has_flag(one.headers, Flag.IS_NOISE_MEASUREMENT).any()]
     return np.concatenate([one.headers for one in kept])
 
