@@ -29,7 +29,7 @@ from mrnets.errors import InputError
 from mrnets.mrd.calibration import middle_of
 from mrnets.mrd.centre import centre_doubts
 from mrnets.mrd.completeness import Arrivals
-from mrnets.mrd.encoding import ByHand, Dimensions
+from mrnets.mrd.encoding import ByHand
 from mrnets.mrd.flags import Flag, has_flag, roles
 from mrnets.mrd.images import Key
 from mrnets.mrd.lines import Item, Lines, counter, require_finite, take
@@ -74,8 +74,7 @@ def sort(
     Raises InputError for lines that do not belong on the grid, for NaN or infinite samples, for a coil count that
     changes, for a non-Cartesian trajectory, for lines of a slice that was finished, and if no imaging line came.
     """
-    size: dict[str, Dimensions | None] = {"auto": None, "2d": 2, "3d": 3}
-    by_hand = ByHand(centre_line, centre_partition, centre_sample, reversed_centre, size[dimensions])
+    by_hand = ByHand(centre_line, centre_partition, centre_sample, reversed_centre, dimensions)
     limit = Memory((usual_memory() if memory is None else memory) * 2**30)
     scan = _Scan(header, Spaces(header, by_hand), limit, calibration)
     sorted_before = False

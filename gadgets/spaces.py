@@ -45,7 +45,7 @@ class Spaces:
             self._plain[index] = encoding_of(self.header, index, gridded=self.gridded)
             if not self.gridded:
                 require_no_ramps(self.header, index)
-            known = self.by_hand.dimensions or dimensions_of_header(self.header, index)
+            known = self.by_hand.known_dimensions or dimensions_of_header(self.header, index)
             if known:
                 self._dimensions[index] = known
         return self._plain[index].embedded

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Case:
 
     header: Any
     lines: Sequence[Lines]
+    by_hand: Mapping[str, Any] = field(default_factory=dict)
+    """Options of sort and of the reader."""
 
 
 def kspace(rng: np.random.Generator, x: int = NX, y: int = NY, z: int = 1) -> Any:
@@ -235,6 +237,21 @@ def reversed_lines_of_siemens(rng: np.random.Generator) -> Case:
     return Case(siemens(header(te=(1.0, 2.0, 3.0))), runs)
 
 
+def centres_by_hand(rng: np.random.Generator) -> Case:
+    block = synthetic.lines(kspace(rng, NX, NY, NZ)[..., 4:], range(3, NY), range(2, NZ), centre=1)
+    return Case(header((NX, NY, NZ)), [block], {"centre_line": 9, "centre_partition": 5, "centre_sample": NX // 2 - 4})
+
+
+def dimensions_by_hand(rng: np.random.Generator) -> Case:
+    return Case(header((NX, NY, 4)), [synthetic.lines(kspace(rng))], {"dimensions": "2d"})
+
+
+def reversed_centre_by_hand(rng: np.random.Generator) -> Case:
+    block = synthetic.lines(kspace(rng)[..., 5:], centre=NX // 2 - 5, reverse=True)
+    block.headers["center_sample"] = NX // 2 - 5
+    return Case(header(), [block], {"reversed_centre": "kept"})
+
+
 def zero_lines(rng: np.random.Generator) -> Case:
     block = synthetic.lines(kspace(rng))
     block.data[[0, 5, NY - 1]] = 0
@@ -290,16 +307,19 @@ CASES: tuple[Callable[[np.random.Generator], Case], ...] = (
     centres_of_a_volume_in_user_counters,
     centre_beyond_the_limits,
     reversed_lines_of_siemens,
+    centres_by_hand,
+    dimensions_by_hand,
+    reversed_centre_by_hand,
     zero_lines,
     echo_planar,
     echo_planar_volume,
 )
 
 
-def sorted_by_the_gadget(path: Path) -> list[tuple[Raw, int]]:
+def sorted_by_the_gadget(path: Path, by_hand: Mapping[str, Any]) -> list[tuple[Raw, int]]:
     """Of each sample of the reader what sort makes of the file, and its index in the batch."""
     with open_scan(path) as scan:
-        frames = [f for f in sort(scan.items(), read_header(scan.header).header) if isinstance(f, Frame)]
+        frames = [f for f in sort(scan.items(), read_header(scan.header).header, **by_hand) if isinstance(f, Frame)]
     frames.sort(key=lambda frame: [int(frame.headers[0, 0]["idx"][name]) for name in ("repetition", "slice")])
     return [(frame.raw, n) for frame in frames for n in range(len(frame.raw.kspace))]
 
@@ -315,8 +335,8 @@ def test_both_paths_give_the_same(make: Callable[[np.random.Generator], Case], t
     rng = np.random.default_rng(11)
     case = make(rng)
     write_scan(tmp_path / "scan.h5", case.header.toXML().encode(), case.lines)
-    expected = sorted_by_the_gadget(tmp_path / "scan.h5")
-    source = Reader(prospective=True).read(tmp_path, "train", Split())
+    expected = sorted_by_the_gadget(tmp_path / "scan.h5", case.by_hand)
+    source = Reader(prospective=True, **case.by_hand).read(tmp_path, "train", Split())
     assert len(source) == len(expected) > 0
     for number, (raw, n) in enumerate(expected):
         found = source.take([number], rng).raw

@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 
-__all__ = ["MAX_SIDE", "ByHand", "Dimensions", "Encoding", "Limit", "Space", "encoding_of", "found", "limit_of"]
+__all__ = [
+    "MAX_SIDE",
+    "NOTHING_BY_HAND",
+    "ByHand",
+    "Dimensions",
+    "Encoding",
+    "Limit",
+    "Space",
+    "encoding_of",
+    "found",
+    "limit_of",
+]
 
 Dimensions = Literal[2, 3]
 
@@ -56,7 +67,17 @@ class ByHand:
     reversed_centre: Literal["auto", "kept", "mirrored"] = "auto"
     """Whether center_sample of a reversed line counts from the start of k-space ("kept"), as Siemens has it, or from
     the first sample of the line ("mirrored"), as ISMRMRD has it."""
-    dimensions: Dimensions | None = None
+    dimensions: Literal["auto", "2d", "3d"] = "auto"
+    """Of images."""
+
+    @property
+    def known_dimensions(self) -> Dimensions | None:
+        """Of images; None for "auto"."""
+        known: dict[str, Dimensions | None] = {"auto": None, "2d": 2, "3d": 3}
+        return known[self.dimensions]
+
+
+NOTHING_BY_HAND = ByHand()
 
 
 @dataclass(frozen=True)
@@ -112,7 +133,7 @@ def encoding_of(
     first: NDArray[np.void] | None = None,
     *,
     dimensions: Dimensions | None = None,
-    by_hand: ByHand = ByHand(),
+    by_hand: ByHand = NOTHING_BY_HAND,
     gridded: bool = False,
 ) -> Encoding:
     """Encoding space `index`; what the header leaves out or says wrongly is derived.

@@ -7,7 +7,6 @@ lines, an earlier image of the slice, or the mean over repetitions.
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.images import Key
 from mrnets.mrd.kspace import line_counts
 from training.readers._kspace import gridded
-from training.readers._scan import Calibration, Rows, Scan, scan
+from training.readers._scan import Calibration, Origin, Rows, Scan, scan_of
 
 __all__ = ["calibration", "windows"]
 
@@ -77,7 +76,7 @@ def _mean(scan: Scan, number: int) -> Any:
     series = [n for n, image in enumerate(scan.images) if image.key[1:] == key[1:]]
 
     def middle(n: int) -> Middle | None:
-        return _middle(scan.path, _state(scan.path), series[n]) if n < len(series) else None
+        return _middle(scan.origin, series[n]) if n < len(series) else None
 
     mean = window_mean(middle, series.index(number), ended=True)
     return None if mean is None else mean.block
@@ -87,7 +86,7 @@ def _earlier(scan: Scan, number: int) -> Complex | None:
     """The newest block of an earlier image of the slice."""
     for n in range(number - 1, -1, -1):
         if scan.images[n].key.slice == scan.images[number].key.slice and _may_have_centre(scan, n):
-            found = _kept(scan.path, _state(scan.path), n)
+            found = _kept(scan.origin, n)
             if found is not None:
                 return found
     return None
@@ -99,14 +98,9 @@ def _may_have_centre(scan: Scan, number: int) -> bool:
     return has_centre_block(sampled if scan.encoding.volume else np.repeat(sampled[0][:, None], scan.width, axis=1))
 
 
-def _state(path: str) -> tuple[int, int]:
-    stat = Path(path).stat()
-    return stat.st_mtime_ns, stat.st_size
-
-
 @functools.lru_cache(maxsize=32)
-def _middle(path: str, state: tuple[int, int], number: int) -> Middle:
-    found = scan(path)
+def _middle(origin: Origin, number: int) -> Middle:
+    found = scan_of(origin)
     image, volume = found.images[number], found.encoding.volume
     parts = [
         middle_of(*gridded(found, image.echoes[0], found.encoding, image.key, window), volume=volume)
@@ -116,8 +110,8 @@ def _middle(path: str, state: tuple[int, int], number: int) -> Middle:
 
 
 @functools.lru_cache(maxsize=32)
-def _kept(path: str, state: tuple[int, int], number: int) -> Complex | None:
-    found = scan(path)
+def _kept(origin: Origin, number: int) -> Complex | None:
+    found = scan_of(origin)
     image = found.images[number]
     block = _centre(found, image.echoes[0], found.encoding, image.key)
     return None if block is None else np.asarray(for_later(block, volume=found.encoding.volume))

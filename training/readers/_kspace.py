@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import logging
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from mrnets.mrd.images import Key
 from mrnets.mrd.kspace import Echo, add_lines, kspace_and_mask
 from mrnets.mrd.noise import Noise, NoiseScan, bandwidth
 from mrnets.mrd.plausible import nonzero
-from training.readers._scan import Image, Rows, Scan, scan
+from training.readers._scan import Image, Origin, Rows, Scan, scan_of
 
 __all__ = ["doubt", "gridded", "noise"]
 
@@ -70,12 +69,12 @@ def _echo(scan: Scan, rows: Rows, encoding: Encoding, window: slice) -> Echo | N
 def _difference(scan: Scan, key: Key) -> PhaseDifference | None:
     """The difference between lines of the two directions, from the phase-correction lines of image `key`, or of the
     nearest with such lines of both directions."""
-    stat, known = Path(scan.path).stat(), dict(scan.navigators)
+    known = dict(scan.navigators)
     while known:
         found = nearest(known, key)
         if found is None:
             return None
-        difference = _of_navigators(scan.path, stat.st_mtime_ns, stat.st_size, found)
+        difference = _of_navigators(scan.origin, found)
         if difference is not None:
             return difference
         del known[found]
@@ -83,9 +82,9 @@ def _difference(scan: Scan, key: Key) -> PhaseDifference | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _of_navigators(path: str, changed: int, size: int, key: Key) -> PhaseDifference | None:
-    found = scan(path)
-    with open_scan(path) as opened, naming(path):
+def _of_navigators(origin: Origin, key: Key) -> PhaseDifference | None:
+    found = scan_of(origin)
+    with open_scan(origin.path) as opened, naming(origin.path):
         return phase_difference(list(opened.lines(found.navigators[key])), found.encoding)
 
 
@@ -105,17 +104,16 @@ def noise(scan: Scan, image: Image) -> Complex | None:
     """Covariance (coil, coil) at the dwell time of `image`; None where no noise was measured. Raises InputError."""
     if not len(scan.noise):
         return np.diag(np.square(scan.deviations)).astype(np.complex64) if scan.deviations else None
-    stat = Path(scan.path).stat()
-    measured = _measured(scan.path, stat.st_mtime_ns, stat.st_size)
+    measured = _measured(scan.origin)
     if len(measured.covariance) != scan.coils:
         raise InputError(f"{scan.path}: {scan.coils} coils, but {len(measured.covariance)} in the noise measurement")
     return np.asarray(measured.at(float(scan.heads["sample_time_us"][image.echoes[0][0]]), bandwidth(scan.header)))
 
 
 @functools.lru_cache(maxsize=64)
-def _measured(path: str, changed: int, size: int) -> Noise:
+def _measured(origin: Origin) -> Noise:
     collected = NoiseScan()
-    with open_scan(path) as opened, naming(path):
-        for lines in opened.lines(scan(path).noise):
+    with open_scan(origin.path) as opened, naming(origin.path):
+        for lines in opened.lines(scan_of(origin).noise):
             collected.add(lines)
         return collected.measured()

@@ -21,7 +21,7 @@ from mrnets.errors import InputError, naming
 from mrnets.mrd import files
 from mrnets.mrd.calibration import nearest
 from mrnets.mrd.dimensions import dimensions_of_header, dimensions_of_lines
-from mrnets.mrd.encoding import Dimensions, Encoding, encoding_of
+from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand, Dimensions, Encoding, encoding_of
 from mrnets.mrd.epi import require_no_ramps
 from mrnets.mrd.flags import Flag, Roles, has_flag, is_doubtful, roles
 from mrnets.mrd.header import read_header
@@ -29,7 +29,7 @@ from mrnets.mrd.images import Key, by_image
 from mrnets.mrd.kspace import belong, line_counts, on_grid, outside_note, positions
 from training.readers.files import MOST_VALUES
 
-__all__ = ["Calibration", "Image", "Rows", "Scan", "gap", "scan"]
+__all__ = ["Calibration", "Image", "Origin", "Rows", "Scan", "gap", "scan", "scan_of"]
 
 Rows = NDArray[np.int64]
 Echoes = dict[Key, dict[int, Rows]]
@@ -41,6 +41,17 @@ _FIELDS = (
 )
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A file in the state in which it was read, and what a user says of it."""
+
+    path: str
+    changed: int
+    """Time of the last change, ns."""
+    size: int
+    by_hand: ByHand
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class Image:
 class Scan:
     """A file's headers."""
 
-    path: str
+    origin: Origin
     header: ismrmrdHeader
     encoding: Encoding
     """The encoding space with the most lines of images; others are calibrations at most."""
@@ -84,6 +95,11 @@ class Scan:
     """(line,) of what is needed of the acquisitions' headers."""
 
     @property
+    def path(self) -> str:
+        """The file."""
+        return self.origin.path
+
+    @property
     def width(self) -> int:
         """Readout positions without oversampling."""
         return self.encoding.reduced.matrix[0]
@@ -95,33 +111,38 @@ class Scan:
         return str(getattr(subject, "patientID", None) or getattr(subject, "patientName", None) or "")
 
 
-def scan(path: str | Path) -> Scan:
-    """The headers of a file; kept in memory until the file changes. Raises InputError: not a Cartesian ISMRMRD scan,
-    lines outside of the encoded matrix, coils that change."""
+def scan(path: str | Path, by_hand: ByHand = NOTHING_BY_HAND) -> Scan:
+    """The headers of a file; kept in memory until the file changes.
+
+    Raises InputError: not a Cartesian ISMRMRD scan, too many lines outside of the encoded matrix, coils that change."""
     if not Path(path).is_file():
         raise InputError(f"{path}: there is no such file")
     stat = Path(path).stat()
-    return _scan(str(path), stat.st_mtime_ns, stat.st_size)
+    return scan_of(Origin(str(path), stat.st_mtime_ns, stat.st_size, by_hand))
 
 
 @functools.lru_cache(maxsize=512)
-def _scan(path: str, changed: int, size: int) -> Scan:
-    with files.open_scan(path) as opened:
+def scan_of(origin: Origin) -> Scan:
+    """The headers of a file as it was. Raises InputError as `scan`."""
+    with files.open_scan(origin.path) as opened:
         heads = opened.headers(_FIELDS)
         xml = opened.header
         deviations = _deviations(opened.folder, heads)
-    with naming(path):
-        return _sorted(path, read_header(xml).header, heads, deviations)
+    with naming(origin.path):
+        return _sorted(origin, read_header(xml).header, heads, deviations)
 
 
-def _sorted(path: str, header: ismrmrdHeader, heads: NDArray[np.void], deviations: tuple[float, ...]) -> Scan:
+def _sorted(origin: Origin, header: ismrmrdHeader, heads: NDArray[np.void], deviations: tuple[float, ...]) -> Scan:
     used, doubtful = roles(heads, embedded=True).image, is_doubtful(heads)
     certain = used & ~doubtful
     if not used.any():
         raise InputError("has no lines of an image")
     if not certain.any():  # without others, doubtful lines are those of the image
         certain, doubtful = used, np.zeros_like(used)
-    spaces = {int(n): _space(header, int(n), heads[certain]) for n in np.unique(heads["encoding_space_ref"][certain])}
+    spaces = {
+        int(n): _space(header, int(n), heads[certain], origin.by_hand)
+        for n in np.unique(heads["encoding_space_ref"][certain])
+    }
     role = _roles(heads, [n for n, space in spaces.items() if space.embedded])
     image = role.image & ~doubtful
     if not image.any():
@@ -130,18 +151,18 @@ def _sorted(path: str, header: ismrmrdHeader, heads: NDArray[np.void], deviation
     number = int(numbers[np.argmax(counts)])
     in_space = heads["encoding_space_ref"] == number
     rows = np.flatnonzero(image & in_space)
-    encoding = encoding_of(header, number, heads[rows[0]], dimensions=spaces[number].dimensions)
+    encoding = encoding_of(header, number, heads[rows[0]], dimensions=spaces[number].dimensions, by_hand=origin.by_hand)
     coils = _coils(heads[certain])
     x, y, z = encoding.reduced.matrix
     if y * z * coils * (1 if encoding.volume else x) > MOST_VALUES:
         raise InputError(f"slices of {x} x {y} x {z} samples and {coils} coils are absurdly large")
     for note in (*encoding.guesses, _off_grid(heads[rows], encoding)):
         if note:
-            _logger.warning("%s: %s", path, note)
+            _logger.warning("%s: %s", origin.path, note)
     echoes = _with_doubtful(heads, _echoes(heads, rows), _echoes(heads, np.flatnonzero(doubtful & in_space)), encoding)
-    images = tuple(_images(echoes, _references(header, heads, role, spaces)))
+    images = tuple(_images(echoes, _references(header, heads, role, spaces, origin.by_hand)))
     noise, navigators = np.flatnonzero(role.noise), _navigators(heads, number)
-    return Scan(path, header, encoding, coils, images, noise, navigators, deviations, heads)
+    return Scan(origin, header, encoding, coils, images, noise, navigators, deviations, heads)
 
 
 def _navigators(heads: NDArray[np.void], space: int) -> dict[Key, Rows]:
@@ -195,9 +216,10 @@ class _Space:
     embedded: bool
 
 
-def _space(header: ismrmrdHeader, index: int, heads: NDArray[np.void]) -> _Space:
+def _space(header: ismrmrdHeader, index: int, heads: NDArray[np.void], by_hand: ByHand) -> _Space:
     own = heads[heads["encoding_space_ref"] == index]
-    dimensions = dimensions_of_header(header, index) or dimensions_of_lines(header, index, own, whole=True)
+    dimensions = by_hand.known_dimensions or dimensions_of_header(header, index)
+    dimensions = dimensions or dimensions_of_lines(header, index, own, whole=True)
     require_no_ramps(header, index)
     return _Space(dimensions, encoding_of(header, index).embedded)
 
@@ -223,7 +245,7 @@ def _coils(heads: NDArray[np.void]) -> int:
 
 
 def _references(
-    header: ismrmrdHeader, heads: NDArray[np.void], role: Roles, spaces: dict[int, _Space]
+    header: ismrmrdHeader, heads: NDArray[np.void], role: Roles, spaces: dict[int, _Space], by_hand: ByHand
 ) -> dict[Key, Calibration]:
     """Separate calibration lines by the image that they were sent for."""
     found: dict[Key, Calibration] = {}
@@ -231,7 +253,7 @@ def _references(
         rows = np.flatnonzero(role.calibration & (heads["encoding_space_ref"] == index))
         if not len(rows):
             continue
-        encoding = encoding_of(header, index, heads[rows[0]], dimensions=space.dimensions)
+        encoding = encoding_of(header, index, heads[rows[0]], dimensions=space.dimensions, by_hand=by_hand)
         echoes = sorted((key, contrast, n) for n, (key, contrast, _) in enumerate(by_image(heads[rows], index)))
         lines = [rows[which] for _, _, which in by_image(heads[rows], index)]
         for key, _, n in echoes:

@@ -7,6 +7,7 @@ calibration lines came separately, `calibration` (x, 1, coil, z', y').
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from mrnets.files import Draft
 from mrnets.hdf5 import whole_hdf5
 from training.readers._calibration import calibration, windows
 from training.readers._kspace import doubt, gridded
-from training.readers._scan import Scan
+from training.readers._scan import Origin, Scan
 from training.readers.files import hdf5
 
 __all__ = ["position", "same_mask"]
@@ -62,9 +63,8 @@ def _target(scan: Scan, number: int, cache: str) -> Path:
     return folder / f"{source.stem}-{key}-{number}.h5"
 
 
-def _stamp(path: str) -> tuple[int, int, int]:
-    stat = Path(path).stat()
-    return FORMAT, stat.st_size, stat.st_mtime_ns
+def _stamp(origin: Origin) -> tuple[int, int, int, int]:
+    return FORMAT, origin.size, origin.changed, zlib.crc32(repr(origin.by_hand).encode())
 
 
 def _is_fresh(target: Path, scan: Scan) -> bool:
@@ -72,7 +72,7 @@ def _is_fresh(target: Path, scan: Scan) -> bool:
         return False
     try:
         with hdf5(target) as file:
-            return tuple(int(n) for n in file.attrs.get("source", ())) == _stamp(scan.path)
+            return tuple(int(n) for n in file.attrs.get("source", ())) == _stamp(scan.origin)
     except InputError:
         return False
 
@@ -97,7 +97,7 @@ def _one_at_a_time(target: Path) -> Iterator[None]:
 def _convert(scan: Scan, number: int, target: Path) -> None:
     with whole_hdf5(target, ADVICE) as (file, draft):
         _write(scan, number, file, draft)
-        file.attrs["source"] = _stamp(scan.path)
+        file.attrs["source"] = _stamp(scan.origin)
 
 
 def _write(scan: Scan, number: int, file: h5py.File, draft: Draft) -> None:

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from mrnets.contract import Raw
 from mrnets.errors import InputError
+from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand
 from mrnets.mrd.images import echo_times
 from mrnets.mrd.kspace import averages, line_counts
 from training.data import Part, Place, Sample, Slices, Split, part_of
@@ -43,18 +44,33 @@ class Reader:
     """Read undersampled scans as they were sampled. They cannot be a target."""
     cache: str = ""
     """The folder for 3-D scans as slices; empty: .slices beside each."""
+    dimensions: Literal["auto", "2d", "3d"] = "auto"
+    """This and the following options are those of the gadget sort, for scans whose headers are wrong."""
+    centre_line: int | None = None
+    centre_partition: int | None = None
+    centre_sample: int | None = None
+    reversed_centre: Literal["auto", "kept", "mirrored"] = "auto"
+
+    @property
+    def by_hand(self) -> ByHand:
+        """What the options say of all scans."""
+        return ByHand(
+            self.centre_line, self.centre_partition, self.centre_sample, self.reversed_centre, self.dimensions
+        )
 
     def read(self, folder: Path, part: Part, split: Split) -> Slices:
         """Return the slices of the subjects of `part`. Raises InputError."""
         files = listed(folder, ".h5", ".mrd")
-        subjects = _subjects(files)
+        subjects = _subjects(files, self.by_hand)
         mine = part_of(list(subjects.values()), part, split)
         own = {name: subject for name, subject in subjects.items() if subject in mine}
-        found = [place for name, subject in own.items() for place in places(files[name], subject, self.trim)]
+        found = [
+            place for name, subject in own.items() for place in places(files[name], subject, self.trim, self.by_hand)
+        ]
         if not self.prospective:
             for path in {p.path: None for p in found}:
-                _require_complete(scan(path))
-        return Slices(tuple(found), partial(load, cache=self.cache))
+                _require_complete(scan(path, self.by_hand))
+        return Slices(tuple(found), partial(load, cache=self.cache, by_hand=self.by_hand))
 
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for everything that is missing or malformed. Samples of 3-D scans are not read."""
@@ -66,22 +82,22 @@ class Reader:
         good, flat = {}, []
         for name, path in files.items():
             try:
-                found = places(path, name, self.trim)
+                found = places(path, name, self.trim, self.by_hand)
                 if not self.prospective:
-                    _require_complete(scan(path))
+                    _require_complete(scan(path, self.by_hand))
             except InputError as error:
                 yield str(error)
                 continue
             good[name] = path
-            if not scan(path).encoding.volume:
+            if not scan(path, self.by_hand).encoding.volume:
                 flat.append(found[len(found) // 2])
-        yield from split_problems(set(_subjects(good).values()), split)
-        yield from examined(Slices(tuple(flat), partial(load, cache=self.cache)))
+        yield from split_problems(set(_subjects(good, self.by_hand).values()), split)
+        yield from examined(Slices(tuple(flat), partial(load, cache=self.cache, by_hand=self.by_hand)))
 
 
-def places(path: Path, subject: str, trim: tuple[int, int] = (0, 0)) -> list[Place]:
+def places(path: Path, subject: str, trim: tuple[int, int] = (0, 0), by_hand: ByHand = NOTHING_BY_HAND) -> list[Place]:
     """A place for each slice of a scan, or for each readout position of each volume. Raises InputError."""
-    found = scan(path)
+    found = scan(path, by_hand)
     if not found.encoding.volume:
         return [Place(str(path), n, subject) for n in range(len(found.images))]
     width = found.width
@@ -93,9 +109,9 @@ def places(path: Path, subject: str, trim: tuple[int, int] = (0, 0)) -> list[Pla
     return [Place(str(path), n * width + x, subject) for n in range(len(found.images)) for x in kept]
 
 
-def load(place: Place, cache: str = "") -> Sample:
+def load(place: Place, cache: str = "", by_hand: ByHand = NOTHING_BY_HAND) -> Sample:
     """A slice or readout position of a scan, as it was sampled. Raises InputError."""
-    found = scan(place.path)
+    found = scan(place.path, by_hand)
     number, x = divmod(place.index, found.width) if found.encoding.volume else (place.index, 0)
     image = found.images[number]
     kspace, mask, block = position(found, number, x, cache) if found.encoding.volume else _slice(found, number)
@@ -135,8 +151,8 @@ def _require_complete(found: Scan) -> None:
             )
 
 
-def _subjects(files: dict[str, Path]) -> dict[str, str]:
+def _subjects(files: dict[str, Path], by_hand: ByHand) -> dict[str, str]:
     """Names of files to names of subjects. Where all files have one patient, it is a placeholder of anonymised data."""
     first: dict[str, str] = {}
-    found = {name: first.setdefault(scan(path).patient or name, name) for name, path in files.items()}
+    found = {name: first.setdefault(scan(path, by_hand).patient or name, name) for name, path in files.items()}
     return {name: name for name in files} if len(set(found.values())) == 1 else found
