@@ -12,6 +12,7 @@ import torch
 
 from training.simulation.draws import Draws
 from training.simulation.fields import constant
+from training.simulation.layout import Layout
 from training.simulation.settings import Simulation
 
 __all__ = ["NODES", "Loops", "biot_savart", "coil_fields"]
@@ -35,15 +36,15 @@ class Loops:
     """(batch, coil)."""
 
 
-def coil_fields(draws: Draws, coils: int, reach: float, options: Simulation) -> torch.Tensor:
-    """(batch, coil, NODES, NODES) complex64: prewhitened sensitivities at the Chebyshev points of [-reach, reach]^2.
+def coil_fields(draws: Draws, layout: Layout, options: Simulation) -> torch.Tensor:
+    """(batch, coil, NODES, NODES) complex64: prewhitened sensitivities at the Chebyshev points of the plane.
 
     Coupled coils, whose noise is correlated, become these by prewhitening: mixtures of neighbours, of different gains.
     """
-    loops = _loops(draws, coils, options.distance)
-    received = biot_savart(loops, _field_direction(draws), draws.uniform(-0.4, 0.4), reach)
+    loops = _loops(draws, layout, options)
+    received = biot_savart(loops, _field_direction(draws), draws.uniform(-0.4, 0.4), layout.reach)
     received = received / received.abs().square().sum(1, keepdim=True).mean((-2, -1), keepdim=True).sqrt()
-    mixed = _whitener(draws, coils, options.coupling) @ received.flatten(-2)
+    mixed = _whitener(draws, layout.coils, options.coupling) @ received.flatten(-2)
     return mixed.unflatten(-1, (NODES, NODES))
 
 
@@ -82,17 +83,18 @@ def biot_savart(loops: Loops, direction: torch.Tensor, height: torch.Tensor, rea
     return (distance2.rsqrt() ** 3 * (along_y[..., :, None] + along_x[..., None, :])).sum(2)
 
 
-def _loops(draws: Draws, coils: int, limits: tuple[float, float]) -> Loops:
-    """Loops on one to three rings around the z axis, about touching each other, displaced and tilted."""
-    rings = 1 if coils <= 8 else 2 if coils <= 16 else 3
+def _loops(draws: Draws, layout: Layout, options: Simulation) -> Loops:
+    """Loops on rings around the z axis, or on arcs of them, about touching each other, displaced and tilted."""
+    coils, rings = layout.coils, layout.rings
     number = torch.arange(coils, device=draws.device)
     ring = number % rings
     count = constant(tuple(max(len(range(r, coils, rings)), 3) for r in range(rings)), draws.device)[ring]
-    distance = draws.log_uniform(limits, 1)
+    distance = draws.log_uniform(options.distance, 1)
     jitter = 0.15
-    angle = 2 * math.pi * ((number // rings) + ring / 2) / count + draws.uniform(0, 2 * math.pi, 1)
+    arc = 1 - draws.chance(options.arcs, 1) * draws.uniform(0.2, 0.6, 1)
+    angle = 2 * math.pi * arc * (number // rings + ring / 2) / count + draws.uniform(0, 2 * math.pi, 1)
     angle = angle + jitter * draws.normal(coils) * math.pi / count
-    radius = torch.clamp(1.1 * math.pi * distance / count, max=0.9) * draws.uniform(0.85, 1.15, coils)
+    radius = torch.clamp(math.pi * arc * distance / count, max=0.9) * draws.uniform(0.85, 1.15, coils)
     outward = torch.stack([torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)], -1)
     height = (ring - (rings - 1) / 2) * radius.mean(1, keepdim=True) * 1.6 + jitter * draws.normal(coils)
     centre = outward * (distance * draws.uniform(1, 1 + jitter, coils))[..., None]

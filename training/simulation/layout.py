@@ -37,6 +37,13 @@ class Layout:
     fine: Plane
     """The grid on which the object is drawn; along y it spans the whole object."""
     coils: int
+    rings: int
+    """On which the coils lie around the object."""
+
+    @property
+    def reach(self) -> float:
+        """Half the length of the whole object along y, in half fields of view."""
+        return self.wide / self.shape[0]
 
 
 def draw_layouts(rng: np.random.Generator, options: Simulation) -> tuple[Layout, ...]:
@@ -55,13 +62,14 @@ def _shape(rng: np.random.Generator, options: Simulation) -> Plane:
 
 def _layout(rng: np.random.Generator, shape: Plane, options: Simulation) -> Layout:
     coils = round(math.exp(rng.uniform(*np.log(options.coils))))
+    rings = int(rng.integers(max(coils // 8, 1))) + 1
     folds = rng.random() < options.folded
     wide = nearest(shape[0] * rng.uniform(1.15, 1.5)) if folds else shape[0]
     pixels = max(wide, shape[1])
     longer = min(max(pixels * rng.uniform(*options.detail), options.grid[0]), options.grid[1])
     stretch = rng.uniform(0.85, 1.18)
     fine = (nearest(longer * wide / pixels * stretch), nearest(longer * shape[1] / pixels / stretch))
-    return Layout(shape, wide, (max(fine[0], wide), max(fine[1], shape[1])), coils)
+    return Layout(shape, wide, (max(fine[0], wide), max(fine[1], shape[1])), coils, rings)
 
 
 def nearest(size: float) -> int:

@@ -105,9 +105,8 @@ def _encoded(
     """Noise-free signed k-space (batch, coil, y, x), and the sensitivities; None where the object folds."""
     whole = (layout.wide, layout.shape[1])
     grid = (min(nearest(whole[0] + MARGIN), layout.fine[0]), min(nearest(whole[1] + MARGIN), layout.fine[1]))
-    reach = layout.wide / layout.shape[0]
-    fields = coil_fields(draws, layout.coils, reach, options)
-    coils = _fields_on(fields, grid, reach)
+    fields = coil_fields(draws, layout, options)
+    coils = _fields_on(fields, grid, layout.reach)
     # An image keeps its values where k-space is cropped, if it is multiplied with the root of the share that is kept.
     share = (math.prod(whole) / math.prod(layout.fine)) ** 0.5
     signed = objects * (share * checkerboard(layout.fine, draws.device))
@@ -116,7 +115,7 @@ def _encoded(
     coarse = coarse * energy(coils) ** -each(flat)
     kspace = resize(fft2(coils.mul_(coarse[:, None]), norm="ortho"), whole)
     if layout.wide == layout.shape[0]:
-        return kspace, _fields_on(fields, whole, reach)
+        return kspace, _fields_on(fields, whole, layout.reach)
     return fft2(_folded(ifft2(kspace, norm="ortho"), layout.shape[0]), norm="ortho"), None
 
 

@@ -35,8 +35,10 @@ class Simulation:
     """Log-uniform; one number for a batch."""
     shading: Range = (0.0, 1.0)
     """How much of the coils' intensity profile stays in the image: 0 none, as after a correction, 1 all of it."""
-    distance: Range = (1.15, 1.7)
-    """Of the coils from the centre, in half fields of view."""
+    distance: Range = (0.95, 1.4)
+    """Of the coils from the centre, in half fields of view; log-uniform. Near coils tell neighbouring pixels apart."""
+    arcs: float = 0.2
+    """Share of slices whose coils surround the object only in part."""
     coupling: float = 0.4
     """How much noise of their neighbours coils receive, at most; the data are those after prewhitening."""
     snr: Range = (10.0, 3000.0)
@@ -79,7 +81,7 @@ class Simulation:
     """Most disturbances of the field by air or vessels in a slice."""
     dipole_phase: Range = (0.2, 6.0)
     """Phase at the surface of such a disturbance, rad; log-uniform."""
-    map_error: Range = (0.0003, 0.03)
+    map_error: Range = (0.0002, 0.02)
     """Share of the energy that the maps leave unexplained by their error; log-uniform."""
     background: Range = (0.002, 0.1)
     """Low-resolution signal, relative to that of the object, below which maps fade out; log-uniform."""
