@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gadgets.frame import Frame, naming_shortfalls
@@ -80,11 +81,12 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
     """Return the estimate in the units of the raw data, and notes. Raises ArithmeticError for values not finite."""
     import torch
 
-    from mrnets.prepare import consistent, prepare_blocks, restore
+    from mrnets.prepare import ended, prepare_blocks, restore
 
     raw, model = frame.raw, how.model
     image = frame.estimate.image if model.takes == "both" and frame.estimate is not None else None
     preparation = model.preparation or _as_it_comes(raw)
+    forward = ended(partial(_run, how), preparation, model.echoes)
     parts: list[Estimate] = []
     notes: tuple[str, ...] = ()
     with naming_shortfalls(frame), torch.inference_mode():
@@ -98,7 +100,7 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
         for block in blocks:
             scan = block.scan
             batches = (_slices(scan, n, n + how.batch) for n in range(0, len(block.scale), how.batch))
-            some = [consistent(_run(how, one), one, preparation) for one in batches]
+            some = [forward(one) for one in batches]
             parts.append(restore(_joined(some), block))
             notes = block.notes
         return _finite(_joined(parts)), notes

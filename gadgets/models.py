@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mrnets.preparation import Preparation
-    from mrnets.traits import Takes
+    from mrnets.traits import Echoes, Takes
 
 __all__ = ["Cache", "Model", "device_of", "model_of"]
 
@@ -40,6 +40,8 @@ class Model:
     """None for a network without weights: it takes what there is."""
     device: torch.device
     takes: Takes = "kspace"
+    echoes: Echoes = "each"
+    """Whether it takes the echoes of a scan one by one; see `mrnets.traits`."""
     contrasts: int | None = None
     """Contrasts of the images that it takes; None: any number."""
     units: Mapping[str, str] = field(default_factory=dict)
@@ -126,12 +128,14 @@ def _loaded(path: Path, device: torch.device) -> Model:
     classes = trained.options.get("classes", len(labels))
     if labels and len(labels) != classes:
         raise InputError(f"{path} names {len(labels)} classes, and its network has {classes}")
+    traits = store.describe(trained.name)
     return Model(
         name=path.stem,
         module=trained.network,
         preparation=Preparation.from_json(trained.preparation),
         device=device,
-        takes=store.describe(trained.name).takes_with(trained.options),
+        takes=traits.takes_with(trained.options),
+        echoes=traits.echoes,
         contrasts=trained.options.get("contrasts"),
         units={str(name): str(unit) for name, unit in trained.metadata["units"].items()},
         labels=labels,

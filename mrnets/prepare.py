@@ -20,6 +20,7 @@ from torch.utils.dlpack import from_dlpack
 from mrnets.blocks.consistency import solved
 from mrnets.blocks.encoding import Encoding, initial_image
 from mrnets.contract import Estimate, Raw, Scan
+from mrnets.echoes import each_echo
 from mrnets.errors import InputError
 from mrnets.physics import whiten
 from mrnets.physics.arrays import Array
@@ -29,6 +30,7 @@ from mrnets.physics.interpolation import nearest
 from mrnets.physics.normalise import denormalised, normalised, scale_and_offset
 from mrnets.preparation import Combination, Compression, Preparation, Sensitivities
 from mrnets.stages import complete_axes, compress_raw, crop_raw, sense_raw, whiten_raw
+from mrnets.traits import Echoes
 
 __all__ = [
     "Compression",
@@ -183,9 +185,16 @@ def consistent(estimate: Estimate, scan: Scan, preparation: Preparation) -> Esti
     return dataclasses.replace(estimate, image=image + change)
 
 
-def ended(network: Callable[[Scan], Estimate], preparation: Preparation) -> Callable[[Scan], Estimate]:
-    """`network` followed by the consistency of its preparation: what training learns and scanners run."""
-    return lambda scan: consistent(network(scan), scan, preparation)
+def ended(network: Callable[[Scan], Estimate], preparation: Preparation, echoes: Echoes) -> Callable[[Scan], Estimate]:
+    """`network` as training and scanners run it: followed by the consistency of its preparation.
+
+    echoes: of its traits; "each" takes the echoes of a scan one by one, each with its own phase (`mrnets.echoes`).
+    """
+
+    def run(scan: Scan) -> Estimate:
+        return consistent(network(scan), scan, preparation)
+
+    return each_echo(run) if echoes == "each" else run
 
 
 def combine(coil_images: Array, sens: Array | None, combination: Combination = "sense") -> Any:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Takes", "Task", "Traits", "declared"]
+__all__ = ["Echoes", "Takes", "Task", "Traits", "declared"]
 
 Task = Literal["reconstruction", "quantitative", "segmentation", "joint"]
 Takes = Literal["kspace", "image", "both"]
+Echoes = Literal["each", "together", "one"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Traits:
     """(option, value) with which it takes images beside k-space."""
     slices: int = 1
     """Neighbouring slices that it takes together, as published."""
-    echoes: Literal["each", "together", "one"] = "each"
+    echoes: Echoes = "each"
     """"each": any number of echoes, each by itself. "together": several echoes share maps or sensitivities."""
     sens: Literal["needed", "optional", "unused"] = "needed"
     """Whether it uses the coil sensitivities."""

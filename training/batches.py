@@ -278,7 +278,7 @@ def first_stage(options: Options, device: torch.device | str) -> First | None:
     if store.describe(trained.name).task != "reconstruction":
         raise InputError(f"option network.first: {options.network.first} holds {trained.name}, which makes no images")
     preparation = Preparation.from_json(trained.preparation)
-    forward = ended(trained.network, preparation)
+    forward = ended(trained.network, preparation, store.describe(trained.name).echoes)
 
     @torch.no_grad()
     def images(raw: Raw) -> Array:

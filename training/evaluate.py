@@ -181,7 +181,7 @@ def _estimates(
         for method, estimate in classical.maps(example).items():
             yield method, estimate, example
     for contender, example in zip(contenders, examples, strict=True):
-        forward = ended(contender.trained.network, contender.preparation)
+        forward = ended(contender.trained.network, contender.preparation, store.describe(contender.trained.name).echoes)
         yield contender.label, forward(example.scan), example
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mrnets import store
 from mrnets.files import make_folder, reserved, write_text
 from mrnets.prepare import ended
 from training import checkpoint
@@ -96,7 +97,14 @@ def _learning(run: Run, options: Options, source: Source, team: Team, steps: int
     shared = team.share(run.network, some_frozen=bool(options.stages))
     # Anew for each shape: torch's compiler cannot handle complex numbers of unknown size.
     forward = torch.compile(shared, dynamic=False) if options.compile else shared
-    return Learning(options, steps, source.labels, team.rank, shared, ended(forward, options.preparation))
+    return Learning(
+        options,
+        steps,
+        source.labels,
+        team.rank,
+        shared,
+        ended(forward, options.preparation, store.describe(options.network.name).echoes),
+    )
 
 
 def _steps(options: Options, source: Source, team: Team) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mrnets import store
 from mrnets.errors import InputError
 from mrnets.prepare import ended
 from training import data
@@ -49,9 +50,10 @@ def described(options: Options) -> str:
     options, source = fitted(options)
     device = torch.device(options.device)
     run = built(options, device)
+    forward = ended(run.network, options.preparation, store.describe(options.network.name).echoes)
     before = _memory(device)
     batch = next(examples(Batches(source, options, "train", options.batch), range(1), 0, device))
-    loss(ended(run.network, options.preparation)(batch.scan), batch, options.loss, source.labels).backward()
+    loss(forward(batch.scan), batch, options.loss, source.labels).backward()
     run.optimiser.step()
     used = _memory(device) - before
     parameters = sum(p.numel() for p in run.network.parameters())

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mrnets import store
 from mrnets.errors import InputError
 from mrnets.prepare import ended
 from training import checkpoint, panel
@@ -44,7 +45,7 @@ def validate(
     network: nn.Module, examples: Sequence[Example], options: Options, labels: tuple[str, ...]
 ) -> dict[str, float]:
     """Return the mean of the loss and of every metric, without slices for which a metric is undefined."""
-    forward = ended(network.eval(), options.preparation)
+    forward = ended(network.eval(), options.preparation, store.describe(options.network.name).echoes)
     values: dict[str, list[float]] = {}
     for one in examples:
         estimate = forward(one.scan)
@@ -64,7 +65,7 @@ def validated(
     trained = float(np.mean(run.losses))
     log.row({"step": run.step, "train loss": trained, **{name: round(v, 6) for name, v in result.items()}})
     with torch.no_grad():
-        forward = ended(run.average.module, options.preparation)
+        forward = ended(run.average.module, options.preparation, store.describe(options.network.name).echoes)
         pictures = [panel.picture(forward(one.scan), one, labels) for one in examples[:SHOWN]]
     panel.write(folder / f"step{run.step:06d}.png", pictures)
     log.pictures(run.step, pictures)
