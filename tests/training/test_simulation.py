@@ -33,7 +33,7 @@ from training.simulation.images import greys
 from training.simulation.maps import low_resolution
 from training.simulation.phantoms import draw_phantom
 from training.simulation.pool import objects
-from training.simulation.properties import beyond, imaginary
+from training.simulation.properties import amplification, beyond, imaginary
 from training.simulation.scans import _folded
 
 SMALL = Simulation(
@@ -281,6 +281,28 @@ def test_properties_of_a_head_are_in_the_range_of_real_scans() -> None:
     assert 0.01 < share.median() < 0.06
     assert share.quantile(0.1) < 0.02
     assert 0.04 < share.quantile(0.9) < 0.2
+
+
+def test_amplification_is_what_a_simulated_reconstruction_has() -> None:
+    """Two coils and 2-fold: sigma of the unfolded pixels over that of full sampling, which is 1 for unit norm."""
+    draws = Draws(torch.Generator().manual_seed(2), 1)
+    sens = draws.complex_normal(2, 8, 1)
+    sens = sens / sens.abs().square().sum(1, keepdim=True).sqrt()
+    image = torch.ones(1, 8, 1)
+    pairs = sens[0, :, :, 0].unflatten(-1, (2, 4)).permute(2, 0, 1)  # (place, coil, pixel)
+    unfold = torch.linalg.pinv(pairs)
+    wanted = unfold.abs().square().sum(-1).sqrt().flatten().median().item()
+    assert amplification(image, sens, 2).item() == pytest.approx(wanted, rel=1e-3)
+    assert amplification(image, sens, 1).item() == pytest.approx(1)
+
+
+def test_coils_tell_folded_pixels_apart_as_real_ones(file: Path) -> None:
+    """At 4-fold two real arrays have 1.1 to 1.2 along most axes, and one of them 7 to 9 along one."""
+    options = dataclasses.replace(SMALL, coils=(16, 16), whole_maps=1.0, snr=(1000.0, 1000.0), fill=(0.85, 0.95))
+    found = torch.cat([amplification(b.target[:, 0], b.scan.sens[:, 0], 4) for b in batches(file, options, 12)])
+    assert found.median() < 1.8
+    assert found.quantile(0.25) < 1.25
+    assert found.quantile(0.9) > 1.2
 
 
 def test_imaginary_share_and_energy_beyond_a_radius() -> None:

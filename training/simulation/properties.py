@@ -11,7 +11,7 @@ from torch.fft import fft2
 
 from training.simulation.fields import frequencies2
 
-__all__ = ["beyond", "imaginary"]
+__all__ = ["amplification", "beyond", "imaginary"]
 
 OBJECT = 0.1
 """Of the largest magnitude: less is background."""
@@ -19,10 +19,8 @@ OBJECT = 0.1
 
 def imaginary(images: torch.Tensor) -> torch.Tensor:
     """(batch,): share of the object's energy in the imaginary part, which a low-resolution phase does not explain."""
-    magnitude = images.abs()
-    inside = magnitude > OBJECT * magnitude.amax((-2, -1), keepdim=True)
-    energy = (magnitude.square() * inside).sum((-2, -1))
-    return (images.imag.square() * inside).sum((-2, -1)) / energy
+    inside = _inside(images)
+    return (images.imag.square() * inside).sum((-2, -1)) / (images.abs().square() * inside).sum((-2, -1))
 
 
 def beyond(images: torch.Tensor, radius: float) -> torch.Tensor:
@@ -31,3 +29,22 @@ def beyond(images: torch.Tensor, radius: float) -> torch.Tensor:
     energy = fft2(images).abs().square()
     y2, x2 = (frequencies2(n, images.device) * (2 / n) ** 2 for n in (height, width))
     return (energy * (y2[:, None] + x2 > radius**2)).sum((-2, -1)) / energy.sum((-2, -1))
+
+
+def amplification(images: torch.Tensor, sens: torch.Tensor, acceleration: int) -> torch.Tensor:
+    """(batch,): median geometry factor in the object, where every n-th line along y is sampled (Pruessmann 1999).
+
+    sens (batch, coil, y, x); y is a multiple of the acceleration. Pixels outside the object are known to be dark.
+    """
+    inside = _inside(images)
+    folded = (sens * inside[:, None]).unflatten(-2, (acceleration, -1))
+    gram = torch.einsum("bcryx,bcsyx->byxrs", folded.conj(), folded)
+    dark = (~inside).unflatten(-2, (acceleration, -1)).movedim(1, -1).float()
+    gram = gram + torch.diag_embed(dark + 1e-6)
+    squared = (torch.linalg.inv(gram).diagonal(dim1=-2, dim2=-1) * gram.diagonal(dim1=-2, dim2=-1)).real
+    return torch.where(dark > 0, torch.nan, squared.clamp(min=1).sqrt()).flatten(1).nanmedian(1).values
+
+
+def _inside(images: torch.Tensor) -> torch.Tensor:
+    magnitude = images.abs()
+    return magnitude > OBJECT * magnitude.amax((-2, -1), keepdim=True)
