@@ -12,6 +12,7 @@ from mrnets.errors import InputError
 
 __all__ = ["name_gadgets", "start"]
 
+_PREFIX = Prefix()
 MAX_BYTES, FILES = 16 << 20, 5
 
 
@@ -37,6 +38,11 @@ def _file(path: Path) -> RotatingFileHandler:
 
 
 def name_gadgets() -> None:
-    """Put the name of a gadget in front of its messages, in every handler that the log has."""
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(Prefix())
+    """Put the name of a gadget in front of its messages, in every handler that the log has.
+
+    A log that leaves out warnings leaves them out of itself only: they reach the comments of images all the same."""
+    root = logging.getLogger()
+    for handler in root.handlers:
+        handler.addFilter(_PREFIX)
+        handler.setLevel(max(handler.level, root.level))
+    logging.getLogger("mrnets").setLevel(min(root.level, logging.WARNING))

@@ -1,6 +1,7 @@
 """One stream, four hosts, the same bytes out; and what each host does when something fails."""
 
 import io
+import logging
 import os
 import signal
 import socket
@@ -21,13 +22,14 @@ from gadgets.chain import Chain
 from gadgets.connection import Peer
 from gadgets.hosts import conversation, doors
 from gadgets.hosts.library import find, folder, shipped
+from gadgets.hosts.log import name_gadgets
 from gadgets.hosts.pipe import convey
 from gadgets.hosts.preload import preload
 from gadgets.hosts.replay import replay
 from gadgets.hosts.rules import Rules
 from gadgets.messages import Close, ConfigFile, ConfigText, Error, Header, Query, Response
 from gadgets.protocol import State
-from gadgets.speaker import GadgetError
+from gadgets.speaker import GadgetError, Speech
 from mrnets.errors import InputError
 from mrnets.mrd.files import write_scan
 from mrnets.mrd.header import read_header
@@ -437,6 +439,34 @@ def test_a_chain_that_does_not_fit_the_small_scan_is_preloaded_all_the_same(tmp_
     (tmp_path / "picky.xml").write_text(chain(*stages))
     preload("picky", Rules(tmp_path))
     assert "chain picky.xml is loaded; it was not tried: Gadget toy failed" in caplog.text
+
+
+def test_a_quiet_log_hides_no_warning_from_the_images(monkeypatch):
+    """As under GADGETRON_EXTERNAL_LOG_LEVEL=ERROR."""
+    written = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            written.append(record.getMessage())
+
+    root, ours = logging.getLogger(), logging.getLogger("mrnets")
+    monkeypatch.setattr(root, "handlers", [Handler()])
+    levels = root.level, ours.level
+    try:
+        root.setLevel(logging.ERROR)
+        name_gadgets()
+        speech = Speech()
+
+        def items():
+            logging.getLogger("mrnets.stages").warning("the background is kept")
+            yield 1
+
+        list(speech.named("coils", items()))
+    finally:
+        root.setLevel(levels[0])
+        ours.setLevel(levels[1])
+    assert list(speech.notes) == ["the background is kept"]
+    assert written == []
 
 
 def iter_until(lines, word: str) -> str:
