@@ -12,7 +12,7 @@ from mrnets.blocks.conditioned import SMALL, ConditionedUnet
 from mrnets.blocks.consistency import solved, sparse
 from mrnets.blocks.encoding import Encoding, encoded
 from mrnets.contract import Estimate, Scan
-from mrnets.errors import InputError
+from mrnets.physics.wavelets import detail_noise
 from mrnets.traits import Traits
 
 __all__ = ["L1VarNet"]
@@ -52,7 +52,8 @@ class L1VarNet(nn.Module):
     channels, pooling_layers, blocks: of the U-Net, see `ConditionedUnet`. conditions: width of the layer that mixes the
     conditions. orientations: 1 to 4 in which the U-Net sees the image once it is trained. The result is the mean over
     them, and each takes as long as the first.
-    Raises InputError where the scan lacks k-space, mask, sensitivities or the noise level.
+    An unknown noise level comes from the details of the zero-filled image. Raises InputError where the scan lacks
+    k-space, mask or sensitivities.
     """
 
     def __init__(
@@ -85,12 +86,11 @@ class L1VarNet(nn.Module):
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64; steps: the estimates of the earlier cascades."""
         encoding = encoded(scan, self)
-        if scan.noise is None:
-            raise InputError("l1varnet needs the noise level, and the scan has none")
         with torch.no_grad():
-            x = sparse(encoding, scan.noise, iterations=self.start_iterations)
+            noise = detail_noise(encoding.start).amax(dim=(1, 2, 3)) if scan.noise is None else scan.noise
+            x = sparse(encoding, noise, iterations=self.start_iterations)
         turns = _TURNS[: 1 if self.training else self.orientations]
-        runs = [self._cascaded(x, encoding, scan.noise, turn) for turn in turns]
+        runs = [self._cascaded(x, encoding, noise, turn) for turn in turns]
         if self.training:
             return encoding.estimate(*runs[0], steps=True)
         return encoding.estimate(torch.stack([images[-1] for images in runs]).mean(dim=0))
