@@ -24,6 +24,8 @@ __all__ = ["loss", "sinkhorn"]
 
 _SMOOTH = 1e-6
 """Relative to the maximum: a magnitude has no gradient at 0, where sensitivities vanish."""
+_NOISE = 0.025
+"""Share of the noise at which the term decibel ends."""
 
 
 def loss(estimate: Estimate, example: Example, weights: Loss, labels: Sequence[str] = ()) -> Tensor:
@@ -106,6 +108,19 @@ def _complex_l1(estimate: Estimate, example: Example, labels: Sequence[str]) -> 
     return _pair(estimate, example).error.mean(dim=(1, 2, 3))
 
 
+def _decibel(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
+    """Mean squared complex error in dB, relative to the squared maximum of the target.
+
+    Each slice counts by the ratio by which its error changes. So scans with little noise count as much as others. An
+    error far below the noise does not gain any more.
+    """
+    assert example.target is not None
+    error = _pair(estimate, example).error.square().mean(dim=(1, 2, 3))
+    peak = positive(example.target.abs().amax(dim=(1, 2, 3)))
+    noise = torch.zeros_like(peak) if example.scan.noise is None else example.scan.noise
+    return 10 * torch.log10(error + (_NOISE * noise / peak) ** 2 + _SMOOTH**2)
+
+
 def _wasserstein(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
     """Rows of the image are the points, in any order, as in ATOMMIC (fastMRI experiments)."""
     pair = _pair(estimate, example)
@@ -172,6 +187,7 @@ _IMAGE: dict[str, _Term] = {
     "l1": _l1,
     "l2": _l2,
     "complex_l1": _complex_l1,
+    "decibel": _decibel,
     "wasserstein": _wasserstein,
 }
 _MAPS: dict[str, _Term] = {"ssim": _maps_ssim, "l1": _maps_l1, "l2": _maps_l2}

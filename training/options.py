@@ -154,6 +154,7 @@ class Loss:
     l1: float = 0.0
     l2: float = 0.0
     complex_l1: float = 0.0
+    decibel: float = 0.0
     wasserstein: float = 0.0
     dice: float = 0.0
     cross_entropy: float = 0.0

@@ -50,6 +50,21 @@ def test_the_terms_of_images_by_their_definition(pair: tuple[torch.Tensor, torch
     assert float(loss(Estimate(image=target), example(target=target), Loss(complex_l1=1.0))) < 1e-5
 
 
+def test_decibels_count_ratios_and_end_below_the_noise(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    image, target = pair
+    whole, tenth = (
+        float(loss(Estimate(image=target + share * (image - target)), example(target=target), Loss(decibel=1.0)))
+        for share in (1.0, 0.1)
+    )
+    peak = target.abs().amax((-2, -1), keepdim=True)
+    wanted = 10 * torch.log10(((image - target).abs() / peak).square().mean((1, 2, 3))).mean()
+    assert whole == pytest.approx(float(wanted), abs=1e-3)
+    assert whole - tenth == pytest.approx(20, abs=1e-2)
+    noise = 0.04 * target.abs().amax((1, 2, 3))
+    known = dataclasses.replace(example(target=target), scan=Scan(noise=noise))
+    assert float(loss(Estimate(image=target), known, Loss(decibel=1.0))) == pytest.approx(-60, abs=0.01)
+
+
 def test_gradients_where_the_image_or_the_target_vanishes() -> None:
     image = torch.zeros(2, 1, 16, 16, dtype=torch.complex64, requires_grad=True)
     target = torch.zeros(2, 1, 16, 16, dtype=torch.complex64)
