@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mrnets.preparation import Preparation
     from mrnets.traits import Echoes, Takes
 
-__all__ = ["Cache", "Model", "device_of", "model_of"]
+__all__ = ["Cache", "Model", "device_of", "model_of", "options_of"]
 
 MAX_MODELS = 8
 """Networks that stay in memory. The largest has 700 MB of weights."""
@@ -150,7 +150,7 @@ def _made(name: str, options: str, device: torch.device) -> Model:
 
     if store.describe(name).learns:
         raise InputError(f"{name} has to be trained: give weights; name is for networks without them")
-    given = _options(options)
+    given = options_of(options)
     with torch.device("meta"):
         module = store.create(name, **given)
     size = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
@@ -159,7 +159,7 @@ def _made(name: str, options: str, device: torch.device) -> Model:
     return Model(name, store.create(name, **given).to(device).eval(), None, device)
 
 
-def _options(text: str) -> dict[str, Any]:
+def options_of(text: str) -> dict[str, Any]:
     """Return "iterations=20, regularisation=0.01" as {"iterations": 20, "regularisation": 0.01}. Raises InputError."""
     options: dict[str, Any] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):

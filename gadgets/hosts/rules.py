@@ -14,11 +14,16 @@ from gadgets.gadget import lookup
 from gadgets.hosts.library import folder, shipped
 from gadgets.limits import USUAL, Limits, usual_memory
 from gadgets.messages import ConfigFile, ConfigText
+from gadgets.models import options_of
 from mrnets import store
 from mrnets.errors import InputError
 from mrnets.mrd.noise_store import Store
 
 __all__ = ["Rules", "chain_of", "set_by_client"]
+
+
+MAX_OPTION = 1000
+"""The largest number in a client's options of a network. Iterations are counted in tens."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,10 @@ def chain_of(configuration: ConfigFile | ConfigText, rules: Rules) -> Chain:
         chain = Chain.parse(*shipped(configuration.name, rules.chains))
         return Chain.of(tuple(_with_memory(stage, rules) for stage in chain.stages), chain.source)
     chain = Chain.parse(configuration.text, "configuration")
-    stages = (_with_known_weights(_with_less_memory(stage, rules), rules) for stage in chain.stages)
-    return Chain.of(tuple(stages), chain.source)
+    stages = tuple(_with_known_weights(_with_less_memory(stage, rules), rules) for stage in chain.stages)
+    for stage in stages:
+        _require_small_options(stage)
+    return Chain.of(stages, chain.source)
 
 
 def set_by_client(chain: Chain, name: str, value: str, rules: Rules) -> Chain:
@@ -57,6 +64,8 @@ def set_by_client(chain: Chain, name: str, value: str, rules: Rules) -> Chain:
 
 def _granted(old: Stage, new: Stage, rules: Rules) -> Stage:
     """Return `new`, which a client made of `old`, with what it may have."""
+    if new.properties.get("options") != old.properties.get("options"):
+        _require_small_options(new)
     if new.properties.get("weights") != old.properties.get("weights"):
         return _with_known_weights(new, rules)
     if new.properties.get("memory") != old.properties.get("memory"):
@@ -95,6 +104,13 @@ def _with_known_weights(stage: Stage, rules: Rules) -> Stage:
     if path is None:
         raise InputError(f'There are no weights "{name[:80]}"; there are: {", ".join(sorted(known)) or "none"}.')
     return replace(stage, properties={**stage.properties, "weights": path})
+
+
+def _require_small_options(stage: Stage) -> None:
+    """Raise InputError for options with which a network would hardly come to an end."""
+    for name, value in options_of(stage.properties.get("options", "")).items():
+        if isinstance(value, int | float) and value > MAX_OPTION:
+            raise InputError(f"A client may set {name} of {stage.name} to {MAX_OPTION} at most; got {value:g}.")
 
 
 def _files(place: Path | None) -> list[Path]:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from gadgets.chain import Chain
-from gadgets.hosts.rules import Rules, chain_of
+from gadgets.hosts.rules import Rules, chain_of, set_by_client
 from gadgets.limits import machine_memory
 from gadgets.messages import ConfigFile, ConfigText
 from mrnets import store
@@ -91,3 +91,12 @@ def test_the_memory_of_the_machine_is_that_of_its_container(tmp_path):
     assert machine > 1 << 26
     assert machine_memory((tmp_path / "nowhere", tmp_path / "max", tmp_path / "high")) == machine
     assert machine_memory((tmp_path / "max", tmp_path / "low")) == 1 << 20
+
+
+@pytest.mark.parametrize("options", ["iterations=1000000000", "iterations=1e9", "regularisation=0.1, iterations=1001"])
+def test_a_client_cannot_ask_for_a_reconstruction_without_end(options):
+    text = chain(stage("sort"), stage("network", name="cgsense", options=options), stage("images"))
+    with pytest.raises(InputError, match="A client may set iterations of network to 1000 at most"):
+        chain_of(ConfigText(text.encode()), Rules())
+    with pytest.raises(InputError, match="A client may set iterations of network to 1000 at most"):
+        set_by_client(chain_of(ConfigFile("cgsense"), Rules()), "network.options", options, Rules())
