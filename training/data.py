@@ -282,7 +282,8 @@ def _ends(subjects: int, counts: Sequence[int], *, exact: bool) -> tuple[int, in
     training = min(max(round(subjects * counts[0] / total), 1), max(subjects - kept, 1))
     validation = max(round(subjects * counts[1] / total), 1) if counts[1] else 0
     if not counts[2]:
-        training, validation = (subjects - validation, validation) if counts[1] else (subjects, 0)
+        validation = min(validation, subjects - 1)
+        training = subjects - validation
     return training, min(training + validation, subjects), subjects
 
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mrnets.contract import Raw
@@ -80,6 +80,7 @@ def test_counts_that_make_no_sense(counts):
         part_of(["a", "b"], "train", Split(counts=counts))
 
 
+@example(subjects={"0", "1"}, counts=(1, 3, 0))
 @settings(deadline=None, max_examples=100)
 @given(
     subjects=st.sets(st.text("abcxyz0123/_", min_size=1, max_size=8), min_size=2, max_size=40),
