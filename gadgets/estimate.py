@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from gadgets.frame import Frame, naming_shortfalls
 from gadgets.models import Model
 from mrnets.contract import Estimate, Raw, Scan
+from mrnets.noise import agreed_noise
 
 if TYPE_CHECKING:
     from mrnets.preparation import Preparation, Sensitivities
@@ -83,7 +84,8 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
 
     from mrnets.prepare import ended, prepare_blocks, restore
 
-    raw, model = frame.raw, how.model
+    model = how.model
+    raw, doubts = agreed_noise(frame.raw)
     image = frame.estimate.image if model.takes == "both" and frame.estimate is not None else None
     preparation = model.preparation or _as_it_comes(raw)
     forward = ended(partial(_run, how), preparation, model.echoes)
@@ -102,7 +104,7 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
             batches = (_slices(scan, n, n + how.batch) for n in range(0, len(block.scale), how.batch))
             some = [forward(one) for one in batches]
             parts.append(restore(_joined(some), block))
-            notes = block.notes
+            notes = (*doubts, *block.notes)
         return _finite(_joined(parts)), notes
 
 

@@ -22,6 +22,7 @@ from mrnets.blocks.encoding import Encoding, initial_image
 from mrnets.contract import Estimate, Raw, Scan
 from mrnets.echoes import each_echo
 from mrnets.errors import InputError
+from mrnets.noise import unpredictable
 from mrnets.physics import whiten
 from mrnets.physics.arrays import Array
 from mrnets.physics.coils import reduce, rss
@@ -248,11 +249,13 @@ def _whitened(raw: Raw, preparation: Preparation) -> Raw:
 def _noise(raw: Raw, preparation: Preparation) -> tuple[float | None, tuple[str, ...]]:
     """Standard deviation of complex noise in a sample of one coil, and a note where it was not measured.
 
-    Whitened data have 1, less by averaging. For other data it comes from the periphery of k-space of a few slices, by
-    the mean over the coils.
+    Whitened data have 1, less by averaging. For other data it comes from the calibration lines of the middle slice, or
+    from the periphery of k-space of a few slices, by the mean over the coils.
     """
     if raw.whitened:
         return preparation.whiten_scale / math.sqrt(raw.averages), ()
+    if raw.calibration is not None and (seen := unpredictable(raw.calibration[len(raw.calibration) // 2, 0])):
+        return seen, ("the noise level was estimated from the calibration lines",)
     step = max(len(raw.kspace) // ESTIMATED_FROM, 1)
     try:
         covariance = whiten.periphery_covariance(raw.kspace[::step, :1])

@@ -514,12 +514,11 @@ def test_the_noise_level_is_that_of_the_samples(raw: Raw, averages: float, coils
 def test_an_unknown_noise_level_is_estimated_and_said(raw: Raw) -> None:
     rng = np.random.default_rng(12)
     noise = rng.normal(size=(2, *raw.kspace.shape)) * 0.5
-    noisy = dataclasses.replace(
-        raw, kspace=(raw.kspace + (noise[0] + 1j * noise[1]) * raw.mask).astype(np.complex64), noise=None
-    )
+    kspace = (raw.kspace + (noise[0] + 1j * noise[1]) * raw.mask).astype(np.complex64)
+    noisy = dataclasses.replace(raw, kspace=kspace, calibration=kspace[..., Y // 2 - 8 : Y // 2 + 8, :], noise=None)
     prepared = prepare(noisy, Preparation())
     level = prepared.scan.noise * prepared.scale
-    torch.testing.assert_close(level, torch.full((2,), 0.5 * 2**0.5), rtol=0.1, atol=0)
+    torch.testing.assert_close(level, torch.full((2,), 0.5 * 2**0.5), rtol=0.3, atol=0)
     assert any("noise level was estimated" in note for note in prepared.notes)
 
 
