@@ -51,7 +51,7 @@ def parts_of(group: Group, encoding: Encoding) -> list[Part]:
 
 
 def group_notes(group: Group, encoding: Encoding) -> tuple[str, ...]:
-    """What is to be said of the lines of an image, a sentence each. Raises InputError for many off the grid."""
+    """Sentences on the lines of an image. Raises InputError if many are off the grid."""
     echoes = list(group.echoes.values())
     lines, outside = (sum(getattr(echo, name) for echo in echoes) for name in ("lines", "outside"))
     first = min((echo.first_outside for echo in echoes if echo.outside), default=-1)
@@ -79,7 +79,7 @@ class Shortfalls:
     """(set, phase, slice, encoding) and whether there was a calibration block: the samples of the first such image."""
 
     def of(self, key: Key, encoding: Encoding, parts: list[Part]) -> tuple[str, ...]:
-        """What one image seems to lack, a sentence each."""
+        """Sentences on what one image seems to lack."""
         notes = []
         last, mask = encoding.last["contrast"], parts[0].mask
         if last is not None and len(parts) <= last:

@@ -112,7 +112,7 @@ def _whitening(noise: Noise | None, relative_bandwidth: float) -> Callable[[Line
 
 
 def _mover(device: Device) -> Callable[[Array], Array]:
-    """What brings a block to the device. Raises InputError if "cuda" is asked for in vain."""
+    """The function that brings a block to the device. Raises InputError if "cuda" is asked for in vain."""
     if device == "cpu":
         return lambda x: x
     cupy = _cupy()

@@ -247,7 +247,7 @@ class _Scan:
 
 @dataclass
 class _Checks:
-    """What all lines of a scan must have in common."""
+    """The properties that all lines of a scan must share."""
 
     noise: NoiseScan = field(default_factory=NoiseScan)
     coils: int | None = None

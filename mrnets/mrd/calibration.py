@@ -41,8 +41,10 @@ MAX_WINDOW = 8
 
 
 def nearest(references: Iterable[Key], key: Key) -> Key | None:
-    """Of images of separate calibration lines the one that belongs to image `key`: of its slice, and of its encoding
-    space, repetition, set and phase or the nearest to them. None where no calibration lines came for the slice."""
+    """The image of separate calibration lines that belongs to image `key`.
+
+    It is of the same slice, and of the same encoding space, repetition, set and phase or the nearest to them. None:
+    no calibration lines came for the slice."""
     same_slice = [reference for reference in references if reference.slice == key.slice]
     return min(same_slice, key=lambda other: _distance(other, key), default=None)
 

@@ -1,4 +1,4 @@
-"""What an ISMRMRD header says of an encoding space, made complete: grids, where the k-space centre lies, oversampling.
+"""Encoding spaces of an ISMRMRD header, made complete: grids, where the k-space centre lies, oversampling.
 
 Axes: x = readout, y = encode step 1, z = encode step 2. On every grid the k-space centre is at n // 2.
 """
@@ -56,7 +56,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class ByHand:
-    """What a user says of a scan whose header is wrong. None and "auto": as the header and the lines say."""
+    """Facts that a user gives of a scan whose header is wrong. None and "auto": as the header and the lines say."""
 
     line: int | None = None
     """The counter kspace_encode_step_1 of the k-space centre."""
@@ -68,11 +68,11 @@ class ByHand:
     """Whether center_sample of a reversed line counts from the start of k-space ("kept"), as Siemens has it, or from
     the first sample of the line ("mirrored"), as ISMRMRD has it."""
     dimensions: Literal["auto", "2d", "3d"] = "auto"
-    """Of images."""
+    """The dimensions of images."""
 
     @property
     def known_dimensions(self) -> Dimensions | None:
-        """Of images; None for "auto"."""
+        """The dimensions of images; None for "auto"."""
         known: dict[str, Dimensions | None] = {"auto": None, "2d": 2, "3d": 3}
         return known[self.dimensions]
 
@@ -91,10 +91,10 @@ class Encoding:
     reduced: Space
     """`encoded` without readout oversampling: the grid of sorted k-space."""
     offsets: tuple[int, int]
-    """What is added to the counters kspace_encode_step_1 and _2 to get positions on the grid. Images that are not
+    """Added to the counters kspace_encode_step_1 and _2 they give positions on the grid. Images that are not
     volumes have one partition, whatever its counter."""
     limits: tuple[Limit, Limit]
-    """Of y and z, on the grid."""
+    """The limits of y and z, on the grid."""
     announced: bool
     """The limits of y are the header's; else they are those of the grid."""
     volume: bool
@@ -114,7 +114,7 @@ class Encoding:
     epi: bool = False
     """The trajectory is echo-planar."""
     guesses: tuple[str, ...] = ()
-    """What the header left open or said wrongly, and what was taken instead: for the log and the images' comment."""
+    """Sentences on what the header left open or said wrongly, with what was taken instead; for the images' comment."""
 
     @property
     def pixels(self) -> float:

@@ -83,7 +83,7 @@ def is_doubtful(headers: Array) -> Array:
 
 @dataclass(frozen=True)
 class Roles:
-    """What each of some lines is for; all fields (line,) bool. A line may be of the image and of the calibration."""
+    """The purposes of some lines; all fields (line,) bool. A line may be of the image and of the calibration."""
 
     noise: NDArray[np.bool_]
     """Noise measurements."""

@@ -74,7 +74,7 @@ class Echo:
     """The scan counter of the first of them."""
     repeats: Repeats = field(default_factory=Repeats)
     notes: dict[str, None] = field(default_factory=dict)
-    """What was guessed or is wrong, once each, in order."""
+    """Sentences on guesses and faults, once each, in order."""
 
     @classmethod
     def empty(cls, encoding: Encoding, lines: Lines, window: slice = slice(None)) -> Echo:
@@ -91,7 +91,7 @@ class Echo:
         return cls(xp.moveaxis(memory, 1, 2), counts, start, stop, averages, header, window, partition)
 
     def readout_limit(self) -> Limit:
-        """What was sampled along x."""
+        """The range that was sampled along x."""
         used = self.counts > 0
         return Limit(int(self.start[used].min()), self.kspace.shape[-1] // 2, int(self.stop[used].max()) - 1)
 

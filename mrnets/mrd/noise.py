@@ -22,7 +22,7 @@ MAX_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Noise:
-    """What a noise measurement says."""
+    """The result of a noise measurement."""
 
     covariance: Array
     """(coil, coil) complex64 NumPy, at the dwell time of the measurement."""

@@ -58,8 +58,9 @@ def on_readout(lines: Lines, encoding: Encoding) -> tuple[Array, int, int, str]:
 
 
 def _centre(header: NDArray[np.void], encoding: Encoding) -> tuple[int, int, int, str]:
-    """Of a line, after it was turned round if it is reversed: the sample at the k-space centre, the discarded samples
-    before and after, and a sentence if the centre was guessed."""
+    """The sample at the k-space centre of a line, its discarded samples before and after, and a sentence on a guess.
+
+    They count after a reversed line was turned round."""
     fields = ("number_of_samples", "center_sample", "discard_pre", "discard_post")
     n, told, pre, post = (int(header[name]) for name in fields)
     whole = n in (encoding.encoded.matrix[0], encoding.reduced.matrix[0])

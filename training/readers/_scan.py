@@ -59,7 +59,7 @@ class Calibration:
     """Separate calibration lines of one slice or volume."""
 
     rows: Rows
-    """Of the file; of the first contrast."""
+    """Rows of the file, of the first contrast."""
     encoding: Encoding
 
 
@@ -106,7 +106,7 @@ class Scan:
 
     @property
     def patient(self) -> str:
-        """What the header calls the patient; empty: nothing. For comparing only: it goes nowhere else."""
+        """The patient by the header's name or number; empty: nothing. For comparing only: it goes nowhere else."""
         subject = self.header.subjectInformation
         return str(getattr(subject, "patientID", None) or getattr(subject, "patientName", None) or "")
 
@@ -181,7 +181,7 @@ def _off_grid(heads: NDArray[np.void], encoding: Encoding) -> str:
 
 
 def gap(scan: Scan, image: Image) -> str:
-    """What keeps an image from being fully sampled, in a few words; empty: nothing does.
+    """The gap that keeps an image from being fully sampled, in a few words; empty: there is none.
 
     Lines beyond a band around the centre may be missing (zero-filled scans, elliptical ones), within it none.
     """

@@ -34,7 +34,7 @@ ADVICE = "3-D scans are converted to slices once; set reader.options.cache to a 
 def position(
     scan: Scan, number: int, x: int, cache: str
 ) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[Any] | None]:
-    """Of image `number` at readout position x: k-space (echo, coil, z, y), mask (z, y), calibration (1, coil, z', y').
+    """k-space (echo, coil, z, y), mask (z, y) and calibration (1, coil, z', y') of an image at readout position x.
 
     The scan is converted first where that was not done since it changed, in the folder `cache`, or .slices beside the
     scan where that is empty. Raises InputError, also where the folder cannot be written.
@@ -79,7 +79,7 @@ def _is_fresh(target: Path, scan: Scan) -> bool:
 
 @contextmanager
 def _one_at_a_time(target: Path) -> Iterator[None]:
-    """Of all processes one converts, and the others wait for it."""
+    """Let one of all processes convert, while the others wait."""
     from filelock import FileLock
 
     try:

@@ -53,7 +53,7 @@ class Reader:
 
     @property
     def by_hand(self) -> ByHand:
-        """What the options say of all scans."""
+        """The facts that the options give of all scans."""
         return ByHand(
             self.centre_line, self.centre_partition, self.centre_sample, self.reversed_centre, self.dimensions
         )
