@@ -219,6 +219,22 @@ def test_validation_is_the_same_each_time(file: Path) -> None:
     assert loud > 5 * quiet
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("snr", (0.0, 10.0)),
+        ("matrix", (128, 64)),
+        ("acceleration", (0.5, 2.0)),
+        ("map_error", (0.1, float("inf"))),
+        ("folded", 1.5),
+        ("layouts", 0),
+    ],
+)
+def test_settings_that_cannot_be_are_named(file: Path, name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=rf"option simulation\.{name} must be"):
+        pool_of(file, dataclasses.replace(SMALL, **{name: value}))
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "pool.npz"
     path.write_bytes(b"no zip file")

@@ -20,7 +20,7 @@ from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.physics.fourier import resize
 from training.data import Example, Part, Sample, Split, part_of
-from training.simulation import Images, Pool, Simulation, draw, pooled
+from training.simulation import Images, Pool, Simulation, draw, pooled, settings
 from training.simulation.draws import Draws
 from training.simulation.fields import checkerboard
 from training.simulation.gather import gathered
@@ -81,6 +81,7 @@ class Reader:
 
     def read(self, folder: Path | None, part: Part, split: Split) -> Scans:
         """Return the scans of a part. The images are read. Raises InputError."""
+        settings.check(self.simulation)
         sources = tuple(part_of(_images(folder).names, part, split))
         if not sources:
             raise InputError(f"{folder}: no images for {part}; check reader.split")

@@ -19,7 +19,7 @@ from training.simulation.objects import Tiles, seen
 from training.simulation.phantoms import draw_phantom
 from training.simulation.sampling import Masks, draw_masks
 from training.simulation.scans import Simulated, simulated
-from training.simulation.settings import Simulation
+from training.simulation.settings import Simulation, check
 
 __all__ = ["Pool", "draw", "load_pool", "objects", "pooled", "validation"]
 
@@ -54,7 +54,11 @@ def load_pool(path: Path, device: torch.device | str, options: Simulation, *, se
 def pooled(
     images: Images, device: torch.device | str, options: Simulation, *, seed: int = 0, masks: bool = True
 ) -> Pool:
-    """`images`, random phantoms, and the masks of all matrices; none without `masks`, and then no `draw`."""
+    """`images`, random phantoms, and the masks of all matrices; none without `masks`, and then no `draw`.
+
+    Raises InputError for settings that cannot be.
+    """
+    check(options)
     device = torch.device(device)
     rng = np.random.default_rng([seed, 1])
     phantoms = [greys(draw_phantom(rng, SIZE)) for _ in range(PHANTOMS if options.phantoms else 0)]

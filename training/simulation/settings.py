@@ -5,11 +5,12 @@ Ranges are (least, largest); a log-uniform one is uniform in the logarithm.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from mrnets.errors import InputError
 from mrnets.physics import masks
 
-__all__ = ["Simulation"]
+__all__ = ["Simulation", "check"]
 
 Range = tuple[float, float]
 
@@ -87,3 +88,23 @@ class Simulation:
     """Low-resolution signal, relative to that of the object, below which maps fade out; log-uniform."""
     whole_maps: float = 0.3
     """Share of slices whose maps do not fade out."""
+
+
+_LEAST = {"matrix": 16, "coils": 1, "acceleration": 1, "calibration": 6, "detail": 1, "shading": 0}
+"""Of ranges; the others must be above 0."""
+_SHARES = ("arcs", "coupling", "partial_fourier", "phantoms", "aligned", "folded", "bright", "fat_phase", "whole_maps")
+_COUNTS = ("examples", "shapes", "layouts", "samples", "masks_each")
+
+
+def check(settings: Simulation) -> None:
+    """Raise InputError for a range, a share or a number that cannot be."""
+    for name in (field.name for field in fields(settings)):
+        value = getattr(settings, name)
+        if isinstance(value, tuple) and name != "masks":
+            least = _LEAST.get(name, 1e-9)
+            if not least <= value[0] <= value[1] < float("inf"):
+                raise InputError(f"option simulation.{name} must be (least, largest) from {least:g} on, got {value}")
+        elif name in _SHARES and not 0 <= value <= 1:
+            raise InputError(f"option simulation.{name} must be from 0 to 1, got {value}")
+        elif name in _COUNTS and value < 1:
+            raise InputError(f"option simulation.{name} must be at least 1, got {value}")
