@@ -59,7 +59,7 @@ class Runner:
         while True:
             try:
                 return work()
-            except torch.cuda.OutOfMemoryError:
+            except (torch.cuda.OutOfMemoryError, MemoryError):  # CuPy raises the second
                 if not self._smaller(slices):
                     raise
             if torch.cuda.is_available():

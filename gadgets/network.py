@@ -77,6 +77,8 @@ def _completed(frames: list[Frame], runner: Runner, fallback: Fallback) -> list[
     for frame in frames:
         _check(frame, runner.model)
     if frames[0].failed and runner.model.takes != "image":
+        if fallback == "none":
+            raise RuntimeError(frames[0].failed)
         return _fallen_back(frames, frames[0].failed, [_PLAINEST])
     try:
         if runner.model.takes == "image":

@@ -61,6 +61,14 @@ def test_a_slice_without_sensitivities_is_the_root_of_the_sum_of_squares(monkeyp
     assert "FALLBACK" not in first + third
 
 
+def test_without_a_fallback_a_failure_of_sensitivities_ends_the_chain(monkeypatch):
+    failing_once(monkeypatch, gadgets.coils, "sense_raw", ERRORS[0])
+    made = network(coils(frames(2), header()), header(), name="cgsense", fallback="none")
+    assert not next(made).fallback
+    with pytest.raises(RuntimeError, match="coil sensitivities failed"):
+        next(made)
+
+
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_a_slice_whose_compression_fails_keeps_all_coils(monkeypatch, error):
     failing_once(monkeypatch, gadgets.compress, "compress_raw", error)
@@ -132,13 +140,14 @@ def test_a_slice_that_does_not_fit_falls_back(tmp_path, monkeypatch):
     assert any("out of memory" in note for note in frame.notes)
 
 
-def test_a_device_without_memory_gives_way_to_the_cpu():
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError("of CuPy")])
+def test_a_device_without_memory_gives_way_to_the_cpu(error):
     here, there = (Model("large", torch.nn.Identity(), None, torch.device(name)) for name in ("cpu", "cuda"))
     runner = Runner(there, 4, "float16", lambda: here)
 
     def work():
         if runner.model is there:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            raise error
         return runner.batch, runner.precision
 
     assert runner._in_memory(work, 3) == (1, "float32")
