@@ -16,6 +16,7 @@ from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.hosts.recording import open_recording
 from gadgets.messages import DependencyQuery
+from gadgets.speaker import warn
 from mrnets.errors import InputError, naming
 from mrnets.mrd.flags import Flag, has_flag
 from mrnets.mrd.header import read_header
@@ -41,12 +42,14 @@ class Dependencies:
     lost: str = ""
     """Why the noise of this scan was not kept, if it measured noise only."""
     _known: Record | None = None
+    _doubt: str = ""
+    """Why the noise of the other scan is not used."""
     _measured: NoiseScan = field(default_factory=NoiseScan)
     _images: bool = False
     """Whether a line came that measures no noise."""
 
-    def found(self, header: ismrmrdHeader) -> tuple[Noise | None, tuple[str, ...]]:
-        """Return the noise of another scan that this one needs, and what whoever looks at the images must know."""
+    def found(self, header: ismrmrdHeader) -> Noise | None:
+        """Return the noise of the other scan; None where there is none, or none that can be used."""
         key = dependency(header)
         name = "that was given" if self.given else f"of the scan {key.measurement}" if key else ""
         try:
@@ -54,10 +57,11 @@ class Dependencies:
             if self._known is not None:
                 noise = fitting(self._known, header)
                 _logger.info("the noise %s is used", name)
-                return noise, ()
+                return noise
+            self._doubt = f"the noise {name} is not known here" if key else ""
         except InputError as error:
-            return None, (f"the noise {name} is not used: {error}",)
-        return None, (f"the noise {name} is not known here",) if key else ()
+            self._doubt = f"the noise {name} is not used: {error}"
+        return None
 
     def _looked_up(self, header: ismrmrdHeader) -> Record | None:
         key = dependency(header)
@@ -76,8 +80,12 @@ class Dependencies:
     def _watch(self, lines: Lines) -> None:
         if has_flag(lines.headers, Flag.IS_NOISE_MEASUREMENT).all():
             self._measured.add(lines)
-        else:
-            self._images, self._measured = True, NoiseScan()
+            return
+        if self._doubt and self._measured.lines:
+            _logger.info("%s; the scan has noise lines of its own", self._doubt)
+        elif self._doubt:
+            warn(self._doubt, log=_logger)
+        self._images, self._measured = True, NoiseScan()
 
     def _keep(self, header: ismrmrdHeader) -> None:
         self._known, key = record(self._measured, header), own(header)

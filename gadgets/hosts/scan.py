@@ -58,8 +58,8 @@ def reconstructed(
     Raises InputError for the header at once, and InputError and GadgetError later as `Chain.run` does."""
     reading = read_header(header)
     noise = noise or Dependencies()
-    other, doubts = noise.found(reading.header) if chain.has("noise") else (None, ())
-    speech = Speech.of((*warnings, *reading.warnings, *doubts))
+    other = noise.found(reading.header) if chain.has("noise") else None
+    speech = Speech.of((*warnings, *reading.warnings))
     items = noise.watched(itertools.chain([] if other is None else [other], items), reading.header)
     return _answered(_run(chain, items, reading.header, speech, clock), noise)
 
