@@ -41,9 +41,9 @@ def unpredictable(calibration: Array) -> float | None:
     for kernel in KERNELS:
         y, x = (min(kernel, n) for n in block.shape[-2:])
         values = block.shape[0] * y * x
-        patches = sliding_window_view(block, (y, x), axis=(1, 2))
-        if values <= MAX_VALUES and patches.shape[1] * patches.shape[2] >= PATCHES_PER_VALUE * values:
-            return _smallest(np.moveaxis(patches, 0, 2).reshape(-1, values))
+        patches = sliding_window_view(block, (len(block), y, x))[0]
+        if values <= MAX_VALUES and patches.shape[0] * patches.shape[1] >= PATCHES_PER_VALUE * values:
+            return _smallest(patches.reshape(-1, values))
     return None
 
 

@@ -39,7 +39,7 @@ class Images:
 
 def greys(image: NDArray[np.float32]) -> Greys:
     """An image, at least 0, bright tissue 1, in 256 greys."""
-    return np.uint8(np.rint(255 * np.sqrt(np.clip(image / 2, 0, 1))))
+    return np.rint(255 * np.sqrt(np.clip(image / 2, 0, 1))).astype(np.uint8)
 
 
 def save_images(path: Path, images: Images) -> None:
