@@ -268,6 +268,15 @@ def test_an_ordinary_client_is_told_in_a_text(tmp_path, first, sentence):
     assert sentence in text
 
 
+def test_a_client_is_told_at_once_and_not_after_its_close(tmp_path):
+    """It has sent one slice of many when it hears that none can be reconstructed."""
+    with served(tmp_path) as client:
+        client.send(ConfigText(chain(stage("toy", fail="input")).encode()), Header(toys.HEADER), *toys.scan()[:4])
+        assert client.peer.read() == "[gadgets] ERROR: toy: acquisition 7 is not to its taste."
+        client.send(*toys.scan(), Close())
+        assert client.receive() == []
+
+
 def test_gadgetron_that_connects_is_told_by_an_error(tmp_path):
     with served(tmp_path) as client:
         client.send(
