@@ -25,8 +25,10 @@ MAX_VALUES = 512
 """In a patch: more would only take time."""
 SMALLEST = 0.1
 """Share of the eigenvalues that are taken for noise alone."""
+SEMICIRCLE = 0.097
+"""Where the half of `SMALLEST` of a semicircle's area ends, in diameters: the shape of the eigenvalues of noise."""
 FACTOR = 3.0
-"""Between both noise levels: 0.8 to 1.7 was seen on real scans, 270 where a converter had scaled noise otherwise."""
+"""Between both noise levels: 1.1 to 1.5 was seen on real scans, 270 where a converter had scaled noise otherwise."""
 NONE = 1e-4
 """Less noise than this share of the measured one is none: simulated data."""
 
@@ -48,9 +50,12 @@ def unpredictable(calibration: Array) -> float | None:
 
 
 def _smallest(patches: NDArray[np.complex128]) -> float:
+    """By the median of the smallest eigenvalues, over what it is of noise with variance 1 (Marchenko and Pastur 1967)."""
     eigenvalues = np.linalg.eigvalsh(patches.conj().T @ patches / len(patches))
     count = max(round(SMALLEST * len(eigenvalues)), 1)
-    return math.sqrt(max(float(np.median(eigenvalues[:count])), 0.0))
+    spread = math.sqrt(patches.shape[1] / len(patches))
+    expected = (1 - spread) ** 2 + 4 * spread * SEMICIRCLE
+    return math.sqrt(max(float(np.median(eigenvalues[:count])), 0.0) / expected)
 
 
 def agreed_noise(raw: Raw) -> tuple[Raw, tuple[str, ...]]:
