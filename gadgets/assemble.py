@@ -21,7 +21,7 @@ from mrnets.mrd.completeness import Arrivals
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.images import Key, echo_times
 from mrnets.mrd.kspace import Echo, averages, kspace_and_mask, outside_note
-from mrnets.mrd.noise import NoiseScan, bandwidth
+from mrnets.mrd.noise import NoiseScan, bandwidth, whitened_variance
 from mrnets.mrd.plausible import TWICE, beyond_limits, too_strong
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 
@@ -178,5 +178,6 @@ def _raw(
         noise=None if covariance is None else asarray_like(covariance, kspace, dtype=kspace.dtype),
         readout="batch" if encoding.volume else "x",
         averages=averages([part.echo.counts for part in parts]),
+        variance=whitened_variance(group.dwell),
         whitened=group.whitened,
     )

@@ -42,6 +42,8 @@ class Raw:
     averages: float = 1.0
     """Lines that were averaged into one sample: the harmonic mean over what was sampled. Noise variance goes with its
     inverse."""
+    variance: float = 1.0
+    """Variance of complex noise in a single sample once it is whitened; 2 where real and imaginary part have 1 each."""
     whitened: bool = False
     compressed: str | None = None
     """None, or how the coils were compressed: "gdcc" or "svd"."""

@@ -28,7 +28,7 @@ SMALLEST = 0.1
 SEMICIRCLE = 0.097
 """Where the half of `SMALLEST` of a semicircle's area ends, in diameters: the shape of the eigenvalues of noise."""
 FACTOR = 3.0
-"""Between both noise levels: 1.1 to 1.5 was seen on real scans, 270 where a converter had scaled noise otherwise."""
+"""Between both noise levels: 1.0 to 1.1 was seen on real scans, 270 where a converter had scaled noise otherwise."""
 NONE = 1e-4
 """Less noise than this share of the measured one is none: simulated data."""
 
@@ -50,7 +50,7 @@ def unpredictable(calibration: Array) -> float | None:
 
 
 def _smallest(patches: NDArray[np.complex128]) -> float:
-    """By the median of the smallest eigenvalues, over what it is of noise with variance 1 (Marchenko and Pastur 1967)."""
+    """By the median of the smallest eigenvalues, over what it is of noise with variance 1 (Marchenko, Pastur 1967)."""
     eigenvalues = np.linalg.eigvalsh(patches.conj().T @ patches / len(patches))
     count = max(round(SMALLEST * len(eigenvalues)), 1)
     spread = math.sqrt(patches.shape[1] / len(patches))
@@ -61,13 +61,13 @@ def _smallest(patches: NDArray[np.complex128]) -> float:
 def agreed_noise(raw: Raw) -> tuple[Raw, tuple[str, ...]]:
     """`raw` with a noise level that its calibration lines bear out, and a note where its noise measurement does not.
 
-    Only for whitened data, whose noise has the variance 1 / averages. Where both levels differ by more than `FACTOR`,
-    `averages` becomes what the calibration lines show.
+    Only for whitened data, whose noise has the variance `variance` / `averages`. Where both levels differ by more than
+    `FACTOR`, `averages` becomes what the calibration lines show.
     """
     if not raw.whitened or raw.calibration is None:
         return raw, ()
     seen = unpredictable(raw.calibration[raw.calibration.shape[0] // 2, 0])
-    ratio = 0.0 if seen is None else seen * math.sqrt(raw.averages)
+    ratio = 0.0 if seen is None else seen * math.sqrt(raw.averages / raw.variance)
     if ratio < NONE or 1 / FACTOR <= ratio <= FACTOR:
         return raw, ()
     note = (

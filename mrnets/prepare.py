@@ -249,11 +249,11 @@ def _whitened(raw: Raw, preparation: Preparation) -> Raw:
 def _noise(raw: Raw, preparation: Preparation) -> tuple[float | None, tuple[str, ...]]:
     """Standard deviation of complex noise in a sample of one coil, and a note where it was not measured.
 
-    Whitened data have 1, less by averaging. For other data it comes from the calibration lines of the middle slice, or
-    from the periphery of k-space of a few slices, by the mean over the coils.
+    Whitened data have the root of their variance, less by averaging. For other data it comes from the calibration lines
+    of the middle slice, or from the periphery of k-space of a few slices, by the mean over the coils.
     """
     if raw.whitened:
-        return preparation.whiten_scale / math.sqrt(raw.averages), ()
+        return preparation.whiten_scale * math.sqrt(raw.variance / raw.averages), ()
     if raw.calibration is not None and (seen := unpredictable(raw.calibration[len(raw.calibration) // 2, 0])):
         return seen, ("the noise level was estimated from the calibration lines",)
     step = max(len(raw.kspace) // ESTIMATED_FROM, 1)

@@ -15,7 +15,7 @@ from mrnets.mrd.lines import Lines, counter, require_finite
 from mrnets.physics.arrays import Array, to_numpy
 from mrnets.physics.whiten import RELATIVE_BANDWIDTH, covariance, noise_scale
 
-__all__ = ["Noise", "NoiseScan", "bandwidth"]
+__all__ = ["Noise", "NoiseScan", "bandwidth", "whitened_variance"]
 
 MAX_BYTES = 1 << 30
 
@@ -32,6 +32,15 @@ class Noise:
     def at(self, dwell: float, relative_bandwidth: float) -> Array:
         """(coil, coil) complex64 NumPy: the covariance of samples with the dwell time `dwell`, µs."""
         return self.covariance / noise_scale(dwell, self.dwell, relative_bandwidth) ** 2
+
+
+def whitened_variance(dwell: float) -> float:
+    """Variance of complex noise in samples of the dwell time `dwell`, µs, that were whitened by a noise measurement.
+
+    2 as Gadgetron scales: real and imaginary part have 1 each (Kellman and McVeigh 2005). On real scans it was 2.0 to
+    2.3. It is 1 where the dwell time is not known (0), since nothing is scaled then.
+    """
+    return 2.0 if dwell > 0 else 1.0
 
 
 @dataclass

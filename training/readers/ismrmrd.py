@@ -21,6 +21,7 @@ from mrnets.errors import InputError
 from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand
 from mrnets.mrd.images import echo_times
 from mrnets.mrd.kspace import averages, line_counts
+from mrnets.mrd.noise import whitened_variance
 from training.data import Part, Place, Sample, Slices, Split, part_of
 from training.readers._calibration import calibration
 from training.readers._kspace import doubt, gridded, noise
@@ -122,6 +123,7 @@ def load(place: Place, cache: str = "", by_hand: ByHand = NOTHING_BY_HAND) -> Sa
         noise=_tensor(noise(found, image)),
         echo_times=_tensor(echo_times(found.header, image.contrasts)),
         readout="batch" if found.encoding.volume else "x",
+        variance=whitened_variance(float(found.heads["sample_time_us"][image.echoes[0][0]])),
         averages=averages([line_counts(found.heads[rows], found.encoding) for rows in image.echoes]),
     )
     return Sample(names=(f"{place.subject}, slice {place.index}",), raw=raw)
