@@ -77,12 +77,13 @@ def store_of(folder: Path | None) -> Store | None:
     return Server(address) if address else None
 
 
-def default_store() -> Store:
-    """Return the server that the environment names, or else a folder of the user."""
-    return store_of(None) or Folder(default_folder())
+def default_store() -> Store | None:
+    """Return the server that the environment names, or else a folder of the user; None for a user without a home."""
+    folder = default_folder()
+    return store_of(None) or (None if folder is None else Folder(folder))
 
 
-def default_folder() -> Path:
-    """Return the user's folder for noise measurements."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(cache) if cache else Path.home() / ".cache") / "gadgetron-networks" / "noise"
+def default_folder() -> Path | None:
+    """Return the user's folder for noise measurements; None for a user without a home, as in some containers."""
+    cache = os.environ.get("XDG_CACHE_HOME", "") or os.path.expanduser("~/.cache")
+    return Path(cache) / "gadgetron-networks" / "noise" if os.path.isabs(cache) else None

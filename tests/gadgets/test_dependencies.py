@@ -196,6 +196,9 @@ def test_where_hosts_keep_noise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_store() == Folder(tmp_path / "gadgetron-networks" / "noise")
     assert store_of(None) is None
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # a user without a home
+    assert default_store() is None
     monkeypatch.setenv("GADGETRON_STORAGE_ADDRESS", "http://localhost:9112")
     assert default_store() == store_of(None) == Server("http://localhost:9112")
     assert store_of(tmp_path) == Folder(tmp_path)
