@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from gadgets.frame import CUT_SHORT, Frame
 from gadgets.gather import Group
 from mrnets.contract import Raw
-from mrnets.errors import InputError
 from mrnets.mrd.calibration import has_centre_block
 from mrnets.mrd.completeness import Arrivals
 from mrnets.mrd.encoding import Encoding
@@ -25,7 +24,7 @@ from mrnets.mrd.noise import NoiseScan, bandwidth, whitened_variance
 from mrnets.mrd.plausible import TWICE, beyond_limits, too_strong
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 
-__all__ = ["Part", "Shortfalls", "arrive", "frames", "group_notes", "implausible", "parts_of", "require_centre"]
+__all__ = ["Part", "Shortfalls", "arrive", "frames", "group_notes", "implausible", "parts_of", "without_centre"]
 
 Mask = NDArray[np.bool_]
 
@@ -60,15 +59,16 @@ def group_notes(group: Group, encoding: Encoding) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, notes)))
 
 
-def require_centre(mask: Mask, key: Key, encoding: Encoding) -> None:
-    """Raises InputError if no line near the k-space centre has come: the scan was stopped, or is not what it seems."""
+def without_centre(mask: Mask, key: Key, encoding: Encoding) -> str | None:
+    """Return a sentence if no line near the k-space centre has come, or None: such an image shows nothing."""
     reach = [CENTRE, CENTRE if encoding.volume else mask.shape[1]]
     middle = tuple(slice(max(n // 2 - r, 0), n // 2 + r + 1) for n, r in zip(mask.shape, reach, strict=True))
-    if not mask[middle].any():
-        raise InputError(
-            f"{key} is cut short: it ended before the centre of its k-space was sampled; if repetitions are "
-            f"interleaved, set sort.trigger to measurement"
-        )
+    if mask[middle].any():
+        return None
+    return (
+        f"{key} is cut short: it ended before the centre of its k-space was sampled; if repetitions are interleaved, "
+        f"set sort.trigger to measurement"
+    )
 
 
 @dataclass

@@ -15,7 +15,7 @@ import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.aside import Aside
-from gadgets.assemble import Part, Shortfalls, arrive, frames, group_notes, implausible, parts_of, require_centre
+from gadgets.assemble import Part, Shortfalls, arrive, frames, group_notes, implausible, parts_of, without_centre
 from gadgets.calibrations import Calibrations, Means, Source
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
@@ -130,7 +130,8 @@ class _Scan:
         self._checks = _Checks()
         self._shortfalls = Shortfalls()
         self._arrivals = Arrivals()
-        self._empty: list[Key] = []
+        self._lost: list[str] = []
+        """Images that cannot be made, and why."""
         self._said: set[str] = set()
 
     def add(self, lines: Lines) -> list[Key]:
@@ -146,10 +147,8 @@ class _Scan:
             group = self.images.pop(key)
             self.closed.add(key)
             self._aside.complete(key, group, self.spaces.encoding(key.encoding))
-            if group.echoes:
-                yield from self._calibrated(self._finished(key, group))
-            else:
-                self._empty.append(key)
+            if (finished := self._finished(key, group)) is not None:
+                yield from self._calibrated(finished)
 
     def finish(self) -> Iterator[Frame]:
         """Make frames of all images; no more lines of them come."""
@@ -165,8 +164,7 @@ class _Scan:
 
     def lacks(self) -> str:
         """Return what the scan lacks of what its header announces, or nothing."""
-        empty = [f"all lines of {key} are zero" for key in self._empty]
-        return "; ".join([*empty, *self._arrivals.lacks(self.header)])
+        return "; ".join([*self._lost, *self._arrivals.lacks(self.header)])
 
     def _take(self, lines: Lines) -> list[Key]:
         if not len(lines):
@@ -198,11 +196,18 @@ class _Scan:
             self._warn(guess)
         return gather(self.images, image, encoding, self._memory, self.closed)
 
-    def _finished(self, key: Key, group: Group) -> _Finished:
+    def _finished(self, key: Key, group: Group) -> _Finished | None:
+        """The image, or None for one that cannot be made: the others are made all the same."""
+        if not group.echoes:
+            self._lost.append(f"all lines of {key} are zero")
+            return None
         encoding = self.spaces.encoding(key.encoding)
         notes = (*encoding.guesses, *group_notes(group, encoding))
         parts = parts_of(group, encoding)
-        require_centre(parts[0].mask, key, encoding)
+        if (reason := without_centre(parts[0].mask, key, encoding)) is not None:
+            self._lost.append(reason)
+            self._memory.free(group)
+            return None
         doubts = centre_doubts(parts[0].kspace, parts[0].mask, volume=encoding.volume)
         doubts += implausible(key, group, parts, self.header.encoding[key.encoding].encodingLimits)
         return _Finished(key, group, parts, (*notes, *doubts, *self._shortfalls.of(key, encoding, parts)))

@@ -472,6 +472,16 @@ class TestCutShort:
         (frame,) = frames(stream, counted(contrast=2), incomplete="warn")
         assert frame.notes == ("cut short? 1 of 3 contrasts came",)
 
+    def test_a_slice_that_ended_before_its_centre_loses_no_other_slice(self, rng):
+        """Slices are interleaved, and the scan is stopped while the second half of them is measured."""
+        kspace = synthetic.to_kspace(images(rng, y=64))
+        header = synthetic.header(synthetic.encoding((NX, 64, 1), limits={"slice": (0, 2, 0)}))
+        stream = [synthetic.lines(kspace, slice=0), synthetic.lines(kspace, slice=2)]
+        made = sort([*stream, synthetic.lines(kspace, range(20), slice=1)], header)
+        assert [int(next(made).headers[0, 0]["idx"]["slice"]) for _ in range(2)] == [0, 2]
+        with pytest.raises(InputError, match="slice 1 is cut short: it ended before the centre of its k-space"):
+            next(made)
+
     def test_the_end_says_what_is_lacking_after_the_images(self, rng):
         """The images come before the error, which names the property that allows it."""
         stream = [synthetic.lines(synthetic.to_kspace(images(rng)))]
