@@ -82,13 +82,18 @@ class Draft:
         """Close the file, and remove it unless it was published or is to be kept."""
         with suppress(OSError):
             self._file.close()
-        if self.keep and self.error is None and self._partial.exists():
-            for name in (f"{self.path.name}.partial", f"{self.path.name}.{self._random}.partial"):
-                with suppress(FileExistsError):
-                    os.link(self._partial, self.path.with_name(name), follow_symlinks=False)
-                    break
+        with suppress(OSError):
+            if self.keep and self.error is None:
+                self._keep()
         with suppress(OSError):
             self._partial.unlink()
+
+    def _keep(self) -> None:
+        """Give the file a name to be kept under, without replacing another file."""
+        try:
+            os.link(self._partial, self.path.with_name(f"{self.path.name}.partial"))
+        except OSError:  # that name is taken, or the file system has no links
+            self._partial.rename(self.path.with_name(f"{self.path.name}.{self._random}.partial"))
 
     @contextmanager
     def _noticed(self) -> Iterator[None]:
@@ -187,9 +192,9 @@ def _locked(lock: Path) -> int:
 
 
 def _check_target(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: there is no folder {path.parent}")
     try:
+        if not path.parent.is_dir():
+            raise InputError(f"cannot write {path}: there is no folder {path.parent}")
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return

@@ -1,15 +1,20 @@
-"""HDF5 files that are whole or not there, also on a full disk.
+"""HDF5 files that are whole or not there, also on a full disk and after ctrl-C.
 
-The HDF5 library ends the process with a segmentation fault where its own writes fail. So it never sees a failure: what
-it writes after one stays in memory until the file is closed, and then the failure is told.
+The HDF5 library ends the process with a segmentation fault where a write fails or raises. So it never sees a failure:
+what it writes after one stays in memory until the file is closed, and then the failure is told. Signals wait until the
+library has returned.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import h5py
 
@@ -25,7 +30,7 @@ def whole_hdf5(path: str | Path, advice: str = "") -> Iterator[tuple[h5py.File, 
     Who writes much calls `Draft.check` now and then, so that a full disk is noticed before the memory is full.
     """
     with whole(path, advice) as draft:
-        with h5py.File(_Unfailing(draft), "w") as file:
+        with _signals_elsewhere(), h5py.File(_Unfailing(draft), "w") as file:
             yield file, draft
         draft.check()
 
@@ -82,3 +87,38 @@ class _Unfailing:
 
     def flush(self) -> None:
         pass
+
+
+_CALLED = {function.__code__ for function in vars(_Unfailing).values() if hasattr(function, "__code__")}
+RETRY = 0.01
+"""s, after which a signal that came inside the library is raised again."""
+
+
+@contextmanager
+def _signals_elsewhere() -> Iterator[None]:
+    """Keep the handlers of signals, which may raise KeyboardInterrupt, from running inside the HDF5 library."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers: dict[int, Any] = {number: handler for number, handler in before.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():  # only the main thread runs handlers
+        handlers = {}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if _is_inside(frame):
+            threading.Timer(RETRY, signal.raise_signal, (number,)).start()
+        else:
+            handlers[number](number, frame)
+
+    for number in handlers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _is_inside(frame: FrameType | None) -> bool:
+    """Whether `frame` was called by the library."""
+    while frame is not None and frame.f_code not in _CALLED:
+        frame = frame.f_back
+    return frame is not None

@@ -322,3 +322,53 @@ def test_a_place_is_reserved_without_being_written(target: Path) -> None:
     with reserved(target):
         pass
     assert target.read_text() == "earlier"
+
+
+INTERRUPTED = """
+import os, signal, sys
+import h5py, numpy as np
+from mrnets.files import Draft
+from mrnets.hdf5 import whole_hdf5
+
+calls, write = 0, Draft.write
+
+def interrupted(self, data):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[2]):
+        signal.raise_signal(signal.SIGINT)
+    return write(self, data)
+
+Draft.write = interrupted
+try:
+    with whole_hdf5(sys.argv[1]) as (file, draft):
+        values = file.create_dataset("values", (0, 100, 100), "f4", maxshape=(None, 100, 100), chunks=(1, 100, 100))
+        while True:
+            values.resize(len(values) + 1, axis=0)
+            values[-1] = np.full((100, 100), len(values))
+            draft.keep = True
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("call", [1, 2, 10])
+def test_ctrl_c_while_hdf5_writes_ends_the_block_and_not_the_process(target: Path, call: int) -> None:
+    """HDF5 crashes where an exception comes out of its own calls."""
+    program = [sys.executable, "-c", INTERRUPTED, str(target), str(call)]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+    assert target.read_text() == "earlier"
+    with h5py.File(f"{target}.partial") as file:  # whole up to then
+        values = file["values"]
+        assert len(values) > 0
+        np.testing.assert_array_equal(values[:-1, 0, 0], np.arange(1, len(values)))
+
+
+def test_handlers_of_signals_are_as_before(target: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with whole_hdf5(target):
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before
