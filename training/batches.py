@@ -47,7 +47,7 @@ _PREPARED = (
     "normalisation",
     "normalise",
 )
-"""What a preparation decides of batches that a source prepares itself."""
+"""The part of a preparation that a source needs to prepare its batches itself."""
 EXPLAINED = 0.9
 """Share of the coil images' energy that sensitivities explain at least. A simulated scan with less is left out. Too few
 calibration lines, too many coils or too much noise have cut most of the object out of its maps."""

@@ -67,7 +67,7 @@ class Masks:
     """How fully sampled data are undersampled. Simulated scans draw their masks as `simulated` says."""
 
     source: str = "drawn"
-    """"drawn": at random; "data": the mask that comes with each slice, or the sampling of a prospective scan; or the
+    """"drawn": at random; "data": the mask that comes with each slice, or the sampling of a prospective scan. Else the
     path of a .npy or HDF5 file, see `training.undersample`."""
     key: str = ""
     """The data set of masks in an HDF5 file."""

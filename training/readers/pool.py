@@ -1,6 +1,6 @@
 """Scans simulated on the training device, without end, of slices of anatomy and of photographs.
 
-The images come from a file that `python -m training pool` made, or from volumes (.nii, .nii.gz, .cfl), photographs
+The images come from a file of `python -m training pool`. Or they come from volumes (.nii, .nii.gz, .cfl), photographs
 (.png, .jpg) and such files below the folder. Training batches are made on the device of the network, prepared already
 (`training.simulation`). Where a network wants another preparation, and outside training, scans come as a scanner
 measures them, and `mrnets.prepare` does the rest. Axes: see `mrnets.contract`.
@@ -77,7 +77,7 @@ class Reader:
     """Scans of the images below a folder; without a folder, of ICBM152. Images of one source are of one part."""
 
     simulation: Simulation = field(default_factory=Simulation)
-    """What is drawn."""
+    """The distributions."""
 
     def read(self, folder: Path | None, part: Part, split: Split) -> Scans:
         """Return the scans of a part. The images are read. Raises InputError."""
