@@ -1,7 +1,7 @@
 """Networks by name, and one file that holds a trained one; see `mrnets.weightsfile`.
 
 The header says all that is needed to run the network again: {version, network, options, preparation, units, labels,
-provenance}. "atommic.NAME" is the network NAME as ATOMMIC computes it; see `mrnets.atommic.forms`.
+provenance, checksum}. "atommic.NAME" is the network NAME as ATOMMIC computes it; see `mrnets.atommic.forms`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mrnets.atommic import PREFIX, named
 from mrnets.errors import InputError, unknown
 from mrnets.traits import Traits, declared
 from mrnets.values import described, fits
-from mrnets.weightsfile import located, read_header, shipped, write
+from mrnets.weightsfile import check_tensors, located, read_header, shipped, write
 
 if TYPE_CHECKING:
     import torch
@@ -160,6 +160,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Tr
     except SafetensorError as error:
         raise InputError(f"{path} is damaged: {error}") from None
     _check_weights(tensors, expected, f"{path} cannot be loaded")
+    check_tensors(path)
     expected.load_state_dict(tensors, assign=True)
     return Trained(name, options, _moved(expected, device).eval(), metadata["preparation"], metadata)
 

@@ -5,6 +5,7 @@ Nothing in a file is trusted: sizes are bounded and every field is checked. A he
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -18,13 +19,15 @@ from mrnets.files import write_bytes
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["VERSION", "located", "read_header", "shipped", "write"]
+__all__ = ["VERSION", "check_tensors", "located", "read_header", "shipped", "write"]
 
 VERSION = 2
 """Version of the header. Version 1 has other names of some options."""
 _WEIGHTS = Path(__file__).parent / "weights"
 _LONGEST_HEADER = 16 * 1024**2
 """Bytes. The largest network has some thousand tensors of about 150 bytes of header each."""
+_BLOCK = 1 << 20
+"""Bytes that are read at once."""
 _FIELDS: dict[str, type] = {
     "version": int,
     "network": str,
@@ -73,12 +76,32 @@ def read_header(path: Path) -> dict[str, Any]:
     return {**metadata, "tensors": {name: tuple(tensor["shape"]) for name, tensor in table.items()}}
 
 
+def check_tensors(path: Path) -> None:
+    """Raise InputError where the tensors of a weights file are not those that its checksum belongs to.
+
+    A file without a checksum passes. The checksum, which `write` puts into the header, is the SHA-256 of all bytes
+    behind the header.
+    """
+    expected = read_header(path).get("checksum")
+    if expected is None:
+        return
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        file.seek(8 + struct.unpack("<Q", file.read(8))[0])
+        while block := file.read(_BLOCK):
+            found.update(block)
+    if found.hexdigest() != expected:
+        raise InputError(f"{path} is damaged: its tensors do not have the checksum that its header gives")
+
+
 def write(path: Path, tensors: dict[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
     """Write a weights file, whole or not at all. Raises InputError for values that are not JSON."""
     from safetensors.torch import save
 
+    data = save(tensors)
+    checksum = hashlib.sha256(memoryview(data)[8 + struct.unpack("<Q", data[:8])[0] :]).hexdigest()
     try:
-        text = json.dumps({"version": VERSION, **metadata}, sort_keys=True, allow_nan=False)
+        text = json.dumps({"version": VERSION, "checksum": checksum, **metadata}, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(f"cannot save {path}: its header is not JSON ({error})") from None
     write_bytes(path, save(tensors, metadata={"mrnets": text}))

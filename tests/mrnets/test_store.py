@@ -332,3 +332,24 @@ def test_any_bytes_give_a_network_or_one_sentence(tmp_path_factory: pytest.TempP
     except InputError as error:
         sentence = str(error)
     assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("name", weightsfile.shipped())
+def test_weights_that_ship_carry_their_checksum(name: str) -> None:
+    assert len(store.header(name)["checksum"]) == 64
+    store.load(name)
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_a_flipped_bit_in_a_tensor_is_refused(trained: Path, bit: int) -> None:
+    content = bytearray(trained.read_bytes())
+    content[-101] ^= 1 << bit
+    trained.write_bytes(content)
+    with pytest.raises(InputError, match=r"trained.safetensors is damaged: its tensors do not have the checksum"):
+        store.load(trained)
+
+
+def test_a_file_without_checksum_is_loaded(trained: Path) -> None:
+    expected = store.load(trained).network.state_dict()
+    found = store.load(rewrite(trained, checksum=None)).network.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
