@@ -49,7 +49,9 @@ class Dependencies:
     """Whether a line came that measures no noise."""
 
     def found(self, header: ismrmrdHeader) -> Noise | None:
-        """Return the noise of the other scan; None where there is none, or none that can be used."""
+        """Return the noise of the other scan; None where there is none, or none that can be used.
+
+        Raises InputError for noise that was given by hand, and does not fit."""
         key = dependency(header)
         name = "that was given" if self.given else f"of the scan {key.measurement}" if key else ""
         try:
@@ -60,6 +62,8 @@ class Dependencies:
                 return noise
             self._doubt = f"the noise {name} is not known here" if key else ""
         except InputError as error:
+            if self.given:
+                raise InputError(f"the noise that was given does not fit: {error}") from error
             self._doubt = f"the noise {name} is not used: {error}"
         return None
 

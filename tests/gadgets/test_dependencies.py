@@ -147,6 +147,8 @@ def test_noise_of_other_coils_is_not_used(store: Any) -> None:
     measure_noise(store, changed(SCAN, coils=3))
     (image,) = images(DEPENDENT, Dependencies(store))
     assert "is not used: it was measured without the coils HeadNeck_20:1:H4" in comment(image)
+    with pytest.raises(InputError, match="that was given does not fit: it was measured without the coils"):
+        images(DEPENDENT, Dependencies(given=noise_in_settings(changed(SCAN, coils=3))))
     unnamed = changed(noise_in_settings(changed(SCAN, coils=3)), labels=())
     (image,) = images(DEPENDENT, Dependencies(given=unnamed))
     assert "is not used: it is of 3 coils, and this scan has 4" in comment(image)
