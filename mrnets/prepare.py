@@ -9,29 +9,25 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from array_api_compat import is_cupy_array, is_numpy_array
 from torch.utils.dlpack import from_dlpack
 
-from mrnets.blocks.consistency import solved
-from mrnets.blocks.encoding import Encoding, initial_image
-from mrnets.contract import Estimate, Raw, Scan
-from mrnets.echoes import each_echo
+from mrnets.contract import Raw, Scan
+from mrnets.ending import consistent, ended
 from mrnets.errors import InputError
 from mrnets.noise import unpredictable
 from mrnets.physics import whiten
 from mrnets.physics.arrays import Array
 from mrnets.physics.coils import reduce, rss
 from mrnets.physics.fourier import fftc, ifftc, resize
-from mrnets.physics.interpolation import nearest
-from mrnets.physics.normalise import denormalised, normalised, scale_and_offset
-from mrnets.preparation import Combination, Compression, Preparation, Sensitivities
+from mrnets.physics.normalise import normalised, scale_and_offset
+from mrnets.preparation import Combination, Compression, Plane, Preparation, Sensitivities
+from mrnets.restore import Prepared, restore
 from mrnets.stages import complete_axes, compress_raw, crop_raw, sense_raw, whiten_raw
-from mrnets.traits import Echoes
 
 __all__ = [
     "Compression",
@@ -52,36 +48,10 @@ __all__ = [
     "whiten_raw",
 ]
 
-Plane = tuple[int, int]
-
-CONSISTENCY_ITERATIONS = 10
-"""Of conjugate gradients, from the network's image: what they have not reached then is below the noise."""
 ESTIMATED_FROM = 8
 """Slices, evenly spaced, from which an unknown noise level is estimated."""
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A network's input, and the way back."""
-
-    scan: Scan
-    scale: Array
-    """What `scan` was divided by: (batch,) float32; of `prepare_image` (batch, contrast)."""
-    phase: Array
-    """(batch, y, x) of magnitude 1, complex64; of `prepare_image` 1, float32: what the image of `scan` lacks.
-    Sensitivities estimated from the data contain the phase of the low-resolution image; a network sees an image that is
-    nearly real, and its estimate gets back the phase that a fixed combination of the coils (the strongest virtual coil
-    of the calibration lines) sees."""
-    offset: Array | None = None
-    """What real images had subtracted before; shape as `scale`. None: nothing."""
-    whole: Plane | None = None
-    """(y, x) before cropping; None: nothing was cropped."""
-    view: Plane | None = None
-    """(y, x) between the crop of the field of view and that of k-space."""
-    notes: tuple[str, ...] = ()
-    """What whoever looks at the images must know."""
 
 
 def prepare(
@@ -147,55 +117,6 @@ def prepare_image(image: Array, preparation: Preparation) -> Prepared:
     cropped = None if size == whole else whole
     scan = Scan(image=normalised(x, scale, offset))
     return Prepared(scan, scale, phase, offset, cropped, view, _black(whole, view))
-
-
-def restore(estimate: Estimate, prepared: Prepared) -> Estimate:
-    """`estimate` of `prepared.scan` in the units and on the grid of what was prepared, without `steps`.
-
-    The image and the map "S0" get back the scale, the image and the map "phase" the phase. Cropped k-space is
-    zero-filled, a cropped field of view too: images and maps are 0 beyond it, logits are 0 (the first class if classes
-    are exclusive, none if they overlap). Maps and logits, which are not band-limited, take the nearest value.
-    """
-    image, maps, logits = estimate.image, dict(estimate.maps), estimate.logits
-    if image is not None:
-        offset = torch.zeros_like(prepared.scale) if prepared.offset is None else prepared.offset
-        image = _filled(denormalised(image, prepared.scale, offset) * prepared.phase[:, None], prepared)
-    if "S0" in maps:
-        maps["S0"] = maps["S0"] * prepared.scale[:, None, None] * _gain(maps["S0"], prepared)
-    if "phase" in maps:
-        unit = torch.ones_like(maps["phase"])
-        maps["phase"] = torch.angle(torch.polar(unit, maps["phase"]) * prepared.phase)
-    return Estimate(
-        image=image,
-        maps={name: _nearest(m, prepared) for name, m in maps.items()},
-        logits=None if logits is None else _nearest(logits, prepared),
-    )
-
-
-def consistent(estimate: Estimate, scan: Scan, preparation: Preparation) -> Estimate:
-    """`estimate` of `scan` with an image that keeps the measured samples, as `Preparation.consistency` says.
-
-    Differentiable. The estimate stays as it is without an image, sensitivities or noise level.
-    """
-    level, image, kspace, mask, sens = preparation.consistency, estimate.image, scan.kspace, scan.mask, scan.sens
-    if level is None or image is None or kspace is None or mask is None or sens is None or scan.noise is None:
-        return estimate
-    weight = (scan.noise / level)[:, None, None, None] ** 2
-    encoding = Encoding(kspace, mask, sens, initial_image(kspace, mask, sens))
-    change = solved(-encoding.gradient(image), encoding, weight, iterations=CONSISTENCY_ITERATIONS)
-    return dataclasses.replace(estimate, image=image + change)
-
-
-def ended(network: Callable[[Scan], Estimate], preparation: Preparation, echoes: Echoes) -> Callable[[Scan], Estimate]:
-    """`network` as training and scanners run it: followed by the consistency of its preparation.
-
-    echoes: of its traits; "each" takes the echoes of a scan one by one, each with its own phase (`mrnets.echoes`).
-    """
-
-    def run(scan: Scan) -> Estimate:
-        return consistent(network(scan), scan, preparation)
-
-    return each_echo(run) if echoes == "each" else run
 
 
 def combine(coil_images: Array, sens: Array | None, combination: Combination = "sense") -> Any:
@@ -407,26 +328,3 @@ def _check_image(image: torch.Tensor, preparation: Preparation) -> None:
         raise InputError(f"the network takes images of {preparation.contrasts} contrasts, and {shape[1]} came")
     if preparation.image == "complex" and not image.is_complex():
         raise InputError(f"the network takes complex images, and {image.dtype} came")
-
-
-def _gain(values: torch.Tensor, prepared: Prepared) -> float:
-    """Of pixel values, by the orthonormal transform to the larger matrix; 1 without a crop of k-space."""
-    return 1.0 if prepared.view is None else math.sqrt(math.prod(values.shape[-2:]) / math.prod(prepared.view))
-
-
-def _filled(image: torch.Tensor, prepared: Prepared) -> Any:
-    """On the grid before cropping, k-space and field of view filled with zeros."""
-    if prepared.whole is None or prepared.view is None:
-        return image
-    if tuple(image.shape[-2:]) != prepared.view:
-        filled = ifftc(resize(fftc(image + 0j), prepared.view))
-        image = filled if image.is_complex() else filled.real
-    return resize(image, prepared.whole)
-
-
-def _nearest(values: torch.Tensor, prepared: Prepared) -> Any:
-    if prepared.whole is None or prepared.view is None:
-        return values
-    for axis, size in zip((-2, -1), prepared.view, strict=True):
-        values = nearest(values, size, axis)
-    return resize(values, prepared.whole)

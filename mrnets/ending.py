@@ -1,0 +1,44 @@
+"""How every network ends, in training and on scanners alike: consistent with the data, each echo by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from mrnets.blocks.consistency import solved
+from mrnets.blocks.encoding import Encoding, initial_image
+from mrnets.contract import Estimate, Scan
+from mrnets.echoes import each_echo
+from mrnets.preparation import Preparation
+from mrnets.traits import Echoes
+
+__all__ = ["consistent", "ended"]
+
+CONSISTENCY_ITERATIONS = 10
+"""Of conjugate gradients, from the network's image: what they have not reached then is below the noise."""
+
+
+def consistent(estimate: Estimate, scan: Scan, preparation: Preparation) -> Estimate:
+    """`estimate` of `scan` with an image that keeps the measured samples, as `Preparation.consistency` says.
+
+    Differentiable. The estimate stays as it is without an image, sensitivities or noise level.
+    """
+    level, image, kspace, mask, sens = preparation.consistency, estimate.image, scan.kspace, scan.mask, scan.sens
+    if level is None or image is None or kspace is None or mask is None or sens is None or scan.noise is None:
+        return estimate
+    weight = (scan.noise / level)[:, None, None, None] ** 2
+    encoding = Encoding(kspace, mask, sens, initial_image(kspace, mask, sens))
+    change = solved(-encoding.gradient(image), encoding, weight, iterations=CONSISTENCY_ITERATIONS)
+    return dataclasses.replace(estimate, image=image + change)
+
+
+def ended(network: Callable[[Scan], Estimate], preparation: Preparation, echoes: Echoes) -> Callable[[Scan], Estimate]:
+    """`network` as training and scanners run it: followed by the consistency of its preparation.
+
+    echoes: of its traits; "each" takes the echoes of a scan one by one, each with its own phase (`mrnets.echoes`).
+    """
+
+    def run(scan: Scan) -> Estimate:
+        return consistent(network(scan), scan, preparation)
+
+    return each_echo(run) if echoes == "each" else run
