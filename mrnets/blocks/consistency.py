@@ -15,7 +15,7 @@ from mrnets.blocks.encoding import Encoding
 from mrnets.physics.conjugate import conjugate_gradients
 from mrnets.physics.wavelets import FINE, LEVELS, detail_noise, l1_wavelet
 
-__all__ = ["cascaded", "combined", "replace", "solved", "sparse"]
+__all__ = ["cascaded", "combined", "noise_level", "replace", "solved", "sparse"]
 
 
 def combined(image: Tensor, encoding: Encoding, weight: Tensor | float = 1.0) -> Tensor:
@@ -83,6 +83,12 @@ def solved(
     return x + (residual - residual.detach())
 
 
+def noise_level(encoding: Encoding, noise: Tensor | None) -> Tensor:
+    """`noise` (batch,) as (batch, 1, 1, 1); None: from the details of the zero-filled image, (batch, echo, 1, 1)."""
+    level: Tensor = detail_noise(encoding.start) if noise is None else noise[:, None, None, None]
+    return level
+
+
 def sparse(
     encoding: Encoding,
     noise: Tensor | None,
@@ -96,13 +102,11 @@ def sparse(
     noise: (batch,), the noise level of the scan; None: it comes from the details of the zero-filled image.
     """
     with torch.autocast(encoding.start.device.type, enabled=False):
-        start = encoding.start
-        level = detail_noise(start) if noise is None else noise[:, None, None, None]
         image: Tensor = l1_wavelet(
-            start,
+            encoding.start,
             encoding.sens,
             encoding.mask,
-            level,
+            noise_level(encoding, noise),
             iterations=iterations,
             levels=levels,
             regularisation=regularisation,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mrnets.physics import coils
+from mrnets.physics import coils, simulate
 from mrnets.physics.arrays import asarray_like, to_numpy
 from mrnets.physics.fourier import fftc
 from tests.physics.adjoint import assert_adjoint, assert_close, assert_linear, random_complex
@@ -113,3 +113,31 @@ def test_cg_sense_of_fully_sampled_data_is_the_combined_image(xp, rng):
     full = xp.ones((8, 6), dtype=xp.bool)
     kspace = fftc(coils.expand(image, sens))
     assert_close(cg_sense(kspace, sens, full), coils.reduce(coils.expand(image, sens), sens), 1e-4)
+
+
+@pytest.mark.parametrize("noise", [0.002, 0.1])
+def test_regularisation_that_follows_from_the_noise_is_near_the_best(xp, rng, noise):
+    image = simulate.phantom((48, 40)).astype(np.complex64)
+    sens = simulate.sensitivities(simulate.random_loops(rng, 6), (48, 40))
+    sens = (sens / np.linalg.norm(sens, axis=0)).astype(np.complex64)
+    mask = rng.random((48, 1)) < 0.3
+    mask[20:28] = True
+    image, sens, mask = (xp.asarray(a) for a in (image, sens, np.repeat(mask, 40, axis=1)))
+    kspace = coils.forward(image, sens, mask) + noise * mask * random_complex(xp, rng, (6, 48, 40))
+
+    def error(weight):
+        return np.linalg.norm(to_numpy(cg_sense(kspace, sens, mask, regularisation=weight) - image))
+
+    weight = coils.regularisation_of(coils.adjoint(kspace, sens, mask), noise)
+    errors = {fixed: error(fixed) for fixed in (1e-4, 1e-3, 1e-2, 0.1, 1.0)}
+    assert error(weight) < 1.15 * min(errors.values())
+    assert error(weight) < 0.7 * max(errors.values())
+
+
+def test_regularisation_has_no_unit(xp, rng):
+    start = random_complex(xp, rng, (2, 3, 8, 6))
+    noise = xp.asarray(np.asarray([0.1, 0.2], np.float32)[:, None, None, None])
+    weight = coils.regularisation_of(start, noise)
+    assert weight.shape == (2, 3, 1, 1)
+    assert_close(coils.regularisation_of(1000 * start, 1000 * noise), weight)
+    assert float(to_numpy(coils.regularisation_of(0 * start, noise)).max()) < 0.1
