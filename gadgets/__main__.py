@@ -13,6 +13,7 @@ from mrnets.errors import InputError
 
 COMMANDS = {
     "replay": ("gadgets.hosts.replay", "run a scan from a file through a chain, here and now"),
+    "export": ("gadgets.export.command", "write an image file as DICOM, NIfTI, PNG, or for BART"),
     "serve": ("gadgets.hosts.serve", "wait for Gadgetron servers and ISMRMRD clients, networks kept in memory"),
     "ping": ("gadgets.hosts.ping", "ask a running server whether it answers"),
     "pipe": ("gadgets.hosts.pipe", "ISMRMRD stream on stdin to ISMRMRD stream on stdout"),

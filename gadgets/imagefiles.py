@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,20 +20,30 @@ from mrnets.files import Draft
 from mrnets.hdf5 import whole_hdf5
 from mrnets.mrd.files import append_waveform, explained, hdf5
 from mrnets.mrd.lines import Item
+from mrnets.mrd.xml import text_of
 from mrnets.physics.arrays import Array
 
 __all__ = ["ImageFile", "read_images", "write_images"]
 
+_DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
+_DECLARED = re.compile(r"^<\?xml[^>]*\?>\s*")
+
 
 @contextmanager
-def write_images(path: str | Path, group: str = "dataset") -> Iterator[ImageFile]:
+def write_images(path: str | Path, group: str = "dataset", header: object = None) -> Iterator[ImageFile]:
     """An image file to append to. It is `path` only when all went well, replacing a file that is there.
+
+    header: the ISMRMRD header of the scan as it came, for viewers and converters; None: the file has none.
 
     If anything but the disk fails after the first image, the images until then stay as `path`.partial, or under
     another such name where there is that file. Raises InputError as `mrnets.files.whole` does.
     """
     with whole_hdf5(path) as (file, draft):
         images = ImageFile(file.create_group(group), draft)
+        if header is not None:
+            xml = images.group.create_dataset("xml", (1,), h5py.special_dtype(vlen=bytes))
+            text, _ = text_of(header, "ISMRMRD header")
+            xml[0] = (_DECLARATION + _DECLARED.sub("", text)).encode()
         yield images
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 import time
@@ -11,24 +10,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from gadgets.export import command as export
 from gadgets.hosts.dependencies import Dependencies, noise_in
 from gadgets.hosts.library import load
 from gadgets.hosts.recording import open_recording
 from gadgets.hosts.scan import reconstructed
 from gadgets.hosts.storage import default_store, store_of
-from gadgets.imagefiles import ImageFile, read_images, write_images
+from gadgets.imagefiles import ImageFile, write_images
 from gadgets.messages import DependencyQuery
 from gadgets.speaker import IncompleteError
 from mrnets.errors import InputError, naming
-from mrnets.files import make_folder, write_bytes
 from mrnets.mrd.lines import Item, Lines
-from mrnets.physics.arrays import Array
 
-__all__ = ["add_arguments", "replay", "run", "write_pngs"]
+__all__ = ["add_arguments", "replay", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--noise-folder", type=Path, metavar="FOLDER", help="where noise of other scans is, and is kept"
     )
-    parser.add_argument("--png", type=Path, metavar="FOLDER", help="also write each image as PNG")
+    export.add_formats(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
 
 
@@ -54,8 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Replay as the options say. Raises InputError and GadgetError as `replay` does."""
     if (args.scan is None) == (args.filename is None):
         raise InputError("Name one scan: replay SCAN.h5, or replay -f SCAN.h5.")
-    if args.png:
-        _pillow()
+    export.require(args)
     if args.config_local and not Path(args.config_local).is_file():
         raise InputError(f"There is no chain file {args.config_local}.")
     scan = args.scan or args.filename
@@ -84,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace, progress: _Progress) -> None:
-    if args.png:
-        write_pngs(args.outfile, args.png, args.out_group.strip("/"))
+    if export.asked(args):
+        export.export(args.outfile, args, args.out_group.strip("/"))
     progress.done(args.outfile)
 
 
@@ -115,7 +109,7 @@ def replay(
         with naming(scan):
             items = progress.reading(source.items, source.acquisitions)
             made = reconstructed(loaded, items, source.header, noise=noise)
-        with write_images(out, out_group) as images:
+        with write_images(out, out_group, source.header) as images:
             lacking = _written(made, images, progress, loaded.source)
             if not images.count:
                 if noise.kept:
@@ -176,37 +170,3 @@ class _Progress:
             seconds = time.perf_counter() - self.start
             start = "\r" if self.live else ""
             print(f"{start}{self.lines} lines, {self.images} images in {seconds:.1f} s: {out}", file=sys.stderr)
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise InputError('PNG needs Pillow, which is not installed: pip install "gadgetron-networks[demo]".') from error
-    return Image
-
-
-def write_pngs(path: str | Path, place: Path, group: str = "dataset") -> list[Path]:
-    """Write each image of each series in an image file as 8-bit PNG `NAME_IMAGE[_CHANNEL][_Z].png` into a folder.
-
-    Magnitudes; each series has one window, from 0 to the 99.8th percentile of all its pixels, so that its images can be
-    compared. Raises InputError without Pillow."""
-    pillow = _pillow()
-    make_folder(place)
-    written = []
-    for name, series in read_images(path, group):
-        pixels = np.nan_to_num(np.abs(series).astype(np.float32))
-        grey = _window(pixels)
-        for index in np.ndindex(*pixels.shape[:3]):
-            parts = [i for i, size in zip(index[1:], pixels.shape[1:3], strict=True) if size > 1]
-            file = place / ("_".join([name, f"{index[0]:03d}", *(f"{part:03d}" for part in parts)]) + ".png")
-            picture = io.BytesIO()
-            pillow.fromarray(grey[index]).save(picture, format="PNG")
-            write_bytes(file, picture.getvalue())
-            written.append(file)
-    return written
-
-
-def _window(pixels: Array) -> Array:
-    top = float(np.percentile(pixels, 99.8)) or float(pixels.max()) or 1.0
-    return (np.clip(pixels / top, 0, 1) * 255).round().astype(np.uint8)

@@ -1,0 +1,72 @@
+"""`python -m gadgets export`, and the same options of `replay`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from gadgets.export.cfl import write_cfl
+from gadgets.export.contents import read_contents
+from gadgets.export.dicom import require_empty, write_dicom
+from gadgets.export.needed import needed
+from gadgets.export.nifti import nifti_name, write_nifti
+from gadgets.export.png import write_png
+from mrnets.errors import InputError
+
+__all__ = ["add_arguments", "add_formats", "asked", "export", "require", "run"]
+
+_FORMATS = {
+    "dicom": ("FOLDER", "each slice as DICOM, into a new folder"),
+    "nifti": ("FILE", "as NIfTI, .nii.gz or .nii; echoes and repetitions are the fourth axis"),
+    "png": ("FOLDER", "each image as PNG"),
+    "cfl": ("NAME", "for BART: NAME.hdr and NAME.cfl"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m gadgets export`."""
+    parser.add_argument("images", help="image file, as replay or a Gadgetron client writes it")
+    parser.add_argument("-G", "--group", default="dataset", help="group of the images (default dataset)")
+    add_formats(parser)
+
+
+def add_formats(parser: argparse.ArgumentParser) -> None:
+    """The options for formats."""
+    for name, (metavar, text) in _FORMATS.items():
+        parser.add_argument(f"--{name}", type=Path, metavar=metavar, help=f"also write {text}")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write what the options ask for. Raises InputError."""
+    if not asked(args):
+        raise InputError(f"Nothing was asked for; give one or more of: {', '.join(f'--{name}' for name in _FORMATS)}.")
+    require(args)
+    for place, count in export(args.images, args, args.group.strip("/")):
+        print(f"{place}: {count} files", file=sys.stderr)
+    return 0
+
+
+def asked(args: argparse.Namespace) -> bool:
+    """Return whether a format is asked for."""
+    return any(getattr(args, name) is not None for name in _FORMATS)
+
+
+def require(args: argparse.Namespace) -> None:
+    """Raise InputError for a format that cannot be written, before anything is done."""
+    if args.dicom is not None:
+        needed("pydicom", "DICOM")
+        require_empty(args.dicom)
+    if args.nifti is not None:
+        needed("nibabel", "NIfTI")
+        nifti_name(args.nifti)
+    if args.png is not None:
+        needed("PIL", "PNG")
+
+
+def export(images: str | Path, args: argparse.Namespace, group: str) -> list[tuple[Path, int]]:
+    """Write an image file in the formats that are asked for. Return each place, and how many files were written."""
+    contents = read_contents(images, group)
+    writers = {"dicom": write_dicom, "nifti": write_nifti, "png": write_png, "cfl": write_cfl}
+    places = [(writer, getattr(args, name)) for name, writer in writers.items()]
+    return [(place, len(writer(contents, place))) for writer, place in places if place is not None]

@@ -1,0 +1,134 @@
+"""An ISMRMRD image file as it is read: series of images with their headers and meta data, and the scan's header.
+
+Axes: pixels (channel, z, y, x), as in ISMRMRD.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import ismrmrd
+import numpy as np
+from ismrmrd.xsd import ismrmrdHeader
+from numpy.typing import NDArray
+
+from mrnets.errors import InputError
+from mrnets.mrd.files import explained, hdf5
+from mrnets.mrd.header import read_header
+from mrnets.mrd.xml import mended, parse_xml, text_of
+
+__all__ = ["Contents", "Picture", "Series", "read_contents"]
+
+MAX_PIXELS = 1 << 31
+"""Of one series. It is read as a whole."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image: its header, its pixels (channel, z, y, x) and its meta data, each a list of texts."""
+
+    head: ismrmrd.ImageHeader
+    pixels: NDArray[Any]
+    meta: Mapping[str, list[str]]
+
+    def first(self, name: str, otherwise: str = "") -> str:
+        """Return the first text of a meta element."""
+        return self.meta.get(name, [otherwise])[0]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Images of one kind, shape and type."""
+
+    name: str
+    """The group of the file: image_1."""
+    pictures: tuple[Picture, ...]
+
+    @property
+    def role(self) -> str:
+        """Image, the name of a map, or Segmentation."""
+        return self.pictures[0].first("GADGETRON_DataRole", "Image")
+
+    @property
+    def unit(self) -> str:
+        """The unit of the pixels; empty: arbitrary, or unknown."""
+        return self.pictures[0].first("Unit")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The meanings of a segmentation's numbers, from 0, without the numbers."""
+        return tuple(text.partition(" ")[2] for text in self.pictures[0].meta.get("Labels", []))
+
+    @property
+    def description(self) -> str:
+        """The name of the series; that of a fallback where an image is one."""
+        names = [picture.first("SequenceDescription") for picture in self.pictures]
+        return next((name for name in names if "FALLBACK" in name), names[0]) or self.role
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All of an image file."""
+
+    path: str
+    header: ismrmrdHeader | None
+    """The header of the scan; None: the file has none."""
+    digest: str
+    """Of everything in the file that belongs to the images."""
+    series: tuple[Series, ...]
+
+
+def read_contents(path: str | Path, group: str = "dataset") -> Contents:
+    """Return what an image file holds in `group`. Raises InputError: no such file or group, no images, damaged."""
+    digest = hashlib.sha256()
+    with hdf5(path) as file, explained(path):
+        folder = file.get(group)
+        if not isinstance(folder, h5py.Group):
+            raise InputError(f'{path}: there is no group "{group}".')
+        named = [(name, one) for name, one in folder.items() if _is_series(one)]
+        series = tuple(Series(name, _pictures(f"{path}, {name}", one, digest)) for name, one in named)
+        xml = folder["xml"][()] if "xml" in folder else None
+    if not series:
+        raise InputError(f'{path}: there are no images in the group "{group}".')
+    return Contents(str(path), None if xml is None else read_header(xml).header, digest.hexdigest(), series)
+
+
+def _is_series(one: Any) -> bool:
+    return isinstance(one, h5py.Group) and "data" in one and "header" in one and len(one["header"]) > 0
+
+
+def _pictures(what: str, series: h5py.Group, digest: Any) -> tuple[Picture, ...]:
+    data, heads = series["data"], series["header"]
+    if data.ndim != 5 or len(data) != len(heads):
+        raise InputError(f"{what}: has pixels of shape {data.shape} and {len(heads)} headers, which do not fit.")
+    if data.size > MAX_PIXELS:
+        raise InputError(f"{what}: has {data.size} pixels; at most {MAX_PIXELS} are taken.")
+    texts = series["attributes"][()] if "attributes" in series else [b""] * len(data)
+    size = len(bytes(ismrmrd.ImageHeader()))
+    found = []
+    for n, (row, text) in enumerate(zip(heads[()], texts, strict=True)):
+        raw = row.tobytes()
+        if len(raw) != size:
+            raise InputError(f"{what}: has image headers of {len(raw)} bytes; {size} were expected.")
+        pixels = data[n]
+        pixels = pixels.view(f"<c{pixels.dtype.itemsize}") if pixels.dtype.names else pixels
+        if pixels.dtype.kind not in "uifc":
+            raise InputError(f"{what}: has pixels of type {pixels.dtype}; numbers were expected.")
+        digest.update(raw)
+        digest.update(np.ascontiguousarray(pixels).tobytes())
+        found.append(Picture(ismrmrd.ImageHeader.from_buffer_copy(raw), pixels, _meta(text, f"{what}, image {n}")))
+    return tuple(found)
+
+
+def _meta(raw: object, what: str) -> dict[str, list[str]]:
+    text, _ = text_of(raw, f"meta data of {what}")
+    if not text:
+        return {}
+    root = parse_xml(mended(text, what)[0], f"meta data of {what}")
+    named = ((one.findtext("name", "").strip(), one.findall("value")) for one in root.iter("meta"))
+    return {name: [value.text or "" for value in values] for name, values in named if name and values}

@@ -1,0 +1,129 @@
+"""Elements of DICOM that all images of a series share, from the ISMRMRD header of the scan."""
+
+from __future__ import annotations
+
+from datetime import date, time
+from typing import Any
+
+from gadgets.export.identity import Identity, text_of_header
+from gadgets.export.stacks import Stack
+from mrnets import __version__
+
+__all__ = [
+    "LONG_STRING",
+    "code_string",
+    "decimal",
+    "device",
+    "first_series_number",
+    "line",
+    "patient_and_study",
+    "protocol",
+    "single",
+]
+
+LONG_STRING = 64
+"""Characters of the value representation LO."""
+
+
+def patient_and_study(header: Any, identity: Identity) -> dict[str, Any]:
+    def text(*names: str, most: int = LONG_STRING) -> str:
+        return line(text_of_header(header, *names))[:most]
+
+    sex = text("subjectInformation", "patientGender")
+    day, hour = _date(text("studyInformation", "studyDate")), _time(text("studyInformation", "studyTime"))
+    weight = getattr(getattr(header, "subjectInformation", None), "patientWeight_kg", None)
+    return {
+        "SpecificCharacterSet": "ISO_IR 192",
+        "PatientName": line(identity.name)[:LONG_STRING],
+        "PatientID": line(identity.patient)[:LONG_STRING],
+        "PatientBirthDate": _date(text("subjectInformation", "patientBirthdate")),
+        "PatientSex": sex if sex in ("M", "F", "O") else "",
+        **({"PatientWeight": single(weight)} if weight else {}),
+        "StudyInstanceUID": identity.study,
+        "StudyDate": day,
+        "StudyTime": hour,
+        "ContentDate": day,
+        "ContentTime": hour,
+        "StudyID": text("studyInformation", "studyID", most=16),
+        "AccessionNumber": text("studyInformation", "accessionNumber", most=16),
+        "ReferringPhysicianName": text("studyInformation", "referringPhysicianName"),
+        "StudyDescription": text("studyInformation", "studyDescription"),
+        "BodyPartExamined": code_string(text("studyInformation", "bodyPartExamined")),
+        "PatientPosition": text("measurementInformation", "patientPosition", most=16),
+        "PositionReferenceIndicator": "",
+    }
+
+
+def _date(text: str) -> str:
+    try:
+        return date.fromisoformat(text[:10]).strftime("%Y%m%d")
+    except ValueError:
+        return ""
+
+
+def _time(text: str) -> str:
+    try:
+        return time.fromisoformat(text[:8]).strftime("%H%M%S")
+    except ValueError:
+        return ""
+
+
+def device(header: Any) -> dict[str, Any]:
+    def text(name: str, most: int = LONG_STRING) -> str:
+        return line(text_of_header(header, "acquisitionSystemInformation", name))[:most]
+
+    field = getattr(getattr(header, "acquisitionSystemInformation", None), "systemFieldStrength_T", None)
+    frequency = getattr(getattr(header, "experimentalConditions", None), "H1resonanceFrequency_Hz", None)
+    return {
+        "Modality": "MR",
+        "Manufacturer": text("systemVendor"),
+        "ManufacturerModelName": text("systemModel"),
+        "InstitutionName": text("institutionName"),
+        "StationName": text("stationName", 16),
+        "DeviceSerialNumber": text("deviceID"),
+        "SoftwareVersions": f"gadgetron-networks {__version__}",
+        **({"MagneticFieldStrength": single(field)} if field else {}),
+        **({"ImagingFrequency": single(frequency / 1e6)} if frequency else {}),
+        "ImagedNucleus": "1H",
+    }
+
+
+def protocol(header: Any, stack: Stack) -> dict[str, Any]:
+    sequence = getattr(header, "sequenceParameters", None)
+    values = {"RepetitionTime": "TR", "InversionTime": "TI", "FlipAngle": "flipAngle_deg"}
+    given = {name: list(getattr(sequence, field, None) or []) for name, field in values.items()}
+    return {
+        "ProtocolName": line(text_of_header(header, "measurementInformation", "protocolName"))[:LONG_STRING],
+        "ScanningSequence": "RM",
+        "SequenceVariant": "NONE",
+        "ScanOptions": "",
+        "MRAcquisitionType": "3D" if stack.is_volume else "2D",
+        "RepetitionTime": None,
+        "EchoTrainLength": None,
+        **{name: single(numbers[0]) for name, numbers in given.items() if numbers},
+    }
+
+
+def first_series_number(header: Any) -> int:
+    number = getattr(getattr(header, "measurementInformation", None), "initialSeriesNumber", None) or 0
+    return int(number) if 0 <= int(number) < 10**7 else 0
+
+
+def line(text: str) -> str:
+    """Return text for one value of DICOM: a backslash would make two of it."""
+    return "".join(c if c.isprintable() and c != "\\" else " " for c in text)
+
+
+def code_string(text: str) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c in " _") else "_" for c in text.upper())[:16]
+
+
+def decimal(value: float) -> Any:
+    from pydicom.valuerep import DS
+
+    return DS(float(value) + 0.0, auto_format=True)
+
+
+def single(value: float) -> Any:
+    """Return a number of the header, which holds single precision: 2.89, not 2.89000010490417."""
+    return decimal(float(format(value, ".7g")))
