@@ -107,7 +107,8 @@ def _check(frame: Frame, model: Model) -> None:
     if image is None:
         what = "segments images" if model.takes == "image" else "starts from images"
         raise InputError(
-            f"{model.name} {what}, and none came; the chain needs a network gadget before it that makes them"
+            f"{model.name} {what}, and none came; the chain needs a network gadget before it that makes them, "
+            "as segment.xml has: there, set network.2.weights"
         )
     if model.contrasts not in (None, image.shape[1]):
         raise InputError(

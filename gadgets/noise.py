@@ -31,25 +31,31 @@ _logger = logging.getLogger(__name__)
 
 
 @gadget(takes=("lines",), gives="lines")
-def noise(stream: Iterable[Item], header: ismrmrdHeader, *, device: Device = "auto") -> Iterator[Item]:
+def noise(
+    stream: Iterable[Item], header: ismrmrdHeader, *, device: Device = "auto", whiten: bool = True
+) -> Iterator[Item]:
     """Whiten imaging lines by the covariance of the noise lines (flag 19) before them; noise lines end here.
 
     Noise of a line is scaled for its dwell time and for the receiver's bandwidth (`physics.whiten.noise_scale`).
     An item `Noise`, which a host puts in front, is the noise of another scan, and is taken instead.
     Without noise data pass as they are, with a warning, and are not marked as whitened. `device`: where the
     samples go for this and all later gadgets; "auto" is a CUDA device if CuPy is installed and finds one.
+    `whiten`: false passes all lines as they are; the network gadget whitens them if its weights file asks for that.
+    Then an item `Noise` is left out.
     Raises InputError for a noise scan of another coil count or a singular covariance, and for NaN or infinite samples.
     """
     to_device = _mover(device)
     scan, given = NoiseScan(), None
-    whiten: Callable[[Lines], Lines] | None = None
+    whitening: Callable[[Lines], Lines] | None = None if whiten else lambda lines: lines
     for item in stream:
         if isinstance(item, Noise):
             given = item
         elif not isinstance(item, Lines):
             yield item
         elif has_flag(item.headers, Flag.IS_NOISE_MEASUREMENT).any():
-            if whiten is None:
+            if not whiten:
+                yield item
+            elif whitening is None:
                 scan.add(item)
             else:
                 _logger.debug("a noise measurement after the first imaging line is ignored, as Gadgetron does")
@@ -60,8 +66,8 @@ def noise(stream: Iterable[Item], header: ismrmrdHeader, *, device: Device = "au
             if item.whitened or unused.all() or _of_other_coils(item, scan, given):
                 yield item
                 continue
-            whiten = whiten or _whitening(_chosen(scan, given, item.data.shape[1]), bandwidth(header))
-            yield whiten(item)
+            whitening = whitening or _whitening(_chosen(scan, given, item.data.shape[1]), bandwidth(header))
+            yield whitening(item)
 
 
 def _of_other_coils(lines: Lines, scan: NoiseScan, given: Noise | None) -> bool:

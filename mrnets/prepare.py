@@ -48,6 +48,8 @@ __all__ = [
     "whiten_raw",
 ]
 
+LEFT = "the chain network.xml leaves that to the weights file"
+"""The way out where an earlier stage did what the network was not trained with."""
 ESTIMATED_FROM = 8
 """Slices, evenly spaced, from which an unknown noise level is estimated."""
 
@@ -145,7 +147,9 @@ def _tensors(values: Iterable[Any], device: torch.device | str | None) -> Iterat
 
 
 def _mixed(raw: Raw, preparation: Preparation) -> Raw:
-    """With its coils whitened and compressed."""
+    """With its coils whitened and compressed, and without sensitivities that the network does not take."""
+    if preparation.sens == "none":
+        raw = dataclasses.replace(raw, sens=None, sens_method=None)
     raw = _compressed(_whitened(raw, preparation), preparation)
     if not raw.whitened or preparation.whiten_scale == 1:
         return raw
@@ -156,7 +160,7 @@ def _mixed(raw: Raw, preparation: Preparation) -> Raw:
 def _whitened(raw: Raw, preparation: Preparation) -> Raw:
     if preparation.whiten == "none":
         if raw.whitened:
-            raise InputError("the network wants data that are not prewhitened: take the noise gadget out of the chain")
+            raise InputError("the network wants data that are not prewhitened: set noise.whiten=false")
         return raw
     if raw.whitened:
         return raw
@@ -199,11 +203,17 @@ def _compressed(raw: Raw, preparation: Preparation) -> Raw:
     have = raw.kspace.shape[-3]
     if have < preparation.coils or (raw.compressed and have != preparation.coils):
         how = "compressed to" if raw.compressed else "has"
-        raise InputError(f"the network takes {preparation.coils} coils, but the scan {how} {have}")
+        way = f"; {LEFT}" if raw.compressed else ""
+        raise InputError(f"the network takes {preparation.coils} coils, but the scan {how} {have}{way}")
+    if raw.sens is not None and have != preparation.coils:
+        raise InputError(
+            f"the network takes {preparation.coils} virtual coils, and their compression must come before coil "
+            f"sensitivities, which the scan has for {have} coils; {LEFT}"
+        )
     if raw.compressed and preparation.compression not in ("auto", raw.compressed):
         raise InputError(
             f"the network was trained on coils compressed by {preparation.compression}, "
-            f"but the chain used {raw.compressed}"
+            f"but the chain used {raw.compressed}; {LEFT}"
         )
     return compress_raw(raw, preparation.coils, preparation.compression, preparation.gdcc)
 
@@ -226,8 +236,6 @@ def _block(raw: Raw, coil: Any, image: Any, preparation: Preparation, noise: flo
     whole = (raw.kspace.shape[-2], raw.kspace.shape[-1])
     view, notes = _possible_view(raw, preparation.image_crop)
     raw = _sensed(crop_raw(raw, image=view, kspace=preparation.kspace_crop), preparation)
-    if preparation.sens == "none":
-        raw = dataclasses.replace(raw, sens=None, sens_method=None)
     scale, phase = _scale(raw, preparation), _phase(raw, coil)
     if image is not None:
         view_image = resize(image, view)
@@ -279,7 +287,8 @@ def _sensed(raw: Raw, preparation: Preparation) -> Raw:
         return sense_raw(raw, preparation.sens, preparation.espirit)
     if raw.sens_method not in (preparation.sens, "given"):
         raise InputError(
-            f"the network was trained with {preparation.sens} sensitivities, but the chain used {raw.sens_method}"
+            f"the network was trained with {preparation.sens} sensitivities, but the chain used {raw.sens_method}; "
+            f"{LEFT}, or set coils.method={preparation.sens}"
         )
     return raw
 

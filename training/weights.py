@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from mrnets.physics.maps import MAPS
 from training.data import Source
 from training.options import Options
 
-__all__ = ["write_weights"]
+__all__ = ["command", "write_weights"]
 
 
 def write_weights(options: Options, network: nn.Module, scores: Mapping[str, float], source: Source) -> None:
@@ -40,7 +41,22 @@ def write_weights(options: Options, network: nn.Module, scores: Mapping[str, flo
         labels=source.labels if task in ("segmentation", "joint") else None,
         provenance=_provenance(options, scores, source),
     )
-    print(f"wrote {path}", flush=True)
+    print(f"wrote {path}; it runs on a scan by\n{command(options)}", flush=True)
+
+
+def command(options: Options) -> str:
+    """Return the command that reconstructs a scan with the weights of a run.
+
+    Networks on images come after one that makes them: that of `network.first`, or the one that segment.xml has.
+    """
+    second = store.describe(options.network.name).takes_with(options.network.options) != "kspace"
+    settings = [f"network{'.2' * second}.weights={options.weights}"]
+    if options.network.first is not None:
+        settings.append(f"network.1.weights={options.network.first}")
+    if options.preparation.whiten == "none":
+        settings.append("noise.whiten=false")
+    words = ["python", "-m", "gadgets", "replay", "SCAN.h5", "-c", "segment" if second else "network"]
+    return shlex.join(words + [word for setting in settings for word in ("--set", setting)])
 
 
 def _provenance(options: Options, scores: Mapping[str, float], source: Source) -> dict[str, Any]:

@@ -95,6 +95,15 @@ def test_noise_lines_never_pass_and_later_ones_are_ignored():
     np.testing.assert_array_equal(out[0].data, out[1].data)
 
 
+def test_all_lines_pass_as_they_are_when_the_weights_file_is_to_whiten():
+    rng = np.random.default_rng(9)
+    given = [synthetic.noise_lines(correlated(rng, 2)), imaging(rng), imaging(rng)]
+    out = list(noise(given, HEADER, whiten=False))
+    assert [lines.whitened for lines in out] == [False, False, False]
+    for before, after in zip(given, out, strict=True):
+        np.testing.assert_array_equal(before.data, after.data)
+
+
 def test_navigator_lines_of_other_coils_pass_unchanged():
     rng = np.random.default_rng(6)
     body = synthetic.lines(synthetic.coil_images(rng, 2, 3, 16), flags=[Flag.IS_SURFACECOILCORRECTIONSCAN_DATA])

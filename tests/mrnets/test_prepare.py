@@ -156,27 +156,41 @@ def _images(kspace: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("change", "preparation", "sentence"),
     [
-        ({"whitened": True}, {"whiten": "none"}, "noise gadget"),
+        ({"whitened": True}, {"whiten": "none"}, "noise.whiten=false"),
         ({}, {"coils": 8}, "takes 8 coils, but the scan has 6"),
-        ({"compressed": "svd", "whitened": True}, {"coils": 4}, "compressed to 6"),
+        ({"compressed": "svd", "whitened": True}, {"coils": 4}, "compressed to 6; the chain network.xml"),
         (
             {"compressed": "svd", "whitened": True},
             {"coils": 6, "compression": "gdcc"},
-            "trained on coils compressed by gdcc",
+            r"compressed by gdcc, but the chain used svd; the chain network\.xml",
         ),
         ({"calibration": None}, {}, "no calibration lines"),
         (
             {"sens": np.ones((2, 1, 6, Y, X), np.complex64), "sens_method": "rss", "noise": None},
             {},
-            "trained with espirit",
+            r"trained with espirit .*; the chain network\.xml leaves .*, or set coils\.method=espirit",
         ),
         ({"sens": np.ones((2, 1, 6, Y, X), np.complex64), "sens_method": "given"}, {}, "before coil compression"),
+        (
+            {"sens": np.ones((2, 1, 6, Y, X), np.complex64), "sens_method": "espirit", "noise": None},
+            {"coils": 4},
+            r"before coil sensitivities, which the scan has for 6 coils; the chain network\.xml",
+        ),
         ({"readout": None}, {"coils": 4, "compression": "gdcc"}, "fully sampled readout"),
     ],
 )
 def test_contradictions_are_refused_in_one_sentence(raw: Raw, change: dict, preparation: dict, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         prepare(dataclasses.replace(raw, **change), Preparation(**preparation))
+
+
+def test_sensitivities_that_a_network_does_not_take_are_no_contradiction(raw: Raw) -> None:
+    preparation = Preparation(coils=1, sens="none", combination="rss")
+    sens = np.ones((2, 1, 6, Y, X), np.complex64)
+    plain = prepare(raw, preparation).scan
+    sensed = prepare(dataclasses.replace(raw, sens=sens, sens_method="espirit"), preparation).scan
+    assert sensed.sens is None
+    np.testing.assert_array_equal(sensed.kspace.numpy(), plain.kspace.numpy())
 
 
 def test_a_preparation_survives_json_and_refuses_what_it_does_not_know() -> None:
