@@ -7,9 +7,10 @@ data on which a stage did something else than the network was trained with. Axes
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -22,23 +23,26 @@ from mrnets.errors import InputError
 from mrnets.noise import unpredictable
 from mrnets.physics import whiten
 from mrnets.physics.arrays import Array
-from mrnets.physics.coils import reduce, rss
+from mrnets.physics.coils import mix, reduce, rss
 from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.normalise import normalised, scale_and_offset
 from mrnets.preparation import Combination, Compression, Plane, Preparation, Sensitivities
 from mrnets.restore import Prepared, restore
-from mrnets.stages import complete_axes, compress_raw, crop_raw, sense_raw, whiten_raw
+from mrnets.stages import complete_axes, compress_raw, compression, crop_raw, mixed_raw, sense_raw, whiten_raw
 
 __all__ = [
     "Compression",
     "Preparation",
     "Prepared",
     "Sensitivities",
+    "coil_transform",
     "combine",
     "compress_raw",
     "consistent",
     "crop_raw",
+    "cropped",
     "ended",
+    "mixed_blocks",
     "prepare",
     "prepare_blocks",
     "prepare_image",
@@ -83,7 +87,37 @@ def prepare_blocks(
     Sensitivities, normalised k-space and images, which together take several times the memory of `raw`, are there for
     one block only. Whitening and coil compression, which look at the whole scan, come before.
     """
-    raw = _mixed(to_torch(raw, device), preparation)
+    raw, _ = coil_transform(to_torch(raw, device), preparation)
+    yield from mixed_blocks(raw, preparation, image=image, size=size)
+
+
+def coil_transform(raw: Raw, preparation: Preparation) -> tuple[Raw, Callable[[Array], Array]]:
+    """`raw` (torch) with its coils whitened and compressed, and what does the same to any k-space of that scan.
+
+    Raises InputError as `prepare` does.
+    """
+    steps: list[Callable[[Array], Array]] = []
+    if preparation.sens == "none":
+        raw = dataclasses.replace(raw, sens=None, sens_method=None)
+    if (covariance := _covariance(raw, preparation)) is not None:
+        matrix = whiten.whitener(covariance)
+        raw = whiten_raw(raw, covariance)
+        steps.append(lambda kspace: mix(matrix, kspace))
+    if _compresses(raw, preparation):
+        assert preparation.coils is not None
+        name, compressed = compression(raw, preparation.coils, preparation.compression, preparation.gdcc)
+        raw = mixed_raw(raw, compressed, compressed=name)
+        steps.append(compressed)
+    if raw.whitened and preparation.whiten_scale != 1:
+        raw = mixed_raw(raw, lambda kspace: kspace * preparation.whiten_scale)
+        steps.append(lambda kspace: kspace * preparation.whiten_scale)
+    return raw, lambda kspace: functools.reduce(lambda x, step: step(x), steps, kspace)
+
+
+def mixed_blocks(
+    raw: Raw, preparation: Preparation, *, image: Array | None = None, size: int | None = None
+) -> Iterator[Prepared]:
+    """As `prepare_blocks`, for a scan whose coils `coil_transform` has mixed."""
     noise, notes = _noise(raw, preparation)
     coil = _virtual_coil(raw)
     batch = raw.kspace.shape[0]
@@ -116,9 +150,9 @@ def prepare_image(image: Array, preparation: Preparation) -> Prepared:
     values = x if preparation.normalise == "image" else fftc(x + 0j)
     scale, offset = scale_and_offset(values.flatten(2), preparation.normalisation)
     phase = torch.ones((len(x), *size), device=x.device)
-    cropped = None if size == whole else whole
+    beyond = None if size == whole else whole
     scan = Scan(image=normalised(x, scale, offset))
-    return Prepared(scan, scale, phase, offset, cropped, view, _black(whole, view))
+    return Prepared(scan, scale, phase, offset, beyond, view, _black(whole, view))
 
 
 def combine(coil_images: Array, sens: Array | None, combination: Combination = "sense") -> Any:
@@ -146,29 +180,17 @@ def _tensors(values: Iterable[Any], device: torch.device | str | None) -> Iterat
         yield x if device is None or not isinstance(x, torch.Tensor) else x.to(device)
 
 
-def _mixed(raw: Raw, preparation: Preparation) -> Raw:
-    """With its coils whitened and compressed, and without sensitivities that the network does not take."""
-    if preparation.sens == "none":
-        raw = dataclasses.replace(raw, sens=None, sens_method=None)
-    raw = _compressed(_whitened(raw, preparation), preparation)
-    if not raw.whitened or preparation.whiten_scale == 1:
-        return raw
-    calibration = None if raw.calibration is None else raw.calibration * preparation.whiten_scale
-    return dataclasses.replace(raw, kspace=raw.kspace * preparation.whiten_scale, calibration=calibration)
-
-
-def _whitened(raw: Raw, preparation: Preparation) -> Raw:
+def _covariance(raw: Raw, preparation: Preparation) -> Array | None:
+    """The noise by which `raw` is still to be whitened; None: by none."""
     if preparation.whiten == "none":
         if raw.whitened:
             raise InputError("the network wants data that are not prewhitened: set noise.whiten=false")
-        return raw
+        return None
     if raw.whitened:
-        return raw
-    if raw.noise is not None:
-        return whiten_raw(raw, raw.noise)
-    if preparation.whiten == "periphery":
-        return whiten_raw(raw, _periphery(raw, preparation))
-    return raw
+        return None
+    if raw.noise is not None or preparation.whiten != "periphery":
+        return raw.noise
+    return _periphery(raw, preparation)
 
 
 def _noise(raw: Raw, preparation: Preparation) -> tuple[float | None, tuple[str, ...]]:
@@ -197,9 +219,10 @@ def _periphery(raw: Raw, preparation: Preparation) -> Array:
     )  # of the first echo, as calibration
 
 
-def _compressed(raw: Raw, preparation: Preparation) -> Raw:
+def _compresses(raw: Raw, preparation: Preparation) -> bool:
+    """Whether `raw` is still to be compressed. Raises InputError where its coils are not those of the network."""
     if preparation.coils is None:
-        return raw
+        return False
     have = raw.kspace.shape[-3]
     if have < preparation.coils or (raw.compressed and have != preparation.coils):
         how = "compressed to" if raw.compressed else "has"
@@ -215,7 +238,7 @@ def _compressed(raw: Raw, preparation: Preparation) -> Raw:
             f"the network was trained on coils compressed by {preparation.compression}, "
             f"but the chain used {raw.compressed}; {LEFT}"
         )
-    return compress_raw(raw, preparation.coils, preparation.compression, preparation.gdcc)
+    return have != preparation.coils
 
 
 def _part(raw: Raw, part: slice) -> Raw:
@@ -235,7 +258,7 @@ def _of(image: Array | None, part: slice, raw: Raw) -> Any:
 def _block(raw: Raw, coil: Any, image: Any, preparation: Preparation, noise: float | None) -> Prepared:
     whole = (raw.kspace.shape[-2], raw.kspace.shape[-1])
     view, notes = _possible_view(raw, preparation.image_crop)
-    raw = _sensed(crop_raw(raw, image=view, kspace=preparation.kspace_crop), preparation)
+    raw = _sensed(cropped(raw, preparation), preparation)
     scale, phase = _scale(raw, preparation), _phase(raw, coil)
     if image is not None:
         view_image = resize(image, view)
@@ -253,8 +276,14 @@ def _block(raw: Raw, coil: Any, image: Any, preparation: Preparation, noise: flo
         noise=None if noise is None else noise / scale,
     )
     scale = scale / preparation.whiten_scale if raw.whitened else scale
-    cropped = None if tuple(raw.kspace.shape[-2:]) == whole else whole
-    return Prepared(scan, scale, phase, None, cropped, view, (*notes, *_black(whole, view)))
+    beyond = None if tuple(raw.kspace.shape[-2:]) == whole else whole
+    return Prepared(scan, scale, phase, None, beyond, view, (*notes, *_black(whole, view)))
+
+
+def cropped(raw: Raw, preparation: Preparation) -> Raw:
+    """`raw` with its field of view and its k-space cropped as `preparation` says, along axes where that can be had."""
+    view, _ = _possible_view(raw, preparation.image_crop)
+    return crop_raw(raw, image=view, kspace=preparation.kspace_crop)
 
 
 def _possible_view(raw: Raw, crop: Plane | None) -> tuple[Plane, tuple[str, ...]]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.interpolation import along
 from mrnets.preparation import Compression, Sensitivities
 
-__all__ = ["complete_axes", "compress_raw", "crop_raw", "sense_raw", "whiten_raw"]
+__all__ = ["complete_axes", "compress_raw", "compression", "crop_raw", "mixed_raw", "sense_raw", "whiten_raw"]
 
 MOST_CROPPED = 0.3
 """Share of a slice's energy that ESPIRiT's crop may take."""
@@ -34,13 +36,13 @@ def whiten_raw(raw: Raw, covariance: Array) -> Raw:
     if raw.sens is not None or raw.compressed:
         raise InputError("prewhitening must come before coil compression and before coil sensitivities")
     matrix = whiten.whitener(covariance)
-    return dataclasses.replace(
-        raw,
-        kspace=mix(matrix, raw.kspace),
-        calibration=None if raw.calibration is None else mix(matrix, raw.calibration),
-        noise=None,
-        whitened=True,
-    )
+    return mixed_raw(raw, lambda kspace: mix(matrix, kspace), whitened=True)
+
+
+def mixed_raw(raw: Raw, apply: Callable[[Array], Array], **done: Any) -> Raw:
+    """`raw` with its coils mixed by `apply`, k-space and calibration alike, and the fields `done` that say so."""
+    calibration = None if raw.calibration is None else apply(raw.calibration)
+    return dataclasses.replace(raw, kspace=apply(raw.kspace), calibration=calibration, noise=None, **done)
 
 
 def compress_raw(
@@ -54,9 +56,20 @@ def compress_raw(
     Matrices come from the middle `options.lines` calibration lines, or from the sampled k-space where there are none.
     Noise stays white, since every matrix has orthonormal rows.
     """
-    have = raw.kspace.shape[-3]
-    if coils == have:
+    if coils == raw.kspace.shape[-3]:
         return raw
+    name, apply = compression(raw, coils, method, options)
+    return mixed_raw(raw, apply, compressed=name)
+
+
+def compression(
+    raw: Raw, coils: int, method: Compression, options: compress.Gdcc
+) -> tuple[str, Callable[[Array], Array]]:
+    """How the coils of `raw` are compressed, and what compresses any k-space of the same scan. See `compress_raw`.
+
+    Raises InputError for more coils than there are, for a scan compressed before, and for gdcc without a readout.
+    """
+    have = raw.kspace.shape[-3]
     if coils > have:
         raise InputError(f"coil compression: {coils} virtual coils asked for, but the data have {have} coils")
     if raw.compressed:
@@ -72,20 +85,13 @@ def compress_raw(
         axes = (-2,) if raw.readout == "x" else (-2, -1)
         block = resize(block, [min(options.lines, block.shape[axis]) for axis in axes], axes)
     if method == "svd":
-        matrices, apply = compress.svd_matrix(block, coils), _mixed
-    elif raw.readout == "batch":
-        matrices, apply = compress.gdcc_hybrid_matrices(block, coils, options), _mixed
-    else:
-        matrices = compress.gdcc_matrices(block, coils, options, size=raw.kspace.shape[-1])
-        apply = compress.compress
-    matrices = matrices[:, None]  # the same for every echo
-    return dataclasses.replace(
-        raw,
-        kspace=apply(raw.kspace, matrices),
-        calibration=None if raw.calibration is None else apply(raw.calibration, matrices),
-        noise=None,
-        compressed=method,
-    )
+        matrices = compress.svd_matrix(block, coils)[:, None]  # the same for every echo
+        return method, lambda kspace: mix(matrices, kspace)
+    if raw.readout == "batch":
+        matrices = compress.gdcc_hybrid_matrices(block, coils, options)[:, None]
+        return method, lambda kspace: mix(matrices, kspace)
+    matrices = compress.gdcc_matrices(block, coils, options, size=raw.kspace.shape[-1])[:, None]
+    return method, lambda kspace: compress.compress(kspace, matrices)
 
 
 def complete_axes(mask: Array) -> tuple[bool, bool]:
@@ -215,7 +221,3 @@ def _cropped(calibration: Array, sens: Array) -> Array:
     total = xp.sum(energy, axis=(-2, -1))
     zero = xp.zeros_like(energy)
     return xp.sum(xp.where(kept, zero, energy), axis=(-2, -1)) / xp.where(total > 0, total, xp.ones_like(total))
-
-
-def _mixed(kspace: Array, matrices: Array) -> Array:
-    return mix(matrices, kspace)

@@ -24,7 +24,17 @@ from mrnets.physics.fourier import fftc, ifftc
 from mrnets.physics.maps import MAPS, scaled
 from mrnets.physics.relaxation import fit
 from mrnets.preparation import Preparation
-from mrnets.prepare import Prepared, combine, ended, prepare, prepare_image, restore
+from mrnets.prepare import (
+    Prepared,
+    coil_transform,
+    combine,
+    cropped,
+    ended,
+    mixed_blocks,
+    prepare,
+    prepare_image,
+    restore,
+)
 from training.augment import augmented
 from training.data import Example, Part, Preparing, Sample, Source
 from training.options import Options
@@ -233,38 +243,23 @@ def prepared(
 ) -> tuple[Prepared, Array, Array]:
     """Prepare a scan and its fully sampled coil images (batch, echo, coil, y, x) alike.
 
-    The coil images travel as further echoes, so that the same matrices mix the coils of both. The target is their
-    optimal combination with the sensitivities that the network gets, or their root sum of squares. `image`: as in
-    `prepare`. Returns the scan, the target (batch, echo, y, x) in the scale of the scan, and the explained share
-    (batch,). That is the part of the coil images' energy that the sensitivities explain.
+    The same coil transform mixes both. The target is the optimal combination of the coil images with the sensitivities
+    that the network gets, or their root sum of squares. `image`: as in `prepare`. Returns the scan, the target
+    (batch, echo, y, x) in the scale of the scan, and the explained share (batch,): the part of the coil images' energy
+    that the sensitivities explain.
     """
-    both = dataclasses.replace(raw, kspace=torch.cat((raw.kspace, fftc(coil_images)), dim=1))
-    ahead = prepare(both, dataclasses.replace(preparation, normalisation="none"), image=image)
-    echoes, kspace, sens = raw.kspace.shape[1], ahead.scan.kspace, ahead.scan.sens
-    assert kspace is not None
-    mixed = dataclasses.replace(
-        raw,
-        kspace=kspace[:, :echoes],
-        mask=ahead.scan.mask,
-        calibration=ahead.scan.calibration,
-        sens=sens,
-        noise=None,
-        whitened=preparation.whiten != "none",
-        compressed=None if kspace.shape[-3] == raw.kspace.shape[-3] else preparation.compression,
-        sens_method="given",
-    )
-    ready = prepare(mixed, dataclasses.replace(preparation, whiten_scale=1.0))
-    scale = ready.scale[:, None, None, None]
-    started = None if ahead.scan.image is None else ahead.scan.image / scale
-    full = ifftc(kspace[:, echoes:])
-    target = combine(full, sens, preparation.combination)
+    mixed, transform = coil_transform(raw, preparation)
+    (ready,) = mixed_blocks(mixed, preparation, image=image)
+    whole = dataclasses.replace(mixed, kspace=transform(fftc(coil_images)))
+    full = ifftc(cropped(whole, preparation).kspace)
+    sens = ready.scan.sens
+    scale = ready.scale * (preparation.whiten_scale if mixed.whitened else 1.0)
+    target = combine(full, sens, preparation.combination) / scale[:, None, None, None]
     explained = torch.ones(len(target), device=target.device)
     if sens is not None:
         seen = reduce(full, sens)
         explained = torch.sum(seen.abs() ** 2, dim=(1, 2, 3)) / torch.sum(full.abs() ** 2, dim=(1, 2, 3, 4))
-    noise = None if ahead.scan.noise is None else ahead.scan.noise / ready.scale
-    scan = dataclasses.replace(ready.scan, image=started, noise=noise)
-    return dataclasses.replace(ready, scan=scan), target / scale, explained
+    return ready, target, explained
 
 
 def first_stage(options: Options, device: torch.device | str) -> First | None:
