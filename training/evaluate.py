@@ -102,7 +102,7 @@ def evaluate(
     scored as whole volumes, too. Every weights file gets the data as its own preparation says. The classical methods
     get them as the first weights file does. `options.network.first` makes the images for networks that start from them.
 
-    - wavelet: BART's l1-wavelet is one of the methods.
+    - wavelet: l1-wavelet with the best threshold for each image is one of the methods, too.
     - folder: gets evaluation.md (the table), evaluation.csv (a row for each slice and method) and evaluation.png.
 
     Raises InputError for weights that do not fit the data.

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +63,7 @@ def table(path: Path) -> list[dict[str, str]]:
 def test_reconstruction_weights_side_by_side(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     two = [saved(folder / f"{name}.safetensors", "varnet", seed=n, **VARNET) for n, name in enumerate(("one", "two"))]
     got = evaluate.evaluate(two, options(folder, "varnet"), folder=folder / "out")
-    assert list(got) == ["zerofilled", "cgsense", "one", "two"]
+    assert list(got) == ["zerofilled", "cgsense", "l1wavelet", "one", "two"]
     assert got["cgsense"]["psnr"] > got["zerofilled"]["psnr"] + 3
     text = (folder / "out" / "evaluation.md").read_text(encoding="utf-8")
     assert text == capsys.readouterr().out
@@ -189,19 +188,23 @@ def test_a_figure_of_everything(tmp_path: Path, rng: np.random.Generator) -> Non
     assert (tmp_path / "f.png").stat().st_size > 10_000
 
 
-def test_wavelets_without_bart(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(InputError, match="bart, which is not on the PATH"):
-        classical.images(joint(rng)[1], wavelet=True)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("bart") is None, reason="needs the program bart")
-def test_wavelets_of_bart(rng: np.random.Generator) -> None:
-    """Fully sampled and hardly regularised, it gives the image back, in its scale."""
+def test_tuned_wavelets_find_the_threshold(rng: np.random.Generator) -> None:
+    """Fully sampled without noise, the smallest threshold gives the image back. With noise, a larger one is best."""
     _, example = joint(rng)
-    image = classical.l1_wavelet(example.scan, 1e-6)
-    torch.testing.assert_close(image, example.target, rtol=0, atol=1e-4)
-    odd = dataclasses.replace(example.scan, kspace=example.scan.kspace[..., :17], sens=example.scan.sens[..., :17])
-    with pytest.raises(InputError, match=r"even sizes, not \(20, 17\)"):
-        classical.l1_wavelet(odd, 1e-6)
+    made = classical.images(example, wavelet=True)
+    assert list(made) == ["zerofilled", "cgsense", "l1wavelet", "l1wavelet tuned"]
+    torch.testing.assert_close(made["l1wavelet tuned"].image, example.target, rtol=0, atol=1e-3)
+    assert example.scan.kspace is not None
+    smooth = torch.full_like(example.target, 0.5)
+    noise = torch.from_numpy(rng.standard_normal((*example.scan.kspace.shape, 2)).astype(np.float32))
+    kspace = fftc(smooth[:, :, None] * example.scan.sens) + 0.01 * torch.view_as_complex(noise)
+    scan = dataclasses.replace(example.scan, kspace=kspace)
+    noisy = classical.images(dataclasses.replace(example, scan=scan, target=smooth), wavelet=True)
+    errors = {name: float((estimate.image.abs() - 0.5).norm()) for name, estimate in noisy.items()}
+    assert errors["l1wavelet tuned"] < errors["l1wavelet"] < 0.9 * errors["cgsense"]
+
+
+def test_without_sensitivities_there_is_the_zero_filled_image_alone(rng: np.random.Generator) -> None:
+    _, example = joint(rng)
+    bare = dataclasses.replace(example, scan=dataclasses.replace(example.scan, sens=None))
+    assert list(classical.images(bare, wavelet=True)) == ["zerofilled"]
