@@ -1,4 +1,4 @@
-"""`python -m gadgets`: replay a scan, serve scanners, be a stage of a pipe, simulate a scan."""
+"""`python -m gadgets`: replay a scan, look into it, serve scanners, be a stage of a pipe, simulate a scan."""
 
 from __future__ import annotations
 
@@ -6,27 +6,45 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from gadgets.hosts import log
 from mrnets import __version__
-from mrnets.errors import InputError
+from mrnets.errors import InputError, nearest
 
 COMMANDS = {
     "replay": ("gadgets.hosts.replay", "run a scan from a file through a chain, here and now"),
     "export": ("gadgets.export.command", "write an image file as DICOM, NIfTI, PNG, or for BART"),
+    "inspect": ("gadgets.hosts.inspection", "tell what a scan holds, and which chains fit"),
+    "chains": ("gadgets.hosts.listing", "list the chains that ship"),
+    "gadgets": ("gadgets.hosts.listing", "list gadgets, and their properties with types and defaults"),
     "serve": ("gadgets.hosts.serve", "wait for Gadgetron servers and ISMRMRD clients, networks kept in memory"),
     "ping": ("gadgets.hosts.ping", "ask a running server whether it answers"),
     "pipe": ("gadgets.hosts.pipe", "ISMRMRD stream on stdin to ISMRMRD stream on stdout"),
     "simulate": ("gadgets.simulate", "make a multi-coil scan with noise, calibration lines and undersampling"),
 }
 
-EXAMPLES = """\
-examples:
-  python -m gadgets replay scan.h5 -c varnet -o images.h5 --png pictures
-  python -m gadgets replay scan.h5 -c cgsense --set images.format=short
-  python -m gadgets serve --port 9002
-  ismrmrd_hdf5_to_stream -i scan.h5 --use-stdout | python -m gadgets pipe -c varnet > images.stream
-"""
+EXAMPLES = {
+    "replay": (
+        "replay scan.h5 -c varnet -o images.h5 --png pictures",
+        "replay scan.h5 -c reconstruct --dicom dicom --nifti images.nii.gz",
+        "replay scan.h5 -c cgsense --set images.format=short",
+    ),
+    "export": (
+        "export images.h5 --dicom dicom",
+        "export images.h5 --nifti images.nii.gz --png pictures --cfl images",
+    ),
+    "inspect": ("inspect scan.h5",),
+    "chains": ("chains", "chains varnet"),
+    "gadgets": ("gadgets", "gadgets network"),
+    "serve": ("serve --port 9002",),
+    "ping": ("ping --port 9002",),
+    "pipe": ("pipe -c varnet < scan.stream > images.stream",),
+    "simulate": (
+        "simulate -o scan.h5 --acceleration 4 --coils 12",
+        "simulate -o volume.h5 --three-d --slices 64 --mask poisson2d",
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,17 +53,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m gadgets",
         description="Trained MR reconstruction networks for ISMRMRD streams.",
-        epilog=EXAMPLES,
+        epilog=_examples(*EXAMPLES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"gadgetron-networks {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    asked = next((word for word in given if not word.startswith("-")), None)
+    if asked is not None and asked not in COMMANDS:
+        parser.error(f"there is no command {asked!r}.{nearest(asked, COMMANDS)}")
+    chosen = parser
     for name, (module, words) in COMMANDS.items():
-        command = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
+        command = commands.add_parser(
+            name,
+            help=words,
+            description=words[0].upper() + words[1:] + ".",
+            epilog=_examples(name),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         command.add_argument("--debug", action="store_true", help="log more, and show where a failure happened")
-        if name == next((word for word in given if not word.startswith("-")), None):  # others need not even import
+        if name == asked:  # others need not even import
             importlib.import_module(module).add_arguments(command)
-    return _run(parser.parse_args(given))
+            chosen = command
+    args, rest = parser.parse_known_args(given)
+    if rest:
+        _refuse(chosen, rest)
+    return _run(args)
+
+
+def _examples(*names: str) -> str:
+    """Return the examples of some commands: all of one, and the first of each of several."""
+    lines = [line for name in names for line in EXAMPLES[name][: None if len(names) == 1 else 1]]
+    return "\n".join(["examples:", *(f"  python -m gadgets {line}" for line in lines)])
+
+
+def _refuse(parser: argparse.ArgumentParser, words: Sequence[str]) -> NoReturn:
+    """End with status 2 for words that are no options of a command, and name the nearest ones."""
+    known = [option for action in parser._actions for option in action.option_strings]
+    options = [word.partition("=")[0] for word in words if word.startswith("-")]
+    hints = "".join(nearest(option, known) for option in options)
+    parser.error(f"unrecognized arguments: {' '.join(words)}.{hints}")
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, get_type_hints, overload
 from ismrmrd.xsd import ismrmrdHeader
 
 import gadgets
-from mrnets.errors import InputError
+from mrnets.errors import InputError, nearest
 from mrnets.mrd.lines import Item
 from mrnets.values import described, parsed
 
@@ -68,7 +68,8 @@ class Gadget:
         for name, text in properties.items():
             if name not in self.properties:
                 accepted = ", ".join(self.properties) or "none"
-                raise InputError(f'Gadget {self.name} has no property "{name}"; its properties are: {accepted}.')
+                hint = nearest(name, self.properties)
+                raise InputError(f'Gadget {self.name} has no property "{name}"; its properties are: {accepted}.{hint}')
             try:
                 options[name] = self.properties[name].parse(text.strip())
             except ValueError:
@@ -123,7 +124,8 @@ def lookup(name: str) -> Gadget:
             if error.name != f"gadgets.{name}":
                 raise InputError(f"Gadget {name} needs the module {error.name}, which is not installed.") from error
     if not isinstance(found, Gadget):
-        raise InputError(f'There is no gadget "{name}"; there are: {", ".join(names())}.')
+        hint = nearest(name, names())
+        raise InputError(f'There is no gadget "{name}"; there are: {", ".join(names())}.{hint}')
     return found
 
 

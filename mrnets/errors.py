@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["InputError", "naming", "unknown"]
+__all__ = ["InputError", "naming", "nearest", "unknown"]
 
 
 class InputError(ValueError):
@@ -17,9 +17,19 @@ class InputError(ValueError):
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that does not exist: `what` it is ("property of gadget noise"), and the nearest known."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+    near = _near(name, names)
+    hint = f"did you mean {near!r}?" if near else f"known: {', '.join(names) or 'none'}"
     return InputError(f"unknown {what}: {name!r}; {hint}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'varnet'?" for a misspelt name; empty where no known name is near."""
+    near = _near(name, sorted(known))
+    return f" Did you mean {near!r}?" if near else ""
+
+
+def _near(name: str, names: list[str]) -> str:
+    return next(iter(difflib.get_close_matches(name, names, n=1)), "")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import gadgets
 from gadgets.chain import Chain
-from mrnets.errors import InputError
+from mrnets.errors import InputError, nearest
 
 __all__ = ["find", "folder", "is_shipped", "load", "shipped"]
 
@@ -30,8 +30,9 @@ def shipped(name: str, place: Path | None = None) -> tuple[bytes, str]:
     path = _path(name, place)
     if path is not None:
         return path.read_bytes(), f"chain {path.name}"
-    there = ", ".join(sorted(path.name for path in place.glob("*.xml"))) or "none"
-    raise InputError(f'There is no chain "{name[:80]}"; there are: {there}.')
+    there = sorted(path.name for path in place.glob("*.xml"))
+    hint = nearest(name[:80].removesuffix(".xml"), [chain.removesuffix(".xml") for chain in there])
+    raise InputError(f'There is no chain "{name[:80]}"; there are: {", ".join(there) or "none"}.{hint}')
 
 
 def is_shipped(name: str, place: Path) -> bool:

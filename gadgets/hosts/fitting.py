@@ -1,0 +1,75 @@
+"""Which of the shipped chains fit a scan, by what their networks take. Nothing is computed, and torch is not needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gadgets.chain import Chain, Stage
+from gadgets.hosts.library import folder, load
+from mrnets import store
+from mrnets.errors import InputError
+
+__all__ = ["Needs", "fitting", "names"]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What networks ask of a scan."""
+
+    echoes: int
+    timed: bool
+    """Whether the header tells the times of all echoes."""
+    coils: int
+
+
+def names() -> list[str]:
+    """Return the names of the shipped chains."""
+    return sorted(path.stem for path in folder().glob("*.xml"))
+
+
+def fitting(scan: Needs, refused: str = "") -> tuple[list[str], dict[str, str]]:
+    """Return the shipped chains that fit a scan, and for each other one why it does not.
+
+    refused: why the scan cannot be reconstructed at all."""
+    fits, others = [], {}
+    for name in names():
+        why = refused
+        if not why:
+            try:
+                why = next(_obstacles(load(name), scan), "")
+            except InputError as error:
+                why = str(error).removeprefix(f"chain {name}.xml: ")
+        if why:
+            others[name] = why
+        else:
+            fits.append(name)
+    return fits, others
+
+
+def _obstacles(chain: Chain, scan: Needs) -> Iterator[str]:
+    """Yield what stands between a chain and a scan."""
+    for stage in chain.stages:
+        if stage.name == "network":
+            yield from _of_network(stage, scan)
+
+
+def _of_network(stage: Stage, scan: Needs) -> Iterator[str]:
+    weights, name = stage.properties.get("weights"), stage.properties.get("name", "")
+    header: dict[str, Any] = {"network": name, "options": {}, "preparation": {}}
+    header = store.header(weights) if weights else header
+    called, options = weights or name, header["options"]
+    traits = store.describe(header["network"])
+    echoes = f"the scan has {scan.echoes}"
+    if traits.task == "quantitative" and scan.echoes < 2:
+        yield f"{called} needs two or more echoes, and {echoes}"
+    if traits.task == "quantitative" and not scan.timed:
+        yield f"{called} needs the echo times, which the header does not tell"
+    if traits.echoes == "one" and scan.echoes > 1:
+        yield f"{called} takes one echo, and {echoes}"
+    if options.get("contrasts") not in (None, scan.echoes) and traits.takes_with(options) != "kspace":
+        yield f"{called} takes images of {options['contrasts']} contrasts (echoes), and {echoes}"
+    coils = header["preparation"].get("coils")
+    if coils and coils > scan.coils:
+        yield f"{called} takes {coils} coils, and the scan has {scan.coils}"
