@@ -1,6 +1,7 @@
 """Networks and weights, described for people.
 
 python -m mrnets list             the table of networks
+python -m mrnets show NETWORK     the options of a network, with their names in ATOMMIC's paper
 python -m mrnets show WEIGHTS     the header of a weights file, or of a shipped one by its name
 python -m mrnets import-atommic CHECKPOINT -o WEIGHTS     a network trained with ATOMMIC as a weights file
 """
@@ -28,8 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="print the table of networks")
     listing.add_argument("--quick", action="store_true", help="leave out multiply-adds and seconds: runs no network")
-    showing = commands.add_parser("show", help="print the header of a weights file")
-    showing.add_argument("weights", metavar="WEIGHTS", help="path of a .safetensors file, or the name of a shipped one")
+    showing = commands.add_parser("show", help="print the options of a network, or the header of a weights file")
+    showing.add_argument(
+        "what", metavar="NAME", help="a network, the path of a .safetensors file, or the name of a shipped one"
+    )
     importing = commands.add_parser(
         "import-atommic", help="make a weights file of a network trained with ATOMMIC 1.0.1"
     )
@@ -43,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.command == "list":
             print(_listed(quick=chosen.quick))
         elif chosen.command == "show":
-            print(_shown(chosen.weights))
+            print(_described(chosen.what) if chosen.what in store.names() else _shown(chosen.what))
         else:
             print(_imported(chosen.checkpoint, chosen.output, chosen.config))
     except InputError as error:
@@ -102,6 +105,30 @@ def _imported(checkpoint: str, output: str, config: str | None) -> str:
 
     imported = import_atommic(checkpoint, output, config)
     return f"wrote {output}: {imported.name}, {sum(p.numel() for p in imported.network.parameters()):,} parameters"
+
+
+def _described(name: str) -> str:
+    """The options of a network: default, and other names."""
+    traits = store.describe(name)
+    options = []
+    for key, default in store.bind(name).items():
+        others = [alias for alias, own in traits.names_of_options.items() if own == key and alias != key]
+        options.append([key, _plain(default), f"also {', '.join(others)}" if others else ""])
+    lines = [
+        f"network      {name}",
+        f"what         {traits.title} ({traits.paper})",
+        f"task         {traits.task}",
+        *("", "options", *_columns(options)),
+    ]
+    if fixed := store.fixed_options(name):
+        lines += ["", "no choice", *_columns([[key, _plain(value)] for key, value in fixed.items()])]
+    return "\n".join(lines)
+
+
+def _columns(rows: list[list[str]]) -> list[str]:
+    """Rows with columns of equal width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows] or ["  none"]
 
 
 def _shown(weights: str) -> str:

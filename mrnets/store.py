@@ -26,7 +26,19 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["Trained", "bind", "create", "describe", "header", "load", "located", "names", "save", "shipped"]
+__all__ = [
+    "Trained",
+    "bind",
+    "create",
+    "describe",
+    "fixed_options",
+    "header",
+    "load",
+    "located",
+    "names",
+    "save",
+    "shipped",
+]
 
 _NETS = Path(__file__).parent / "nets"
 
@@ -64,24 +76,35 @@ def bind(name: str, **options: Any) -> dict[str, Any]:
     """All options of the network `name`, the given ones and the defaults of the others.
 
     A network that learns and uses sensitivities has those of `mrnets.blocks.sensitivity.with_sensitivities` too.
-    Options may have their `Traits.aliases`. Lists, as JSON has them, become tuples where the option is one.
+    Options may have their `Traits.names_of_options`. Those of `Traits.fixed` are left out where they have the network's value.
+    Lists, as JSON has them, become tuples where the option is one.
     Raises InputError for an unknown network or option, naming the nearest right one. Likewise for an option that is
-    given twice, and for a value of another type.
+    given twice with different values, for a value of another type, and for another value of what is fixed.
     """
     known = {key: pair for maker in _makers(name) for key, pair in _options(maker).items()}
-    aliases = describe(name).aliases
+    names_of, fixed = describe(name).names_of_options, fixed_options(name)
     given: dict[str, Any] = {}
-    for alias, value in options.items():
-        key = aliases.get(alias, alias)
+    for alias, listed in options.items():
+        key, value = names_of.get(alias, alias), _as_ours(listed)
+        if key in fixed:
+            _check_fixed(name, key, value, fixed[key])
+            continue
         if key not in known:
             raise unknown(f"option of network {name}", key, known)
-        if key in given:
-            raise InputError(f"option {key} of network {name} is given twice, once by another name")
-        given[key] = tuple(value) if isinstance(value, list) else value
+        if given.get(key, value) != value:
+            raise InputError(f"option {key} of network {name} is given twice, as {given[key]!r} and as {value!r}")
         hint = known[key][0]
-        if not fits(given[key], hint):
+        if not fits(value, hint):
             raise InputError(f"option {alias} of network {name} must be {described(hint)}, not {value!r}")
+        given[key] = value
     return {key: given.get(key, default) for key, (_, default) in known.items()}
+
+
+def fixed_options(name: str) -> dict[str, Any]:
+    """The options of ATOMMIC's paper that are no choice in the network `name`, and their values there."""
+    traits = describe(name)
+    slices = {"consecutive_slices": traits.slices, "dimensionality": 2 if traits.slices == 1 else 3}
+    return {**slices, **traits.fixed} if traits.learns else {}
 
 
 def create(name: str, **options: Any) -> nn.Module:
@@ -165,6 +188,22 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Tr
     return Trained(name, options, _moved(expected, device).eval(), metadata["preparation"], metadata)
 
 
+def _as_ours(value: Any) -> Any:
+    """A list as a tuple, without zeros at its end: the paper has one for the layer that has no recurrent unit."""
+    if not isinstance(value, list | tuple):
+        return value
+    end = len(value)
+    while end and type(value[end - 1]) is int and value[end - 1] == 0:
+        end -= 1
+    return tuple(value[:end])
+
+
+def _check_fixed(name: str, key: str, value: Any, own: Any) -> None:
+    if value != _as_ours(own):
+        way = "; preparation.slices sets it" if key == "consecutive_slices" else ""
+        raise InputError(f"option {key} of network {name} is {own!r} here, not {value!r}{way}")
+
+
 def _constructor(name: str) -> type[nn.Module]:
     if name not in names():
         raise unknown("network", str(name), names())
@@ -188,8 +227,7 @@ def _makers(name: str) -> list[Callable[..., nn.Module]]:
         if published not in FORMS:
             raise unknown("network", name, [f"{PREFIX}{form}" for form in FORMS])
         makers.append(FORMS[published])
-    traits = describe(name)
-    return [*makers, with_sensitivities] if traits.learns and traits.sens != "unused" else makers
+    return [*makers, with_sensitivities] if describe(name).can_estimate_maps else makers
 
 
 def _options(maker: Callable[..., nn.Module]) -> dict[str, tuple[Any, Any]]:

@@ -40,13 +40,26 @@ class Traits:
     breaks_graph: str | None = None
     """Why `torch.compile` cannot make one graph of it; None: it can."""
     aliases: Mapping[str, str] = field(default_factory=dict)
-    """Other names of options, as in weights files of version 1 and in the paper, to ours."""
+    """Other names of options, as in weights files of version 1 and in ATOMMIC's paper, to ours."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Options of ATOMMIC's paper that are no choice here, to the values that the network has."""
     small: Mapping[str, Any] = field(default_factory=dict)
     """Options that make it quick, for tests."""
     narrow: Mapping[str, Any] = field(default_factory=dict)
     """Options with which it learns four slices by heart, for tests."""
     learning_rate: float = 2e-3
     """Learning rate at which it does."""
+
+    @property
+    def can_estimate_maps(self) -> bool:
+        """Whether it can have a sensitivity network of its own, by the option `sens_net`."""
+        return self.learns and self.sens != "unused"
+
+    @property
+    def names_of_options(self) -> dict[str, str]:
+        """The aliases, and ATOMMIC's name for a sensitivity network."""
+        maps = {"estimate_coil_sensitivity_maps_with_nn": "sens_net"} if self.can_estimate_maps else {}
+        return {**self.aliases, **maps}
 
     def takes_with(self, options: Mapping[str, Any]) -> Takes:
         """The part of the scan that the network takes with these `options`."""

@@ -49,7 +49,8 @@ def command(options: Options) -> str:
 
     Networks on images come after one that makes them: that of `network.first`, or the one that segment.xml has.
     """
-    second = store.describe(options.network.name).takes_with(options.network.options) != "kspace"
+    bound = store.bind(options.network.name, **options.network.options)
+    second = store.describe(options.network.name).takes_with(bound) != "kspace"
     settings = [f"network{'.2' * second}.weights={options.weights}"]
     if options.network.first is not None:
         settings.append(f"network.1.weights={options.network.first}")

@@ -26,6 +26,7 @@ TRAITS = Traits(
     small={"cascades": 2, "channels": 4, "convs": 3},
     narrow={"cascades": 5, "channels": 32},
     aliases={"num_cascades": "cascades", "hidden_channels": "channels", "n_convs": "convs"},
+    fixed={"batchnorm": False, "no_dc": False},
 )
 
 

@@ -22,6 +22,17 @@ TRAITS = Traits(
     small={"conv_filters": (4, 4, 2), "recurrent_filters": (4, 4), "time_steps": 2, "cascades": 2},
     narrow={"cascades": 2, "conv_filters": (32, 32, 2), "recurrent_filters": (32, 32), "time_steps": 4},
     aliases={"num_cascades": "cascades"},
+    fixed={
+        "recurrent_kernels": (1, 1, 0),
+        "recurrent_dilations": (1, 1, 0),
+        "recurrent_bias": (True, True, False),
+        "conv_bias": (True, True, False),
+        "conv_dim": 2,
+        "depth": 2,
+        "no_dc": True,
+        "keep_prediction": True,
+        "accumulate_predictions": True,
+    },
 )
 
 

@@ -22,6 +22,7 @@ TRAITS = Traits(
     small={"iterations": 3, "channels": 4, "hidden_layers": 1},
     narrow={"iterations": 5, "channels": 32},
     aliases={"num_iterations": "iterations", "hidden_channels": "channels", "n_convs": "hidden_layers"},
+    fixed={"batchnorm": False, "no_dc": False},
 )
 
 

@@ -25,6 +25,17 @@ TRAITS = Traits(
     steps=2,
     small={"channels": 2, "pooling_layers": 3},
     narrow={"channels": 8, "pooling_layers": 3},
+    aliases={
+        "segmentation_module_input_channels": "contrasts",
+        "segmentation_module_output_channels": "classes",
+        "segmentation_module_deep_supervision_levels": "deep_supervision",
+    },
+    fixed={
+        "segmentation_module": "DYNUNet",
+        "segmentation_module_deep_supervision": True,
+        "segmentation_module_norm": "instance",
+        "segmentation_module_activation": "leakyrelu",
+    },
 )
 
 _SLOPE = 0.01

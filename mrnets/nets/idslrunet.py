@@ -23,7 +23,13 @@ TRAITS = Traits(
     echoes="one",
     small={"coils": 3, "channels": 4, "iterations": 2},
     narrow={"coils": 6, "channels": 16, "iterations": 3},
-    aliases={"num_iters": "iterations"},
+    aliases={
+        "num_iters": "iterations",
+        "segmentation_module_output_channels": "classes",
+        "num_pools": "pooling_layers",
+        "drop_prob": "dropout",
+    },
+    fixed={"normalize": False},
 )
 
 

@@ -23,7 +23,23 @@ TRAITS = Traits(
     paper="Jun et al., CVPR 2021",
     echoes="together",
     small={"channels": 4},
-    aliases={"num_iter": "iterations"},
+    aliases={
+        "num_iter": "iterations",
+        "kspace_unet_num_filters": "channels",
+        "kspace_unet_num_pool_layers": "pooling_layers",
+        "imspace_unet_num_filters": "channels",
+        "imspace_unet_num_pool_layers": "pooling_layers",
+        "sens_unet_num_filters": "channels",
+        "sens_unet_num_pool_layers": "pooling_layers",
+    },
+    fixed={
+        "kspace_unet_dropout_probability": 0.0,
+        "kspace_unet_normalize": True,
+        "imspace_unet_dropout_probability": 0.0,
+        "imspace_unet_normalize": True,
+        "sens_unet_dropout_probability": 0.0,
+        "sens_unet_normalize": True,
+    },
 )
 
 

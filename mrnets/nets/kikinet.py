@@ -20,7 +20,21 @@ TRAITS = Traits(
     title="KIKI-net, alternating between k-space and image",
     paper="Eo et al., MRM 2018",
     small={"channels": 4},
-    aliases={"num_iter": "cascades"},
+    aliases={
+        "num_iter": "cascades",
+        "kspace_unet_num_filters": "channels",
+        "kspace_unet_num_pool_layers": "pooling_layers",
+        "imspace_unet_num_filters": "channels",
+        "imspace_unet_num_pool_layers": "pooling_layers",
+    },
+    fixed={
+        "kspace_model_architecture": "UNET",
+        "imspace_model_architecture": "UNET",
+        "kspace_unet_dropout_probability": 0.0,
+        "kspace_unet_normalize": True,
+        "imspace_unet_dropout_probability": 0.0,
+        "imspace_unet_normalize": True,
+    },
 )
 
 

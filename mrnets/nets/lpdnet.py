@@ -20,7 +20,21 @@ TRAITS = Traits(
     paper="Adler and Öktem, IEEE TMI 2018",
     small={"num_primal": 2, "num_dual": 2, "cascades": 2, "channels": 4},
     narrow={"cascades": 3},
-    aliases={"num_iter": "cascades"},
+    aliases={
+        "num_iter": "cascades",
+        "primal_unet_num_filters": "channels",
+        "primal_unet_num_pool_layers": "pooling_layers",
+        "dual_unet_num_filters": "channels",
+        "dual_unet_num_pool_layers": "pooling_layers",
+    },
+    fixed={
+        "primal_model_architecture": "UNET",
+        "dual_model_architecture": "UNET",
+        "primal_unet_dropout_probability": 0.0,
+        "primal_unet_normalize": True,
+        "dual_unet_dropout_probability": 0.0,
+        "dual_unet_normalize": True,
+    },
 )
 
 

@@ -28,6 +28,7 @@ TRAITS = Traits(
         "conjugate_gradient_iterations": "consistency_iterations",
         "penalization_weight": "consistency_weight",
     },
+    fixed={"conjugate_gradient_dc": True},
 )
 
 

@@ -32,6 +32,9 @@ TRAITS = Traits(
         "initial": "start",
         "initial_iterations": "start_iterations",
         "initial_regularisation": "start_regularisation",
+        "quantitative_module_num_cascades": "cascades",
+        "quantitative_module_channels": "channels",
+        "quantitative_module_pooling_layers": "pooling_layers",
     },
 )
 

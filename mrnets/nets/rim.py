@@ -21,6 +21,18 @@ TRAITS = Traits(
     steps=2,
     small={"conv_filters": (4, 4, 2), "recurrent_filters": (4, 4), "time_steps": 3},
     narrow={"conv_filters": (32, 32, 2), "recurrent_filters": (32, 32)},
+    fixed={
+        "recurrent_kernels": (1, 1, 0),
+        "recurrent_dilations": (1, 1, 0),
+        "recurrent_bias": (True, True, False),
+        "conv_bias": (True, True, False),
+        "conv_dim": 2,
+        "depth": 2,
+        "no_dc": True,
+        "keep_prediction": True,
+        "accumulate_predictions": True,
+        "num_cascades": 1,
+    },
 )
 
 

@@ -35,6 +35,12 @@ TRAITS = Traits(
     },
     narrow={"cascades": 4, "channels": 32, "initializer_channels": (16, 16, 32, 32)},
     aliases={"num_steps": "cascades", "recurrent_hidden_channels": "channels", "recurrent_num_layers": "layers"},
+    fixed={
+        "in_channels": 2,
+        "no_parameter_sharing": True,
+        "initializer_initialization": "sense",
+        "initializer_multiscale": 1,
+    },
 )
 
 

@@ -28,7 +28,21 @@ TRAITS = Traits(
     steps=2,
     small={"coils": 3, "channels": 4, "cascades": 2},
     narrow={"coils": 6, "channels": 16, "cascades": 3},
-    aliases={"num_cascades": "cascades"},
+    aliases={
+        "num_cascades": "cascades",
+        "segmentation_module_output_channels": "classes",
+        "num_pools": "pooling_layers",
+        "drop_prob": "dropout",
+    },
+    fixed={
+        "normalize": True,
+        "norm_groups": 2,
+        "segmentation_final_layer_conv_dim": 2,
+        "segmentation_final_layer_kernel_size": 3,
+        "segmentation_final_layer_dilation": 1,
+        "segmentation_final_layer_bias": False,
+        "segmentation_final_layer_nonlinear": "relu",
+    },
 )
 
 

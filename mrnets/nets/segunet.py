@@ -20,6 +20,14 @@ TRAITS = Traits(
     sens="unused",
     small={"channels": 2, "pooling_layers": 3},
     narrow={"channels": 8, "pooling_layers": 3},
+    aliases={
+        "segmentation_module_input_channels": "contrasts",
+        "segmentation_module_output_channels": "classes",
+        "segmentation_module_channels": "channels",
+        "segmentation_module_pooling_layers": "pooling_layers",
+        "segmentation_module_dropout": "dropout",
+    },
+    fixed={"segmentation_module": "UNet", "segmentation_module_normalize": False},
 )
 
 

@@ -19,6 +19,7 @@ TRAITS = Traits(
     sens="optional",
     small={"channels": 4, "pooling_layers": 2},
     narrow={"channels": 32, "pooling_layers": 3},
+    fixed={"in_channels": 2, "out_channels": 2, "normalize": True, "norm_groups": 2},
 )
 
 

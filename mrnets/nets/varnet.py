@@ -26,6 +26,7 @@ TRAITS = Traits(
     small={"cascades": 2, "channels": 4, "pooling_layers": 2},
     narrow={"cascades": 4, "channels": 8, "pooling_layers": 3},
     aliases={"num_cascades": "cascades"},
+    fixed={"no_dc": False, "normalize": True},
 )
 
 Consistency = Literal["gradient", "proximal"]

@@ -25,6 +25,14 @@ TRAITS = Traits(
     sens="unused",
     small={"channels": 4, "pooling_layers": 3},
     narrow={"channels": 8, "pooling_layers": 3, "dropout": 0.0},
+    aliases={
+        "segmentation_module_input_channels": "contrasts",
+        "segmentation_module_output_channels": "classes",
+        "segmentation_module_channels": "channels",
+        "segmentation_module_pooling_layers": "pooling_layers",
+        "segmentation_module_dropout": "dropout",
+    },
+    fixed={"segmentation_module": "VNet", "segmentation_module_activation": "elu"},
 )
 
 

@@ -22,7 +22,14 @@ TRAITS = Traits(
     paper="Duan et al., MICCAI 2019",
     small={"cascades": 2, "channels": 4, "convs": 2},
     narrow={"cascades": 5, "channels": 32},
-    aliases={"num_cascades": "cascades", "hidden_channels": "channels", "n_convs": "convs"},
+    aliases={
+        "num_cascades": "cascades",
+        "hidden_channels": "channels",
+        "n_convs": "convs",
+        "imspace_conv_hidden_channels": "channels",
+        "imspace_conv_n_convs": "convs",
+    },
+    fixed={"imspace_model_architecture": "CONV", "imspace_conv_batchnorm": False},
 )
 
 

@@ -20,7 +20,14 @@ TRAITS = Traits(
     paper="Ramzi et al., ISMRM 2021",
     small={"num_primal": 2, "cascades": 2, "channels": 2, "scales": 2, "convs": 1},
     narrow={"cascades": 4, "channels": 8},
-    aliases={"num_iter": "cascades", "num_scales": "scales", "num_convs": "convs"},
+    aliases={
+        "num_iter": "cascades",
+        "num_scales": "scales",
+        "num_convs": "convs",
+        "mwcnn_hidden_channels": "channels",
+        "mwcnn_num_scales": "scales",
+    },
+    fixed={"num_dual": 1, "use_primal_only": True, "image_model_architecture": "MWCNN", "mwcnn_batchnorm": False},
 )
 
 

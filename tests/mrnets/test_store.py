@@ -128,7 +128,10 @@ def test_a_failed_write_leaves_the_old_file(trained: Path, monkeypatch: pytest.M
         ({"network": "__init__"}, "unknown network"),
         ({"network": "../store"}, "unknown network"),
         ({"options": {**OPTIONS, "chanels": 3}}, "'chanels'; did you mean 'channels'"),
-        ({"options": {**OPTIONS, "num_cascades": 2}}, "option cascades of network varnet is given twice"),
+        (
+            {"options": {**OPTIONS, "num_cascades": 3}},
+            "option cascades of network varnet is given twice, as 2 and as 3",
+        ),
         ({"network": "atommic.kikinet"}, "unknown network: 'atommic.kikinet'"),
         ({"options": {**OPTIONS, "channels": "2"}}, "option channels of network varnet must be an integer, not '2'"),
         ({"options": {**OPTIONS, "channels": True}}, "option channels of network varnet must be an integer, not True"),
