@@ -76,7 +76,7 @@ def bind(name: str, **options: Any) -> dict[str, Any]:
     """All options of the network `name`, the given ones and the defaults of the others.
 
     A network that learns and uses sensitivities has those of `mrnets.blocks.sensitivity.with_sensitivities` too.
-    Options may have their `Traits.names_of_options`. Those of `Traits.fixed` are left out where they have the network's value.
+    Options may have their `Traits.names_of_options`. Those of `fixed_options` are left out where the value is the same.
     Lists, as JSON has them, become tuples where the option is one.
     Raises InputError for an unknown network or option, naming the nearest right one. Likewise for an option that is
     given twice with different values, for a value of another type, and for another value of what is fixed.
