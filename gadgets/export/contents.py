@@ -116,7 +116,8 @@ def _pictures(what: str, series: h5py.Group, digest: Any) -> tuple[Picture, ...]
         if len(raw) != size:
             raise InputError(f"{what}: has image headers of {len(raw)} bytes; {size} were expected.")
         pixels = data[n]
-        pixels = pixels.view(f"<c{pixels.dtype.itemsize}") if pixels.dtype.names else pixels
+        if pixels.dtype.names == ("real", "imag") and pixels.dtype.itemsize in (8, 16):
+            pixels = pixels.view(f"<c{pixels.dtype.itemsize}")
         if pixels.dtype.kind not in "uifc":
             raise InputError(f"{what}: has pixels of type {pixels.dtype}; numbers were expected.")
         digest.update(raw)

@@ -1,4 +1,4 @@
-"""PNG pictures: magnitudes in greys with one window for each series, segmentations in colours with a legend.
+"""PNG pictures: images and maps in greys with one window for each series, segmentations in colours with a legend.
 
 Axes: pixels of a series (image, channel, z, y, x).
 """
@@ -29,8 +29,9 @@ _LINE = 14
 def write_png(contents: Contents, folder: Path) -> list[Path]:
     """Write each image of each series as PNG `NAME_IMAGE[_CHANNEL][_Z].png` into a folder, and return the paths.
 
-    Magnitudes have one window for each series, from 0 to the 99.8th percentile of all its pixels, so that its images
-    can be compared. A segmentation has a colour for each label, the first one black. Raises InputError without Pillow.
+    Each series has one window, so that its images can be compared: from 0 to the 99.8th percentile of all its pixels.
+    That of pixels with a sign begins at the 0.2nd percentile. Complex pixels are shown as magnitudes. A segmentation
+    has a colour for each label, the first one black. Raises InputError without Pillow.
     """
     pillow = needed("PIL.Image", "PNG")
     make_folder(folder)
@@ -47,7 +48,7 @@ def write_png(contents: Contents, folder: Path) -> list[Path]:
 def _pictures(pillow: Any, series: Series) -> list[tuple[str, Any]]:
     pixels = np.stack([picture.pixels for picture in series.pictures])
     labels = series.labels if series.role == "Segmentation" else ()
-    shown = pixels if labels else _window(np.nan_to_num(np.abs(pixels).astype(np.float32)))
+    shown = pixels if labels else _window(pixels)
     found = []
     for index in np.ndindex(*pixels.shape[:3]):
         parts = [i for i, size in zip(index[1:], pixels.shape[1:3], strict=True) if size > 1]
@@ -57,9 +58,12 @@ def _pictures(pillow: Any, series: Series) -> list[tuple[str, Any]]:
     return found
 
 
-def _window(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
-    top = float(np.percentile(pixels, 99.8)) or float(pixels.max()) or 1.0
-    return (np.clip(pixels / top, 0, 1) * 255).round().astype(np.uint8)
+def _window(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    real = np.abs(pixels) if pixels.dtype.kind == "c" else pixels
+    values = np.nan_to_num(real.astype(np.float32))
+    black = float(np.percentile(values, 0.2)) if (values < 0).any() else 0.0
+    width = float(np.percentile(values, 99.8)) - black or float(values.max()) - black or 1.0
+    return (np.clip((values - black) / width, 0, 1) * 255).round().astype(np.uint8)
 
 
 def _coloured(pillow: Any, numbers: NDArray[Any], labels: Sequence[str]) -> Any:

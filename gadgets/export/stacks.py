@@ -60,7 +60,7 @@ class Stack:
 def stacks_of(contents: Contents) -> tuple[Stack, ...]:
     """Return the images of a file in order. Raises InputError for images with channels, or without a place."""
     found = [(series, frames) for series in contents.series for frames in _sorted(contents, series)]
-    roles = [series.role for series, _ in found]
+    roles = [series.role.replace("*", "star") for series, _ in found]  # R2star, as BIDS has it
     stacks = []
     for n, (series, frames) in enumerate(found):
         role = "".join(c if c.isalnum() else "-" for c in roles[n])[:40] or "Image"

@@ -189,10 +189,10 @@ def _sampling(found: Found) -> str:
     mask = _mask(found.image, encoding)
     separate = found.lines[found.roles.calibration & (found.lines["encoding_space_ref"] == encoding.index)]
     height, width = calibration_region(_mask(separate, encoding) if len(separate) else mask)
-    middle = f"{width} x {height}" if encoding.volume else str(width)
+    middle = f"{width} x {height} lines" if encoding.volume else f"{width} line{'s' * (width != 1)}"
     parts = [f"{announced}{mask.size / max(int(mask.sum()), 1):.2f}-fold measured"]
     parts.append(f"calibration {encoding.calibration or 'mode unknown'}")
-    parts.append(f"{middle} lines at the centre of k-space" + (", measured separately" if len(separate) else ""))
+    parts.append(f"{middle} at the centre of k-space" + (", measured separately" if len(separate) else ""))
     return ", ".join(parts)
 
 

@@ -46,7 +46,7 @@ def test_nifti_has_echoes_and_repetitions_as_the_fourth_axis(tmp_path, pixels):
 
 
 def test_each_series_has_a_nifti_file_named_after_its_role(tmp_path, pixels):
-    series = [image(pixels), image(pixels, {"GADGETRON_DataRole": "R2star", "Unit": "1/s"}, series=2)]
+    series = [image(pixels), image(pixels, {"GADGETRON_DataRole": "R2*", "Unit": "1/s"}, series=2)]
     paths = write_nifti(read_contents(written(tmp_path / "i.h5", series)), tmp_path / "i.nii.gz")
     assert [path.name for path in paths] == ["i_Image.nii.gz", "i_R2star.nii.gz"]
     assert json.loads((tmp_path / "i_R2star.json").read_text())["Units"] == "1/s"
@@ -110,6 +110,15 @@ def test_labels_have_colours_and_a_legend(tmp_path):
     assert colours[1] != colours[2]
     legend = {tuple(int(v) for v in c) for c in picture[6:].reshape(-1, 3)}
     assert colours[1] | colours[2] | {(255, 255, 255)} <= legend
+
+
+def test_pixels_with_a_sign_keep_their_order_in_a_picture(tmp_path, pixels):
+    values = pixels - 0.5
+    (path,) = write_png(read_contents(written(tmp_path / "i.h5", [image(values)])), tmp_path)
+    greys = np.asarray(Image.open(path)).astype(int)
+    order = np.argsort(values, axis=None)
+    assert (np.diff(greys.ravel()[order]) >= 0).all()
+    assert (greys.min(), greys.max()) == (0, 255)
 
 
 def test_an_image_file_of_replay_carries_the_header_of_the_scan(tmp_path, monkeypatch):
@@ -178,6 +187,15 @@ def test_meta_data_with_entities_are_refused(tmp_path, pixels):
     with h5py.File(path, "r+") as file:
         file["dataset/image_1/attributes"][0] = "<!DOCTYPE a [<!ENTITY b 'c'>]><ismrmrdMeta/>"
     with pytest.raises(InputError, match="document type"):
+        read_contents(path)
+
+
+def test_pixels_that_are_no_numbers_are_refused(tmp_path, pixels):
+    path = written(tmp_path / "i.h5", [image(pixels)])
+    with h5py.File(path, "r+") as file:
+        del file["dataset/image_1/data"]
+        file["dataset/image_1/data"] = np.zeros((1, 1, 1, 6, 8), [("a", "<f4"), ("b", "<f4"), ("c", "<f4")])
+    with pytest.raises(InputError, match="numbers were expected"):
         read_contents(path)
 
 
