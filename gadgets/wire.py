@@ -42,10 +42,10 @@ from mrnets.physics.arrays import Array
 
 __all__ = ["Source", "read_into", "read_message"]
 
-MOST_TEXT = 16 << 20
-MOST_DATA = 16 << 30
-MOST_DIMENSIONS = 16
-MOST_SPACES = 64
+MAX_TEXT = 16 << 20
+MAX_DATA = 16 << 30
+MAX_DIMENSIONS = 16
+MAX_SPACES = 64
 """Encoding spaces in reconstruction data."""
 
 _SIZES = struct.Struct("<34xH2xH136xH")  # of an acquisition header: samples, coils, trajectory dimensions
@@ -98,7 +98,7 @@ def read_into(source: Source, buffer: Any, what: str) -> None:
         done += got
 
 
-def _bytes(source: Source, size: int, what: str, most: int = MOST_TEXT) -> bytes:
+def _bytes(source: Source, size: int, what: str, most: int = MAX_TEXT) -> bytes:
     if size > most:
         raise InputError(f"The stream announces {what} of {size} bytes; at most {most} are taken.")
     buffer = bytearray(size)
@@ -120,7 +120,7 @@ def _string(source: Source, what: str) -> bytes:
     return _text(source, "I", what).rstrip(b"\0")
 
 
-def _samples(source: Source, shape: tuple[int, ...], dtype: Any, what: str, most: int = MOST_DATA) -> Array:
+def _samples(source: Source, shape: tuple[int, ...], dtype: Any, what: str, most: int = MAX_DATA) -> Array:
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size > most:
         raise InputError(f"The stream announces {what} of {size} bytes; at most {most} are taken.")
@@ -195,8 +195,8 @@ def _meta(text: bytes) -> str:
 def _shape(source: Source) -> tuple[int, ...]:
     """The dimensions of an array; of one without dimensions, which has no elements, (0,)."""
     count = _number(source, "Q", "an array's dimensions")
-    if count > MOST_DIMENSIONS:
-        raise InputError(f"The stream announces an array of {count} dimensions; at most {MOST_DIMENSIONS} are taken.")
+    if count > MAX_DIMENSIONS:
+        raise InputError(f"The stream announces an array of {count} dimensions; at most {MAX_DIMENSIONS} are taken.")
     return tuple(_number(source, "Q", "an array's dimensions") for _ in range(count)) or (0,)
 
 
@@ -219,7 +219,7 @@ def _optional(source: Source, read: Callable[[Source], Any]) -> Any:
     return read(source) if _bytes(source, 1, "an optional part") != b"\0" else None
 
 
-def _several(source: Source, read: Callable[[Source], Any], what: str, most: int = MOST_DATA) -> list[Any]:
+def _several(source: Source, read: Callable[[Source], Any], what: str, most: int = MAX_DATA) -> list[Any]:
     """Return a list that grows only as its parts really come: its length is not believed."""
     count = _number(source, "Q", what)
     if count > most:
@@ -240,7 +240,7 @@ def _recon_data(source: Source) -> ReconData:
     def bit(source: Source) -> ReconBit:
         return ReconBit(_buffer(source), _optional(source, _buffer))
 
-    return ReconData(_several(source, bit, "reconstruction data", MOST_SPACES))
+    return ReconData(_several(source, bit, "reconstruction data", MAX_SPACES))
 
 
 def _image_array(source: Source) -> ImageArray:

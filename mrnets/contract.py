@@ -1,4 +1,4 @@
-"""What every stage and every network takes and gives. Plain data; no array library is imported here.
+"""Types that stages and networks take and return. They are plain data; no array library is imported here.
 
 Axes: batch = slices of a scan, or samples of a training batch; echo, coil, y, x. A 2-D slice has x = readout. A
 3-D scan was inverse-transformed along its fully sampled readout: batch = readout position, y = encode step 2,
@@ -37,8 +37,8 @@ class Raw:
     """(coil, coil) complex64: covariance of complex noise samples at the dwell time of `kspace`; of unwhitened data.
     None: not measured. Whitened data have the identity, and None here."""
     readout: Literal["x", "batch", None] = "x"
-    """The fully sampled axis: "x" in k-space along the last axis (2-D); "batch" inverse-transformed along the batch
-    (3-D); None where no axis is fully sampled (2-D masks in plane)."""
+    """The fully sampled axis. "x": k-space along the last axis (2-D). "batch": inverse-transformed along the batch
+    (3-D). None: no axis is fully sampled (2-D masks in plane)."""
     averages: float = 1.0
     """Lines that were averaged into one sample: the harmonic mean over what was sampled. Noise variance goes with its
     inverse."""
@@ -53,7 +53,7 @@ class Raw:
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """What a network takes: torch tensors; what a task does not have is None. Made by `mrnets.prepare.prepare`."""
+    """Input of a network: torch tensors, or None where a task does not have them. Made by `mrnets.prepare.prepare`."""
 
     kspace: Array | None = None
     """(batch, echo, coil, y, x) complex64."""
@@ -74,7 +74,7 @@ class Scan:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a network gives; a field that it does not estimate is None or empty."""
+    """Output of a network. A field that it does not estimate is None or empty."""
 
     image: Array | None = None
     """(batch, echo, y, x) complex64."""

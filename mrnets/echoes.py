@@ -1,7 +1,7 @@
 """Echoes (contrasts) one by one: each gets its own low-resolution phase removed before a network, and put back after.
 
 Sensitivities that come from calibration lines contain the phase of the first echo. Later echoes differ from it by field
-inhomogeneity and chemical shift, and a network that learnt on nearly real images would take that phase for noise.
+inhomogeneity and chemical shift. A network that was trained on nearly real images would treat that phase as noise.
 Axes: see `mrnets.contract`.
 """
 
@@ -23,7 +23,7 @@ __all__ = ["each_echo", "echo_phases"]
 
 ITERATIONS = 8
 REGULARISATION = 0.05
-"""Of the CG-SENSE images from which the phases come: enough to unfold what is smooth."""
+"""Regularisation of the CG-SENSE images that give the phases. It is enough to unfold smooth images."""
 WIDTH = 8.0
 """Standard deviation of the low-pass filter, in samples of k-space: about the resolution of maps from 24 lines."""
 

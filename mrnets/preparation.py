@@ -1,4 +1,4 @@
-"""What a network expects of its input: part of every weights file, and readable without torch."""
+"""How the input of a network is made. It is part of every weights file, and readable without torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Combination = Literal["sense", "rss"]
 Plane = tuple[int, int]
 """Two numbers of samples or pixels, (y, x)."""
 
-_MOST = 65536
+_MAX_SIZE = 65536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,32 +32,33 @@ class Preparation:
     """How the input of a network is made. Fields that an older weights file lacks have the values given here."""
 
     whiten: Whitening = "covariance"
-    """"covariance": by the measured noise, left as it is where none was measured; "periphery": where none was measured,
-    by the noise at the periphery of k-space of the first echo; "none": the network wants unwhitened data."""
+    """"covariance": by the measured noise; data without a noise measurement stay as they are. "periphery": without a
+    noise measurement, by the noise at the periphery of k-space of the first echo. "none": the network needs unwhitened
+    data."""
     patch_start: Plane | None = None
-    """"periphery": the first sample of the patch of k-space that holds noise, (y, x) from its corner; None: the patch
-    is found, as far inwards as there is no signal (`physics.whiten.periphery_covariance`)."""
+    """"periphery": the first sample (y, x) of the patch of k-space that holds noise, counted from the corner of
+    k-space. None: the patch reaches inwards as far as there is no signal (`physics.whiten.periphery_covariance`)."""
     patch_length: Plane | None = None
     """Samples of that patch, (y, x); goes with `patch_start`."""
     whiten_scale: float = 1.0
-    """Standard deviation of the noise in what the network sees, once whitened (by whatever stage) and before the
+    """Standard deviation of the noise in the network's input, after whitening (by any stage) and before the
     normalisation."""
     coils: int | None = None
     """The number of coils the network takes; None: any number."""
     compression: Compression = "auto"
     """How to get to `coils`: geometric-decomposition ("gdcc"), plain ("svd"), or the first where there is a readout."""
     compression_lines: int | None = Gdcc.lines
-    """Width of the calibration block that the matrices of the compression come from, in samples along each phase
-    encoding, where that much was measured; None: all of it."""
+    """Width of the calibration block for the compression matrices, at most, in samples along each phase encoding. None:
+    all measured samples."""
     compression_window: int = Gdcc.window
     """gdcc: readout positions that make one matrix together; odd."""
     compression_align: bool = Gdcc.align
     """gdcc: virtual coils stay themselves along the readout. False leaves them to change from position to position."""
     image_crop: Plane | None = None
-    """At most so many pixels (y, x) in the middle of the field of view. It is taken along axes that are fully sampled
-    (a readout; all, before a mask was applied): along an undersampled axis objects fold from beyond a smaller field of
-    view, and k-space of it cannot be had. There the axis stays whole. See `crop_raw`, by which readers of fully sampled
-    data crop before they mask. Images come back on their whole grid, zero where they were cropped, and say so."""
+    """At most so many pixels (y, x) in the middle of the field of view. Only fully sampled axes are cropped: the
+    readout, or all axes before a mask is applied. Along an undersampled axis, parts of the object outside a smaller
+    field of view would alias. Such an axis stays whole. See `crop_raw`, by which readers of fully sampled data crop
+    before they mask. Images come back on their whole grid, zero where they were cropped, and say so."""
     kspace_crop: Plane | None = None
     """At most so many samples (y, x) in the middle of k-space, after `image_crop`; the same before or after masking.
     Nothing is zero-filled to it. Images come back on their whole grid, at the lower resolution."""
@@ -72,26 +73,27 @@ class Preparation:
     crop: float = Espirit.crop
     """ESPIRiT: eigenvalues below this are background, where the maps are zero."""
     combination: Combination = "sense"
-    """What makes one image of the coils' where there are sensitivities, for the normalisation and for the target of
-    training: "sense", the optimal combination with them; "rss", the root of the sum of squares."""
+    """How coil images become one image where there are sensitivities. It is used for the normalisation and for the
+    target of training. "sense": the optimal combination with the sensitivities. "rss": the root of the sum of
+    squares."""
     consistency: float | None = 0.035
     """Standard deviation of the network's error, relative to an image whose maximum is 1. The estimate z becomes
     argmin ||E x - y||^2 + (noise / consistency)^2 ||x - z||^2, so that measured samples stay as exact as their noise
     allows. Only where sensitivities and the noise level are known. None: the estimate stays as the network gives it."""
     normalisation: Normalisation = "max"
-    """What k-space, for each slice, or an image, for each contrast, is divided by; see
+    """The number that divides k-space of each slice, or an image of each contrast; see
     `physics.normalise.scale_and_offset`. Only real images get an offset."""
     normalise: Literal["image", "kspace"] = "image"
     """Where the statistic of the normalisation is taken: of the combined zero-filled image, or of the k-space samples
     that were measured. The scale is the same number for both."""
     image: Literal["magnitude", "complex"] = "magnitude"
-    """What a network that takes images gets."""
+    """The input of a network that takes images."""
     contrasts: int | None = None
     """The number of contrasts such a network takes; None: what its options say."""
     slices: int = 1
     """Neighbouring slices that such a network takes together, its own in the middle; odd. 1: it takes (y, x) alone."""
     classes: Classes = "exclusive"
-    """What logits mean; see `mrnets.classes`."""
+    """The meaning of logits; see `mrnets.classes`."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(Preparation)
@@ -149,6 +151,6 @@ def _check_type(name: str, value: object, hint: Any) -> None:
         raise InputError(f"preparation: {name} must be {described(hint)}, got {value!r}")
 
 
-def _check_range(name: str, value: int, low: int, high: int = _MOST) -> None:
+def _check_range(name: str, value: int, low: int, high: int = _MAX_SIZE) -> None:
     if not low <= value <= high:
         raise InputError(f"preparation: {name} must be at least {low} and at most {high}, got {value}")

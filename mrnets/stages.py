@@ -23,7 +23,7 @@ from mrnets.preparation import Compression, Sensitivities
 
 __all__ = ["complete_axes", "compress_raw", "compression", "crop_raw", "mixed_raw", "sense_raw", "whiten_raw"]
 
-MOST_CROPPED = 0.3
+MAX_CROPPED = 0.3
 """Share of a slice's energy that ESPIRiT's crop may take."""
 
 _logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def compression(
 
 
 def complete_axes(mask: Array) -> tuple[bool, bool]:
-    """Of a mask (..., y, x): whether y, and x, is sampled all along or not at all, so that it can be transformed."""
+    """Whether axis y, and axis x, of a mask (..., y, x) is sampled completely or not at all, and can be transformed."""
     sampled = np.asarray(to_numpy(mask), dtype=bool)
     y, x = (bool((sampled.any(axis=axis) == sampled.all(axis=axis)).all()) for axis in (-2, -1))
     return y, x
@@ -181,8 +181,8 @@ def sense_raw(
 ) -> Raw:
     """`raw` with sensitivities from its calibration lines. Raises InputError for a scan without such lines.
 
-    Slices from which ESPIRiT's crop would take much of the object (few calibration lines for many coils) keep all of
-    their maps, with a warning: a noisy background is better than a missing head.
+    With few calibration lines for many coils, ESPIRiT's crop can remove much of the object. Such slices keep all of
+    their maps, with a warning, because a noisy background is better than a missing head.
     """
     if raw.calibration is None:
         raise InputError("coil sensitivities: the scan has no calibration lines (no fully sampled centre of k-space)")
@@ -191,7 +191,7 @@ def sense_raw(
     if method == "espirit":
         sens = espirit.espirit(lines, shape, options)
         xp = array_namespace(sens)
-        empty = _cropped(lines, sens) > MOST_CROPPED
+        empty = _cropped(lines, sens) > MAX_CROPPED
         if bool(xp.any(empty)):
             _logger.warning(
                 "coil sensitivities: %s calibration lines do not carry the maps of %d coils; the background is kept",

@@ -1,4 +1,4 @@
-"""What all physics modules share: the array type and the few things that the array API leaves to each library."""
+"""The array type, and the few functions that the array API leaves to each library. All physics modules use them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def asarray_like(values: Any, like: Array, dtype: Any = None) -> Array:
 
 
 def on_host(x: Array) -> bool:
-    """Whether `x` is in the memory of the host, where a look at a value waits for nothing."""
+    """Whether `x` is in the memory of the host. Reading a value there needs no synchronisation."""
     return is_numpy_array(x) or (is_torch_array(x) and x.device.type == "cpu")
 
 

@@ -49,9 +49,9 @@ def gdcc_matrices(calibration: Array, coils: int, options: Gdcc = DEFAULT, *, si
     """Geometric-decomposition coil compression (Zhang 2013): calibration (..., coil, y, x) to (..., size, coils, coil).
 
     calibration is k-space, its last axis the fully sampled readout, the centre at x // 2; zero-filled or cropped to
-    `size` samples. Each of the `size` readout positions gets a matrix of its own, from the positions around it,
-    in the order of an image along the readout (`fourier.ifftc`). Aligned virtual coils come with the strongest first.
-    `compress` applies the matrices. `options.lines` is for the caller, who knows the phase encodings.
+    `size` samples. Each of the `size` readout positions gets a matrix of its own, from the positions around it.
+    Positions are in the order of an image along the readout (`fourier.ifftc`). Aligned virtual coils come with the
+    strongest first. `compress` applies the matrices. `options.lines` is for the caller, who knows the phase encodings.
     Raises InputError where coils is not from 1 to coil, or window is not odd and positive.
     """
     xp = array_namespace(calibration)
@@ -64,8 +64,8 @@ def gdcc_matrices(calibration: Array, coils: int, options: Gdcc = DEFAULT, *, si
 def gdcc_hybrid_matrices(calibration: Array, coils: int, options: Gdcc = DEFAULT) -> Array:
     """As `gdcc_matrices`, for a scan already inverse-transformed along its readout, which is the first axis.
 
-    calibration (readout, ..., coil, y, x) to (readout, ..., coils, coil), which `coils.mix` applies: a 3-D scan in
-    which every readout position is a slice of its own.
+    calibration (readout, ..., coil, y, x) to (readout, ..., coils, coil), which `coils.mix` applies. It is for a 3-D
+    scan in which every readout position is a slice.
     """
     xp = array_namespace(calibration)
     _check(calibration, coils, options.window)
@@ -78,8 +78,9 @@ def compress(kspace: Array, matrices: Array) -> Array:
     """k-space (..., coil, y, x) to virtual coils (..., coils, y, x).
 
     matrices: (coils, coil) of `svd_matrix`, or (..., size, coils, coil) of `gdcc_matrices`, leading axes as those of
-    kspace or absent. With the latter x must be fully sampled; k-space with another width than `size` (calibration that
-    was cropped along the readout) is zero-filled for it and cropped again, which is exact but for samples near its end.
+    kspace or absent. With matrices of `gdcc_matrices`, x must be fully sampled. k-space of another width than `size`,
+    such as cropped calibration, is zero-filled to `size` and cropped again. That is exact except for samples near its
+    end.
     """
     if matrices.ndim == 2:
         return mix(matrices, kspace)
@@ -94,8 +95,8 @@ def compress(kspace: Array, matrices: Array) -> Array:
 def _compress_unshifted(kspace: Array, matrices: Array) -> Array:
     """`compress` with matrices in the order of an FFT without shifts.
 
-    The data need no shifts: moving k-space multiplies the hybrid positions by phases, which commute with matrices that
-    act position by position, and moving it back undoes them.
+    The data need no shifts. Shifting k-space multiplies the hybrid positions by phases. These phases commute with
+    matrices that act on each position alone, and the shift back removes them.
     """
     xp = array_namespace(kspace)
     size, width = matrices.shape[-3], kspace.shape[-1]
@@ -104,7 +105,7 @@ def _compress_unshifted(kspace: Array, matrices: Array) -> Array:
 
 
 def compress_images(images: Array, matrices: Array) -> Array:
-    """As `compress`, for what is an image along the readout: coil images, sensitivities, hybrid space; width = size."""
+    """As `compress`, for images along the readout: coil images, sensitivities, hybrid space. Their width is size."""
     if matrices.ndim == 2:
         return mix(matrices, images)
     xp = array_namespace(images, matrices)
@@ -163,9 +164,9 @@ def _principal(gram: Array, coils: int) -> Array:
 def _principal_of_many(gram: Array, coils: int) -> Array:
     """As `_principal`, for many large matrices (..., position, coil, coil) of which a few eigenvectors are wanted.
 
-    Subspace iteration with four guard vectors from the principal vectors of all positions together (Halko 2011), then
-    the small eigenproblem within: what is lost is less than the noise beside the signal. LAPACK's eigh of hundreds of
-    matrices takes twice the time, and ten times that on a busy host, where its threads wait for each other.
+    Subspace iteration (Halko 2011) starts from the principal vectors of all positions together, with four guard
+    vectors. The small eigenproblem within the subspace follows. The lost energy is below the noise. LAPACK's eigh of
+    hundreds of matrices takes twice the time, and ten times that on a busy host, where its threads wait for each other.
     """
     if gram.shape[-1] < 2 * (coils + 4):
         return _principal(gram, coils)
@@ -195,10 +196,10 @@ def _windowed(gram: Array, window: int) -> Array:
 def _aligned(matrices: Array, gram: Array) -> Array:
     """Virtual coils (..., position, coils, coil) rotated within their subspaces, so that neighbours are nearest.
 
-    Zhang 2013 goes from position to position: A'_x = Q_x A_x with Q_x the unitary matrix that brings A_x nearest to
-    A'_{x-1}, that is Q_x = polar(A'_{x-1} A_x^H). As A'_{x-1} = Q_{x-1} A_{x-1} and polar(Q B) = Q polar(B) for unitary
-    Q, this is Q_x = Q_{x-1} polar(A_{x-1} A_x^H): all polar factors at once, and a running product. A different start
-    only rotates all positions alike; that freedom is used to sort the virtual coils by their energy.
+    Zhang 2013 goes from position to position: A'_x = Q_x A_x. The unitary matrix Q_x = polar(A'_{x-1} A_x^H) brings A_x
+    nearest to A'_{x-1}. A'_{x-1} is Q_{x-1} A_{x-1}, and polar(Q B) = Q polar(B) for unitary Q. Hence Q_x = Q_{x-1}
+    polar(A_{x-1} A_x^H). All polar factors are computed at once, and a running product follows. A different start
+    rotates all positions alike. The start is chosen such that the virtual coils are sorted by their energy.
     """
     xp = array_namespace(matrices)
     u, _, vh = xp.linalg.svd(

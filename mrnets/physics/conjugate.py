@@ -22,8 +22,8 @@ def conjugate_gradients(
 ) -> Array:
     """Solution x of operator(x) = rhs, both (..., y, x) complex; `operator` Hermitian and positive semi-definite.
 
-    Every leading index has its own step lengths; one whose residual has come below `tolerance` times its right-hand
-    side stands still while the others go on. `start` (None: zeros) is where x begins.
+    Every leading index has its own step lengths. An index stops when its residual is below `tolerance` times its
+    right-hand side, while the others continue. `start` (None: zeros) is where x begins.
     """
     xp = array_namespace(rhs)
 
@@ -41,7 +41,7 @@ def conjugate_gradients(
     energy = dot(residual, residual)
     for _ in range(iterations):
         active = energy > enough
-        if here and not bool(xp.any(active)):  # on a device the question takes longer than what it may save
+        if here and not bool(xp.any(active)):  # on a device this test takes longer than the iterations it could save
             break
         image = operator(direction)
         curvature = dot(direction, image)

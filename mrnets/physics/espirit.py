@@ -1,16 +1,17 @@
 """Coil sensitivities by ESPIRiT (Uecker 2014), from a small fully sampled calibration block, in milliseconds.
 
-The method: every small patch of multi-coil k-space lies in a low-dimensional space. In image space that says
-H(x) S(x) = S(x) at each pixel x inside the object, where H(x) is a coil x coil matrix, Hermitian, with eigenvalues in
-[0, 1], made from an orthonormal basis of the space of patches. So the sensitivities are the eigenvectors of H(x) whose
-eigenvalue is 1. In the null-space form (Lobos 2023, PISCO) the matrix is 1 - H(x) and the eigenvalue 1 - lambda.
+The method: every small patch of multi-coil k-space lies in a low-dimensional space. In image space that means
+H(x) S(x) = S(x) at each pixel x inside the object. H(x) is a Hermitian coil x coil matrix with eigenvalues in [0, 1].
+It is made from an orthonormal basis of the space of patches. So the sensitivities are the eigenvectors of H(x) with
+the eigenvalue 1. In the null-space form (Lobos 2023, PISCO) the matrix is 1 - H(x) and the eigenvalue 1 - lambda.
 
-What makes it fast (measured in tests/benchmarks/bench_sensitivities.py):
-- No singular value decomposition. Instead of cutting singular values of the calibration matrix A at the threshold, they
-  are weighted smoothly by s^2 / (s^2 + t^2), where t = threshold * largest s: the projection A^H (A A^H + t^2)^-1 A,
-  one Cholesky factorisation. The maps come out more accurate, too: it is the Wiener weight for noise at the level t.
+The reasons for its speed (measured in tests/benchmarks/bench_sensitivities.py):
+- No singular value decomposition. Singular values s of the calibration matrix A are not cut at the threshold. They are
+  weighted by s^2 / (s^2 + t^2), where t = threshold * largest s. The result is the projection
+  A^H (A A^H + t^2)^-1 A, which takes one Cholesky factorisation. The maps are more accurate, too, because this is the
+  Wiener weight for noise at the level t.
 - Patches of a ball rather than of a cube (Lobos 2023).
-- H(x) is a trigonometric polynomial of 2 kernel - 1 terms along each axis: all of it is in so many samples, and it is
+- H(x) is a trigonometric polynomial of 2 kernel - 1 terms along each axis. That many samples determine it, and it is
   smooth. Eigenvectors are found on a coarse grid, and interpolated with phases and weights of low-resolution images.
 """
 
@@ -75,14 +76,14 @@ def espirit(
     """Sensitivities (..., coil, *shape) from calibration k-space (..., coil, *block), zero frequency at n // 2.
 
     shape: (y, x) or (z, y, x). Problems along leading axes are solved together; each has the result that it has alone.
-    Where kept, sum over coils of |S|^2 = 1. S is known up to a phase at each pixel, chosen such that S^H x is real and
-    positive for low-resolution coil images x: S contains the phase of the image, as it does in `rss_maps`. (The phase
-    of a fixed virtual coil, the usual choice, is singular where the sensitivity of that coil vanishes: with local coils
-    that happens inside the object, and the combined image gets a phase vortex there.)
-    maps=2: a second set, (..., 2, coil, *shape), for objects larger than the field of view: where the object is folded,
-    two eigenvectors are kept. Orthogonal to the first at each pixel.
-    grid: points along each axis where eigenvectors are found; None: 8 * kernel for one set, every pixel for two (two
-    eigenvectors are not smooth where their eigenvalues cross).
+    Where kept, sum over coils of |S|^2 = 1. The method leaves a phase of S free at each pixel. It is chosen such that
+    S^H x is real and positive for low-resolution coil images x. S then contains the phase of the image, as it does in
+    `rss_maps`. (The usual choice is the phase of a fixed virtual coil. It is singular where the sensitivity of that
+    coil vanishes. With local coils that happens inside the object, and the combined image gets a phase vortex there.)
+    maps: 2 adds a second set, (..., 2, coil, *shape), for objects larger than the field of view. Two eigenvectors are
+    kept where the object is folded. The second set is orthogonal to the first at each pixel.
+    grid: points along each axis where eigenvectors are found. None: 8 * kernel for one set, every pixel for two sets,
+    because two eigenvectors are not smooth where their eigenvalues cross.
     Raises InputError where an option is out of range, the calibration block has fewer than 6 samples along an axis, or
     samples are not finite.
     """
@@ -114,7 +115,7 @@ def espirit(
 def rss_maps(calibration: Array, shape: Sequence[int], *, width: int = Espirit.calibration) -> Array:
     """Low-resolution coil images over their root sum of squares: (..., coil, *block) to (..., coil, *shape).
 
-    Of `calibration` the centre is used, up to `width` samples along each axis. A Hann window over it keeps truncation
+    The centre of `calibration` is used, up to `width` samples along each axis. A Hann window over it keeps truncation
     ripples out of the maps. |S|^2 sums to 1 everywhere but where there is no signal at all. S contains the phase of the
     image, at that resolution.
     """
@@ -140,7 +141,7 @@ def _low_resolution(block: Array, shape: tuple[int, ...]) -> Array:
 def unitary_maps(calibration: Array, shape: Sequence[int]) -> Array:
     """Every coil counts alike everywhere, S = 1 / sqrt(coils): (..., coil, *block) to (..., coil, *shape).
 
-    What there is to assume without knowledge of the coils; right for a single coil.
+    The assumption without knowledge of the coils. It is correct for a single coil.
     """
     xp = array_namespace(calibration)
     shape = tuple(shape)
@@ -195,8 +196,8 @@ def _patches(block: Array, kernels: tuple[int, ...]) -> Array:
 
 
 def _filters(block: Array, kernels: tuple[int, ...], threshold: float) -> tuple[Array, bool]:
-    """Filters F (batch, filter, coil * position) such that F^T conj(F) is the projection onto the space of patches
-    or, if the flag returned is set, onto its complement. The smaller of the two Gram matrices is factorised."""
+    """Filters F (batch, filter, coil * position), and a flag. F^T conj(F) is the projection onto the space of patches
+    or, if the flag is set, onto its complement. The smaller of the two Gram matrices is factorised."""
     xp = array_namespace(block)
     patches = _patches(block, kernels)
     count, length = patches.shape[1:]
@@ -248,8 +249,8 @@ def _sampled_matrices(filters: Array, nullspace: bool, coils: int, kernels: tupl
 
 
 def _coarse_maps(matrices: Array, images: Array, maps: int) -> tuple[Array, Array]:
-    """Eigenvectors (batch, maps, coil, *coarse) and eigenvalues (batch, maps, 1, *coarse) of H(x), from its samples
-    and from low-resolution coil images (batch, coil, *coarse), which are nearly eigenvectors."""
+    """Eigenvectors (batch, maps, coil, *coarse) and eigenvalues (batch, maps, 1, *coarse) of H(x), from its samples.
+    The search starts from low-resolution coil images (batch, coil, *coarse), which are nearly eigenvectors."""
     xp = array_namespace(images)
     batch, coils, *coarse = images.shape
     dims = len(coarse)
@@ -269,7 +270,7 @@ def _coarse_maps(matrices: Array, images: Array, maps: int) -> tuple[Array, Arra
 
 
 def _eigenvectors(matrices: Array, start: Array, count: int) -> tuple[Array, Array]:
-    """Of H (..., coil, coil): the `count` strongest eigenvectors (..., coil, count) and eigenvalues (..., 1, count).
+    """The `count` strongest eigenvectors (..., coil, count) and eigenvalues (..., 1, count) of H (..., coil, coil).
 
     From `start` (..., coil, 1), by a Chebyshev polynomial of H^2 (Saad 2011, 7.4): large above `DAMPED`, small below.
     Vectorised over pixels, unlike a library's eigenvalue solver.

@@ -28,7 +28,8 @@ def along(matrix: Matrix, x: Array, axis: int) -> Array:
 def nearest(x: Array, size: int, axis: int) -> Array:
     """x with `size` pixels along an axis, over the same field of view, each with the value of the pixel nearest to it.
 
-    Of two that are equally near, the one with the larger index. For what is not band-limited: maps, labels, logits.
+    Of two that are equally near, the one with the larger index. For data that are not band-limited: maps, labels,
+    logits.
     """
     have = x.shape[axis]
     if have == size:
@@ -38,17 +39,16 @@ def nearest(x: Array, size: int, axis: int) -> Array:
 
 
 def trigonometric(points: int, terms: int) -> Matrix:
-    """(points, terms): values at (i - points // 2) / points of the trigonometric polynomial of period 1 with an odd
-    number of terms through its samples at j / terms."""
+    """(points, terms): interpolation by the trigonometric polynomial of period 1 with an odd number of terms.
+    Its samples are at j / terms, and its values are taken at (i - points // 2) / points."""
     return _dirichlet((np.arange(points) - points // 2)[:, None] / points - np.arange(terms) / terms, terms)
 
 
 def band_limited(points: Matrix, samples: Matrix, spacing: float) -> Matrix:
     """(point, sample): the band-limited object of period 1, given by its samples at `samples`, at the places `points`.
 
-    The object has no detail that the grid of the points or that of the samples cannot hold: it is the sum of the
-    frequencies up to half the number of points, and up to half of 1 / spacing. What lies beyond half a period from 0
-    is left out.
+    The object has no detail finer than the grid of the points or that of the samples. It has only frequencies up to
+    half the number of points, and up to half of 1 / spacing. Samples beyond half a period from 0 are left out.
     points: (point,), a grid over the whole period. samples: (sample,), `spacing` from each other.
     """
     terms = 2 * min((len(points) - 1) // 2, math.floor(0.5 / spacing)) + 1

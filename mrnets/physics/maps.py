@@ -20,8 +20,8 @@ class Map:
 
     unit: str = ""
     size: float | None = 1.0
-    """What a map is divided by before maps are added up: about the value of brain tissue at 3 to 7 T. None: the largest
-    value of the map itself."""
+    """Divisor of a map before maps are added up: about the value of brain tissue at 3 to 7 T. None: the largest value
+    of the map itself."""
     signed: bool = False
     wraps: bool = False
     """Whether it is an angle in rad, known only up to whole turns. It turns with the phase of the image."""
@@ -50,7 +50,7 @@ MAPS: Mapping[str, Map] = {
 
 
 def facts(name: str) -> Map:
-    """Return what is known of the map `name`; of another than those in `MAPS`, nothing."""
+    """Return the properties of the map `name`. A map that is not in `MAPS` gets the defaults."""
     return MAPS.get(name, Map())
 
 

@@ -175,8 +175,9 @@ def poisson2d(
 
     The least distance grows linearly from r at the centre of k-space to (1 + variation) r at the edge of each axis.
     `variation` 0 gives a uniform density. Two samples outside the centre block are never closer than the smaller of
-    their two distances. r follows from the acceleration: it starts too large and shrinks until the budget is spent.
-    Meanwhile samples are added where there is room (dart throwing with a decreasing radius, McCool and Fiume 1992).
+    their two distances. r follows from the acceleration. It starts too large and shrinks until the number of samples is
+    reached. Meanwhile samples are added where there is room (dart throwing with a decreasing radius, McCool and Fiume
+    1992).
     """
     name = "poisson2d"
     if not 0 <= variation < math.inf:

@@ -1,8 +1,8 @@
 """Normalisation: the scale, and for real images the offset, by which data get a range that a network can learn in.
 
-Axes: values (..., sample), each leading index with a scale of its own; what is normalised has any number of axes more.
-The definitions are those of ATOMMIC 1.0.1 but for one: complex data are only ever divided by a positive number, since
-a real number that is subtracted from every coil is a spike in k-space.
+Axes: values (..., sample), each leading index with a scale of its own. The normalised data may have any number of
+further axes. The definitions are those of ATOMMIC 1.0.1, with one exception. Complex data are only divided by a
+positive number, because a real number subtracted from every coil is a spike in k-space.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ _GREYS = 255
 
 
 def scale_and_offset(values: Array, normalisation: Normalisation, where: Array | None = None) -> tuple[Array, Array]:
-    """Of values (..., sample), complex or real: scale and offset (...) float32, for (values - offset) / scale.
+    """Scale and offset (...) float32 of values (..., sample), complex or real, for (values - offset) / scale.
 
     max: the largest magnitude, no offset. minmax: to the range from 0 to 1. grayscale: to that from 0 to 255.
-    mean_std: the mean becomes 0, the standard deviation (divisor samples - 1) 1. mean_var: the mean becomes 0, and the
-    divisor is the variance, which leaves the result with the unit of 1 / values: it depends on the scanner's units.
-    fft, none: nothing is done; the data stay as the orthonormal transform has them.
+    mean_std: the mean becomes 0, the standard deviation (divisor samples - 1) 1.
+    mean_var: the mean becomes 0, and the divisor is the variance. The result has the unit of 1 / values, so it depends
+    on the scanner's units.
+    fft, none: the data stay as the orthonormal transform has them.
     Complex values count by their magnitudes and get the offset 0. `where` (..., sample), bool: values that count; all
     where None. Values without any range (an empty slice) get the scale 1.
     """

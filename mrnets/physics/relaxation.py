@@ -1,7 +1,7 @@
 """Multi-echo gradient echoes: the signal model, its derivative, and the fit of R2*, S0, B0 and phase.
 
-The model is s(t) = S0 exp(i phase) exp(-t (R2* - i 2 pi B0)); with R2* in 1/s, B0 in Hz, phase in rad, t in s, and S0
-in the unit of the image. Axes: images (..., echo, y, x) complex; maps (..., 4, y, x) real, in the order of `maps.MAPS`.
+The model is s(t) = S0 exp(i phase) exp(-t (R2* - i 2 pi B0)). R2* is in 1/s, B0 in Hz, phase in rad, t in s, and S0 in
+the unit of the image. Axes: images (..., echo, y, x) complex; maps (..., 4, y, x) real, in the order of `maps.MAPS`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _TAU = 2 * math.pi
 
 
 def check_echo_times(echo_times: Array | Sequence[float] | None, echoes: int, what: str) -> tuple[float, ...]:
-    """The echo times as plain numbers, s; an InputError that names `what` unless they are two or more, as many as
-    `echoes`, finite, not negative and ascending."""
+    """The echo times as plain numbers, s. Raises InputError, naming `what`, unless they are as many as `echoes`, two or
+    more, finite, not negative and ascending."""
     if echo_times is None:
         raise InputError(f"{what} needs the echo times, and the scan has none")
     times = tuple(map(float, echo_times))
@@ -68,13 +68,15 @@ def differential_adjoint(maps: Array, echo_times: Array, residual: Array) -> Arr
 def fit(images: Array, echo_times: Array, *, unwrapped: bool = True) -> Array:
     """Maps (..., 4, y, x) of `images` (..., echo, y, x), all voxels at once; zeros where there is no signal.
 
-    R2* and S0: a line through log |s|, weighted with |s|^2, the inverse variance of log |s| at high SNR. R2* is kept
-    from 0 to 10 / (second echo time), beyond which nothing would be left to measure; S0 follows from the kept value.
-    B0: the phase advance between neighbouring echoes, averaged as complex numbers over the closest-spaced pairs, is
-    unambiguous within +-1 / (2 dTE), dTE the smallest spacing. With `unwrapped` the map goes beyond that wherever
-    neighbouring voxels say so (`mrnets.physics.unwrap`); what stays unknown is one multiple of 1 / dTE for the whole
-    slice, chosen so that the weighted mean is the least. The advances over wider spacings refine it, smallest first;
-    a weighted line through the remaining phases of all echoes gives B0 and the phase at t = 0, within (-pi, pi].
+    R2* and S0: a line through log |s|, weighted with |s|^2, the inverse variance of log |s| at high SNR. R2* is limited
+    to the range from 0 to 10 / (second echo time), because faster decay leaves no signal to measure. S0 follows from
+    the limited value.
+    B0: the phase advance between neighbouring echoes is averaged as complex numbers over the closest-spaced pairs. It
+    is unambiguous within +-1 / (2 dTE), where dTE is the smallest spacing. With `unwrapped` the map exceeds that range
+    where neighbouring voxels require it (`mrnets.physics.unwrap`). One multiple of 1 / dTE for the whole slice stays
+    unknown. It is chosen such that the weighted mean is the least. The advances over wider spacings refine the map,
+    smallest first. A weighted line through the remaining phases of all echoes gives B0 and the phase at t = 0, within
+    (-pi, pi].
     Raises InputError where the echo times do not fit the images.
     """
     xp = array_namespace(images)

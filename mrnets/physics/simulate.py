@@ -1,8 +1,9 @@
-"""A scan that never took place: phantom, receive coils, phase, noise. All draws come from an explicit generator.
+"""A simulated scan: phantom, receive coils, phase, noise. All random numbers come from an explicit generator.
 
-Axes: image (..., y, x); coil images, sens and k-space (..., coil, y, x). Lengths are in half fields of view: the plane
-spans [-1, 1) along y and x, pixel n // 2 at 0, and z goes through it. Draws are NumPy's, so that a seed gives the same
-scan on every array library; `like` (an array) says on which library and device the result is wanted (None: NumPy).
+Axes: image (..., y, x); coil images, sens and k-space (..., coil, y, x). Lengths are in half fields of view. The plane
+spans [-1, 1) along y and x, with pixel n // 2 at 0; z is perpendicular to it. NumPy draws the random numbers, so that a
+seed gives the same scan on every array library. `like` (an array) sets the library and device of the result (None:
+NumPy).
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ SHEPP_LOGAN = (
     (0.1, 0.023, 0.023, 0.0, -0.606, 0.0),
     (0.1, 0.023, 0.046, 0.06, -0.605, 0.0),
 )
-"""Ellipses (intensity, half axis x, half axis y, centre x, centre y, degrees) with Toft's contrast (1996, table B.3);
-y of this table points up, to the front of the head."""
+"""Ellipses (intensity, half axis x, half axis y, centre x, centre y, degrees) with Toft's contrast (1996, table B.3).
+In this table y points up, to the front of the head."""
 
 
 def phantom(
@@ -167,7 +168,7 @@ def noise(rng: np.random.Generator, covariance: Array, shape: Sequence[int]) -> 
 def encode(image: Array, sens: Array, shape: Sequence[int]) -> Array:
     """k-space (..., coil, *shape) of a finer image (..., y, x) seen by sens (..., coil, y, x).
 
-    As a scanner, it measures the centre of the k-space of an object that has more detail than the matrix resolves; the
+    Like a scanner, it measures the centre of k-space of an object with more detail than the matrix resolves. The
     reconstructed image has the values of the fine one. Raises InputError where the image is not at least that fine.
     """
     if any(n > fine for n, fine in zip(shape, image.shape[-2:], strict=True)):

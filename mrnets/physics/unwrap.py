@@ -1,7 +1,7 @@
 """Phase unwrapping in the plane: whole turns that make neighbouring voxels agree. Axes: (..., y, x).
 
-Weighted least squares by preconditioned conjugate gradients (Ghiglia and Romero, J Opt Soc Am A 1994), here solved for
-the number of turns itself and rounded, so that the result always differs from the input by whole turns.
+Weighted least squares by preconditioned conjugate gradients (Ghiglia and Romero, J Opt Soc Am A 1994). The unknown is
+the number of turns, which is rounded. The result therefore always differs from the input by whole turns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ __all__ = ["unwrap"]
 
 _TAU = 2 * math.pi
 _SIGNAL = 0.05
-"""Of the largest weight of its slice: a voxel below this is background, which follows and never leads."""
+"""A voxel with less than this share of the largest weight of its slice is background. It gets a small weight, so that
+the object determines its turns."""
 
 
 def unwrap(phase: Array, weights: Array, *, passes: int = 4, iterations: int = 50) -> Array:
@@ -22,7 +23,7 @@ def unwrap(phase: Array, weights: Array, *, passes: int = 4, iterations: int = 5
 
     weights (..., y, x), not negative: for instance the magnitude. The one turn that is free for a whole slice is chosen
     so that the weighted mean is within half a turn of zero. A phase that has no jump inside the object is not solved
-    for. Where the phase truly changes by more than half a turn from one voxel to the next, no method can know.
+    for. Phase that really changes by more than half a turn between neighbouring voxels cannot be unwrapped.
     """
     xp = array_namespace(phase)
     largest = xp.max(weights, axis=(-2, -1), keepdims=True)
@@ -36,7 +37,8 @@ def unwrap(phase: Array, weights: Array, *, passes: int = 4, iterations: int = 5
             xp.sum(xp.where(e > _SIGNAL, xp.abs(n), 0.0), axis=(-2, -1), keepdims=True)
             for n, e in zip(jumps, edges, strict=True)
         )
-        # Where the phase is noise, jumps remain whatever is done: each slice goes on while it gains.
+        # Where the phase is noise, jumps always remain. A slice therefore stops when the number of its jumps no longer
+        # halves.
         active = left > 0 if before is None else (left > 0) & (left < 0.5 * before)
         if not bool(xp.any(active)):
             break

@@ -1,7 +1,8 @@
 """Prewhitening: coils mixed linearly so that their noise is white (Pruessmann 2001, appendix A; Kellman 2005).
 
-Axes: coil, and whatever is said. A covariance is (coil, coil), Hermitian, C[i, j] = mean of n_i conj(n_j): complex, for
-the phase between coils counts. `coils.mix` applies a whitener to k-space, matmul to lines (..., coil, sample).
+Axes: coil, and those that each function names. A covariance is (coil, coil), Hermitian, C[i, j] = mean of n_i
+conj(n_j). It is complex, because noise has a phase between coils. `coils.mix` applies a whitener to k-space, matmul to
+lines (..., coil, sample).
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ def periphery_covariance(
 ) -> Array:
     """Covariance (coil, coil) of the noise at the periphery of k-space (..., coil, y, x), where there is no signal.
 
-    With `start` and `length` (samples; one number for both axes, or (y, x)) from that patch; otherwise from the
-    outermost positions, as far inwards as their energy stays at the level of the outermost. Positions are chosen by
-    their distance from the centre, never by the energy of single samples, which would make the estimate too small.
-    Positions that are zero in all coils were not sampled and do not count. An upper bound on the noise where signal
-    reaches the very corners. Raises InputError as `covariance` does, and for a patch outside k-space.
+    start, length: a patch, in samples; one number for both axes, or (y, x). Without a patch, the outermost positions
+    are used, as far inwards as their energy stays at the level of the outermost. Positions are chosen by their distance
+    from the centre, never by the energy of single samples, which would make the estimate too small. Positions that are
+    zero in all coils were not sampled and do not count. Where signal reaches the very corners, the result is an upper
+    bound on the noise. Raises InputError as `covariance` does, and for a patch outside k-space.
     """
     xp = array_namespace(kspace)
     if (start is None) != (length is None):
@@ -68,9 +69,9 @@ def periphery_covariance(
 def noise_scale(dwell: float, noise_dwell: float, bandwidth: float = RELATIVE_BANDWIDTH) -> float:
     """Factor for a whitener from noise sampled at `noise_dwell`, to whiten data sampled at `dwell` (both in one unit).
 
-    sqrt(2 * dwell / noise_dwell * bandwidth), as Gadgetron has it: `bandwidth` is relativeReceiverNoiseBandwidth, the
-    2 makes real and imaginary part of variance `bandwidth` each at equal dwell times. 1 if one of the three is 0,
-    i.e. not known. Raises InputError for negative or non-finite values.
+    sqrt(2 * dwell / noise_dwell * bandwidth), as in Gadgetron. `bandwidth` is relativeReceiverNoiseBandwidth. With the
+    factor 2, real and imaginary part have the variance `bandwidth` each at equal dwell times. 1 if one of the three is
+    0, i.e. not known. Raises InputError for negative or non-finite values.
     """
     for name, value in (("dwell time", dwell), ("dwell time of the noise", noise_dwell), ("bandwidth", bandwidth)):
         if not 0 <= value < math.inf:

@@ -27,7 +27,7 @@ __all__ = ["array", "examined", "full", "hdf5", "listed", "nifti", "read_mask", 
 
 Kind = Literal["complex", "real", "integer"]
 
-MOST_ALONG_AN_AXIS = 65536
+MAX_ALONG_AN_AXIS = 65536
 MOST_VALUES = 1 << 28
 """Of one slice, and of one NIfTI volume: more is no data set, and would take the memory of the machine."""
 EXAMINED = 8
@@ -132,7 +132,7 @@ def array(file: h5py.File, key: str, axes: Sequence[str], kind: Kind = "complex"
         raise InputError(f"{where} lies in other files, which are not followed")
     if data.ndim != len(axes):
         raise InputError(f"{where} must have the axes ({', '.join(axes)}), got the shape {data.shape}")
-    if not all(1 <= n <= MOST_ALONG_AN_AXIS for n in data.shape) or math.prod(data.shape[1:]) > MOST_VALUES:
+    if not all(1 <= n <= MAX_ALONG_AN_AXIS for n in data.shape) or math.prod(data.shape[1:]) > MOST_VALUES:
         raise InputError(f"{where} has the shape {data.shape}, which is empty or absurdly large")
     letters, name = _KINDS[kind]
     if data.dtype.kind not in letters and not (kind == "integer" and data.dtype.kind == "b"):
