@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mrnets.errors import InputError
+from mrnets.errors import InputError, naming
+from mrnets.seen import KEY, Seen
 from mrnets.values import parsed
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Model:
     """Contrasts of the images that it takes; None: any number."""
     units: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    seen: Seen = field(default_factory=Seen)
+    """The data that it was trained on."""
 
     @property
     def slices(self) -> int:
@@ -129,6 +132,8 @@ def _loaded(path: Path, device: torch.device) -> Model:
     if labels and len(labels) != classes:
         raise InputError(f"{path} names {len(labels)} classes, and its network has {classes}")
     traits = store.describe(trained.name)
+    with naming(path):
+        seen = Seen.from_json(trained.metadata["provenance"].get(KEY, {}))
     return Model(
         name=path.stem,
         module=trained.network,
@@ -139,6 +144,7 @@ def _loaded(path: Path, device: torch.device) -> Model:
         contrasts=trained.options.get("contrasts"),
         units={str(name): str(unit) for name, unit in trained.metadata["units"].items()},
         labels=labels,
+        seen=seen,
     )
 
 

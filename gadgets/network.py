@@ -16,6 +16,7 @@ from gadgets.gadget import gadget
 from gadgets.models import Model, device_of, model_of
 from gadgets.neighbours import with_neighbours
 from gadgets.received import with_frames
+from gadgets.seen import Comparison
 from gadgets.speaker import lack
 from mrnets.contract import Estimate
 from mrnets.errors import InputError
@@ -40,6 +41,7 @@ def network(
     batch: int = 1,
     precision: Precision = "float32",
     fallback: Fallback = "l1wavelet",
+    strict: bool = False,
 ) -> Iterator[Item]:
     """Give frames their estimate, in their own units. Everything else passes.
 
@@ -50,6 +52,8 @@ def network(
     fallback: the reconstruction of a frame on which the network fails, for example by values that are not finite. An
     estimate of an earlier network is kept instead. The images say so. "none": the failure ends the chain. A network
     that is out of memory runs with smaller batches, and then on the CPU, before it fails.
+    strict: a scan of another kind than those of the training (anatomy, matrix, acceleration and so on, as far as the
+    weights file says) is refused. Otherwise the images and the log say how it differs.
 
     Images that are sent in, without raw data, go to segmentation networks, and leave the chain as they came.
     Several networks may follow each other, and their estimates are kept side by side. A segmentation network takes the
@@ -58,13 +62,16 @@ def network(
     with the option start="image" starts from the image of the network before it.
 
     Raises InputError before the first frame for weights, name, options or device that cannot be had; at a frame that
-    contradicts the preparation; and for a network on images where none came, or not its number of contrasts.
+    contradicts the preparation; where `strict`, for a scan unlike those of the training; and for a network on images
+    where none came, or not its number of contrasts.
     """
     if batch < 1:
         raise InputError(f"batch must be at least 1, got {batch}")
     model = model_of(weights, name, options, device_of(device))
     runner = Runner(model, batch, precision, lambda: model_of(weights, name, options, device_of("cpu")))
+    training = Comparison.of(model, header, strict=strict)
     stream = with_frames(stream, model.contrasts or 1) if model.takes == "image" else stream
+    stream = (training.noted(item) if isinstance(item, Frame) else item for item in stream)
     if model.slices > 1:
         yield from with_neighbours(stream, header, lambda frames: _completed(frames, runner, fallback))
         return

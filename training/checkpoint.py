@@ -25,7 +25,19 @@ __all__ = ["read", "resume", "save", "write"]
 NAME = "checkpoint.pt"
 _START = b"\nmrnets checkpoint, sha256 "
 _LINE = len(_START) + 64
-_FREE = {"weights", "folder", "data", "licence", "validation", "steps", "epochs", "save_every", "workers", "threads"}
+_FREE = {
+    "weights",
+    "folder",
+    "data",
+    "licence",
+    "seen",
+    "validation",
+    "steps",
+    "epochs",
+    "save_every",
+    "workers",
+    "threads",
+}
 _FREE |= {"log", "device", "compile", "early", "compare"}
 """Options that may change within a run."""
 

@@ -15,6 +15,7 @@ from mrnets import store
 from mrnets.errors import InputError
 from mrnets.physics import masks
 from mrnets.preparation import Preparation
+from mrnets.seen import Seen
 from training import data as sets
 from training.data import Split
 from training.typed import build
@@ -227,6 +228,9 @@ class Options:
     volume that comes with nilearn."""
     licence: str = "not stated"
     """The licence of the data, for the weights file's provenance."""
+    seen: Seen = field(default_factory=Seen)
+    """What the data show, such as their anatomy, for the weights file: a scanner warns of other scans. Ranges that are
+    not given here are those of the simulation and of the masks."""
     reader: Reader = field(default_factory=Reader)
     masks: Masks = field(default_factory=Masks)
     augmentation: Augmentation = field(default_factory=Augmentation)

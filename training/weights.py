@@ -17,10 +17,13 @@ from torch import nn
 from mrnets import store
 from mrnets.files import make_folder
 from mrnets.physics.maps import MAPS
+from mrnets.seen import KEY, Seen
 from training.data import Source
-from training.options import Options
+from training.options import Options, Simulated
+from training.simulation import Simulation
+from training.tasks import reader_of
 
-__all__ = ["command", "write_weights"]
+__all__ = ["command", "seen_in", "write_weights"]
 
 
 def write_weights(options: Options, network: nn.Module, scores: Mapping[str, float], source: Source) -> None:
@@ -70,8 +73,36 @@ def _provenance(options: Options, scores: Mapping[str, float], source: Source) -
     return {
         "data": list(source.subjects),
         "licence": options.licence,
+        KEY: seen_in(options).to_json(),
         "command": "python -m training fit, with the options below",
         "options": dataclasses.asdict(own),
         "scores": {name: round(value, 4) for name, value in scores.items() if math.isfinite(value)},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
+
+
+def seen_in(options: Options) -> Seen:
+    """Return what the network of a run sees: as the recipe states it, and else the ranges that the options draw from.
+
+    Raises InputError for a reader that does not exist.
+    """
+    found: dict[str, Any] = {}
+    if (drawn := _simulation(options)) is not None:
+        matrix = (min(drawn.matrix), max(drawn.matrix))
+        found = {name: getattr(drawn, name) for name in ("masks", "acceleration", "snr", "coils")} | {"matrix": matrix}
+    elif options.masks.source == "drawn" and store.describe(options.network.name).task != "segmentation":
+        accelerations = options.masks.accelerations
+        found = {"masks": options.masks.names, "acceleration": (min(accelerations), max(accelerations))}
+    if "masks" in found:
+        found["masks"] = tuple(dict.fromkeys(found["masks"]))
+    return dataclasses.replace(
+        options.seen, **{name: value for name, value in found.items() if not getattr(options.seen, name)}
+    )
+
+
+def _simulation(options: Options) -> Simulated | Simulation | None:
+    """The settings of simulated scans; None where scans or images are read."""
+    name = options.reader.name
+    if name == "simulated" or (name == "labelled" and options.reader.options.get("scans")):
+        return options.simulated
+    return getattr(reader_of(options), "simulation", None)

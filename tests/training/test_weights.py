@@ -1,20 +1,23 @@
 """The weights that ship: small, with a card, and better than what needs no training."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import training
 from mrnets import store
 from mrnets.physics.relaxation import fit
 from mrnets.physics.simulate import phantom
 from mrnets.prepare import Preparation
 from training.batches import prepared
 from training.metrics import psnr, ssim
-from training.options import Simulated
+from training.options import Simulated, read
 from training.readers.anatomy import Volume, load_folder
 from training.readers.simulated import draw
+from training.weights import seen_in
 
 FOLDER = Path(store.__file__).parent / "weights"
 
@@ -93,3 +96,28 @@ def test_qvarnet_beats_the_fit_of_each_voxel() -> None:
         ratios.append(network / min(fits))
     assert np.mean(ratios) < 0.97
     assert np.median(ratios) < 0.95
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "expected"),
+    [
+        (
+            "demo",
+            ["simulated.matrix=[96,160,128]", "simulated.coils=[4,12]", "simulated.masks=[regular1d,regular1d]"],
+            {"matrix": (96, 160), "coils": (4, 12), "masks": ("regular1d",), "anatomy": ()},
+        ),
+        ("demo", ["seen.anatomy=[knee]", "seen.snr=[20,30]"], {"anatomy": ("knee",), "snr": (20, 30)}),
+        ("pool", [], {"matrix": (64, 320), "snr": (10, 3000), "acceleration": (2, 10)}),
+        ("simulated_joint", [], {"anatomy": ("brain",), "contrasts": ("t1",), "matrix": (80, 144)}),
+        (
+            "fastmri_brains",
+            [],
+            {"anatomy": ("brain",), "acceleration": (4, 8), "masks": ("equispaced1d",), "snr": None},
+        ),
+        ("ismrmrd", ["masks.source=data"], {"acceleration": None, "masks": ()}),
+        ("tissue", [], {"anatomy": ("brain",), "acceleration": None, "masks": ()}),
+    ],
+)
+def test_weights_files_say_what_their_network_has_seen(recipe: str, overrides: list[str], expected: Any) -> None:
+    seen = seen_in(read(Path(training.__file__).parent / "recipes" / f"{recipe}.yaml", overrides))
+    assert {name: getattr(seen, name) for name in expected} == expected
