@@ -21,7 +21,8 @@ def start(command: str, *, debug: bool = False, path: Path | None = None) -> Non
 
     debug: log more. Raises InputError for a file that cannot be written."""
     serving = command == "serve"
-    level = logging.DEBUG if debug else logging.INFO if serving else logging.WARNING
+    usual = {"serve": logging.INFO, "inspect": logging.ERROR}  # inspect prints the warnings itself
+    level = logging.DEBUG if debug else usual.get(command, logging.WARNING)
     form = "%(asctime)s gadgets serve: %(threadName)s: %(message)s" if serving else f"gadgets {command}: %(message)s"
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path is not None:
