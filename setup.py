@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: a file beside the packages. All else stands there."""
+"""Installs a file beside the packages, which pyproject.toml cannot express. All other settings are there."""
 
 from pathlib import Path
 

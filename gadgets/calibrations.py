@@ -50,7 +50,7 @@ class Calibrations:
     _kept: dict[tuple[int, int], Array] = field(default_factory=dict)
     """(slice, encoding): the newest block that was the centre of an image."""
     _blocks: dict[tuple[Key, int], Array | None] = field(default_factory=dict)
-    """Of `references`, for an encoding; until more of them come."""
+    """Calibration blocks made from `references` for an encoding. They are valid until more lines come."""
 
     def add(self, lines: Lines, encoding: Encoding, memory: Memory) -> None:
         """Take separate calibration lines."""

@@ -36,8 +36,8 @@ class Chain:
     def parse(cls, text: str | bytes, source: str = "chain") -> Chain:
         """Read a Gadgetron configuration (version 2 or 1) or the <configuration> of one external node.
 
-        Raises InputError, naming `source`, for one that is malformed, that names an unknown gadget or property, whose
-        gadgets cannot work in that order, or that has one of Gadgetron's own gadgets.
+        Raises InputError, naming `source`, for a malformed configuration, an unknown gadget or property, gadgets that
+        cannot work in that order, and Gadgetron's own gadgets.
         """
         return cls._read(text, _stages, source)
 
@@ -126,7 +126,7 @@ def _require_order(names: list[str]) -> None:
 
 
 def is_whole(text: str | bytes) -> bool:
-    """Whether a configuration is that of a whole chain, as an ordinary client sends it.
+    """Whether a configuration describes a whole chain, as an ordinary client sends it.
 
     Gadgetron sends the <configuration> of one external node. Text that is no XML does not come from Gadgetron."""
     try:

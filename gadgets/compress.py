@@ -40,9 +40,10 @@ def compress(
 ) -> Iterator[Item]:
     """Compress the coils of frames to `coils`; a frame that has no more passes unchanged, as does everything else.
 
-    "gdcc": geometric decomposition (Zhang 2013), matrices of their own for each position along the readout, from
-    calibration smoothed over `window` positions and aligned; "svd": one matrix; "auto": the first where there is a
-    readout. `lines`: the middle calibration lines that the matrices come from; none: all. Raises InputError as
+    "gdcc": geometric decomposition (Zhang 2013). Each position along the readout has its own matrix, from calibration
+    smoothed over `window` positions and aligned. "svd": one matrix. "auto": "gdcc" where there is a readout, else
+    "svd".
+    `lines`: number of middle calibration lines that the matrices come from; none: all. Raises InputError as
     `mrnets.stages.compress_raw` does, and for coils, window or lines below 1.
     """
     if coils < 1 or window < 1 or (lines is not None and lines < 1):

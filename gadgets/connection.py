@@ -1,7 +1,7 @@
 """A peer on the wire, made safe.
 
-gadgetron-python's Connection loops for ever at the end of a stream, takes an unknown message for the end, and lets an
-exception look like a normal end. Here each of them is an error that the peer is told.
+gadgetron-python's Connection loops for ever at the end of a stream. It treats an unknown message as the end, and an
+exception ends like a normal scan. Here each of them is an error that is sent to the peer.
 """
 
 from __future__ import annotations

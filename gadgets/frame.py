@@ -1,4 +1,4 @@
-"""Frame: sorted k-space of one slice or volume on its way to images, and what the images will need to know of it.
+"""Frame: sorted k-space of one slice or volume on its way to images, with all facts that the images need.
 
 Axes: slice (2-D: the batch axis of `raw`; a volume is one "slice"), echo. Triples are in the order x = readout,
 y = encode step 1, z = encode step 2, as in ISMRMRD headers.
@@ -42,27 +42,28 @@ class Frame:
     recon: Space
     """The grid of the images, as the header asks for it."""
     limits: tuple[Limit, Limit, Limit]
-    """Of readout, encode step 1 and encode step 2, on the grid `encoded`."""
+    """Limits of readout, encode step 1 and encode step 2, on the grid `encoded`."""
     estimate: Estimate | None = None
-    """What the network made of `raw`, in the units of `raw`."""
+    """Output of the network for `raw`, in the units of `raw`."""
     units: Mapping[str, str] = field(default_factory=dict)
-    """Of the estimate's maps, by their names."""
+    """Units of the estimate's maps, by their names."""
     labels: tuple[str, ...] = ()
     """The names of the estimate's classes, in order."""
     classes: Classes = "exclusive"
     """Whether the estimate's classes exclude each other."""
     made: Mapping[str, str] = field(default_factory=dict)
-    """What made the estimate's parts: Image, a map by its name, Segmentation."""
+    """The network or method that made each part of the estimate: Image, a map by its name, Segmentation."""
     history: tuple[str, ...] = ()
-    """What was done, in order, in a word or two each."""
+    """The processing steps in order, in a word or two each."""
     fallback: bool = False
     """A network failed: `estimate` is by a simpler method, or lacks what that network would have added."""
     sent: tuple[ismrmrd.Image, ...] = ()
-    """The images that were sent in as the estimate's image, which leave the chain as they came; none: it was made."""
+    """The images that were sent in as the estimate's image. They leave the chain unchanged. Empty: a network made the
+    image."""
     failed: str = ""
     """Why coil sensitivities could not be had. The image is then the root of the sum of squares."""
     notes: tuple[str, ...] = ()
-    """What whoever looks at the images must know; goes into the comment of each."""
+    """Facts that every reader of the images must know. They go into the comment of each image."""
 
 
 @contextmanager

@@ -24,8 +24,9 @@ from mrnets.values import described, parsed
 __all__ = ["Gadget", "Kind", "Property", "gadget", "lookup", "names"]
 
 Kind = Literal["lines", "kspace", "coil maps", "estimates", "images"]
-"""The stages of a scan on its way through a chain. "lines" are acquisitions, or Gadgetron's ReconData.
-"kspace", "coil maps" and "estimates" are frames; each has what the one before it has."""
+"""The stages of a scan on its way through a chain.
+"lines" are acquisitions, or Gadgetron's ReconData.
+"kspace", "coil maps" and "estimates" are frames. Each stage keeps the data of the stage before it."""
 
 
 @dataclass(frozen=True)

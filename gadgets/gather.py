@@ -39,7 +39,7 @@ class Group:
     dwell: float = 0.0
     """µs, of the first line; 0: the header does not say."""
     notes: tuple[str, ...] = ()
-    """What is to be said of its lines."""
+    """Notes on its lines, for the comments of its images."""
     facts: Facts = field(default_factory=Facts)
 
 
@@ -92,8 +92,8 @@ def gather(
 ) -> list[Key]:
     """The images that got some of these lines of one encoding space; groups are made as they are needed.
 
-    Raises InputError for lines of images that are `closed`, for lines that do not belong on the grid, and for want of
-    memory."""
+    Raises InputError for lines of images that are `closed`, for lines that do not belong on the grid, and if memory is
+    not enough."""
     keys = []
     for key, contrast, which in by_image(lines.headers, encoding.index):
         part = take(lines, which)
@@ -141,7 +141,7 @@ def unite(group: Group, difference: PhaseDifference | None, encoding: Encoding, 
 
 
 def settle(group: Group, doubtful: list[Lines], encoding: Encoding) -> bool:
-    """Whether doubtful lines of an image are its lines: all of them or none. A sentence is noted in its group."""
+    """Whether doubtful lines of an image are its lines: all of them or none. The decision is noted in its group."""
     headers = np.concatenate([lines.headers for lines in doubtful])
     taken = all(lines.whitened == group.whitened for lines in doubtful)
     for _, contrast, which in by_image(headers, encoding.index):

@@ -33,9 +33,10 @@ class Greys:
     """The conversion of one series.
 
     A given scale is used from the first image on. Otherwise "series" holds images back to the end of the series and
-    makes its brightest pixel 4095. It is the default because the first slice is often at the edge of the head: a scale
-    from it alone says little of the others. "first" is for images that cannot wait: the brightest pixel of the first
-    becomes 4095, and pixels that are 16 times brighter still fit. Brighter ones are clipped, and the image says so.
+    makes its brightest pixel 4095. It is the default because the first slice is often at the edge of the head. A scale
+    from that slice alone can be wrong for the others. "first" is for images that cannot wait. The brightest pixel of
+    the first image becomes 4095, and pixels that are 16 times brighter still fit. Brighter ones are clipped, and the
+    image says so.
     """
 
     hold: bool

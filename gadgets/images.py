@@ -60,8 +60,8 @@ def images(
 
     The image is one series. Each map, and the segmentation, is another. `series` is the index of the first. Phase is in
     rad, maps are in SI units, labels are 16-bit numbers from 0. Classes that overlap have a segmentation each.
-    `format` "short": unsigned 16-bit pixels of the image (maps stay floats), with one scale for the whole series, so
-    that slices can be compared: see `gadgets.greys` for `scaling` and `scale`.
+    `format` "short": unsigned 16-bit pixels of the image (maps stay floats). The whole series has one scale, so that
+    slices can be compared. See `gadgets.greys` for `scaling` and `scale`.
     Raises InputError for a frame without estimate, and for 16-bit pixels of an output that has a sign.
     """
     if format == "short" and output not in ("magnitude", "phase"):

@@ -71,7 +71,7 @@ def noise(
 
 
 def _of_other_coils(lines: Lines, scan: NoiseScan, given: Noise | None) -> bool:
-    """Whether lines may be a surface coil correction scan, which the noise measurement tells nothing of."""
+    """Whether lines may be a surface coil correction scan, to which the noise measurement does not apply."""
     doubtful = has_flag(lines.headers, DOUBTFUL).all()
     known = [scan.coils] if scan.lines else []
     known += [] if given is None else [len(given.covariance)]
@@ -107,8 +107,8 @@ def _whitening(noise: Noise | None, relative_bandwidth: float) -> Callable[[Line
             [noise_scale(float(dwell), noise.dwell, relative_bandwidth) for dwell in dwells], np.float32
         )
         scaled = asarray_like(matrix * scales[0], lines.data, dtype=xp.complex64)
-        # One large product for a block, rather than one for each line: on a busy machine the threads of BLAS wait for
-        # each other at each product, which was measured to take ten times as long.
+        # One large product for a block, not one for each line. On a busy machine the threads of BLAS wait for each
+        # other at each product, and a product for each line was measured to take ten times as long.
         data = xp.permute_dims(mix(scaled, xp.permute_dims(lines.data, (1, 0, 2))), (1, 0, 2))
         if len(dwells) > 1:
             data = data * asarray_like((scales / scales[0])[which], lines.data)[:, None, None]

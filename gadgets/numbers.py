@@ -24,8 +24,8 @@ class Numbers:
     def of(self, image: ismrmrd.ImageHeader, header: ismrmrdHeader, encoding: int, partitions: int) -> int:
         """Return the number of an image, from 1. Slices 0 to 3 get 1 to 4, in whatever order they come.
 
-        It follows from the image's counters and from how many of each the header's limits announce. Where they do not
-        tell, or tell what is not so, it is the next number that is free.
+        It follows from the image's counters and from how many of each the header's limits announce. Where these are
+        missing or wrong, it is the next free number.
         encoding: the encoding space. partitions: how many a volume has; 1 for a slice.
         """
         limits = header.encoding[encoding].encodingLimits

@@ -63,8 +63,8 @@ class Incoming:
     def read(self) -> Message | None:
         """Return the next message, or None at the end of the stream.
 
-        Raises InputError for a message that must not come here, for one that cannot be understood (its state is LOST
-        from then on), and for a stream of items that ends without CLOSE."""
+        Raises InputError for a message that is not allowed here, and for a stream of items that ends without CLOSE.
+        Raises it also for a message that cannot be decoded; the state is LOST from then on."""
         message = self._next()
         if message is not None:
             self.state = _following(self.state, message)

@@ -39,8 +39,8 @@ def with_frames(stream: Iterable[Item], contrasts: int) -> Iterator[Item]:
     """Yield `stream` with frames in place of the images that show the object. Everything else passes.
 
     contrasts: how many images of a slice make a frame.
-    Raises InputError for images that are not finite or do not fit each other, for slices that lack contrasts, and if
-    too much waits for them.
+    Raises InputError for images that are not finite or do not fit each other, for slices that lack contrasts, and for
+    too many waiting images.
     """
     waiting: dict[tuple[int, ...], list[ismrmrd.Image]] = {}
     held = 0

@@ -59,20 +59,20 @@ def sort(
 ) -> Iterator[Item]:
     """Lines, or Gadgetron's ReconData, to Frames; everything else passes.
 
-    A slice is complete when its repetition is over (a line of the next one comes), or at the end. `trigger`: "auto"
-    believes the flags last-in-slice and last-in-repetition, too, where the header's limits of average, contrast and
-    segment show that nothing can follow; "repetition" ignores flags; "measurement" waits for the end.
+    A slice is complete when its repetition is over (a line of the next one comes), or at the end.
+    `trigger`: "auto" also uses the flags last-in-slice and last-in-repetition, if no line can follow by the header's
+    limits of average, contrast and segment. "repetition" ignores flags. "measurement" waits for the end.
     `whitened`: the data came in prewhitened (by Gadgetron's NoiseAdjustGadget). `memory`: most GiB that the scan may
     take, its reconstruction included; none: 0.8 of the machine's memory.
     `incomplete`: "error": a scan that lacks what its header announces (see `mrnets.mrd.completeness`) ends with an
     error after its images. "warn": it ends with a warning.
-    `calibration`: "average" takes calibration lines from the mean over repetitions that sample different lines;
-    "auto" does so only where the header's mode is interleaved and no calibration lines came.
+    `calibration`: "average" takes calibration lines from the mean over repetitions that sample different lines. "auto"
+    does so only where the header's mode is interleaved and no calibration lines came.
     `dimensions`: of images, "auto": as header and lines have them. `centre_line`, `centre_partition`: the counters
     kspace_encode_step_1 and _2 of the k-space centre, `centre_sample`: its sample in lines that run forwards, instead
     of what the header says. `reversed_centre`: "kept" or "mirrored", see `ByHand`.
-    Raises InputError for lines that do not belong on the grid, for NaN or infinite samples, for a coil count that
-    changes, for a non-Cartesian trajectory, for lines of a slice that was finished, and if no imaging line came.
+    Raises InputError for lines outside the grid, NaN or infinite samples, a coil count that changes, and a
+    non-Cartesian trajectory. Raises it also for lines of a finished slice, and if no imaging line came.
     """
     by_hand = ByHand(centre_line, centre_partition, centre_sample, reversed_centre, dimensions)
     limit = Memory((usual_memory() if memory is None else memory) * 2**30)

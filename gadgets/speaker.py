@@ -141,7 +141,7 @@ class Prefix(logging.Filter):
 
 
 class _Listener(logging.Handler):
-    """Notes the warnings of `mrnets`, which knows of no gadgets."""
+    """Notes the warnings of `mrnets`, which must not import gadgets."""
 
     def emit(self, record: logging.LogRecord) -> None:
         speech, _ = _now.get()

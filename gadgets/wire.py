@@ -61,8 +61,8 @@ class Source(Protocol):
 def read_message(source: Source) -> Message | None:
     """The next message, or None where the stream ends between two messages.
 
-    Raises InputError for an id that this project does not know (messages carry no length, so nothing behind it can be
-    read), sizes beyond all measure, and an end within a message.
+    Raises InputError for an unknown id, absurd sizes, and an end within a message. Messages carry no length, so no data
+    after an unknown id can be read.
     """
     first = bytearray(2)
     if not (got := source.readinto(first)):
@@ -81,7 +81,7 @@ _FOREIGN = {
     0x4889: "is an HDF5 file; `python -m gadgets replay` takes it, or ismrmrd_hdf5_to_stream makes a stream of it",
     0x6179: "is of MRD version 2, which is not read here; version 1 was expected",
 }
-"""What the first two bytes of other kinds of data look like, if taken for a message id."""
+"""First two bytes of other kinds of data, read as a message id, and what the error says of each kind."""
 
 
 def read_into(source: Source, buffer: Any, what: str) -> None:

@@ -22,7 +22,7 @@ KERNELS = (4, 3, 2)
 PATCHES_PER_VALUE = 3
 """Patches for each value in one, so that the smallest eigenvalues of their covariance are near the noise."""
 MAX_VALUES = 512
-"""In a patch: more would only take time."""
+"""Values in a patch. More values would only take time."""
 SMALLEST = 0.1
 """Share of the eigenvalues that are taken for noise alone."""
 SEMICIRCLE = 0.097
@@ -34,7 +34,7 @@ NONE = 1e-4
 
 
 def unpredictable(calibration: Array) -> float | None:
-    """Standard deviation of what neighbours and other coils do not predict in k-space (coil, y, x): its noise.
+    """Standard deviation of the noise in k-space (coil, y, x): the part that neighbours and other coils do not predict.
 
     Patches of multi-coil k-space lie in a low-dimensional space (Uecker 2014). The smallest eigenvalues of their
     covariance are therefore those of noise. None: the block is too small to tell.

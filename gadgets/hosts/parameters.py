@@ -1,4 +1,4 @@
-"""What a client asks for: a chain, and parameters that it sends as JSON after the header.
+"""A client's order: a chain, and parameters that it sends as JSON after the header.
 
 python-ismrmrd-server's client and OpenRecon send {"parameters": {...}} in a text. `config` or `customconfig` names the
 chain. The others are properties of its gadgets, as "gadget.property" or as {"gadget": {"property": ...}}.
@@ -27,11 +27,11 @@ _NAMES = ("customconfig", "config")
 
 @dataclass(frozen=True)
 class Order:
-    """What a client asked for."""
+    """The chain and the parameters that a client asked for."""
 
     chain: Chain
     warnings: tuple[str, ...] = ()
-    """What was done instead, for the log and for the comment of each image."""
+    """Deviations from the order, for the log and for the comment of each image."""
 
 
 def order_of(configuration: ConfigFile | ConfigText, rules: Rules) -> Order:

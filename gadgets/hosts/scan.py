@@ -50,10 +50,12 @@ def reconstructed(
     noise: Dependencies | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Item]:
-    """Return what `chain` makes of a scan.
+    """Return the items that `chain` makes of a scan.
 
-    header: its ISMRMRD header as it came. warnings: what else the comment of each image must say.
-    noise: where noise of other scans is, and where this scan's is kept if it measures nothing else. None: nowhere.
+    header: its ISMRMRD header as it came.
+    warnings: further sentences for the comment of each image.
+    noise: the store with noise of other scans. The noise of a scan that measures nothing else is kept there. None: no
+    store.
 
     Raises InputError for the header at once, and InputError and GadgetError later as `Chain.run` does."""
     reading = read_header(header)

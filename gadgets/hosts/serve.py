@@ -117,7 +117,7 @@ def serve(listener: socket.socket, rules: Rules, doors: Doors) -> NoReturn:
 
 
 def _let_in(connected: socket.socket, address: str, rules: Rules, doors: Doors, name: str) -> bool:
-    """Whether the connection got its thread. Otherwise it is refused."""
+    """Whether the connection got a thread. Without a thread, it is refused."""
     try:
         if doors.enter(connected, address, partial(handle, connected, rules), name):
             return True

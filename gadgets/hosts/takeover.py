@@ -1,9 +1,9 @@
 """Our program in place of gadgetron-python's, where a Gadgetron server starts one of our gadgets.
 
-`python -m gadgetron PORT MODULE TARGET` reads configuration and header before it imports MODULE. A header that it
-cannot read, a module that is not there, or a server that goes too soon would end it with a traceback that no client
-sees, or let it wait for ever. `gadgetron-networks.pth`, installed beside the packages, therefore calls `install` in
-such a process; all other processes, and other projects' modules, stay with gadgetron-python.
+`python -m gadgetron PORT MODULE TARGET` reads configuration and header before it imports MODULE. It fails on a header
+that it cannot read, a missing module, or a server that disconnects early. It then ends with a traceback that no client
+sees, or waits for ever. `gadgetron-networks.pth`, installed beside the packages, therefore calls `install` in such a
+process; all other processes, and other projects' modules, stay with gadgetron-python.
 """
 
 from __future__ import annotations

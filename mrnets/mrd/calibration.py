@@ -54,7 +54,7 @@ def _distance(a: Key, b: Key) -> tuple[int, ...]:
 
 
 def has_centre_block(mask: NDArray[np.bool_]) -> bool:
-    """Whether there is a fully sampled block around the centre that is worth the name."""
+    """Whether the fully sampled block around the centre is large enough for calibration."""
     return min(calibration_region(mask)) >= LEAST_CALIBRATION
 
 
@@ -126,9 +126,10 @@ def middle_of(kspace: Array, mask: NDArray[np.bool_], *, volume: bool) -> Middle
 def window_mean(get: Callable[[int], Middle | None], at: int, *, ended: bool) -> Mean | None:
     """The calibration of image `at` of a series: the mean over the fewest images that together sample the centre.
 
-    They follow each other, with image `at` the last of them, or the first images of the series where that is too early.
-    get: the middle of an image by its number; None where it did not come yet. ended: no more images come.
-    None: more images must come. Source: TGRAPPA (Breuer 2005).
+    The images follow each other, and image `at` is the last of them. Where that is too early, they are the first images
+    of the series. Returns None where more images must come. Source: TGRAPPA (Breuer 2005).
+    get: the middle of an image by its number; None where the image did not come yet.
+    ended: no more images come.
     """
     window: list[Middle] = []
     for number in chain(range(at, -1, -1), count(at + 1)):

@@ -1,4 +1,4 @@
-"""Whether k-space looks as if its centre lies where the header puts it.
+"""A check that the k-space centre is where the header puts it.
 
 Axes as in `mrnets.contract.Raw`: the centre of k-space is at n // 2.
 """
@@ -23,7 +23,7 @@ MAX_POSITIONS = 16
 
 
 def centre_doubts(kspace: Array, mask: NDArray[np.bool_], *, volume: bool) -> tuple[str, ...]:
-    """Sentences on a k-space centre that seems to lie elsewhere, or that was not sampled; none if all is well.
+    """Sentences on a k-space centre that seems to be elsewhere, or that was not sampled. Empty without doubts.
 
     kspace (batch, echo, coil, y, x), of which the first echo counts; mask (y, x).
     """

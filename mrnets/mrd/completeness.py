@@ -1,4 +1,4 @@
-"""Whether a scan brought what its header announces. This is the one place of the rule.
+"""The rule that decides whether a scan has all data that its header announces. It stands only here.
 
 A scan lacks something where
 - a value of slice, contrast, phase, set or repetition did not come that the limits of its encoding space announce;
@@ -46,8 +46,9 @@ class Arrivals:
     def add(self, key: Key, contrasts: Sequence[int], samples: int, *, calibrated: bool, repeats: int) -> None:
         """Account for an image.
 
-        samples: how many were measured; 0 where the images sample different lines. calibrated: whether its centre is
-        fully sampled. repeats: how often each of its lines came, at least."""
+        samples: how many were measured; 0 where the images sample different lines.
+        calibrated: whether its centre is fully sampled.
+        repeats: how often each of its lines came, at least."""
         values = self._values[key.encoding]
         values["contrast"].update(contrasts)
         for name in ("slice", "phase", "set", "repetition"):

@@ -1,4 +1,4 @@
-"""Whether images are slices or volumes: what the header says, or else the lines."""
+"""The decision whether images are slices or volumes: by the header, or else by the lines."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ class ByHand:
     sample: int | None = None
     """The sample of every line at which the k-space centre lies, in the direction of lines that are not reversed."""
     reversed_centre: Literal["auto", "kept", "mirrored"] = "auto"
-    """Whether center_sample of a reversed line counts from the start of k-space ("kept"), as Siemens has it, or from
-    the first sample of the line ("mirrored"), as ISMRMRD has it."""
+    """Meaning of center_sample in a reversed line. "kept" (Siemens): it counts from the start of k-space. "mirrored"
+    (ISMRMRD): it counts from the first sample of the line."""
     dimensions: Literal["auto", "2d", "3d"] = "auto"
     """The dimensions of images."""
 
@@ -136,13 +136,13 @@ def encoding_of(
     by_hand: ByHand = NOTHING_BY_HAND,
     gridded: bool = False,
 ) -> Encoding:
-    """Encoding space `index`; what the header leaves out or says wrongly is derived.
+    """Encoding space `index`. Values that are missing or wrong in the header are derived.
 
-    first: () header of the first of the lines that are to be placed; it may know the centre better than the header.
+    first: () header of the first line to be placed. Its centre can be more reliable than that of the scan's header.
     dimensions: of the images. None: as the encoded matrix has them.
     gridded: the data were put on a grid before, whatever their trajectory was.
-    Raises InputError if there is no such space, if it is not Cartesian (unless gridded), if several slices were excited
-    at once, or if its matrix is absurd.
+    Raises InputError for a space that is missing, not Cartesian (unless gridded), with several slices excited at once,
+    or with an absurd matrix.
     """
     encoding, name = found(header, index), f"encoding space {index}"
     _require_supported(encoding, name, gridded)

@@ -72,8 +72,9 @@ class Scan:
 def open_scan(path: str | Path, group: str = "dataset") -> Iterator[Scan]:
     """The scan in `group` of an ISMRMRD file.
 
-    Raises InputError: no such file, not HDF5, cut short or corrupt, no such group (lists those with scans), no header,
-    no acquisitions, samples that are no floating-point numbers or that h5py cannot read.
+    Raises InputError for a file that is missing, not HDF5, cut short or corrupt. Raises it for a missing group (it
+    lists those with scans), header or acquisitions. Raises it for samples that are no floating-point numbers or that
+    h5py cannot read.
     """
     with hdf5(path) as file:
         if not _is_scan(file.get(group)):

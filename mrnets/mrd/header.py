@@ -235,8 +235,8 @@ def _complete(encoding: Any, notes: _Notes) -> None:
 def _complete_fields_of_view(encoding: Any, notes: _Notes) -> None:
     """Replace fields of view that are no lengths.
 
-    Pixels are taken to be as long in both spaces along the readout, which is oversampled; along the other axes both
-    fields of view are taken to be equal. Where neither space tells, in-plane pixels are square, or else 1 mm long.
+    The readout is oversampled: along it, pixels of both spaces are assumed equally long. Along the other axes both
+    fields of view are assumed equal. Without any length, in-plane pixels are square, or else 1 mm long.
     """
     spaces = {"encodedSpace": encoding.encodedSpace, "reconSpace": encoding.reconSpace}
     known = ((_mm(space, axis), getattr(space.matrixSize, axis)) for space in spaces.values() for axis in ("y", "x"))

@@ -1,4 +1,4 @@
-"""Which lines make one image, and what the header says of its echoes."""
+"""The lines that make one image, and the echo times in the header."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Key(NamedTuple):
 
 
 def by_image(headers: NDArray[np.void], encoding: int) -> Iterator[tuple[Key, int, NDArray[np.int64]]]:
-    """The image, the contrast and the indices of its lines, for each echo that lines (line,) of one encoding space
-    belong to; in order of first appearance."""
+    """The image, the contrast and the indices of its lines, for each echo in lines (line,) of one encoding space.
+    Echoes come in the order of their first lines."""
     if len(headers):
         counters = [headers["idx"][name] for name in (*Key._fields[:4], "contrast")]
         for (repetition, set_, phase, slice_, contrast), which in distinct(np.stack(counters, axis=-1)):

@@ -1,4 +1,4 @@
-"""Lines put on the grid of k-space: where they belong, their readouts, averages, and what was sampled.
+"""Lines put on the grid of k-space: their positions, readouts and averages, and the sampled positions.
 
 Axes: line, coil, sample for blocks of lines; z, y, coil, x for k-space, z being encode step 2 and y encode step 1. In
 volumes x is inverse-transformed as lines come in. The k-space centre is at n // 2 of every axis.
@@ -192,8 +192,8 @@ def belong(
 ) -> bool:
     """Whether doubtful lines (line,), see `flags.is_doubtful`, are lines of an echo.
 
-    They are where they have the shape of its others, of which `line` is one, and no other line has their places.
-    counts: (z, y), how many other lines each place got."""
+    They are, if they have the shape of the echo's other lines, and no other line has their positions.
+    line: one of the other lines. counts: (z, y), how many other lines each position got."""
     fields = ("number_of_samples", "active_channels")
     alike = all((doubtful[name] == line[name]).all() for name in fields)
     partitions = doubtful["idx"]["kspace_encode_step_2"]

@@ -1,7 +1,7 @@
 """Lines: a run of consecutive acquisitions of one shape, the unit in which raw data move through a chain.
 
-Axes: line, coil, sample. One deterministic rule (`coalesce`) makes runs of acquisitions, wherever they come from, so
-that every host gives a chain the same blocks and hence gets the same bytes out of it.
+Axes: line, coil, sample. One deterministic rule (`coalesce`) makes runs of acquisitions from any source. Every host
+therefore gives a chain the same blocks, and gets the same bytes from it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ ACQUISITION_HEADER: np.dtype[np.void] = np.dtype(acquisition_header_dtype)
 """The 340 bytes of an acquisition header as they are on the wire (packed, little-endian); ismrmrd's field names."""
 
 Item: TypeAlias = Any
-"""What moves through a chain: Lines, Frame, ismrmrd.Waveform, ismrmrd.Image, ReconData, ImageArray, str (text)."""
+"""Any item that moves through a chain: Lines, Frame, ismrmrd.Waveform, ismrmrd.Image, ReconData, ImageArray, str
+(text)."""
 
 MAX_LINES = 256
 MAX_RUN_BYTES = 8 << 20  # memory of this size is used again rather than mapped anew: a third less time to read a scan
@@ -136,8 +137,8 @@ class _Run:
 def coalesce(stream: Iterable[Line | Item]) -> Iterator[Item]:
     """Make `Lines` of each run of `Line`; other items pass in order.
 
-    The rule: a run ends before another shape, encoding space, kind (noise or not) or item; after a line that is the
-    last in its slice, repetition or measurement; and at 256 lines or 8 MiB. Raises InputError for a line too large.
+    A run ends before another shape, encoding space, kind (noise or not) or item. It ends after a line that is the last
+    in its slice, repetition or measurement. It also ends at 256 lines or 8 MiB. Raises InputError for a line too large.
     """
     run: _Run | None = None
     for item in stream:

@@ -8,8 +8,8 @@ Noted in the comment of the image:
   the other counters: converters fill them so;
 - lines that came twice with the same counters, with how much they differ, relative to the image;
 - averages of prewhitened lines that differ by more than twice what noise explains;
-- a line whose largest sample is 50 times (near the k-space centre 500 times) that of its neighbours, and at least 5 %
-  of that of any other line.
+- spikes: the largest sample of a line is 50 times that of its neighbours (500 times near the k-space centre). It is
+  also at least 5 % of that of any other line.
 
 Refused elsewhere: NaN and infinite samples (`mrnets.mrd.lines`), negative dwell times (`mrnets.physics.whiten`).
 
@@ -48,7 +48,7 @@ VISIBLE = 0.05
 
 @dataclass
 class Facts:
-    """What the headers of an image's lines say, and how many lines are all zero."""
+    """The facts in the headers of an image's lines, and the number of lines that are all zero."""
 
     zero: int = 0
     dwells: dict[int, tuple[float, float]] = field(default_factory=dict)

@@ -51,7 +51,8 @@ def gdcc_matrices(calibration: Array, coils: int, options: Gdcc = DEFAULT, *, si
     calibration is k-space, its last axis the fully sampled readout, the centre at x // 2; zero-filled or cropped to
     `size` samples. Each of the `size` readout positions gets a matrix of its own, from the positions around it.
     Positions are in the order of an image along the readout (`fourier.ifftc`). Aligned virtual coils come with the
-    strongest first. `compress` applies the matrices. `options.lines` is for the caller, who knows the phase encodings.
+    strongest first. `compress` applies the matrices. `options.lines` is not used here: the caller crops the phase
+    encodings.
     Raises InputError where coils is not from 1 to coil, or window is not odd and positive.
     """
     xp = array_namespace(calibration)

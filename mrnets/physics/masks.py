@@ -31,7 +31,7 @@ Shape: TypeAlias = tuple[int, int]
 _Draw = TypeVar("_Draw", bound=Callable[..., Mask])
 
 LEAST_CALIBRATION = 4
-"""Fully sampled lines around the centre, below which there is no calibration to speak of."""
+"""Fewer fully sampled lines around the centre are no calibration block."""
 
 
 @dataclass(frozen=True)

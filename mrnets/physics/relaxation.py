@@ -168,7 +168,7 @@ def _advance(images: Array, power: Array, times: tuple[float, ...], unwrapped: b
 
 
 def _phase_line(images: Array, power: Array, t: Array, coarse: Array) -> tuple[Array, Array]:
-    """B0 in Hz and the phase at t = 0, by a line through what `coarse` (..., y, x) leaves of the phases."""
+    """B0 in Hz and the phase at t = 0, by a line through the phases that remain after `coarse` (..., y, x)."""
     xp = array_namespace(images)
     still = images * _turn(-_TAU * t * coarse[..., None, :, :])
     reference = xp.sum(still, axis=-3)
