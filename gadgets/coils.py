@@ -34,7 +34,13 @@ def coils(
     threshold: float = Espirit.threshold,
     crop: float = Espirit.crop,
 ) -> Iterator[Item]:
-    """Give frames their coil sensitivities; everything else passes. Options as in `mrnets.physics.espirit.Espirit`.
+    """Give frames their coil sensitivities; everything else passes.
+
+    method: "espirit", by eigenvalues (Uecker 2014); "rss", low-resolution coil images over the root of their sum of
+    squares; "unitary", every coil alike.
+    calibration: samples along each axis that are taken from the calibration lines at most.
+    kernel: width of ESPIRiT's patches, samples. threshold: singular values that count half, relative to the largest.
+    crop: maps are zero where the eigenvalue is less.
 
     A frame on which they fail goes on without them, and is reconstructed by a simpler method.
     Raises InputError for a scan without calibration lines, and for options out of their range.

@@ -40,9 +40,10 @@ def compress(
 ) -> Iterator[Item]:
     """Compress the coils of frames to `coils`; a frame that has no more passes unchanged, as does everything else.
 
-    "gdcc": geometric decomposition (Zhang 2013). Each position along the readout has its own matrix, from calibration
-    smoothed over `window` positions and aligned. "svd": one matrix. "auto": "gdcc" where there is a readout, else
+    `method`: "gdcc": geometric decomposition (Zhang 2013). Each position along the readout has its own matrix, from
+    calibration smoothed over `window` positions. "svd": one matrix. "auto": "gdcc" where there is a readout, else
     "svd".
+    `align`: the matrices change smoothly from position to position, so that virtual coils keep their identity.
     `lines`: number of middle calibration lines that the matrices come from; none: all. Raises InputError as
     `mrnets.stages.compress_raw` does, and for coils, window or lines below 1.
     """

@@ -58,6 +58,7 @@ def images(
 ) -> Iterator[Item]:
     """Make an ismrmrd.Image of each slice (or volume) and echo of a frame. Everything else passes.
 
+    `output`: the part of the complex image that leaves, or all of it.
     The image is one series. Each map, and the segmentation, is another. `series` is the index of the first. Phase is in
     rad, maps are in SI units, labels are 16-bit numbers from 0. Classes that overlap have a segmentation each.
     `format` "short": unsigned 16-bit pixels of the image (maps stay floats). The whole series has one scale, so that

@@ -49,6 +49,7 @@ def network(
     name, options: a network without weights instead, and its options, such as "iterations=20, regularisation=0.01".
     device: auto, cpu, cuda, cuda:1.
     batch: slices (of volumes: readout positions) in one forward pass.
+    precision: of the network's convolutions and matrix products (torch.autocast).
     fallback: the reconstruction of a frame on which the network fails, for example by values that are not finite. An
     estimate of an earlier network is kept instead. The images say so. "none": the failure ends the chain. A network
     that is out of memory runs with smaller batches, and then on the CPU, before it fails.

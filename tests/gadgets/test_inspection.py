@@ -1,5 +1,6 @@
 """What the commands inspect, chains and gadgets tell."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,7 @@ def test_every_gadget_is_listed_with_its_properties(name, capsys):
     assert lookup(name).__doc__.splitlines()[0] in out
     for wanted in lookup(name).properties:
         assert f"    {name}.{wanted}: " in out
+        assert re.search(rf"(`|\b){wanted}(`|:|,| \")", lookup(name).__doc__), f"the meaning of {wanted} is not told"
 
 
 def test_defaults_are_told_as_a_chain_gives_them(capsys):
