@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 PREPARED_AT_ONCE = 16
 """Slices: what prepared data, several times as large as the raw data, take of memory is bounded by it."""
+CHECKED = 16
+"""Slices of a frame, at most, that are checked; of a volume: readout positions, evenly spaced."""
 
 _logger = logging.getLogger(__name__)
 
@@ -37,6 +39,8 @@ class Runner:
     precision: Precision
     on_cpu: Callable[[], Model]
     """Makes the same network on the CPU."""
+    check: bool = False
+    """Whether estimates get their `trust`, where the network is one that can be checked."""
 
     @classmethod
     def plain(cls, model: Model) -> Runner:
@@ -88,7 +92,7 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
     raw, doubts = agreed_noise(frame.raw)
     image = frame.estimate.image if model.takes == "both" and frame.estimate is not None else None
     preparation = model.preparation or _as_it_comes(raw)
-    forward = ended(partial(_run, how), preparation, model.echoes)
+    forward = _checked(ended(partial(_run, how), preparation, model.echoes), how, len(raw.kspace))
     parts: list[Estimate] = []
     notes: tuple[str, ...] = ()
     with naming_shortfalls(frame), torch.inference_mode():
@@ -137,6 +141,28 @@ def _segmented(frames: list[Frame], how: Runner) -> list[Estimate]:
     return [Estimate(logits=part) for part in logits.split([len(image) for image in images])]
 
 
+def _checked(forward: Callable[[Scan], Estimate], how: Runner, slices: int) -> Callable[[Scan], Estimate]:
+    """Return `forward` with the trust of at most `CHECKED` slices of a frame, which come in order."""
+    from mrnets.trust import examined
+
+    if not (how.check and how.model.reconstructs):
+        return forward
+    step = math.ceil(slices / CHECKED)
+    done = 0
+
+    def run(scan: Scan) -> Estimate:
+        nonlocal done
+        estimate = forward(scan)
+        assert estimate.image is not None, f"{how.model.name} is a reconstruction network without image"
+        first, done = -done % step, done + len(estimate.image)
+        if first >= len(estimate.image):
+            return estimate
+        some = _slices(scan, first, None, step)
+        return replace(estimate, trust=tuple(examined(forward, some, estimate.image[first::step])))
+
+    return run
+
+
 def _run(how: Runner, scan: Scan) -> Estimate:
     import torch
 
@@ -165,12 +191,12 @@ def _as_it_comes(raw: Raw) -> Preparation:
     return Preparation(sens=methods.get(raw.sens_method, "espirit"), normalisation="none", consistency=None)
 
 
-def _slices(scan: Scan, start: int, stop: int) -> Scan:
+def _slices(scan: Scan, start: int, stop: int | None, step: int = 1) -> Scan:
     """Return a part of the batch. What is the same for all of it stays."""
 
     def part(name: str, x: Any) -> Any:
         alone = x is None or name == "echo_times" or x.shape[0] == 1
-        return x if alone else x[start:stop]
+        return x if alone else x[start:stop:step]
 
     return Scan(**{f.name: part(f.name, getattr(scan, f.name)) for f in fields(Scan)})
 
@@ -186,4 +212,5 @@ def _joined(parts: list[Estimate]) -> Estimate:
         image=cat([part.image for part in parts]),
         maps={name: cat([part.maps[name] for part in parts]) for name in parts[0].maps},
         logits=cat([part.logits for part in parts]),
+        trust=tuple(one for part in parts for one in part.trust),
     )

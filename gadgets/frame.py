@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import ismrmrd
 
 from mrnets.classes import Classes
-from mrnets.contract import Estimate, Raw
+from mrnets.contract import Estimate, Raw, Trust
 from mrnets.errors import InputError
 from mrnets.mrd.encoding import Limit, Space
 from mrnets.physics.arrays import Array
@@ -57,6 +57,8 @@ class Frame:
     """The processing steps in order, in a word or two each."""
     fallback: bool = False
     """A network failed: `estimate` is by a simpler method, or lacks what that network would have added."""
+    trust: Trust | None = None
+    """How far the last network's image agrees with the data, also where `estimate` has another; None: not checked."""
     sent: tuple[ismrmrd.Image, ...] = ()
     """The images that were sent in as the estimate's image. They leave the chain unchanged. Empty: a network made the
     image."""

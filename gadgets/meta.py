@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gadgets.frame import Frame
 from gadgets.speaker import notes
+from gadgets.trust import numbers
 from mrnets.mrd.encoding import Limit
 
 __all__ = ["meta_of", "with_comment"]
@@ -76,7 +77,7 @@ def meta_of(
         meta["Unit"] = frame.units[role]
     if labels:
         meta["Labels"] = [f"{n} {label}" for n, label in enumerate(labels)]
-    return Meta({**meta, **_users(acquisition), **_identity(header)})
+    return Meta({**meta, **numbers(frame.trust), **_users(acquisition), **_identity(header)})
 
 
 def with_comment(meta: Meta, sentence: str) -> Meta:

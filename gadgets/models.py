@@ -43,6 +43,8 @@ class Model:
     takes: Takes = "kspace"
     echoes: Echoes = "each"
     """Whether it takes the echoes of a scan one by one; see `mrnets.traits`."""
+    reconstructs: bool = False
+    """A trained reconstruction network that takes nothing but k-space: its images can be checked (`mrnets.trust`)."""
     contrasts: int | None = None
     """Contrasts of the images that it takes; None: any number."""
     units: Mapping[str, str] = field(default_factory=dict)
@@ -141,6 +143,7 @@ def _loaded(path: Path, device: torch.device) -> Model:
         device=device,
         takes=traits.takes_with(trained.options),
         echoes=traits.echoes,
+        reconstructs=traits.task == "reconstruction" and traits.takes_with(trained.options) == "kspace",
         contrasts=trained.options.get("contrasts"),
         units={str(name): str(unit) for name, unit in trained.metadata["units"].items()},
         labels=labels,

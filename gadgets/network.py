@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ismrmrd.xsd import ismrmrdHeader
 
@@ -18,9 +18,13 @@ from gadgets.neighbours import with_neighbours
 from gadgets.received import with_frames
 from gadgets.seen import Comparison
 from gadgets.speaker import lack
+from gadgets.trust import Check, doubted
 from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["network"]
 
@@ -42,6 +46,7 @@ def network(
     precision: Precision = "float32",
     fallback: Fallback = "l1wavelet",
     strict: bool = False,
+    check: Check = "fallback",
 ) -> Iterator[Item]:
     """Give frames their estimate, in their own units. Everything else passes.
 
@@ -55,6 +60,9 @@ def network(
     that is out of memory runs with smaller batches, and then on the CPU, before it fails.
     strict: a scan of another kind than those of the training (anatomy, matrix, acceleration and so on, as far as the
     weights file says) is refused. Otherwise the images and the log say how it differs.
+    check: what is done where the data speak against the image of a trained reconstruction network; see `mrnets.trust`.
+    "fallback": l1-wavelet takes its place, and the images say so; "warn": the images say so; "off": nothing is checked,
+    which saves one more run of the network and one of l1-wavelet for each slice (of volumes: for 16 positions).
 
     Images that are sent in, without raw data, go to segmentation networks, and leave the chain as they came.
     Several networks may follow each other, and their estimates are kept side by side. A segmentation network takes the
@@ -69,18 +77,18 @@ def network(
     if batch < 1:
         raise InputError(f"batch must be at least 1, got {batch}")
     model = model_of(weights, name, options, device_of(device))
-    runner = Runner(model, batch, precision, lambda: model_of(weights, name, options, device_of("cpu")))
+    runner = Runner(model, batch, precision, lambda: model_of(weights, name, options, device_of("cpu")), check != "off")
     training = Comparison.of(model, header, strict=strict)
     stream = with_frames(stream, model.contrasts or 1) if model.takes == "image" else stream
     stream = (training.noted(item) if isinstance(item, Frame) else item for item in stream)
     if model.slices > 1:
-        yield from with_neighbours(stream, header, lambda frames: _completed(frames, runner, fallback))
+        yield from with_neighbours(stream, header, lambda frames: _completed(frames, runner, fallback, check))
         return
     for item in stream:
-        yield from _completed([item], runner, fallback) if isinstance(item, Frame) else [item]
+        yield from _completed([item], runner, fallback, check) if isinstance(item, Frame) else [item]
 
 
-def _completed(frames: list[Frame], runner: Runner, fallback: Fallback) -> list[Frame]:
+def _completed(frames: list[Frame], runner: Runner, fallback: Fallback, check: Check) -> list[Frame]:
     """Return frames with their estimate: one, or several slices that lie side by side. Lost ones are left out."""
     for frame in frames:
         _check(frame, runner.model)
@@ -90,12 +98,9 @@ def _completed(frames: list[Frame], runner: Runner, fallback: Fallback) -> list[
         return _fallen_back(frames, frames[0].failed, [_PLAINEST])
     try:
         if runner.model.takes == "image":
-            estimates = runner.segmented(frames)
-            notes = _alone(frames, runner.model)
-        else:
-            (frame,) = frames
-            estimate, notes = runner.reconstructed(frame)
-            estimates = [estimate]
+            return _segmented(frames, runner)
+        (frame,) = frames
+        return _reconstructed(frame, runner, check)
     except InputError:
         raise
     except Exception as error:  # whatever a network fails by, the scan is not to be lost
@@ -103,8 +108,25 @@ def _completed(frames: list[Frame], runner: Runner, fallback: Fallback) -> list[
             raise
         reason = f"the network {runner.model.name} failed ({why(error)})"
         return _fallen_back(frames, reason, [_Simpler(fallback), _PLAINEST])
-    both = zip(frames, estimates, strict=True)
-    return [_with(frame, estimate, runner.model, (*_notes(frame, runner.model), *notes)) for frame, estimate in both]
+
+
+def _segmented(frames: list[Frame], runner: Runner) -> list[Frame]:
+    """Return frames that lie side by side with their segmentation."""
+    both = zip(frames, runner.segmented(frames), strict=True)
+    notes = _alone(frames, runner.model)
+    return [_with(frame, estimate, runner.model, notes) for frame, estimate in both]
+
+
+def _reconstructed(frame: Frame, runner: Runner, check: Check) -> list[Frame]:
+    """Return a frame with its estimate, and with what the data say of that; it may come from a simpler method then."""
+    estimate, notes = runner.reconstructed(frame)
+    frame, doubt = doubted(frame, estimate, runner.model.name)
+    if doubt and check == "fallback":
+        return _fallen_back([frame], doubt, [_Simpler("l1wavelet", device=runner.model.device), _PLAINEST])
+    if doubt:
+        _logger.warning("%s", doubt)
+        notes = (*notes, f"WARNING: {doubt}")
+    return [_with(frame, estimate, runner.model, (*_notes(frame, runner.model), *notes))]
 
 
 def _check(frame: Frame, model: Model) -> None:
@@ -132,6 +154,8 @@ class _Simpler:
     method: str
     maps: bool = True
     """With coil sensitivities. Otherwise the image is the root of the sum of squares."""
+    device: torch.device | None = None
+    """None: the CPU."""
 
 
 _PLAINEST = _Simpler("zerofilled", maps=False)
@@ -160,7 +184,7 @@ def _simpler(frame: Frame, failure: str, ways: list[_Simpler]) -> Frame | None:
     for way in ways:
         note = f"FALLBACK to {way.method}: {failure}"
         _logger.warning("%s", note)
-        model = model_of(None, way.method, "", device_of("cpu"))
+        model = model_of(None, way.method, "", way.device or device_of("cpu"))
         raw = frame.raw if way.maps else replace(frame.raw, sens=None, calibration=None)
         try:
             estimate, notes = Runner.plain(model).reconstructed(replace(frame, raw=raw))

@@ -12,7 +12,7 @@ from typing import Literal
 
 from mrnets.physics.arrays import Array
 
-__all__ = ["Estimate", "Raw", "Scan"]
+__all__ = ["Estimate", "Raw", "Scan", "Trust"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,23 @@ class Scan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trust:
+    """How far the image of a slice agrees with the data. Errors are root mean squares over the samples of all coils.
+
+    In standard deviations of the samples' noise. Made by `mrnets.trust.examined`."""
+
+    residual: float | None = None
+    """E x - y over the measured samples; 1 is right. None: the noise is not known."""
+    prediction: float | None = None
+    """Error of the network's predictions of samples that were left out; 1 cannot be undercut. Where the noise is not
+    known, relative to the size of these samples. None: there was nothing to leave out."""
+    reference: float | None = None
+    """Error of l1-wavelet's predictions of the same samples."""
+    reference_residual: float | None = None
+    """`residual` of that l1-wavelet image over the samples that it was given."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
     """Output of a network. A field that it does not estimate is None or empty."""
 
@@ -84,3 +101,5 @@ class Estimate:
     """(batch, class, [z,] y, x)."""
     steps: tuple[Estimate, ...] = ()
     """Earlier estimates, first to last, for deep supervision."""
+    trust: tuple[Trust, ...] = ()
+    """Of the slices that were checked."""

@@ -60,6 +60,7 @@ def restore(estimate: Estimate, prepared: Prepared) -> Estimate:
         image=image,
         maps={name: _nearest(m, prepared) for name, m in maps.items()},
         logits=None if logits is None else _nearest(logits, prepared),
+        trust=estimate.trust,
     )
 
 

@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import gadgets.models as module
 from gadgets.coils import coils
 from gadgets.compress import compress
 from gadgets.images import images
-from gadgets.network import network
+from gadgets.network import network as checked_network
 from mrnets import store
 from mrnets.contract import Estimate
 from mrnets.errors import InputError
@@ -21,6 +22,9 @@ from mrnets.physics.coils import rss
 from mrnets.physics.fourier import ifftc
 from mrnets.prepare import Preparation
 from tests.gadgets.frames import SIZE, disc, frames, header, volume
+
+network = partial(checked_network, check="off")
+"""Networks of random weights are not to be trusted."""
 
 SMALL = {"cascades": 1, "channels": 2, "pooling_layers": 1}
 

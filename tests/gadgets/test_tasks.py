@@ -362,7 +362,7 @@ class TestChains:
     def test_segment(self, scan, tmp_path):
         first = save(tmp_path / "v.safetensors", "varnet")
         second = save(tmp_path / "s.safetensors", "unet3d", LABELS, options={"classes": 3}, slices=3)
-        settings = (f"network.1.weights={first}", f"network.2.weights={second}")
+        settings = ("network.1.check=off", f"network.1.weights={first}", f"network.2.weights={second}")
         assert self.series(scan, tmp_path / "out.h5", "segment", *settings) == {(1, "Image"): 8, (2, "Segmentation"): 2}
 
     def test_quantitative(self, scan, tmp_path):

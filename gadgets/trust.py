@@ -1,0 +1,44 @@
+"""The self-check of reconstruction networks: what is done about a doubtful image, and what the images say of it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Literal
+
+from gadgets.frame import Frame
+from mrnets.contract import Estimate, Trust
+
+__all__ = ["Check", "doubted", "numbers"]
+
+Check = Literal["fallback", "warn", "off"]
+
+_NAMES = {
+    "residual": "TrustResidual",
+    "prediction": "TrustPredictionError",
+    "reference": "TrustReferenceError",
+}
+
+_logger = logging.getLogger(__name__)
+
+
+def numbers(trust: Trust | None) -> dict[str, str]:
+    """Return the measures for the meta data of images, and their unit; empty where nothing was measured."""
+    measured = {name: None if trust is None else getattr(trust, field) for field, name in _NAMES.items()}
+    found = {name: format(value, ".4g") for name, value in measured.items() if value is not None}
+    unit = "relative" if trust is None or trust.residual is None else "standard deviations of the noise"
+    return {**found, "TrustUnit": unit} if found else {}
+
+
+def doubted(frame: Frame, estimate: Estimate, name: str) -> tuple[Frame, str]:
+    """Return the frame with the measures of its `estimate` by the network `name`, and what speaks against that.
+
+    Slices count together. The second is a sentence, or empty. The measures go to the log."""
+    from mrnets.trust import doubt, together
+
+    trust = together(estimate.trust)
+    if trust is None:
+        return replace(frame, trust=None), ""
+    _logger.info("%s: %s", name, ", ".join(f"{key} {value}" for key, value in numbers(trust).items()))
+    reason = doubt(trust)
+    return replace(frame, trust=trust), f"the network {name} is not to be trusted: {reason}" if reason else ""

@@ -1,0 +1,134 @@
+"""How often the self-check of `mrnets.trust` finds wrong images, and how often it doubts good ones.
+
+    python -m tests.benchmarks.bench_trust --batches 12 --size 8
+
+Scans are simulated: heads and phantoms, matrices of 64 to 96, SNR 10 to 1000, all masks, 2- to 8-fold. An image counts
+as bad where its error against the truth is more than 1 dB above that of l1-wavelet, and as good where it is not above.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from mrnets import store
+from mrnets.contract import Estimate, Scan
+from mrnets.prepare import Preparation, ended
+from mrnets.trust import Trust, examined
+from training.simulation import Simulated, Simulation, draw, pooled
+from training.simulation.gather import gathered
+
+Network = Callable[[Scan], Estimate]
+
+OPTIONS = Simulation(matrix=(64, 96), coils=(4, 12), snr=(10.0, 1000.0), acceleration=(2.0, 8.0), grid=(96, 160))
+BITS = (30, 29, 28, 27, 26, 25)
+"""Of the exponent of a weight, from the highest."""
+
+
+def trained(name: str, *, consistency: bool = True) -> Network:
+    """A network that ships, with the consistency of its weights, or 0.035 where they name none."""
+    weights = store.load(name)
+    level = Preparation.from_json(weights.preparation).consistency or Preparation().consistency
+    return ended(weights.network, Preparation(consistency=level if consistency else None), "each")
+
+
+def flipped(name: str, rng: np.random.Generator) -> Network:
+    """The same with one bit flipped in a weight of a convolution."""
+    weights = store.load(name)
+    largest = [p for p in weights.network.parameters() if p.numel() > 1000]
+    with torch.no_grad():
+        values = largest[rng.integers(len(largest))].flatten()
+        values.view(torch.int32)[int(rng.integers(values.numel()))] ^= 1 << int(rng.choice(BITS))
+    return ended(weights.network, Preparation.from_json(weights.preparation), "each")
+
+
+def changed(network: Network, change: Callable[[torch.Tensor], torch.Tensor]) -> Network:
+    """`network` with another image, followed by consistency."""
+
+    def run(scan: Scan) -> Estimate:
+        image = network(scan).image
+        assert image is not None
+        return Estimate(image=change(image))
+
+    return ended(run, Preparation(), "each")
+
+
+def once_changed(network: Network, change: Callable[[torch.Tensor], torch.Tensor]) -> Network:
+    """Likewise, for the first scan that it gets only."""
+    calls = iter((changed(network, change),))
+    return lambda scan: next(calls, network)(scan)
+
+
+def another(image: torch.Tensor) -> torch.Tensor:
+    """The image of the next slice."""
+    return image.roll(1, 0)
+
+
+def networks(rng: np.random.Generator) -> Iterator[tuple[str, Network]]:
+    """Names and networks, good and wrong."""
+    classical = ended(store.create("l1wavelet"), Preparation(consistency=None), "each")
+    yield "l1varnet_general", trained("l1varnet_general")
+    yield "varnet_brain", trained("varnet_brain")
+    yield "varnet_brain without consistency", trained("varnet_brain", consistency=False)
+    yield "zeros", changed(classical, torch.zeros_like)
+    yield "x 1e30", changed(classical, lambda image: 1e30 * image)
+    yield "another slice", changed(classical, another)
+    yield "another slice, once", once_changed(classical, another)
+    yield "a bit flipped", flipped("l1varnet_general", rng)
+
+
+def errors(image: torch.Tensor, made: Simulated) -> torch.Tensor:
+    """(batch,): the relative error in dB."""
+    difference = (image - made.target).abs().square().sum((1, 2, 3)) / made.target.abs().square().sum((1, 2, 3))
+    return 10 * difference.clamp(min=1e-30).log10().nan_to_num(math.inf)
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batches", type=int, default=12)
+    parser.add_argument("--size", type=int, default=8, help="slices of a batch")
+    parser.add_argument("--rows", action="store_true", help="print every slice")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    pool, rng = pooled(gathered(None), "cpu", OPTIONS), np.random.default_rng(0)
+    counts: dict[str, Counter[str]] = {}
+    for number in range(args.batches):
+        made = draw(pool, OPTIONS, seed=1, number=number, size=args.size)
+        for name, worse, trust in checked(made, rng):
+            kind = "bad" if worse > 1 else "good" if worse <= 0 else "between"
+            counts.setdefault(name, Counter())[f"{kind}, {'found' if trust.doubt() else 'kept'}"] += 1
+            if args.rows:
+                print(number, name, f"{worse:.2f}", dataclasses.astuple(trust), flush=True)
+    columns = [f"{kind}, {what}" for kind in ("bad", "between", "good") for what in ("found", "kept")]
+    print(f"{'':34s}" + "".join(f"{column:>16s}" for column in columns))
+    for name, count in counts.items():
+        print(f"{name:34s}" + "".join(f"{count[column]:16d}" for column in columns))
+
+
+def checked(made: Simulated, rng: np.random.Generator) -> Iterator[tuple[str, float, Trust]]:
+    """Name, error in dB above that of l1-wavelet, and measures of each slice and network."""
+    with torch.inference_mode():
+        least = errors(classical(made.scan), made)
+        for name, network in networks(rng):
+            image = network(made.scan).image
+            assert image is not None
+            for worse, trust in zip(errors(image, made) - least, examined(network, made.scan, image), strict=True):
+                yield name, float(worse), trust
+
+
+def classical(scan: Scan) -> torch.Tensor:
+    """The image of l1-wavelet."""
+    image = store.create("l1wavelet")(scan).image
+    assert isinstance(image, torch.Tensor)
+    return image
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+import gadgets.models as module
+from gadgets.estimate import CHECKED
+from gadgets.images import images
+from gadgets.network import network
+from mrnets import store
+from mrnets.contract import Estimate
+from mrnets.prepare import Preparation
+from tests.gadgets.frames import frames, header, volume
+
+SMALL = {"cascades": 1, "channels": 2, "pooling_layers": 1}
+
+
+def zeros(scan):
+    return Estimate(image=torch.zeros_like(store.create("zerofilled")(scan).image))
+
+
+@pytest.fixture
+def weights_of(tmp_path, monkeypatch):
+    """A weights file whose network is the given one."""
+    monkeypatch.setattr(module, "_models", module.Cache(8))
+    path = tmp_path / "v.safetensors"
+    preparation = Preparation(consistency=None).to_json()
+    store.save(path, store.create("varnet", **SMALL), name="varnet", options=SMALL, preparation=preparation)
+    trained = store.load(path)
+
+    def install(forward):
+        class Fake(torch.nn.Module):
+            def forward(self, scan):
+                return forward(scan)
+
+        monkeypatch.setattr(store, "load", lambda *_: replace(trained, network=Fake()))
+        return str(path)
+
+    return install
+
+
+def good(scan):
+    return store.create("l1wavelet", iterations=40)(scan)
+
+
+def meta_of(frame):
+    (image,) = images([frame], header())
+    return image.meta
+
+
+def test_images_say_how_far_they_agree_with_the_data(weights_of, caplog):
+    with caplog.at_level(logging.INFO):
+        (frame,) = network(frames(), header(), weights=weights_of(good))
+    assert not frame.fallback
+    meta = meta_of(frame)
+    assert float(meta["TrustPredictionError"]) == pytest.approx(float(meta["TrustReferenceError"]), rel=1e-3)
+    assert float(meta["TrustResidual"]) > 0
+    assert meta["TrustUnit"] == "standard deviations of the noise"
+    assert f"v: TrustResidual {meta['TrustResidual']}" in caplog.text
+
+
+def test_a_doubtful_image_is_replaced_and_says_so(weights_of):
+    (frame,) = network(frames(), header(), weights=weights_of(zeros), fallback="zerofilled")
+    (expected,) = network(frames(), header(), name="l1wavelet")
+    assert torch.equal(frame.estimate.image, expected.estimate.image)
+    meta = meta_of(frame)
+    assert "FALLBACK to l1wavelet: the network v is not to be trusted: its image differs" in meta["ImageComments"]
+    assert meta["SequenceDescription"].endswith("FALLBACK")
+    assert float(meta["TrustResidual"]) > 1
+
+
+def test_an_earlier_image_stays_where_a_later_one_is_doubtful(weights_of):
+    (before,) = network(frames(), header(), name="cgsense")
+    (frame,) = network([before], header(), weights=weights_of(zeros))
+    assert frame.estimate.image is before.estimate.image
+    assert frame.fallback
+
+
+def test_a_warning_keeps_the_image(weights_of):
+    (frame,) = network(frames(), header(), weights=weights_of(zeros), check="warn")
+    assert not frame.estimate.image.any()
+    assert not frame.fallback
+    assert "WARNING: the network v is not to be trusted" in meta_of(frame)["ImageComments"]
+
+
+def test_off_runs_the_network_once_and_says_nothing(weights_of):
+    calls = []
+
+    def counted(scan):
+        calls.append(len(scan.kspace))
+        return zeros(scan)
+
+    (frame,) = network(frames(), header(), weights=weights_of(counted), check="off")
+    assert calls == [1]
+    meta = meta_of(frame)
+    assert not [name for name in meta if name.startswith("Trust")]
+    assert "trusted" not in meta["ImageComments"]
+
+
+@pytest.mark.parametrize("batch", [1, 5, 16])
+def test_of_a_volume_some_positions_are_checked_evenly(weights_of, monkeypatch, batch):
+    monkeypatch.setattr("gadgets.estimate.CHECKED", 4)
+    calls = []
+
+    def counted(scan):
+        calls.append(len(scan.kspace))
+        return good(scan)
+
+    (frame,) = network([volume()], header(), weights=weights_of(counted), batch=batch)
+    assert not frame.fallback
+    assert sum(calls) == 16 + 4
+    assert CHECKED == 16
+
+
+def test_networks_without_weights_are_not_checked():
+    (frame,) = network(frames(), header(), name="cgsense")
+    assert frame.trust is None

@@ -1,0 +1,154 @@
+"""The self-check: what is left out, what the measures say of right and wrong images, and what they say of noise."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mrnets import store
+from mrnets.contract import Estimate, Scan, Trust
+from mrnets.physics import masks, simulate
+from mrnets.physics.fourier import fftc
+from mrnets.prepare import Preparation, consistent
+from mrnets.trust import doubt, examined, left_out, together
+
+SHAPE = (64, 48)
+NOISE = 0.02
+CLASSICAL = store.create("l1wavelet", iterations=40)
+
+
+def line_mask(step: int = 3, centre: int = 12) -> Tensor:
+    lines = torch.zeros(SHAPE[0], dtype=torch.bool)
+    lines[::step] = True
+    lines[(SHAPE[0] - centre) // 2 : (SHAPE[0] + centre) // 2] = True
+    return lines[:, None].expand(SHAPE).clone()[None, None, None]
+
+
+def place_mask() -> Tensor:
+    return torch.from_numpy(masks.poisson2d(SHAPE, 4.0, np.random.default_rng(0), centre=12))[None, None, None]
+
+
+def scan(mask: Tensor | None = None, *, noise: float = NOISE, batch: int = 2) -> Scan:
+    """Phantoms of different sizes seen by 6 coils, unit-norm maps."""
+    mask = line_mask() if mask is None else mask
+    generator = torch.Generator().manual_seed(3)
+    whole = torch.from_numpy(simulate.phantom(SHAPE)).to(torch.complex64)
+    image = torch.stack([whole.roll(3 * n, 0) * (1 - 0.3 * n) for n in range(batch)])[:, None]
+    y, x = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in SHAPE), indexing="ij")
+    angles = torch.arange(6) * (math.pi / 3)
+    distance = (x - angles.cos()[:, None, None]) ** 2 + (y - angles.sin()[:, None, None]) ** 2
+    sens = torch.polar(torch.exp(-distance), (angles[:, None, None] + x).contiguous())
+    sens = (sens / torch.linalg.vector_norm(sens, dim=0)).expand(batch, 1, 6, *SHAPE)
+    kspace = fftc(image[:, :, None] * sens)
+    kspace = kspace + noise * torch.randn(kspace.shape, dtype=torch.complex64, generator=generator)
+    return Scan(kspace=kspace * mask, mask=mask, sens=sens, noise=torch.full((batch,), noise))
+
+
+def measured(network: Callable[[Scan], Estimate], of: Scan) -> list[Trust]:
+    with torch.inference_mode():
+        return examined(network, of, network(of).image)
+
+
+def changed(change: Callable[[Tensor], Tensor], *, kept: bool = True) -> Callable[[Scan], Estimate]:
+    """l1-wavelet with a changed image; `kept`: followed by consistency with the data, as shipped weights have it."""
+
+    def run(of: Scan) -> Estimate:
+        estimate = Estimate(image=change(CLASSICAL(of).image))
+        return consistent(estimate, of, Preparation(consistency=0.007)) if kept else estimate
+
+    return run
+
+
+@pytest.mark.parametrize(("mask", "whole_lines"), [(line_mask(), True), (place_mask(), False)])
+def test_some_samples_outside_the_centre_are_left_out(mask: Tensor, whole_lines: bool) -> None:
+    held = left_out(mask)
+    assert held.shape == mask.shape
+    assert not (held & ~mask).any()
+    y, x = (n // 2 for n in SHAPE)
+    assert not held[..., y - 6 : y + 6, x - 6 : x + 6].any()
+    assert 0.02 < held.sum() / mask.sum() < 0.15
+    rows = held[0, 0, 0].float().mean(dim=1)
+    assert bool(((rows == 0) | (rows == 1)).all()) == whole_lines
+
+
+def test_lines_along_the_other_axis_are_left_out_whole() -> None:
+    held = left_out(line_mask().mT)
+    assert torch.equal(held.mT, left_out(line_mask()))
+
+
+def test_a_line_that_was_measured_in_part_is_left_out_in_part() -> None:
+    partial = line_mask().clone()
+    partial[..., :10] = False
+    held = left_out(partial)
+    assert held.any()
+    lines = held.any(dim=-1, keepdim=True)
+    assert torch.equal(held, partial & lines)
+
+
+def test_nothing_is_left_out_of_a_centre_alone() -> None:
+    centre = torch.zeros(1, 1, 1, *SHAPE, dtype=torch.bool)
+    centre[..., 26:38, :] = True
+    (trust,) = measured(CLASSICAL, scan(centre, batch=1))
+    assert trust.prediction is None
+    assert trust.reference is None
+    assert doubt(trust) == ""
+
+
+@pytest.mark.parametrize("mask", [line_mask(), place_mask(), torch.ones(1, 1, 1, *SHAPE, dtype=torch.bool)])
+@pytest.mark.parametrize("noise", [0.1, 0.02, 0.002])
+def test_a_good_network_is_not_doubted(mask: Tensor, noise: float) -> None:
+    for trust in measured(changed(lambda image: image), scan(mask, noise=noise)):
+        assert doubt(trust) == ""
+        assert trust.prediction == pytest.approx(trust.reference, rel=0.1)
+
+
+def test_measures_are_in_units_of_the_noise() -> None:
+    full = torch.ones(1, 1, 1, *SHAPE, dtype=torch.bool)
+    for trust in measured(changed(lambda image: image), scan(full, noise=0.02)):
+        # 6 coils: of 6 samples in a place, one degree of freedom is the image's.
+        assert trust.residual == pytest.approx(math.sqrt(5 / 6), rel=0.03)
+        assert trust.prediction is not None
+        assert 0.95 < trust.prediction < 1.2
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize(
+    "change",
+    [
+        torch.zeros_like,
+        lambda image: 1e30 * image,
+        lambda image: image.roll(1, 0),
+        lambda image: image.flip(-2),
+        lambda image: image + 0.3 * image.roll(16, -2),
+    ],
+    ids=["zeros", "1e30", "another slice", "upside down", "a fold"],
+)
+@pytest.mark.parametrize("mask", [line_mask(), place_mask()], ids=["lines", "places"])
+def test_wrong_images_are_doubted(mask: Tensor, change: Callable[[Tensor], Tensor], kept: bool) -> None:
+    of = scan(mask)
+    assert all(doubt(trust) for trust in measured(changed(change, kept=kept), of))
+
+
+def test_without_noise_the_prediction_alone_counts() -> None:
+    of = dataclasses.replace(scan(), noise=None)
+    good, wrong = (measured(network, of)[0] for network in (CLASSICAL, changed(torch.zeros_like, kept=False)))
+    assert good.residual is None
+    assert doubt(good) == ""
+    assert wrong.prediction == pytest.approx(1.0)  # of the size of the samples: nothing of them was predicted
+    assert "of their size" in doubt(wrong)
+
+
+def test_slices_count_together_by_their_squares() -> None:
+    assert together([]) is None
+    one, other = Trust(residual=3.0, prediction=None), Trust(residual=4.0, prediction=2.0)
+    both = together([one, other])
+    assert both is not None
+    assert both.residual == pytest.approx(math.sqrt(12.5))
+    assert both.prediction == 2.0
+    assert both.reference is None
