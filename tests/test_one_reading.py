@@ -317,7 +317,7 @@ CASES: tuple[Callable[[np.random.Generator], Case], ...] = (
 
 
 def sorted_by_the_gadget(path: Path, by_hand: Mapping[str, Any]) -> list[tuple[Raw, int]]:
-    """Of each sample of the reader what sort makes of the file, and its index in the batch."""
+    """The sort gadget's data of the file for each sample of the reader, and the index in the batch."""
     with open_scan(path) as scan:
         frames = [f for f in sort(scan.items(), read_header(scan.header).header, **by_hand) if isinstance(f, Frame)]
     frames.sort(key=lambda frame: [int(frame.headers[0, 0]["idx"][name]) for name in ("repetition", "slice")])

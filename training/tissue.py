@@ -1,7 +1,7 @@
-"""Label maps of tissue for heads of which none were drawn: CSF, grey and white matter by a mixture of Gaussians.
+"""Label maps of tissue for heads without manual labels: CSF, grey and white matter by a mixture of Gaussians.
 
-Axes: images (contrast, z, y, x), priors (class, z, y, x), volumes (z, y, x); within the mathematics the voxels of the
-brain are one axis (voxel,). Affines are NIfTI's: (x, y, z) voxels to mm.
+Axes: images (contrast, z, y, x), priors (class, z, y, x), volumes (z, y, x). In the formulas the voxels of the brain
+are one axis (voxel,). Affines are NIfTI's: (x, y, z) voxels to mm.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ ITERATIONS = 30
 FLOOR = 1e-3
 """Least variance of a class along any direction, relative to that of the whole brain."""
 LEAST = 0.01
-"""Least prior of a class anywhere: heads differ from their average by more than its probabilities say."""
+"""Least prior of a class anywhere. Heads differ from the average head by more than its probabilities show."""
 BLUR = 2.0
-"""Standard deviation that the atlas is blurred with, mm: an affine map leaves about as much between it and a head."""
+"""Standard deviation of the blur of the atlas, mm: about the distance between atlas and head after an affine map."""
 COUPLING = 0.3
 """A neighbour of the same class adds this to the logarithm of a voxel's probability. There are then fewer single voxels
 of another class in deep grey matter and brain stem, whose grey lies between two classes."""
@@ -90,14 +90,17 @@ def icbm152() -> Atlas:
 def segment(images: Volume, priors: NDArray[Any], mask: NDArray[np.bool_], *, iterations: int = ITERATIONS) -> Labels:
     """Label map (z, y, x): the most probable class of each voxel in `mask`, numbered from 1; 0 elsewhere.
 
-    A mixture of one Gaussian (with full covariance) a class, whose weights are the priors, fitted by
-    expectation-maximisation (Ashburner and Friston, Unified segmentation, NeuroImage 26:839-851, 2005; its bias field
-    and its several Gaussians a class are left out). At the end the six neighbours of a voxel have a say, too, as a
-    Markov random field in the mean-field approximation (Van Leemput et al., IEEE TMI 18:897-908, 1999).
+    The model is a mixture of one Gaussian (with full covariance) for each class, with the priors as weights. It is
+    fitted by expectation-maximisation (Ashburner and Friston, Unified segmentation, NeuroImage 26:839-851, 2005). The
+    bias field and the several Gaussians for a class of that paper are left out. The last step adds the six neighbours
+    of a voxel, as a Markov random field in the mean-field approximation (Van Leemput et al., IEEE TMI 18:897-908,
+    1999).
 
-    images: (contrast, z, y, x), of any scale, without shading (N4). priors: (class, z, y, x), at least 0, need not sum
-    to 1. mask: (z, y, x). A class without voxels keeps the Gaussian it had. Raises InputError for other shapes, values
-    that are not finite, and an empty mask.
+    images: (contrast, z, y, x), of any scale, without shading (N4).
+    priors: (class, z, y, x), at least 0, need not sum to 1.
+    mask: (z, y, x).
+    A class without voxels keeps the Gaussian it had. Raises InputError for other shapes, values that are not finite,
+    and an empty mask.
     """
     if images.ndim != 4 or priors.ndim != 4 or not images.shape[1:] == priors.shape[1:] == mask.shape:
         raise InputError(
@@ -117,8 +120,8 @@ def segment(images: Volume, priors: NDArray[Any], mask: NDArray[np.bool_], *, it
 def aligned(atlas: Atlas, images: Volume, mask: NDArray[np.bool_], affine: Values) -> Volume:
     """Priors (class, z, y, x) of a head in `images` (contrast, z, y, x) with `affine`, zero outside its brain `mask`.
 
-    The affine map from head to atlas is the one with which the mixture is likeliest (Ashburner and Friston 2005),
-    found in turn with the Gaussians, from where the moments of both brains agree. Heads "in MNI space" need it where
+    The affine map from head to atlas maximises the likelihood of the mixture (Ashburner and Friston 2005). It is fitted
+    in turn with the Gaussians. The start makes the moments of both brains agree. Heads "in MNI space" need it where
     they were only turned and not scaled.
     """
     index = np.argwhere(mask)
@@ -136,8 +139,9 @@ def prepare(folder: Path, output: Path) -> None:
     output/SUBJECT/T1.nii.gz and tissue.nii.gz come from every folder in `folder`. ICBM152 is labelled by its own
     probabilities. output/SUBJECT.png shows each.
 
-    A subject has NIfTI files T1*, T2*, FLAIR* (stripped: 0 outside the brain, without shading) and GOLD_STANDARD* (its
-    lesions, which are white matter), on one grid. Raises InputError for anything else.
+    A subject has NIfTI files T1*, T2*, FLAIR* and GOLD_STANDARD* on one grid. The images are 0 outside the brain and
+    without shading. The gold standard has the lesions, which count as white matter. Raises InputError for anything
+    else.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")

@@ -1,7 +1,7 @@
 """Undersampling: fully sampled scans, or prospective ones, as a faster scan would have measured them.
 
 Axes: see `mrnets.contract`. Masks from a file: .npy or an HDF5 data set of bool or numbers (0: not sampled), (y, x) or
-(n, y, x), of which one is drawn for each slice.
+(n, y, x). One of them is drawn for each slice.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def masked(sample: Sample, settings: Masks, rngs: Sequence[np.random.Generator])
     """`sample` cropped and undersampled, with what it was before as its `coil_images`. One generator for each slice.
 
     Samples without raw data, and scans that come sampled and with their coil images (simulated ones), pass unchanged.
-    Fills `raw.mask`, `raw.calibration` (the fully sampled centre block that all slices of the batch have; None where it
-    is too small to be of use) and `raw.readout`. What was not measured stays so: a prospective mask and a drawn one
-    combine. Raises InputError where a mask cannot be had or does not fit.
+    Fills `raw.mask`, `raw.calibration` and `raw.readout`. The calibration is the fully sampled centre block that all
+    slices of the batch have, or None where it is too small. Samples that were not measured stay so: a prospective mask
+    and a drawn one combine. Raises InputError where a mask cannot be had or does not fit.
     """
     if sample.raw is None or (sample.coil_images is not None and not fully_sampled(sample)):
         return sample
@@ -134,9 +134,9 @@ def _draw(
 
 
 def _maker(name: str, settings: Masks) -> Callable[..., Mask]:
-    """The function of `mrnets.physics.masks` with those of the options that it knows.
+    """The function of `mrnets.physics.masks` with those options that are its parameters.
 
-    Raises InputError for one that no function of the settings knows, or that is not of the right type.
+    Raises InputError for an option that is no parameter of any function of the settings, or is not of the right type.
     """
     known = {n: inspect.signature(masks.kind(n).draw).parameters for n in settings.names}
     for key in settings.options:

@@ -113,5 +113,5 @@ def _require_small_options(stage: Stage) -> None:
             raise InputError(f"A client may set {name} of {stage.name} to {MAX_OPTION} at most; got {value:g}.")
 
 
-def _files(place: Path | None) -> list[Path]:
-    return [] if place is None else [path for path in place.glob("*.safetensors") if path.is_file()]
+def _files(folder: Path | None) -> list[Path]:
+    return [] if folder is None else [path for path in folder.glob("*.safetensors") if path.is_file()]

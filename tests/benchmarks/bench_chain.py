@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def prepared(path: Path, settings: list[str]) -> list[Scan]:
-    """What the network gets of each slice: the frames that the chain gives it, prepared."""
+    """Input of the network for each slice: the frames that the chain gives it, prepared."""
     chain = load("varnet", settings)
     before = chain.of(tuple(stage for stage in chain.stages if stage.name not in ("network", "images")))
     with open_scan(path) as source:

@@ -1,4 +1,4 @@
-"""What a CUDA device gains: physics and networks there beside the same code on the CPU, and the overhead of a chain.
+"""Benchmark of a CUDA device: physics and networks there and on the CPU, and the overhead of a chain.
 
     python tests/benchmarks/bench_device.py
 

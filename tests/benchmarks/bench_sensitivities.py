@@ -91,7 +91,7 @@ def compare(title: str, coils: int, shape: tuple[int, ...], repeats: int) -> Non
 
 
 def batch(count: int, coils: int, size: int) -> None:
-    """What a training step pays for maps of its batch."""
+    """Print the time that a training step takes for maps of its batch."""
     blocks = np.stack([resize(scan(coils, (size, size))[1], (24, 24))] * count)
     tensor = torch.from_numpy(blocks)
     race(

@@ -70,7 +70,7 @@ def slices(count: int, coils: int) -> Iterator[Lines]:
 
 
 def plain(path: Path) -> None:
-    """What any program must do at least: read all records in blocks."""
+    """Read all records in blocks, the least that any program must do."""
     with h5py.File(path, "r") as file:
         records = file["dataset/data"]
         for start in range(0, len(records), 256):

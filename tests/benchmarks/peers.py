@@ -20,7 +20,7 @@ __all__ = ["MAKERS", "OURS"]
 
 Run = Callable[[], Tensor]
 OPTIONS: dict[str, dict[str, Any]] = {"modl": {"conjugate_gradient": False}}
-"""Of ours, where they are not the published ones: ATOMMIC's MoDL has no data consistency as published."""
+"""Options of our networks that differ from the published ones. ATOMMIC's MoDL lacks the published data consistency."""
 _RIM = {
     "recurrent_layer": "IndRNN",
     "conv_filters": [128, 128, 2],

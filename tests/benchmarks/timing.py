@@ -1,4 +1,4 @@
-"""What the benchmarks of the physics share: contestants in turns, and BART as one of them."""
+"""Functions that the benchmarks of the physics share: contestants timed in turns, and BART as one of them."""
 
 from __future__ import annotations
 

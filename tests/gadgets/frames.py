@@ -42,7 +42,7 @@ def header(**options: Any) -> Any:
 
 
 def frames(slices: int = 1, acceleration: int = 2, calibration: int = 12, **counters: int) -> list[Frame]:
-    """Of the disc, times slice + 1."""
+    """Frames of the disc, multiplied by slice + 1."""
     centre = range(SIZE // 2 - calibration // 2, SIZE // 2 + calibration // 2)
     lines = sorted({*range(0, SIZE, acceleration), *centre})
     stream = [synthetic.lines(kspace((n + 1) * disc()), lines, slice=n, **counters) for n in range(slices)]

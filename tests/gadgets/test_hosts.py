@@ -44,7 +44,7 @@ WITH_TOYS = "import sys, tests.gadgets.toys; "
 
 @pytest.fixture(scope="module")
 def expected() -> bytes:
-    """What the chain gives for the toy scan, run by hand."""
+    """Output of the chain for the toy scan, run by hand."""
     made = Chain.parse(configuration(*STAGES)).run(iter(toys.scan()), read_header(toys.HEADER).header)
     return blob(made)
 

@@ -1,4 +1,4 @@
-"""What concerns an image stands in its comment in every host, and what a scan lacks is an error after its images."""
+"""In every host, notes on an image stand in its comment, and missing data of a scan are an error after its images."""
 
 import ismrmrd
 import pytest

@@ -45,7 +45,7 @@ def slices(count, **fields):
 
 
 def segmented(sent, weights, **options):
-    """What the end of a chain makes of images; its first gadgets let them pass."""
+    """Output of the last gadgets of a chain for images; its first gadgets let images pass."""
     passed = sort(noise(sent, header()), header())
     return list(images(network(passed, header(), weights=weights, **options), header()))
 

@@ -1,4 +1,4 @@
-"""What the operator allows, and what a client's chain may ask for."""
+"""The operator's rules, and the limits of a client's chain."""
 
 import os
 

@@ -130,7 +130,7 @@ def lines(count: int = 3, coils: int = 2, samples: int = 4, dimensions: int = 0)
 
 
 def blob(items: Iterable[Any]) -> bytes:
-    """What the items are on the wire."""
+    """The bytes of the items on the wire."""
     return b"".join(part for item in items for part in encode(item))
 
 

@@ -40,7 +40,7 @@ def echoes(phases: Tensor) -> Scan:
 
 
 def real_part(scan: Scan) -> Estimate:
-    """What a network does that takes imaginary parts for noise."""
+    """A network that treats imaginary parts as noise."""
     image = adjoint(scan.kspace, scan.sens, scan.mask)
     return Estimate(image=image.real + 0j, steps=(Estimate(image=image.real + 0j),))
 

@@ -1,4 +1,4 @@
-"""What every network must do; a new file in mrnets/nets is tested here without a change."""
+"""Requirements on every network. A new file in mrnets/nets is tested here without a change."""
 
 from __future__ import annotations
 

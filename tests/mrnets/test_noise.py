@@ -54,7 +54,7 @@ def test_a_noise_measurement_that_fits_is_believed(raw: Raw) -> None:
 
 @pytest.mark.parametrize("factor", [0.01, 30.0])
 def test_a_noise_measurement_of_another_scale_is_replaced_and_said(raw: Raw, factor: float) -> None:
-    """What the data have of noise is `factor` times what they should have after whitening."""
+    """The noise of the data is `factor` times the noise that whitened data should have."""
     wrong = dataclasses.replace(raw, calibration=raw.calibration * np.float32(factor))
     mended, (note,) = agreed_noise(wrong)
     assert 0.5 * factor < mended.averages**-0.5 < 2 * factor

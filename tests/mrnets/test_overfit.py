@@ -89,7 +89,7 @@ def alike(estimate: Estimate, image: Tensor) -> bool:
 
 
 def train(name: str, scan: Scan, loss: Any, good: Any, steps: int = 500) -> bool:
-    """Whether `good` of the estimate comes true within that many steps of Adam on `loss` of estimate and steps."""
+    """Whether `good` of the estimate becomes true within `steps` steps of Adam on `loss`."""
     traits = store.describe(name)
     torch.manual_seed(0)
     network = store.create(name, **traits.narrow)

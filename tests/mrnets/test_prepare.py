@@ -339,7 +339,7 @@ def _kspace(image: Any) -> Any:
 
 @pytest.mark.parametrize(("image", "kspace"), [((100, 31), None), (None, (24, 100)), ((40, 32), (24, 23))])
 def test_crops_come_back_on_the_whole_grid(image: Any, kspace: Any) -> None:
-    """Of a fully sampled object that fits into both crops, all comes back, where it was."""
+    """A fully sampled object that fits into both crops comes back whole, at its position."""
     full = _object((48, 40))
     raw = Raw(kspace=_kspace(full)[None, None, None], mask=torch.ones(1, 1, 1, 48, 40, dtype=torch.bool))
     prepared = prepare(raw, Preparation(sens="none", image_crop=image, kspace_crop=kspace))

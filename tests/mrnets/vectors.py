@@ -68,5 +68,5 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 
 
 def min_max(logits: Tensor) -> Tensor:
-    """What ATOMMIC does to its logits."""
+    """ATOMMIC's scaling of its logits."""
     return torch.abs((logits - logits.min()) / (logits.max() - logits.min()))

@@ -1,4 +1,4 @@
-"""What every linear operator is held to; on NumPy, torch and CuPy."""
+"""Requirements on every linear operator, on NumPy, torch and CuPy."""
 
 from __future__ import annotations
 

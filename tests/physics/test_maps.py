@@ -1,4 +1,4 @@
-"""What is known of maps, against the signal model: how maps change when the image does."""
+"""The facts about maps, against the signal model: how maps change with the image."""
 
 from __future__ import annotations
 

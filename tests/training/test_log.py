@@ -105,7 +105,7 @@ def test_tensorboard(tmp_path):
 
 
 def records(data):
-    """Of a file of wandb's: after 7 bytes a log of LevelDB's, blocks of 32 KiB of records with a head of 7 bytes."""
+    """Records of a wandb file: after 7 bytes a LevelDB log, blocks of 32 KiB of records with a head of 7 bytes."""
     at, parts = 7, b""
     while at + 7 < len(data):
         if (room := -at % 32768) < 7 and room:

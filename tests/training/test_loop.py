@@ -305,7 +305,7 @@ def test_a_cuda_device_learns_the_same(options: Options, workers: int) -> None:
 
 
 def losses(options: Options) -> list[float]:
-    """Of training and validation, of each validation of a run."""
+    """Losses of training and validation, at each validation of a run."""
     with open(Path(options.folder) / "log.csv", encoding="utf-8", newline="") as file:
         return [float(row[key]) for row in csv.DictReader(file) for key in ("train loss", "loss")]
 

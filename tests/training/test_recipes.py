@@ -145,7 +145,7 @@ def replayed(folder: Path, header: dict[str, Any], task: str) -> list[ismrmrd.Im
 
 
 def images_of(folder: Path, chain: str) -> list[ismrmrd.Image]:
-    """What a chain makes of `scan.h5`."""
+    """Images that a chain makes of `scan.h5`."""
     (folder / "chain.xml").write_text(chain, encoding="utf-8")
     replay(folder / "scan.h5", folder / "images.h5", str(folder / "chain.xml"))
     images = []

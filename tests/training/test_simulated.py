@@ -125,7 +125,7 @@ def test_compressed_coils_give_the_same_target(rng: np.random.Generator) -> None
 
 
 def test_echoes_decay_and_turn_as_the_maps_say(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a slice of uniform relaxation and field, on the grid of the object itself."""
+    """The slice has uniform relaxation and field, on the grid of the object itself."""
     monkeypatch.setattr(simulated, "random_r2", lambda image, *_: torch.full_like(image, 30.0))
     monkeypatch.setattr(simulated, "random_b0", lambda image, *_: torch.full_like(image, -12.0))
     layout = dataclasses.replace(draw_layout(RELAXING, rng), detail=1.0)

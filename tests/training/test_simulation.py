@@ -286,7 +286,7 @@ def test_nothing_waits_for_the_device(file: Path) -> None:
 
 @pytest.mark.slow
 def test_properties_of_a_head_are_in_the_range_of_real_scans() -> None:
-    """Of eight real slices: 0.8 to 9.3 % imaginary; 1.8 to 16, 0.4 to 5.3, 0.1 to 2.7 % beyond 1/4, 1/2, 3/4."""
+    """Eight real slices have 0.8 to 9.3 % imaginary; 1.8 to 16, 0.4 to 5.3, 0.1 to 2.7 % beyond 1/4, 1/2, 3/4."""
     options = dataclasses.replace(SMALL, matrix=(88, 136), grid=(160, 240))
     pool = pooled(gathered(None), "cpu", options)
     images = [draw(pool, options, seed=1, number=n, size=4).target[:, 0] for n in range(24)]

@@ -1,7 +1,7 @@
 """The calibration block of an image of an ISMRMRD file, as the gadgets' sort finds it.
 
-The centre of the image's own lines is left to those who undersample; here are the blocks from elsewhere: separate
-lines, an earlier image of the slice, or the mean over repetitions.
+These blocks come from separate lines, from an earlier image of the slice, or from the mean over repetitions. The
+undersampling (`training.undersample`) takes the centre of the image's own lines.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ __all__ = ["calibration", "windows"]
 Complex = NDArray[np.complex64]
 
 MAX_BYTES = 512 << 20
-"""Of k-space of a volume in memory; the file is read as often as that takes."""
+"""Most bytes of a volume's k-space in memory. A larger volume is read from the file in several passes."""
 
 
 def calibration(scan: Scan, number: int, mask: NDArray[np.bool_]) -> Complex | None:
     """The block of image `number` with this mask (y, x): (1, 1, coil, y', x) of a slice, (x, 1, coil, z', y') of a
-    volume; None where the image's own centre is to serve, or no lines do. Raises InputError."""
+    volume. None where the image's own centre is to be used, or where there are no calibration lines. Raises
+    InputError."""
     image = scan.images[number]
     if image.calibration is not None:
         return _separate(scan, image.calibration, image.key)
@@ -93,7 +94,7 @@ def _earlier(scan: Scan, number: int) -> Complex | None:
 
 
 def _may_have_centre(scan: Scan, number: int) -> bool:
-    """Whether the lines that came leave room for a calibration block, as far as headers tell."""
+    """Whether the lines can contain a calibration block, as far as their headers show."""
     sampled = line_counts(scan.heads[scan.images[number].echoes[0]], scan.encoding) > 0
     return has_centre_block(sampled if scan.encoding.volume else np.repeat(sampled[0][:, None], scan.width, axis=1))
 

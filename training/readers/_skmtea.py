@@ -41,8 +41,8 @@ CLASSES: dict[Classes, dict[str, tuple[int, ...]]] = {
         "lateral meniscus": (6,),
     },
 }
-"""Classes of a network, of the data set's labels from 1 on. "paper": the four of the ATOMMIC paper's text; "merged":
-the four that its implementation trains on; "all": all six. They do not overlap, and none of them is the background."""
+"""Classes of a network, of the data set's labels from 1 on. "paper": the four of the ATOMMIC paper's text. "merged":
+the four that its implementation trains on. "all": all six. They do not overlap, and none of them is the background."""
 
 TISSUES = 6
 MAX_BYTES = 1 << 28

@@ -1,7 +1,7 @@
 """3-D ISMRMRD scans as slices: converted once, since every readout position needs all lines.
 
-The converted file holds `kspace` (x, echo, coil, z, y) complex64, inverse-transformed along x, `mask` (z, y) and, where
-calibration lines came separately, `calibration` (x, 1, coil, z', y').
+The converted file holds `kspace` (x, echo, coil, z, y) complex64, inverse-transformed along x, and `mask` (z, y). With
+separate calibration lines it also holds `calibration` (x, 1, coil, z', y').
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ def position(
 ) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[Any] | None]:
     """k-space (echo, coil, z, y), mask (z, y) and calibration (1, coil, z', y') of an image at readout position x.
 
-    The scan is converted first where that was not done since it changed, in the folder `cache`, or .slices beside the
-    scan where that is empty. Raises InputError, also where the folder cannot be written.
+    The scan is converted first, unless that was done since its last change. The converted file is in the folder
+    `cache`, or in .slices beside the scan where `cache` is empty. Raises InputError, also where the folder cannot be
+    written.
     """
     target = _target(scan, number, cache)
     if not _is_fresh(target, scan):

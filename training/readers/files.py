@@ -1,4 +1,5 @@
-"""What readers stand on: files below a folder, HDF5 and NIfTI opened safely and read in blocks, faults in one sentence.
+"""Functions that all readers use: find files, open HDF5 and NIfTI safely, read in blocks, and report faults in one
+sentence.
 
 Nothing is kept open: a file is opened, read and closed within one call, in whichever process that runs.
 """
@@ -29,7 +30,7 @@ Kind = Literal["complex", "real", "integer"]
 
 MAX_ALONG_AN_AXIS = 65536
 MOST_VALUES = 1 << 28
-"""Of one slice, and of one NIfTI volume: more is no data set, and would take the memory of the machine."""
+"""Most values in one slice, and in one NIfTI volume. More would fill the memory of the machine."""
 EXAMINED = 8
 """Slices of a data set that `check` reads."""
 
@@ -118,8 +119,8 @@ def hdf5(path: str | Path) -> Iterator[h5py.File]:
 def array(file: h5py.File, key: str, axes: Sequence[str], kind: Kind = "complex") -> h5py.Dataset:
     """The data set `key`, not yet read; `axes` names its axes.
 
-    Raises InputError: no such key (names the nearest), another rank, other numbers, an empty or absurdly long axis,
-    more at one index of the first axis than memory should hold, or data that lie in other files.
+    Raises InputError for a missing key (it names the nearest), another rank, another type of numbers, or data stored in
+    other files. Raises it for an empty or absurdly long axis, and for too many values at one index of the first axis.
     """
     where = f"{file.filename}: {key}"
     found = file.get(key, getlink=True)
@@ -147,8 +148,8 @@ def _keys(file: h5py.File) -> list[str]:
 
 
 def read_mask(path: Path, number: int, key: str) -> NDArray[np.bool_]:
-    """A mask (y, x): of a .npy file, or of the data set `key` of an HDF5 file, (mask, y, x) or (y, x); the masks serve
-    in turn where `number` is beyond them. Only this one is read. Raises InputError."""
+    """Mask `number` (y, x) of a .npy file, or of the data set `key` of an HDF5 file, (mask, y, x) or (y, x).
+    Beyond the last mask the count starts again. Only this mask is read. Raises InputError."""
     if path.suffix == ".npy":
         try:
             return _one_mask(np.lib.format.open_memmap(path, mode="r"), number, str(path))

@@ -2,8 +2,8 @@
 
 The images come from a file of `python -m training pool`. Or they come from volumes (.nii, .nii.gz, .cfl), photographs
 (.png, .jpg) and such files below the folder. Training batches are made on the device of the network, prepared already
-(`training.simulation`). Where a network wants another preparation, and outside training, scans come as a scanner
-measures them, and `mrnets.prepare` does the rest. Axes: see `mrnets.contract`.
+(`training.simulation`). Outside training, and for a network that needs another preparation, scans come as a scanner
+measures them. `mrnets.prepare` then prepares them. Axes: see `mrnets.contract`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """SKM-TEA, DICOM track: knee images (qDESS, two echoes) and six tissues.
 
-image_files/MTR_005.h5 has echo1, echo2 (x, y, slice), one-hot seg (x, y, slice, tissue), and stats, which are not used
-here: `mrnets.prepare` normalises. x are rows and y columns of sagittal slices. Tissues: patellar and femoral cartilage,
-medial and lateral tibial cartilage, medial and lateral meniscus.
+image_files/MTR_005.h5 has echo1, echo2 (x, y, slice), one-hot seg (x, y, slice, tissue), and stats. The stats are not
+used here, because `mrnets.prepare` normalises. x are rows and y columns of sagittal slices. Tissues: patellar and
+femoral cartilage, medial and lateral tibial cartilage, medial and lateral meniscus.
 """
 
 from __future__ import annotations

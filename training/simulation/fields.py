@@ -102,8 +102,9 @@ def turns(pixels: int, low: int, high: int, device: torch.device) -> torch.Tenso
 
 
 def band_limited(draws: Draws, shape: Plane, cycles: torch.Tensor, most: float) -> torch.Tensor:
-    """Random fields of mean 0 and variance 1, whose spectrum falls from the centre and ends at `cycles` (batch,) over
-    the field of view, which are not more than `most`."""
+    """Random fields of mean 0 and variance 1. Their spectrum falls from the centre and ends at `cycles` over the field
+    of view.
+    cycles: (batch,), at most `most`."""
     end = math.ceil(most)
     y, x = torch.arange(-end, end + 1, device=draws.device), torch.arange(end + 1, device=draws.device)
     square = (y[:, None] ** 2 + x**2) / each(cycles.square())

@@ -1,4 +1,4 @@
-"""What the scans of a batch have in common, drawn on the host: matrix, grid of the object, coils, folding."""
+"""Properties that the scans of a batch share, drawn on the host: matrix, grid of the object, coils, folding."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from training.simulation.settings import Simulation
 __all__ = ["calibrated", "low_resolution"]
 
 WIDTH = 24
-"""Samples of the calibration that sensitivities are estimated from, along each axis."""
+"""Calibration samples along each axis from which sensitivities are estimated."""
 NODES = 11
 """Points along each axis between which the error of the maps is interpolated."""
 NOISE_LEFT = 0.5
@@ -24,8 +24,8 @@ def low_resolution(kspace: torch.Tensor, calibration: torch.Tensor) -> tuple[tor
     """Coil images of the calibration block of signed k-space, and (batch,) the variance that noise of variance 1 has
     there.
 
-    calibration (batch, 2): the fully sampled block; of it the middle `WIDTH` samples count, through a Hann window, as
-    in `mrnets.physics.espirit`.
+    calibration: (batch, 2), size of the fully sampled block. Its middle `WIDTH` samples are used, with a Hann window,
+    as in `mrnets.physics.espirit`.
     """
     shape = kspace.shape[-2:]
     windows, matrices = [], []
@@ -54,9 +54,10 @@ def calibrated(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Maps with the phase of the low-resolution image, and (batch, y, x) their norm: 1 in the object, less around it.
 
-    low: low-resolution coil images; fields: the true sensitivities, which the maps follow but for an error that is
-    smooth and counts where there is little signal; None where the object folds: the maps follow `low`. noise (batch,):
-    variance of the noise in `low`.
+    low: low-resolution coil images.
+    fields: the true sensitivities. The maps follow them, with a smooth error that is larger where there is little
+    signal. None where the object folds: the maps follow `low`.
+    noise: (batch,), variance of the noise in `low`.
     """
     coils, *shape = low.shape[1:]
     signal = energy(low)

@@ -39,7 +39,7 @@ class Brightened:
 
     magnitude: torch.Tensor
     detail: torch.Tensor
-    """What a high-pass leaves of tissue."""
+    """Detail of the tissue, by a high-pass filter."""
     fat: torch.Tensor
     """0 to 1: the outer layer."""
     flow: torch.Tensor
@@ -77,8 +77,8 @@ def _affine(extent: torch.Tensor, layout: Layout, draws: Draws, options: Simulat
 def _zoom(extent: torch.Tensor, layout: Layout, draws: Draws, options: Simulation) -> torch.Tensor:
     """(batch,): pixels of the grid for one of the source, such that the object fills a share of the grid.
 
-    A pixel of the source gets hardly larger than one of the scan, which would blur, nor much smaller than one of the
-    grid, which would alias.
+    A pixel of the source is hardly larger than one of the scan, because larger ones would blur. It is not much smaller
+    than one of the grid, because smaller ones would alias.
     """
     room = constant(layout.fine, draws.device)
     fill = (draws.uniform(*options.fill, 1) * room / extent).amin(1)

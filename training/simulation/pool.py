@@ -38,7 +38,7 @@ class Pool:
     anatomy: int
     layouts: tuple[Layout, ...]
     masks: dict[Plane, Masks]
-    """Of each matrix (y, x)."""
+    """Masks of each matrix (y, x)."""
 
     @property
     def device(self) -> torch.device:

@@ -14,7 +14,7 @@ from training.simulation.fields import frequencies2
 __all__ = ["amplification", "beyond", "imaginary"]
 
 OBJECT = 0.1
-"""Of the largest magnitude: less is background."""
+"""Pixels below this share of the largest magnitude are background."""
 
 
 def imaginary(images: torch.Tensor) -> torch.Tensor:

@@ -27,13 +27,13 @@ from training.simulation.settings import Simulation
 __all__ = ["Measured", "Simulated", "measured", "simulated"]
 
 MARGIN = 32
-"""About how many samples finer than the matrix the grid is on which coils and object are multiplied: what coils take
-from the object's k-space beyond the matrix."""
+"""Samples, about, by which the grid exceeds the matrix when coils and object are multiplied. Coil sensitivities move
+object k-space from beyond the matrix into it."""
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """Prepared scans, and what a network is to make of them."""
+    """Prepared scans, and the images that a network should make of them."""
 
     scan: Scan
     """As of a Preparation with the normalisation "max": the zero-filled combined image has the maximum 1."""
@@ -50,7 +50,7 @@ class Simulated:
 
 @dataclass(frozen=True)
 class Measured:
-    """What coils receive of a batch of objects, in all of k-space."""
+    """Signals that coils receive from a batch of objects, in all of k-space."""
 
     kspace: torch.Tensor
     """(batch, coil, y, x) complex64, signed: with noise."""
@@ -64,7 +64,8 @@ class Measured:
 
 @torch.no_grad()
 def measured(images: torch.Tensor, layout: Layout, draws: Draws, options: Simulation) -> Measured:
-    """What a scanner measures of `images` (batch, *layout.fine) float32, bright tissue 1, with random physics."""
+    """The scans that a scanner measures of `images` (batch, *layout.fine) float32, bright tissue 1, with random
+    physics."""
     objects = brightened(images, draws, options)
     phase = random_phase(objects, draws, options)
     kspace, fields = _encoded(torch.polar(objects.magnitude, phase), layout, draws, options)

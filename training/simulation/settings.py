@@ -1,4 +1,4 @@
-"""What simulated scans are drawn from.
+"""Ranges and shares from which simulated scans are drawn.
 
 Ranges are (least, largest); a log-uniform one is uniform in the logarithm.
 """
@@ -37,7 +37,8 @@ class Simulation:
     shading: Range = (0.0, 1.0)
     """How much of the coils' intensity profile stays in the image: 0 none, as after a correction, 1 all of it."""
     distance: Range = (0.95, 1.4)
-    """Of the coils from the centre, in half fields of view; log-uniform. Near coils tell neighbouring pixels apart."""
+    """Distance of the coils from the centre, in half fields of view; log-uniform. Sensitivities of near coils differ
+    more between neighbouring pixels."""
     arcs: float = 0.2
     """Share of slices whose coils surround the object only in part."""
     coupling: float = 0.4
@@ -73,7 +74,7 @@ class Simulation:
     local_phase: Range = (0.02, 0.4)
     """Standard deviation, rad, of the band-limited phase; log-uniform."""
     cut_off: Range = (4.0, 40.0)
-    """Of the band-limited phase, in cycles over the field of view; log-uniform."""
+    """Cut-off of the band-limited phase, in cycles over the field of view; log-uniform."""
     detail_phase: float = 3.0
     """Phase for the image's own detail: at most this many rad for a step as high as bright tissue."""
     fat_phase: float = 0.35
@@ -91,7 +92,7 @@ class Simulation:
 
 
 _LEAST = {"matrix": 16, "coils": 1, "acceleration": 1, "calibration": 6, "detail": 1, "shading": 0}
-"""Of ranges; the others must be above 0."""
+"""Least values of ranges. The other ranges must be above 0."""
 _SHARES = ("arcs", "coupling", "partial_fourier", "phantoms", "aligned", "folded", "bright", "fat_phase", "whole_maps")
 _COUNTS = ("examples", "shapes", "layouts", "samples", "masks_each")
 

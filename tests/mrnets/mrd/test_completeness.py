@@ -14,7 +14,7 @@ def header(**maxima):
 
 
 def lacks(announced, images, *, repeats=1, contrasts=(0,)):
-    """What is lacking of images, (counters, samples) each."""
+    """The missing parts of images, (counters, samples) each."""
     arrivals = Arrivals()
     for counters, samples in images:
         key = Key(**{"repetition": 0, "set": 0, "phase": 0, "slice": 0, "encoding": 0, **counters})
