@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Trained",
     "bind",
+    "carried",
     "create",
     "describe",
     "fixed_options",
@@ -105,6 +106,12 @@ def fixed_options(name: str) -> dict[str, Any]:
     traits = describe(name)
     slices = {"consecutive_slices": traits.slices, "dimensionality": 2 if traits.slices == 1 else 3}
     return {**slices, **traits.fixed} if traits.learns else {}
+
+
+def carried(name: str, options: Mapping[str, Any], other: str) -> dict[str, Any]:
+    """The `options` of the network `name` that the network `other` has, too. Raises InputError as `bind` does."""
+    bound, names_of = bind(name, **options), describe(name).names_of_options
+    return {key: bound[key] for key in (names_of.get(k, k) for k in options) if key in bound and key in bind(other)}
 
 
 def create(name: str, **options: Any) -> nn.Module:

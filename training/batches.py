@@ -85,6 +85,12 @@ class Batches(torch.utils.data.Dataset[Sample]):
         return self.source.take([self._number(p) for p in positions], self._rng(positions[0]))
 
     @property
+    def examined(self) -> int:
+        """The number of slices of a validation: as many as asked for, each at most once."""
+        size = len(self.source)
+        return min(self.options.validation.examples or size, size)
+
+    @property
     def ready_made(self) -> bool:
         """Whether the source prepares training batches itself, as this run wants them."""
         wanted, made = self.options.preparation, Preparation()
@@ -118,8 +124,7 @@ class Batches(torch.utils.data.Dataset[Sample]):
         size = len(self.source)
         if self.part == "train":
             return int(_order(self.options.seed, position // size, size)[position % size])
-        count = self.options.validation.examples or size
-        return position * size // count % size
+        return position * size // self.examined % size
 
 
 def examples(

@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 
 import torch
 
+from mrnets import store
 from mrnets.errors import InputError
 from mrnets.files import Draft, whole
 from training.options import Options
@@ -52,7 +53,7 @@ def save(folder: Path, options: Options, run: Run) -> None:
         "scaler": run.scaler.state_dict(),
         "early": [run.best, run.since],
         "losses": run.losses,
-        "options": json.dumps(_kept(options)),
+        "options": json.dumps(_kept(dataclasses.asdict(options))),
     }
     write(folder / NAME, state)
 
@@ -67,8 +68,8 @@ def resume(folder: Path, options: Options, run: Run) -> None:
         return
     state = read(path)
     try:
-        before = json.loads(state["options"])
-        if changed := _changed(before, _kept(options)):
+        before = _kept(json.loads(state["options"]))
+        if changed := _changed(before, _kept(dataclasses.asdict(options))):
             raise InputError(f"{path} was made with another {changed}; to start anew, choose another folder")
         run.network.load_state_dict(state["network"])
         run.average.load_state_dict(state["average"])
@@ -127,9 +128,11 @@ class _Hashed:
         self._file.flush()
 
 
-def _kept(options: Options) -> dict[str, Any]:
-    """The options that may not change within a run, as JSON has them."""
-    every = json.loads(json.dumps(dataclasses.asdict(options)))
+def _kept(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that may not change within a run, as JSON has them. The network's are complete."""
+    network = options["network"]
+    bound = {**network, "options": store.bind(network["name"], **network["options"])}
+    every: dict[str, Any] = json.loads(json.dumps({**options, "network": bound}))
     return {name: value for name, value in every.items() if name not in _FREE}
 
 

@@ -18,9 +18,9 @@ __all__ = ["compare"]
 def compare(names: Sequence[str], options: Options) -> list[Path]:
     """Fit networks with the settings of `options`, evaluate them together, and return their weights files.
 
-    names: "all" stands for every network of the recipe's task that has weights. The options of each are those of
-    `options.compare`. Each run has a folder and a weights file of its own below `options.folder`. A run that is done is
-    not repeated.
+    names: "all" stands for every network of the recipe's task that has weights. The options of each are those of the
+    recipe's network that it has, too, and those of `options.compare`. Each run has a folder and a weights file of its
+    own below `options.folder`. A run that is done is not repeated.
     """
     known = [name for name in store.names() if store.describe(name).learns]
     if list(names) == ["all"]:
@@ -39,6 +39,8 @@ def _fitted(name: str, options: Options) -> Path:
     if path.exists():
         return path
     print(f"{name}:", flush=True)
-    own = dataclasses.replace(options.network, name=name, options=dict(options.compare.get(name, {})))
+    recipe = store.carried(options.network.name, options.network.options, name)
+    given = store.carried(name, options.compare.get(name, {}), name)
+    own = dataclasses.replace(options.network, name=name, options={**recipe, **given})
     fit(dataclasses.replace(options, network=own, weights=str(path), folder=str(Path(options.folder) / name)))
     return path

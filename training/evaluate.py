@@ -98,9 +98,10 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """Return the mean of every metric for the classical methods and each weights file. A table is printed.
 
-    `options.validation.examples` slices are taken, evenly spaced through the part; 0: all. With all, segmentations are
-    scored as whole volumes, too. Every weights file gets the data as its own preparation says. The classical methods
-    get them as the first weights file does. `options.network.first` makes the images for networks that start from them.
+    `options.validation.examples` slices are taken, evenly spaced through the part; 0: all. None is taken twice.
+    With all, segmentations are scored as whole volumes, too. Every weights file gets the data as its own preparation
+    says. The classical methods get them as the first weights file does. `options.network.first` makes the images for
+    networks that start from them.
 
     - wavelet: l1-wavelet with the best threshold for each image is one of the methods, too.
     - folder: gets evaluation.md (the table), evaluation.csv (a row for each slice and method) and evaluation.png.
@@ -108,12 +109,8 @@ def evaluate(
     Raises InputError for weights that do not fit the data.
     """
     contenders = _contenders([weights] if isinstance(weights, str) else list(weights), options, part)
-    source = contenders[0].batches.source
-    first, labels, count = (
-        first_stage(options, options.device),
-        source.labels,
-        options.validation.examples or len(source),
-    )
+    source, count = contenders[0].batches.source, contenders[0].batches.examined
+    first, labels = first_stage(options, options.device), source.labels
     rows: Rows = {}
     slices: list[str] = []
     volumes = Volumes(labels)
@@ -121,7 +118,7 @@ def evaluate(
         examples, volume = _examples(contenders, n, options, first)
         slices.append(examples[0].names[0])
         for method, estimate, example in _estimates(contenders, examples, wavelet):
-            if not options.validation.examples:
+            if count == len(source):
                 volumes.add(volume, method, estimate, example)
             for metric, value in _scored(estimate, example, labels, method).items():
                 rows.setdefault(method, {}).setdefault(metric, []).append(value)

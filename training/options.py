@@ -211,7 +211,7 @@ class Validation:
     every: int = 500
     """Steps."""
     examples: int = 16
-    """Evenly spaced through the data; 0: all of them."""
+    """Evenly spaced through the data, each at most once; 0: all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,6 +286,8 @@ def read(recipe: str | Path, overrides: Sequence[str] = ()) -> Options:
     for text, key, value, equals in settings:
         if not equals:
             raise InputError(f"expected key=value on the command line, got {text!r}")
+        if key == "network.name":
+            _carry(values, value)
         _set(values, key, value)
     options = build(Options, values)
     _check(options)
@@ -310,10 +312,24 @@ def _check(options: Options) -> None:
             raise InputError("option loss needs weights of at least 0, and one that is not 0")
 
 
+def _carry(values: dict[str, Any], name: Any) -> None:
+    """Leave of the options of the recipe's network those that the network `name`, which takes its place, has too."""
+    match values.get("network"):
+        case {"name": str(before), "options": dict(options), **rest} if isinstance(name, str) and name != before:
+            values["network"] = {**rest, "name": name, "options": store.carried(before, options, name)}
+
+
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set an option of a recipe; keys and values change those of its keys that they name."""
     *parts, last = key.split(".")
     for part in parts:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
             raise InputError(f"option {key}: {part} has no parts")
-    values[last] = value
+    values[last] = _merged(values.get(last), value)
+
+
+def _merged(before: Any, value: Any) -> Any:
+    if isinstance(before, dict) and isinstance(value, dict):
+        return {**before, **{key: _merged(before.get(key), inner) for key, inner in value.items()}}
+    return value

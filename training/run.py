@@ -51,6 +51,9 @@ def built(options: Options, device: torch.device) -> Run:
 
 def _started(path: str, network: Network) -> nn.Module:
     trained = store.load(path)
-    if (trained.name, trained.options) != (network.name, store.bind(network.name, **network.options)):
-        raise InputError(f"cannot start from {path}: it holds {trained.name} with options {trained.options}")
+    if trained.name != network.name:
+        raise InputError(f"cannot start from {path}: it holds {trained.name}, and network.name is {network.name}")
+    for key, value in store.bind(network.name, **network.options).items():
+        if (its := trained.options[key]) != value:
+            raise InputError(f"cannot start from {path}: its option {key} is {its!r}, and here it is {value!r}")
     return trained.network

@@ -35,9 +35,8 @@ SHOWN = 8
 
 def checked(options: Options, device: torch.device, first: First | None) -> list[Example]:
     """Return the examples of every validation of a run."""
-    source = opened(options, "validation")
-    count = options.validation.examples or len(source)
-    return list(examples(Batches(source, options, "validation", 1), range(count), 0, device, first))
+    batches = Batches(opened(options, "validation"), options, "validation", 1)
+    return list(examples(batches, range(batches.examined), 0, device, first))
 
 
 @torch.no_grad()

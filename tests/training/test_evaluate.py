@@ -111,6 +111,15 @@ def test_segmentation_weights_by_slice_and_volume(folder: Path, capsys: pytest.C
 
 
 @pytest.mark.usefixtures("segmented")
+def test_no_slice_is_scored_twice(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = saved(folder / "s.safetensors", "segunet", labels=TISSUES, contrasts=1, classes=3, **UNET)
+    evaluate.evaluate(path, options(folder, "segunet", examples=64), folder=folder)
+    names = [row["slice"] for row in table(folder / "evaluation.csv")]
+    assert len(names) == len(set(names)) == 4
+    assert "| 4 slices" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("segmented")
 def test_weights_of_other_classes_are_refused(folder: Path) -> None:
     path = saved(folder / "s.safetensors", "segunet", labels=("lesion",), contrasts=1, classes=1, **UNET)
     with pytest.raises(InputError, match="knows the classes lesion; the data have background, GM, WM"):

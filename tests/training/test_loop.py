@@ -139,7 +139,9 @@ def test_a_run_may_start_from_weights(options: Options) -> None:
     assert same(options, second)
     assert store.header(second.weights)["provenance"]["options"]["network"]["start"] == "weights.safetensors"
     wider = dataclasses.replace(network, options={**network.options, "channels": 3})
-    with pytest.raises(InputError, match=r"cannot start from .*weights\.safetensors: it holds varnet"):
+    with pytest.raises(
+        InputError, match=r"cannot start from .*safetensors: its option channels is 2, and here it is 3"
+    ):
         loop.fit(elsewhere(dataclasses.replace(second, network=wider), "third"))
 
 
@@ -240,6 +242,14 @@ def test_a_checkpoint_of_another_network_is_refused(options: Options) -> None:
     other = dataclasses.replace(options.network, options={"cascades": 2, "channels": 2, "pooling_layers": 1})
     with pytest.raises(InputError, match=r"was made with another network\.options\.cascades \(1, now 2\)"):
         loop.fit(dataclasses.replace(options, network=other))
+
+
+def test_a_run_goes_on_whatever_its_options_are_called(options: Options) -> None:
+    loop.fit(options, stop_at=3)
+    named = {"num_cascades" if key == "cascades" else key: value for key, value in options.network.options.items()}
+    network = dataclasses.replace(options.network, options={**named, "sens_net": False})
+    loop.fit(dataclasses.replace(options, network=network))
+    assert Path(options.weights).exists()
 
 
 def test_a_damaged_checkpoint_is_named(options: Options) -> None:

@@ -57,6 +57,26 @@ def test_mistakes(tmp_path: Path, override: str, message: str) -> None:
         read(recipe(tmp_path, LEAST + "steps: 3\n"), [override])
 
 
+def test_keys_with_values_change_what_they_name(tmp_path: Path) -> None:
+    text = (
+        LEAST.replace("zerofilled", "varnet, options: {sens_net: true, cascades: 3}") + "loss: {ssim: 0.5, l1: 0.5}\n"
+    )
+    options = read(recipe(tmp_path, text), ["network.options={cascades: 4, channels: 6}", "loss={l1: 1}"])
+    assert options.network.options == {"sens_net": True, "cascades": 4, "channels": 6}
+    assert (options.loss.ssim, options.loss.l1) == (0.5, 1.0)
+
+
+def test_another_network_keeps_the_options_that_it_has(tmp_path: Path) -> None:
+    text = LEAST.replace("zerofilled", "varnet, options: {sens_net: true, start_iterations: 9, num_cascades: 3}")
+    path = recipe(tmp_path, text)
+    assert read(path, ["network.name=cirim"]).network.options == {"sens_net": True, "cascades": 3}
+    assert read(path, ["network.name=unet", "network.options={channels: 8}"]).network.options == {
+        "sens_net": True,
+        "channels": 8,
+    }
+    assert read(path, ["network.name=varnet"]).network.options["start_iterations"] == 9
+
+
 def test_what_is_missing_or_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="option weights is missing"):
         read(recipe(tmp_path, "network: {name: zerofilled}\nfolder: f\n"))
