@@ -36,8 +36,8 @@ def coils(
 ) -> Iterator[Item]:
     """Give frames their coil sensitivities; everything else passes.
 
-    method: "espirit", by eigenvalues (Uecker 2014); "rss", low-resolution coil images over the root of their sum of
-    squares; "unitary", every coil alike.
+    method: "espirit": by eigenvalues (Uecker 2014). "rss": low-resolution coil images over the root of their sum of
+    squares. "unitary": every coil alike.
     calibration: samples along each axis that are taken from the calibration lines at most.
     kernel: width of ESPIRiT's patches, samples. threshold: singular values that count half, relative to the largest.
     crop: maps are zero where the eigenvalue is less.

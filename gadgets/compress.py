@@ -44,8 +44,8 @@ def compress(
     calibration smoothed over `window` positions. "svd": one matrix. "auto": "gdcc" where there is a readout, else
     "svd".
     `align`: the matrices change smoothly from position to position, so that virtual coils keep their identity.
-    `lines`: number of middle calibration lines that the matrices come from; none: all. Raises InputError as
-    `mrnets.stages.compress_raw` does, and for coils, window or lines below 1.
+    `lines`: number of middle calibration lines that the matrices come from; none: all.
+    Raises InputError as `mrnets.stages.compress_raw` does, and for coils, window or lines below 1.
     """
     if coils < 1 or window < 1 or (lines is not None and lines < 1):
         raise InputError(f"coils, window and lines must be at least 1, got {coils}, {window} and {lines}")

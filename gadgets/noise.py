@@ -108,7 +108,7 @@ def _whitening(noise: Noise | None, relative_bandwidth: float) -> Callable[[Line
         )
         scaled = asarray_like(matrix * scales[0], lines.data, dtype=xp.complex64)
         # One large product for a block, not one for each line. On a busy machine the threads of BLAS wait for each
-        # other at each product, and a product for each line was measured to take ten times as long.
+        # other at each product. A product for each line was measured to take ten times as long.
         data = xp.permute_dims(mix(scaled, xp.permute_dims(lines.data, (1, 0, 2))), (1, 0, 2))
         if len(dwells) > 1:
             data = data * asarray_like((scales / scales[0])[which], lines.data)[:, None, None]

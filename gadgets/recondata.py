@@ -1,6 +1,6 @@
 """Gadgetron's ReconData, which its own gadgets have sorted, as the lines it was made of. No import of `gadgetron`.
 
-Axes of its buffers: data [E0, E1, E2, CHA, N, S, LOC], headers [E1, E2, N, S, LOC], with E0 = x = readout and its
+Axes of its buffers: data [E0, E1, E2, CHA, N, S, LOC], headers [E1, E2, N, S, LOC]. E0 is x, the readout, with its
 centre at E0 // 2. The chain that made them chooses the meaning of N and S. A position without a line has a header
 without samples. Headers keep the counters of their lines, so that nothing else is needed to sort them again.
 """

@@ -24,7 +24,7 @@ from mrnets.seen import Range, Seen
 __all__ = ["Comparison"]
 
 HZ_PER_TESLA = 42.577478e6
-"""Of hydrogen (CODATA 2018)."""
+"""Gyromagnetic ratio of hydrogen over 2 pi (CODATA 2018)."""
 FIELD, ACCELERATION, SNR = 1.1, 1.25, 2.0
 """Factors by which a scan may lie beyond a range. A 3 T scanner may have 2.89 T; calibration lines and partial Fourier
 change the acceleration that was asked for; the SNR is an estimate."""

@@ -102,4 +102,4 @@ class Estimate:
     steps: tuple[Estimate, ...] = ()
     """Earlier estimates, first to last, for deep supervision."""
     trust: tuple[Trust, ...] = ()
-    """Of the slices that were checked."""
+    """Results of the self-check, for the slices that were checked."""

@@ -25,7 +25,7 @@ from mrnets.mrd.xml import mended, parse_xml, text_of
 __all__ = ["Contents", "Picture", "Series", "read_contents"]
 
 MAX_PIXELS = 1 << 31
-"""Of one series. It is read as a whole."""
+"""Most pixels of one series, which is read as a whole."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Contents:
     header: ismrmrdHeader | None
     """The header of the scan; None: the file has none."""
     digest: str
-    """Of everything in the file that belongs to the images."""
+    """Hash of everything in the file that belongs to the images."""
     series: tuple[Series, ...]
 
 

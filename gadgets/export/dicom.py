@@ -95,7 +95,7 @@ def _parts(stack: Stack) -> Iterator[_Part]:
 
 @dataclass(frozen=True)
 class _Series:
-    """What the files of a series share."""
+    """Data that the files of a series share."""
 
     part: _Part
     greys: Greys

@@ -22,11 +22,11 @@ from mrnets.errors import InputError
 __all__ = ["Stack", "stacks_of"]
 
 COUNTERS = ("average", "set", "phase", "repetition", "contrast")
-"""What tells the frames of a stack apart; the last one changes fastest."""
+"""Counters that distinguish the frames of a stack. The last one changes fastest."""
 UNEVEN = 0.01
-"""mm from its place in a row of even steps, from which on a slice is not in that row."""
+"""Distance in mm. A slice that is farther from its position in a row of even steps is not in that row."""
 NEAR = 1e-3
-"""mm; places that differ by less are the same."""
+"""Distance in mm. Positions that differ by less are the same."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Stack:
     """Slices or one volume, in every echo and repetition."""
 
     name: str
-    """Of a file: the role of the images, and a number where there are several stacks of that role."""
+    """Part of a file name: the role of the images, and a number where there are several stacks of that role."""
     series: Series
     affine: Affine
     """(x, y, z) to LPS, mm. Its third column leads from slice to slice, gaps included."""

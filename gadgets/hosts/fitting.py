@@ -16,7 +16,7 @@ __all__ = ["Needs", "fitting", "names"]
 
 @dataclass(frozen=True)
 class Needs:
-    """What networks ask of a scan."""
+    """Requirements of networks on a scan."""
 
     echoes: int
     timed: bool

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Found:
-    """What a scan holds."""
+    """Contents of a scan."""
 
     path: str
     reading: Reading

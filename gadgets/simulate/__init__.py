@@ -1,7 +1,7 @@
-"""`python -m gadgets simulate`: an ISMRMRD scan that never took place, of a phantom or of anatomy from a NIfTI file.
+"""`python -m gadgets simulate`: a simulated ISMRMRD scan, of a phantom or of anatomy from a NIfTI file.
 
 Many coils with correlated noise, a noise measurement, calibration lines, a chosen mask, readout oversampling, several
-echoes, 2-D slices or a 3-D volume. The header says all that a scanner's header says, in the style of a vendor's
+echoes, 2-D slices or a 3-D volume. The header has all the information of a scanner's header, in the style of a vendor's
 converter. The same seed gives the same file.
 
 settings: what to simulate. objects: what lies in the scanner. scanner: its coil images and their k-space. sampling:

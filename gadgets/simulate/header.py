@@ -1,7 +1,7 @@
 """The ISMRMRD header of a simulated scan, in the style of a vendor's converter.
 
-No element `version` is written: Gadgetron's C++ library refuses to write a header again that has one of another
-version, and its client then waits for ever.
+No element `version` is written. Gadgetron's C++ library refuses to rewrite a header with another version, and its
+client then waits for ever.
 """
 
 from __future__ import annotations

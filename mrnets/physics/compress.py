@@ -79,9 +79,8 @@ def compress(kspace: Array, matrices: Array) -> Array:
     """k-space (..., coil, y, x) to virtual coils (..., coils, y, x).
 
     matrices: (coils, coil) of `svd_matrix`, or (..., size, coils, coil) of `gdcc_matrices`, leading axes as those of
-    kspace or absent. With matrices of `gdcc_matrices`, x must be fully sampled. k-space of another width than `size`,
-    such as cropped calibration, is zero-filled to `size` and cropped again. That is exact except for samples near its
-    end.
+    kspace or absent. With matrices of `gdcc_matrices`, x must be fully sampled. k-space of another width than `size`
+    (cropped calibration) is zero-filled to `size` and cropped again. That is exact except for samples near its end.
     """
     if matrices.ndim == 2:
         return mix(matrices, kspace)

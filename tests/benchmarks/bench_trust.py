@@ -28,7 +28,7 @@ Network = Callable[[Scan], Estimate]
 
 OPTIONS = Simulation(matrix=(64, 96), coils=(4, 12), snr=(10.0, 1000.0), acceleration=(2.0, 8.0), grid=(96, 160))
 BITS = (30, 29, 28, 27, 26, 25)
-"""Of the exponent of a weight, from the highest."""
+"""Bits of the exponent of a weight, from the highest."""
 
 
 def trained(name: str, *, consistency: bool = True) -> Network:

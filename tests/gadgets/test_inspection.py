@@ -1,4 +1,4 @@
-"""What the commands inspect, chains and gadgets tell."""
+"""Output of the commands inspect, chains and gadgets."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What a network was trained on, as the provenance of a weights file holds it."""
+"""The training data of a network, as the provenance of a weights file describes them."""
 
 from __future__ import annotations
 
