@@ -35,10 +35,19 @@ def consistent(estimate: Estimate, scan: Scan, preparation: Preparation) -> Esti
 def ended(network: Callable[[Scan], Estimate], preparation: Preparation, echoes: Echoes) -> Callable[[Scan], Estimate]:
     """`network` as training and scanners run it: followed by the consistency of its preparation.
 
+    The image is zero where all sensitivities are, since no data tell anything of it there.
+
     echoes: of its traits; "each" takes the echoes of a scan one by one, each with its own phase (`mrnets.echoes`).
     """
 
     def run(scan: Scan) -> Estimate:
-        return consistent(network(scan), scan, preparation)
+        return _where_seen(consistent(network(scan), scan, preparation), scan)
 
     return each_echo(run) if echoes == "each" else run
+
+
+def _where_seen(estimate: Estimate, scan: Scan) -> Estimate:
+    if estimate.image is None or scan.sens is None:
+        return estimate
+    seen = (scan.sens != 0).any(dim=-3)
+    return dataclasses.replace(estimate, image=estimate.image * seen)

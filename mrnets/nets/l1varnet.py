@@ -37,6 +37,8 @@ _RANGE = 4.0
 """Logarithm of the largest factor between the two sizes and where they started: training may not run away with them."""
 _TURNS: tuple[tuple[int, ...], ...] = ((), (-2, -1), (-2,), (-1,))
 """Axes along which the image is flipped, for each orientation."""
+_LEAST = 2e-4
+"""The lowest noise level that the network is told, for an image whose maximum is 1. It never saw less."""
 _LARGE = 0.1
 """One over the gradient, in units of the noise, above which its size is compressed."""
 
@@ -88,6 +90,7 @@ class L1VarNet(nn.Module):
         encoding = encoded(scan, self)
         with torch.no_grad():
             noise = detail_noise(encoding.start).amax(dim=(1, 2, 3)) if scan.noise is None else scan.noise
+            noise = noise.clamp_min(_LEAST)
             x = sparse(encoding, noise, iterations=self.start_iterations)
         turns = _TURNS[: 1 if self.training else self.orientations]
         runs = [self._cascaded(x, encoding, noise, turn) for turn in turns]
@@ -113,7 +116,7 @@ class L1VarNet(nn.Module):
     def _features(self, noise: Tensor, mask: Tensor) -> Tensor:
         """(cascade, batch, conditions): what the U-Net is told."""
         sampled = mask.float().mean(dim=(1, 2, 3, 4)).clamp_min(1e-3).log().neg().expand(len(noise))
-        told = torch.stack((noise.clamp_min(1e-6).log() / 2 + 2, sampled), dim=-1)
+        told = torch.stack((noise.log() / 2 + 2, sampled), dim=-1)
         return functional.silu(self.mix(told) + self.step[:, None])
 
     def _change(self, x: Tensor, gradient: Tensor, features: Tensor) -> Tensor:

@@ -249,3 +249,14 @@ def test_the_wavelet_image_is_the_same_under_mixed_precision() -> None:
         plain = sparse(encoding, noise, iterations=5)
         with torch.autocast("cpu", torch.float16):
             assert torch.equal(sparse(encoding, noise, iterations=5), plain)
+
+
+def test_l1varnet_is_finite_and_itself_on_scans_without_noise() -> None:
+    """Noise levels that no training shows are told as the lowest one that it shows."""
+    network = create("l1varnet").eval()
+    example = scan((24, 20))
+    with torch.inference_mode():
+        images = [network(dataclasses.replace(example, noise=torch.full((1,), n))).image for n in (0.0, 1e-9, 2e-4)]
+    assert bool(torch.isfinite(images[0]).all())
+    torch.testing.assert_close(images[0], images[2])
+    torch.testing.assert_close(images[1], images[2])

@@ -18,6 +18,7 @@ from mrnets.prepare import (
     compress_raw,
     consistent,
     crop_raw,
+    ended,
     prepare,
     prepare_blocks,
     prepare_image,
@@ -561,3 +562,15 @@ def test_consistency_changes_nothing_where_it_is_off_or_the_noise_unknown(raw: R
 def test_an_absurd_consistency_is_refused(level: float) -> None:
     with pytest.raises(InputError, match="consistency"):
         Preparation(consistency=level)
+
+
+@pytest.mark.parametrize("level", [None, 0.035])
+def test_where_no_coil_sees_anything_the_image_is_zero(raw: Raw, level: float | None) -> None:
+    preparation = Preparation(consistency=level)
+    scan = prepare(raw, preparation).scan
+    sens = scan.sens.clone()
+    sens[..., :10, :] = 0
+    estimate = ended(lambda scan: Estimate(image=torch.ones(2, 1, Y, X) + 0j), preparation, "each")
+    image = estimate(dataclasses.replace(scan, sens=sens)).image
+    assert bool((image[..., :10, :] == 0).all())
+    assert bool((image[..., Y // 2, X // 2] != 0).all())
