@@ -29,11 +29,18 @@ def problems(options: Options) -> Iterator[str]:
     if not folder.is_dir():
         yield f"{folder}: no such folder"
         return
-    found = list(reader_of(options).check(folder, options.reader.split))
-    yield from found
-    if found:
-        return
-    for part in PARTS[:2]:
+    try:
+        yield from _problems(options, folder)
+    except Exception as error:  # noqa: BLE001 whatever a data set makes a library raise, check ends with a sentence
+        yield f"{folder}: cannot be checked further ({type(error).__name__}: {' '.join(str(error).split())})"
+
+
+def _problems(options: Options, folder: Path) -> Iterator[str]:
+    found = False
+    for problem in reader_of(options).check(folder, options.reader.split):
+        found = True
+        yield problem
+    for part in () if found else PARTS[:2]:
         try:
             bound, source = fitted(options, part)
             next(examples(Batches(source, bound, part, 1), range(1), 0, "cpu"))

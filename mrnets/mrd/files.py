@@ -77,23 +77,28 @@ def open_scan(path: str | Path, group: str = "dataset") -> Iterator[Scan]:
     h5py cannot read.
     """
     with hdf5(path) as file:
-        if not _is_scan(file.get(group)):
-            there = ", ".join(_scans(file)) or "none"
-            raise InputError(f'{path}: there is no scan in the group "{group}"; groups with scans: {there}.')
-        folder = file[group]
-        if "xml" not in folder:
-            raise InputError(f'{path}: the scan in the group "{group}" has no ISMRMRD header (data set xml).')
-        if not len(folder["data"]):
-            raise InputError(f'{path}: the scan in the group "{group}" has no acquisitions.')
-        _require_numbers(path, folder["data"].dtype["data"])
         with explained(path):
+            folder = _scan_in(file, path, group)
             header = folder["xml"][()]
         yield Scan(str(path), header, folder)
 
 
+def _scan_in(file: h5py.File, path: str | Path, group: str) -> h5py.Group:
+    if not _is_scan(file.get(group)):
+        there = ", ".join(_scans(file)) or "none"
+        raise InputError(f'{path}: there is no scan in the group "{group}"; groups with scans: {there}.')
+    folder = file[group]
+    if "xml" not in folder:
+        raise InputError(f'{path}: the scan in the group "{group}" has no ISMRMRD header (data set xml).')
+    if not len(folder["data"]):
+        raise InputError(f'{path}: the scan in the group "{group}" has no acquisitions.')
+    _require_numbers(path, folder["data"].dtype["data"])
+    return folder
+
+
 def is_scan(path: str | Path, group: str = "dataset") -> bool:
     """Whether an HDF5 file has a scan in `group`. Raises InputError where the file cannot be read."""
-    with hdf5(path) as file:
+    with hdf5(path) as file, explained(path):
         return _is_scan(file.get(group))
 
 
@@ -104,7 +109,7 @@ def explained(path: str | Path) -> Iterator[None]:
         yield
     except BlockingIOError as error:  # HDF5 locks a file that is being written
         raise InputError(f"{path}: is open in another program that writes it; close it there first.") from error
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read; it is cut short, corrupt or not HDF5 ({reason}).") from error
 
@@ -115,9 +120,18 @@ def hdf5(path: str | Path) -> Iterator[h5py.File]:
     if not Path(path).is_file():
         raise InputError(f"{path}: there is no such file.")
     with explained(path):
+        if _is_stream(path):
+            raise InputError(f"{path}: is a stream of ISMRMRD, not HDF5; ismrmrd_stream_to_hdf5 makes HDF5 of it.")
         file = h5py.File(path, "r")
     with file:
         yield file
+
+
+def _is_stream(path: str | Path) -> bool:
+    """Whether a file starts with the number of a configuration or header message, or as a stream of version 2 does."""
+    with open(path, "rb") as file:
+        start = file.read(5)
+    return start == b"yardl" or (len(start) == 5 and int.from_bytes(start[:2], "little") in (1, 2, 3))
 
 
 def _is_scan(node: Any) -> bool:

@@ -95,7 +95,7 @@ def write_fastmri(folder: Path, rng: np.random.Generator, subjects: int = 3, *, 
         kspace = centred_kspace(coil_images(rng, 4 + number % 3, (2, 40, 24)).swapaxes(0, 1))
         kspace[..., [0, -1]] = 0
         with h5py.File(part / f"file_brain_AXT2_200_{number:03}.h5", "w") as file:
-            file["ismrmrd_header"] = b"<ismrmrdHeader/>"
+            file["ismrmrd_header"] = header((40, 24, 1), (20, 20, 1), 4).toXML().encode()
             file.attrs["acquisition"] = "AXT2"
             file.attrs["patient_id"] = f"{number:064x}"
             if name == "test":

@@ -23,9 +23,10 @@ import numpy as np
 import torch
 
 from mrnets.contract import Raw
-from mrnets.errors import InputError
+from mrnets.errors import InputError, naming
+from mrnets.mrd.header import read_header
 from training.data import Part, Place, Sample, Slices, Split, part_of
-from training.readers.files import array, examined, full, hdf5, listed, slices, split_problems
+from training.readers.files import array, examined, full, hdf5, listed, one_sentence, slices, split_problems
 
 __all__ = ["Reader"]
 
@@ -53,12 +54,17 @@ class Reader:
         places = []
         for subject, path in files.items():
             try:
-                found = self._slices(path)
+                with one_sentence(path):
+                    found = self._slices(path)
+                    exchanged = _exchanged(path)
             except InputError as error:
                 yield str(error)
                 continue
-            if found:
-                places.append(Place(str(path), found[len(found) // 2], subject))
+            if not found:
+                continue
+            if exchanged:
+                yield exchanged
+            places.append(Place(str(path), found[len(found) // 2], subject))
         if not places:
             wanted = (
                 f"has one of the acquisitions {', '.join(self.acquisitions)}" if self.acquisitions else "can be used"
@@ -85,6 +91,25 @@ class Reader:
 def _is_undersampled(path: str) -> bool:
     with hdf5(path) as file:
         return "mask" in file
+
+
+def _exchanged(path: Path) -> str:
+    """Return a sentence where k-space has its readout along the axis of phase encoding, by the file's own header.
+
+    Empty: it has not, or the file has no header. Raises InputError for a header that cannot be read.
+    """
+    with hdf5(path) as file:
+        if "ismrmrd_header" not in file:
+            return ""
+        readout, lines = array(file, "kspace", AXES).shape[-2:]
+        with naming(path):
+            samples = read_header(file["ismrmrd_header"][()]).header.encoding[0].encodedSpace.matrixSize.x
+    if lines != samples or readout == samples:
+        return ""
+    return (
+        f"{path}: its header announces {samples} samples of readout, and kspace has {readout} along the readout and "
+        f"{lines} along the phase encoding; both axes are exchanged"
+    )
 
 
 def _text(value: Any) -> str:

@@ -24,7 +24,19 @@ from mrnets.mrd import files
 from mrnets.mrd.files import explained
 from training.data import Part, Place, Sample, Slices, Split, part_of
 
-__all__ = ["array", "examined", "full", "hdf5", "listed", "nifti", "read_mask", "slices", "split_problems", "voxels"]
+__all__ = [
+    "array",
+    "examined",
+    "full",
+    "hdf5",
+    "listed",
+    "nifti",
+    "one_sentence",
+    "read_mask",
+    "slices",
+    "split_problems",
+    "voxels",
+]
 
 Kind = Literal["complex", "real", "integer"]
 
@@ -86,7 +98,8 @@ def examined(source: Slices) -> Iterator[str]:
     for n in sorted({i * len(source) // EXAMINED for i in range(EXAMINED)} if len(source) else ()):
         place = source.places[n]
         try:
-            sample = source.load(place)
+            with one_sentence(place.path):
+                sample = source.load(place)
         except InputError as error:
             yield str(error)
             continue
@@ -98,6 +111,18 @@ def examined(source: Slices) -> Iterator[str]:
         ):
             if values is not None and not bool(torch.isfinite(values).all()):
                 yield f"{place.path}, slice {place.index}: {name} with values that are not finite"
+
+
+@contextmanager
+def one_sentence(path: str | Path) -> Iterator[None]:
+    """Raises whatever a file makes the libraries raise that read it as InputError, so that `check` goes on."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}: {reason})") from error
 
 
 def full(kspace: NDArray[Any], readout: Literal["x", "batch", None], **more: Any) -> Raw:

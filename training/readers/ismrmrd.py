@@ -27,7 +27,7 @@ from training.readers._calibration import calibration
 from training.readers._kspace import doubt, gridded, noise
 from training.readers._scan import Scan, gap, scan
 from training.readers._volume import position, same_mask
-from training.readers.files import examined, listed, split_problems
+from training.readers.files import examined, listed, one_sentence, split_problems
 
 __all__ = ["Reader", "load", "places"]
 
@@ -83,9 +83,10 @@ class Reader:
         good, flat = {}, []
         for name, path in files.items():
             try:
-                found = places(path, name, self.trim, self.by_hand)
-                if not self.prospective:
-                    _require_complete(scan(path, self.by_hand))
+                with one_sentence(path):
+                    found = places(path, name, self.trim, self.by_hand)
+                    if not self.prospective:
+                        _require_complete(scan(path, self.by_hand))
             except InputError as error:
                 yield str(error)
                 continue

@@ -85,3 +85,36 @@ def test_check_names_what_is_malformed(tmp_path: Path, rng: np.random.Generator)
     assert "single.h5: kspace must have the axes (slice, coil, readout, phase encoding), got the shape" in found[1]
     assert "AXT2_200_002.h5: undersampled" in found[2]
     assert len(found) == 3
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((40, 24), 0), ((24, 40), 1), ((40, 40), 0), ((24, 24), 0)])
+def test_axes_exchanged_against_the_files_own_header_are_told(
+    tmp_path: Path, rng: np.random.Generator, shape: tuple[int, int], expected: int
+) -> None:
+    write_fastmri(tmp_path, rng)
+    path = tmp_path / "multicoil_train" / "file_brain_AXT2_200_001.h5"
+    with h5py.File(path, "a") as file:
+        del file["kspace"]
+        file["kspace"] = np.ones((2, 4, *shape), np.complex64)
+    found = list(Reader().check(tmp_path, Split()))
+    assert len(found) == expected
+    for line in found:
+        assert line.startswith(f"{path}: ")
+        assert "40 samples of readout" in line
+        assert "exchanged" in line
+
+
+@pytest.mark.parametrize("header", [b"<ismrmrdHeader/>", b"no XML", b""])
+def test_a_header_that_cannot_be_read_is_named_and_the_rest_is_checked(
+    tmp_path: Path, rng: np.random.Generator, header: bytes
+) -> None:
+    write_fastmri(tmp_path, rng)
+    paths = [tmp_path / "multicoil_train" / f"file_brain_AXT2_200_{n:03}.h5" for n in range(2)]
+    with h5py.File(paths[0], "a") as file:
+        del file["ismrmrd_header"]
+        file["ismrmrd_header"] = header or h5py.Empty("S1")
+    with h5py.File(paths[1], "a") as file:
+        file["mask"] = np.ones(24, bool)
+    first, second = Reader().check(tmp_path, Split())
+    assert first.startswith(f"{paths[0]}: ")
+    assert "undersampled" in second

@@ -18,6 +18,7 @@ from mrnets.errors import InputError
 from mrnets.mrd.files import open_scan, write_scan
 from mrnets.mrd.header import read_header
 from tests.training import layouts
+from training.__main__ import main
 from training.data import Split
 from training.readers import _calibration
 from training.readers.ismrmrd import Reader
@@ -258,3 +259,61 @@ def test_badly_written_headers_are_read(tmp_path: Path, rng: np.random.Generator
         file["dataset/xml"] = np.frombuffer(text.replace(old, new), np.int8)[None]
     assert list(Reader().check(tmp_path, Split())) == []
     torch.testing.assert_close(Reader().read(tmp_path, "train", Split()).take([1], rng).raw.kspace, expected.kspace)
+
+
+@pytest.mark.parametrize(
+    "start", [b"\x03\x00\x10\x00\x00\x00<ismrmrdHeader/>", b"\x01\x00default.xml\x00", b"yardl\x01\x00"]
+)
+def test_a_stream_is_named_as_one_and_the_rest_is_checked(
+    tmp_path: Path, rng: np.random.Generator, start: bytes
+) -> None:
+    layouts.write_ismrmrd(tmp_path, rng)
+    (tmp_path / "a.mrd").write_bytes(start + bytes(100))
+    (tmp_path / "z.h5").write_bytes(b"nothing of the sort")
+    first, second = Reader().check(tmp_path, Split())
+    assert first.startswith(f"{tmp_path / 'a.mrd'}: is a stream")
+    assert "ismrmrd_stream_to_hdf5" in first
+    assert second.startswith(f"{tmp_path / 'z.h5'}: cannot be read")
+
+
+def test_names_in_a_file_that_are_no_text_are_one_sentence(tmp_path: Path, rng: np.random.Generator) -> None:
+    layouts.write_ismrmrd(tmp_path, rng, subjects=1)
+    path = tmp_path / "scan0.h5"
+    content = path.read_bytes()
+    assert b"center_sample\x00" in content
+    path.write_bytes(content.replace(b"center_sample\x00", b"center_sampl\xe7\x00"))
+    with pytest.raises(InputError, match=r"scan0\.h5: cannot be read"), open_scan(path):
+        pass
+
+
+def test_check_gives_sentences_whatever_is_damaged(tmp_path: Path, rng: np.random.Generator) -> None:
+    layouts.write_ismrmrd(tmp_path, rng, subjects=1)
+    path = tmp_path / "scan0.h5"
+    whole = path.read_bytes()
+    found = 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, min(len(whole), 8000), 12):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        lines = list(Reader().check(tmp_path, Split()))
+        found += bool(lines)
+        assert all("\n" not in line and line.startswith((str(path), "validation", "train")) for line in lines), lines
+    assert found > 10
+
+
+def test_check_ends_with_a_sentence_where_a_reader_fails(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layouts.write_ismrmrd(tmp_path, rng)
+
+    def broken(path: Path, by_hand: object) -> None:
+        if path.name == "scan1.h5":
+            raise ZeroDivisionError("by zero")
+        raise PermissionError(13, "no access")
+
+    monkeypatch.setattr("training.readers.ismrmrd.scan", broken)
+    assert main(["check", str(tmp_path), "--recipe", "ismrmrd"]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert f"{tmp_path / 'scan1.h5'}: cannot be read (ZeroDivisionError: by zero)" in said
+    assert any(line.startswith(f"{tmp_path / 'scan0.h5'}: cannot be read (PermissionError") for line in said)
