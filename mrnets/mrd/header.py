@@ -48,10 +48,11 @@ class Reading:
     """Sentences on what was not as ISMRMRD demands, for the log and for the comment of each image."""
 
 
-def read_header(raw: object) -> Reading:
+def read_header(raw: object, where: object = "") -> Reading:
     """Return the ISMRMRD header of a scan, and log a warning for each thing that is not as it should be.
 
     raw: XML as text or bytes, or as an array of either or of 8-bit integers, in any order, namespace and encoding.
+    where: the file, to stand in front of the warnings in the log.
     Raises InputError if it is no XML, too large, or lacks what a reconstruction needs (encoding, matrix).
     """
     notes = _Notes()
@@ -67,7 +68,7 @@ def read_header(raw: object) -> Reading:
         _complete(encoding, notes)
     reading = Reading(header, (*warnings, *more, *notes.sentences()))
     for warning in reading.warnings:
-        _logger.warning("%s", warning)
+        _logger.warning("%s%s", f"{where}: " if where else "", warning)
     return reading
 
 

@@ -103,7 +103,7 @@ def _exchanged(path: Path) -> str:
             return ""
         readout, lines = array(file, "kspace", AXES).shape[-2:]
         with naming(path):
-            samples = read_header(file["ismrmrd_header"][()]).header.encoding[0].encodedSpace.matrixSize.x
+            samples = read_header(file["ismrmrd_header"][()], path).header.encoding[0].encodedSpace.matrixSize.x
     if lines != samples or readout == samples:
         return ""
     return (

@@ -249,7 +249,9 @@ def test_samples_that_are_not_finite_are_found(tmp_path: Path, rng: np.random.Ge
         (b"P0", b"Sch\xe4del"),
     ],
 )
-def test_badly_written_headers_are_read(tmp_path: Path, rng: np.random.Generator, old: bytes, new: bytes) -> None:
+def test_badly_written_headers_are_read(
+    tmp_path: Path, rng: np.random.Generator, old: bytes, new: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     layouts.write_ismrmrd(tmp_path, rng, subjects=1)
     expected = Reader().read(tmp_path, "train", Split()).take([1], rng).raw
     with h5py.File(tmp_path / "scan0.h5", "a") as file:
@@ -258,6 +260,7 @@ def test_badly_written_headers_are_read(tmp_path: Path, rng: np.random.Generator
         del file["dataset/xml"]
         file["dataset/xml"] = np.frombuffer(text.replace(old, new), np.int8)[None]
     assert list(Reader().check(tmp_path, Split())) == []
+    assert f"{tmp_path / 'scan0.h5'}: The ISMRMRD header has" in caplog.text
     torch.testing.assert_close(Reader().read(tmp_path, "train", Split()).take([1], rng).raw.kspace, expected.kspace)
 
 
