@@ -35,7 +35,7 @@ from mrnets.physics.arrays import Array, array_namespace
 __all__ = ["Calibrations", "Means", "Source"]
 
 Source = Literal["auto", "average"]
-"""Where calibrations come from: "auto", or "average", the mean over repetitions whatever else there is."""
+"""Source of calibrations: "auto", or "average", which always takes the mean over repetitions."""
 
 T = TypeVar("T")
 

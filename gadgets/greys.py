@@ -1,4 +1,4 @@
-"""16-bit pixels with one scale for a whole series, so that its images can be compared, whatever each shows."""
+"""16-bit pixels with one scale for a whole series, so that its images can be compared."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def _whitening(noise: Noise | None, relative_bandwidth: float) -> Callable[[Line
 
 
 def _mover(device: Device) -> Callable[[Array], Array]:
-    """The function that brings a block to the device. Raises InputError if "cuda" is asked for in vain."""
+    """The function that brings a block to the device. Raises InputError if "cuda" is asked for and not available."""
     if device == "cpu":
         return lambda x: x
     cupy = _cupy()

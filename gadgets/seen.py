@@ -106,7 +106,7 @@ def _of_header(seen: Seen, header: ismrmrdHeader) -> Iterator[str]:
 
 
 def _anatomy(header: ismrmrdHeader, part: str, texts: tuple[str, ...]) -> list[str]:
-    """Return the parts of the body that the header names. A phantom is one whatever else is named."""
+    """Return the parts of the body that the header names. A header that names a phantom gives only the phantom."""
     found = [name for text in (part, *texts) for name in _named(text, _ANATOMY)]
     if "phantom" in (*found, *_named(_text(header.subjectInformation, "patientName"), _ANATOMY)):
         return ["phantom"]

@@ -40,7 +40,7 @@ def whiten_raw(raw: Raw, covariance: Array) -> Raw:
 
 
 def mixed_raw(raw: Raw, apply: Callable[[Array], Array], **done: Any) -> Raw:
-    """`raw` with its coils mixed by `apply`, k-space and calibration alike, and the fields `done` that say so."""
+    """`raw` with its coils mixed by `apply`, k-space and calibration alike, and the fields `done` that record it."""
     calibration = None if raw.calibration is None else apply(raw.calibration)
     return dataclasses.replace(raw, kspace=apply(raw.kspace), calibration=calibration, noise=None, **done)
 

@@ -74,7 +74,7 @@ def accepted(listener: socket.socket, spare: Spare) -> tuple[socket.socket, str]
 
 
 def _refuse_one(listener: socket.socket, spare: Spare) -> None:
-    """Take the next connection from the queue and close it: left there, it would be accepted in vain for ever."""
+    """Take the next connection from the queue and close it. Otherwise accept would fail on it again and again."""
     spare.give()
     with suppress(OSError), listener.accept()[0]:
         pass

@@ -126,7 +126,7 @@ def add_lines(echo: Echo, lines: Lines, encoding: Encoding) -> None:
 
 
 def _add_times(echo: Echo, headers: NDArray[np.void]) -> None:
-    """Lines without a time stamp tell nothing."""
+    """Lines without a time stamp are left out."""
     stamped = headers[headers["acquisition_time_stamp"] > 0]
     if len(stamped):
         stamps = np.column_stack([stamped["acquisition_time_stamp"], stamped["physiology_time_stamp"]])

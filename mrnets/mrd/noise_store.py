@@ -69,7 +69,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder with a file for each key. Names of files tell nothing of patients."""
+    """A folder with a file for each key. File names contain no patient data."""
 
     path: Path
 

@@ -167,7 +167,7 @@ def _check(calibration: Array, shape: tuple[int, ...], width: int, maps: int) ->
 
 
 def _scaled(block: Array) -> Array:
-    """Peak magnitude 1, so that single precision holds whatever the scanner's units; blocks of zeros stay zeros."""
+    """The block with peak magnitude 1, so that single precision suffices for any scanner's units. Zeros stay zeros."""
     xp = array_namespace(block)
     peak = xp.max(xp.abs(block), axis=tuple(range(1, block.ndim)), keepdims=True)
     if not bool(xp.all(xp.isfinite(peak))):

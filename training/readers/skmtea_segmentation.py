@@ -102,7 +102,7 @@ class Reader:
 
 
 def _seg(file: Any) -> Any:
-    """One-hot labels, (x, y, slice, tissue) of whatever type."""
+    """One-hot labels, (x, y, slice, tissue) of any type."""
     stored = file.get("seg")
     whole = stored is not None and getattr(stored, "dtype", np.dtype(float)).kind == "b"
     return array(file, "seg", (*AXES, "tissue"), "integer" if whole else "real")

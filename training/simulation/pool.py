@@ -94,7 +94,7 @@ def objects(pool: Pool, layout: Layout, draws: Draws, options: Simulation) -> to
 
 @contextlib.contextmanager
 def _exact_products() -> Iterator[None]:
-    """Matrix products with all digits, whatever the network is allowed: maps and data must fit together."""
+    """Matrix products in full precision, even where the network runs in a lower one. Maps and data must agree."""
     fast = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:
