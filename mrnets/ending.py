@@ -15,7 +15,7 @@ from mrnets.traits import Echoes
 __all__ = ["consistent", "ended"]
 
 CONSISTENCY_ITERATIONS = 10
-"""Of conjugate gradients, from the network's image: what they have not reached then is below the noise."""
+"""Iterations of conjugate gradients, from the network's image. What they have not reached then is below the noise."""
 
 
 def consistent(estimate: Estimate, scan: Scan, preparation: Preparation) -> Estimate:

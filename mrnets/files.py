@@ -25,7 +25,7 @@ class Draft:
 
     def __init__(self, path: Path, advice: str = "") -> None:
         self.path = path
-        """What the file is to become."""
+        """The final path of the file."""
         self._advice = advice
         self.keep = False
         """Whether a failure that is not the disk's leaves the file: as NAME.partial, or NAME.RANDOM.partial where the

@@ -242,7 +242,7 @@ def _compresses(raw: Raw, preparation: Preparation) -> bool:
 
 
 def _part(raw: Raw, part: slice) -> Raw:
-    """Of the batch; what is the same for all of it stays."""
+    """Part of the batch. Arrays that are the same for all of it stay."""
     arrays = ("kspace", "mask", "calibration", "sens")
     values = {name: getattr(raw, name) for name in arrays}
     same = raw.mask.shape[0] == 1 and raw.kspace.shape[0] > 1

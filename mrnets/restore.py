@@ -24,20 +24,20 @@ class Prepared:
 
     scan: Scan
     scale: Array
-    """What `scan` was divided by: (batch,) float32; of `prepare_image` (batch, contrast)."""
+    """The divisor of `scan`: (batch,) float32; of `prepare_image` (batch, contrast)."""
     phase: Array
-    """(batch, y, x) of magnitude 1, complex64; of `prepare_image` 1, float32: what the image of `scan` lacks.
+    """(batch, y, x) of magnitude 1, complex64; of `prepare_image` 1, float32: the phase that the image of `scan` lacks.
     Sensitivities estimated from the data contain the phase of the low-resolution image; a network sees an image that is
     nearly real, and its estimate gets back the phase that a fixed combination of the coils (the strongest virtual coil
     of the calibration lines) sees."""
     offset: Array | None = None
-    """What real images had subtracted before; shape as `scale`. None: nothing."""
+    """The number that was subtracted from real images before; shape as `scale`. None: nothing."""
     whole: Plane | None = None
     """(y, x) before cropping; None: nothing was cropped."""
     view: Plane | None = None
     """(y, x) between the crop of the field of view and that of k-space."""
     notes: tuple[str, ...] = ()
-    """What whoever looks at the images must know."""
+    """Sentences that whoever looks at the images must know."""
 
 
 def restore(estimate: Estimate, prepared: Prepared) -> Estimate:
@@ -65,7 +65,7 @@ def restore(estimate: Estimate, prepared: Prepared) -> Estimate:
 
 
 def _gain(values: torch.Tensor, prepared: Prepared) -> float:
-    """Of pixel values, by the orthonormal transform to the larger matrix; 1 without a crop of k-space."""
+    """Gain of pixel values by the orthonormal transform to the larger matrix; 1 without a crop of k-space."""
     return 1.0 if prepared.view is None else math.sqrt(math.prod(values.shape[-2:]) / math.prod(prepared.view))
 
 

@@ -32,7 +32,7 @@ LEAST = 2
 CENTRE = 24
 """Samples along each axis, at most, that are never left out."""
 REFERENCE_ITERATIONS = 40
-"""Of l1-wavelet, without the samples that are left out."""
+"""Iterations of l1-wavelet, without the samples that are left out."""
 MAX_RESIDUAL = 1.5
 """The residual over that of l1-wavelet, or over the noise where that is larger. Sensitivities explain not all of a scan
 with little noise: there the residual is 3 to 11 for every method. Good images have at most 1.05 here."""
@@ -45,7 +45,7 @@ sampled scan, an image that keeps the data more exactly predicts their neighbour
 
 
 def doubt(trust: Trust) -> str:
-    """What speaks against the image, in a few words; empty: nothing does. Values that are not finite do."""
+    """Reasons against the image, in a few words; empty: none. Values that are not finite are one."""
     residual, least = trust.residual, trust.reference_residual
     if residual is not None and least is not None and not residual <= MAX_RESIDUAL * max(least, 1.0):
         return (

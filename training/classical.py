@@ -22,9 +22,9 @@ from training.data import Example
 __all__ = ["REGULARISATIONS", "THRESHOLDS", "images", "maps"]
 
 REGULARISATIONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""Of CG-SENSE."""
+"""Weights of CG-SENSE's regularisation."""
 THRESHOLDS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-"""Of tuned l1-wavelet, relative to the largest magnitude of the zero-filled image."""
+"""Thresholds of tuned l1-wavelet, relative to the largest magnitude of the zero-filled image."""
 
 
 def images(example: Example, *, wavelet: bool = False) -> dict[str, Estimate]:
@@ -69,7 +69,7 @@ def _thresholded(scan: Scan) -> Iterator[Tensor]:
 
 
 def _best(example: Example, tried: Iterable[Tensor]) -> Tensor:
-    """Of several images the one whose magnitude is nearest to the target's."""
+    """The one of several images whose magnitude is nearest to the target's."""
     assert example.target is not None
     target = example.target.abs()
     return min(tried, key=lambda image: float(((image.abs() - target) ** 2).sum()))
