@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from mrnets import store
-from mrnets.contract import Estimate, Scan
+from mrnets.contract import Estimate, Scan, Trust
 from mrnets.prepare import Preparation, ended
-from mrnets.trust import Trust, examined
+from mrnets.trust import doubt, examined
 from training.simulation import Simulated, Simulation, draw, pooled
 from training.simulation.gather import gathered
 
@@ -103,7 +103,7 @@ def main() -> None:
         made = draw(pool, OPTIONS, seed=1, number=number, size=args.size)
         for name, worse, trust in checked(made, rng):
             kind = "bad" if worse > 1 else "good" if worse <= 0 else "between"
-            counts.setdefault(name, Counter())[f"{kind}, {'found' if trust.doubt() else 'kept'}"] += 1
+            counts.setdefault(name, Counter())[f"{kind}, {'found' if doubt(trust) else 'kept'}"] += 1
             if args.rows:
                 print(number, name, f"{worse:.2f}", dataclasses.astuple(trust), flush=True)
     columns = [f"{kind}, {what}" for kind in ("bad", "between", "good") for what in ("found", "kept")]
