@@ -21,7 +21,7 @@ from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.images import Key, echo_times
 from mrnets.mrd.kspace import Echo, averages, kspace_and_mask, outside_note
 from mrnets.mrd.noise import NoiseScan, bandwidth, whitened_variance
-from mrnets.mrd.plausible import TWICE, beyond_limits, too_strong
+from mrnets.mrd.plausible import TWICE, beyond_field, beyond_limits, out_of_line
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 
 __all__ = ["Part", "Shortfalls", "arrive", "frames", "group_notes", "implausible", "parts_of", "without_centre"]
@@ -56,6 +56,7 @@ def group_notes(group: Group, encoding: Encoding) -> tuple[str, ...]:
     first = min((echo.first_outside for echo in echoes if echo.outside), default=-1)
     off_grid = outside_note(lines, outside, first, encoding)
     notes = [off_grid, *group.notes, *(note for echo in echoes for note in echo.notes)]
+    notes += beyond_field(encoding.encoded, encoding.recon)
     return tuple(dict.fromkeys(filter(None, notes)))
 
 
@@ -102,7 +103,7 @@ def implausible(key: Key, group: Group, parts: list[Part], limits: encodingLimit
     notes: list[str | None] = [*group.facts.notes(limits), *beyond_limits(key, limits)]
     for echo in (part.echo for part in parts):
         notes.append(echo.repeats.note(echo.kspace, echo.counts, twice=TWICE in echo.notes, whitened=group.whitened))
-        notes.append(too_strong(echo.kspace, echo.counts))
+        notes += out_of_line(echo.kspace, echo.counts)
     return tuple(dict.fromkeys(note for note in notes if note))
 
 

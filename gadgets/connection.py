@@ -33,6 +33,8 @@ IDLE = 2.0
 """Seconds without a byte after which a peer whose stream cannot be understood is taken to have sent all of it."""
 DRAINING = 60.0
 """Seconds after which no more is read of a stream that cannot be understood."""
+MOST_READS = 1024
+"""Times that bytes are read which a peer has sent after its CLOSE."""
 
 _logger = logging.getLogger(__name__)
 
@@ -151,12 +153,29 @@ class Peer:
                 pass
 
     def close(self) -> None:
-        """Close the files on the socket, not the socket. What could not be sent is dropped."""
+        """Close the files on the socket, not the socket. What could not be sent is dropped.
+
+        What the peer has sent after its CLOSE is read before: unread bytes would reset the connection."""
         for end in (self.sink, self.source):
             try:
                 end.close()  # type: ignore[union-attr]
             except OSError as error:
                 _logger.debug("closing: %s", error)
+        if self.connected is not None:
+            with suppress(OSError):
+                _emptied(self.connected)
+
+
+def _emptied(connected: socket.socket) -> None:
+    """Read what has come, and wait for nothing."""
+    patience = connected.gettimeout()
+    connected.setblocking(False)
+    try:
+        for _ in range(MOST_READS):
+            if not connected.recv(1 << 16):
+                return
+    finally:
+        connected.settimeout(patience)
 
 
 def report(peer: Peer, error: Exception, audience: Audience) -> None:

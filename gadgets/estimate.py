@@ -92,7 +92,7 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
     raw, doubts = agreed_noise(frame.raw)
     image = frame.estimate.image if model.takes == "both" and frame.estimate is not None else None
     preparation = model.preparation or _as_it_comes(raw)
-    forward = _checked(ended(partial(_run, how), preparation, model.echoes), how, len(raw.kspace))
+    forward = _checked(ended(partial(_on_grid, how), preparation, model.echoes), how, len(raw.kspace))
     parts: list[Estimate] = []
     notes: tuple[str, ...] = ()
     with naming_shortfalls(frame), torch.inference_mode():
@@ -172,11 +172,24 @@ def _run(how: Runner, scan: Scan) -> Estimate:
     return estimate
 
 
+def _on_grid(how: Runner, scan: Scan) -> Estimate:
+    """Return what the network makes. Raises ArithmeticError for an image that is not on the grid of the k-space."""
+    estimate = _run(how, scan)
+    kspace: Any = scan.kspace
+    shape = kspace.shape[:1] + kspace.shape[-2:]
+    if (image := estimate.image) is not None and (image.ndim != 4 or image.shape[:1] + image.shape[-2:] != shape):
+        raise ArithmeticError(f"its image has the shape {tuple(image.shape)}")
+    return estimate
+
+
 def _finite(estimate: Estimate) -> Estimate:
     import torch
 
-    for array in (estimate.image, estimate.logits, *estimate.maps.values()):
-        if array is not None and not bool(torch.isfinite(array).all()):
+    given = [array for array in (estimate.image, estimate.logits, *estimate.maps.values()) if array is not None]
+    if not given:
+        raise ArithmeticError("it has no output")
+    for array in given:
+        if not bool(torch.isfinite(array).all()):
             raise ArithmeticError("its output is not finite")
     return estimate
 

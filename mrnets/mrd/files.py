@@ -93,6 +93,8 @@ def _scan_in(file: h5py.File, path: str | Path, group: str) -> h5py.Group:
     if not len(folder["data"]):
         raise InputError(f'{path}: the scan in the group "{group}" has no acquisitions.')
     _require_numbers(path, folder["data"].dtype["data"])
+    if "waveforms" in folder and not _has_fields(folder["waveforms"]):
+        raise InputError(f'{path}: the waveforms in the group "{group}" do not have the fields of ISMRMRD.')
     return folder
 
 
@@ -135,7 +137,11 @@ def _is_stream(path: str | Path) -> bool:
 
 
 def _is_scan(node: Any) -> bool:
-    data = node.get("data") if isinstance(node, h5py.Group) else None
+    return isinstance(node, h5py.Group) and _has_fields(node.get("data"))
+
+
+def _has_fields(data: Any) -> bool:
+    """Return whether `data` is a list of records with a head and data."""
     return isinstance(data, h5py.Dataset) and data.ndim == 1 and set(data.dtype.names or ()) >= {"head", "data"}
 
 

@@ -4,12 +4,15 @@ Left out, with a note: lines whose samples are all zero. They were not measured.
 
 Noted in the comment of the image:
 - dwell times that differ within an echo by more than 1 %, or that are beyond 0.05 to 1000 µs;
+- positions and directions that differ within an image, or that are not finite or no unit vectors;
+- a field of view of the images more than twice the encoded one;
 - averages, and values of other counters, that the header's limits do not announce. Limits from 0 to 0 say nothing of
   the other counters: converters fill them so;
 - lines that came twice with the same counters, with how much they differ, relative to the image;
 - averages of prewhitened lines that differ by more than twice what noise explains;
 - spikes: the largest sample of a line is 50 times that of its neighbours (500 times near the k-space centre). It is
-  also at least 5 % of that of any other line.
+  also at least 5 % of that of any other line;
+- weak lines: the same with line and neighbours exchanged.
 
 Refused elsewhere: NaN and infinite samples (`mrnets.mrd.lines`), negative dwell times (`mrnets.physics.whiten`).
 
@@ -26,16 +29,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mrnets.mrd.encoding import Space
 from mrnets.mrd.images import Key
 from mrnets.mrd.lines import Lines, take
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
 
-__all__ = ["TWICE", "Facts", "Repeats", "beyond_limits", "nonzero", "too_strong"]
+__all__ = ["TWICE", "Facts", "Repeats", "beyond_field", "beyond_limits", "nonzero", "out_of_line"]
 
 TWICE = "lines that came twice with the same counters were averaged"
 DWELL = (0.05, 1000.0)
 """µs."""
 DWELL_DIFFERENCE = 0.01
+GEOMETRY = ("position", "read_dir", "phase_dir", "slice_dir")
+SAME_PLACE = 0.01
+"""mm, and of unit vectors."""
 NOISE_EXPLAINS = 4.0
 """Energy of differences, relative to that of noise."""
 NOISE_VARIANCE = 2.0
@@ -54,6 +61,10 @@ class Facts:
     dwells: dict[int, tuple[float, float]] = field(default_factory=dict)
     """By contrast: the shortest and the longest, µs."""
     averages: set[int] = field(default_factory=set)
+    places: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Position and directions of the first line."""
+    moved: set[str] = field(default_factory=set)
+    """Those that other lines have otherwise."""
 
     def measured(self, lines: Lines, contrast: int) -> Lines:
         """Return the lines that are not all zero, after a look at their headers."""
@@ -65,7 +76,15 @@ class Facts:
             low, high = self.dwells.get(contrast, (math.inf, -math.inf))
             self.dwells[contrast] = (min(low, float(dwell.min())), max(high, float(dwell.max())))
             self.averages.update(lines.headers["idx"]["average"].tolist())
+            self._place(lines.headers)
         return lines
+
+    def _place(self, headers: NDArray[np.void]) -> None:
+        for name in GEOMETRY:
+            first = self.places.setdefault(name, headers[name][0])
+            with np.errstate(invalid="ignore"):
+                if not (np.abs(headers[name] - first) <= SAME_PLACE).all():
+                    self.moved.add(name)
 
     def notes(self, limits: Any) -> Iterator[str]:
         """Yield a sentence for each thing that is not as it should be. limits: the header's, or None."""
@@ -77,10 +96,28 @@ class Facts:
             for dwell in {low, high} - {0.0}:
                 if not DWELL[0] <= dwell <= DWELL[1]:
                     yield f"the dwell time of its lines is {dwell:g} µs, which is absurd"
+        for name in sorted(self.moved):
+            yield f"its lines differ in {name}"
+        for name, vector in self.places.items():
+            if not np.isfinite(vector).all() or (name.endswith("_dir") and not _is_direction(vector)):
+                yield f"{name} of its lines is {vector.tolist()}, which is absurd"
         announced = getattr(limits, "average", None)
         if len(self.averages) > 1 and (announced is None or max(self.averages) > int(announced.maximum)):
             count = 1 if announced is None else int(announced.maximum) + 1
             yield f"{len(self.averages)} averages came, and the header announces {count}"
+
+
+def _is_direction(vector: NDArray[np.float32]) -> bool:
+    """Return whether `vector` is a unit vector, or all zero: some converters write no directions."""
+    length = float(np.linalg.norm(vector))
+    return length == 0 or abs(length - 1) < 0.01
+
+
+def beyond_field(encoded: Space, images: Space) -> Iterator[str]:
+    """Yield a sentence for each axis along which the images are to show more than twice what was encoded."""
+    for axis, own, wanted in zip("xyz", encoded.fov, images.fov, strict=True):
+        if 0 < 2 * own < wanted:
+            yield f"the images are to show {wanted:g} mm along {axis}, and {own:g} mm were encoded"
 
 
 def nonzero(lines: Lines) -> Lines:
@@ -133,18 +170,20 @@ class Repeats:
         return None
 
 
-def too_strong(kspace: Array, counts: NDArray[np.int32]) -> str | None:
-    """Return a sentence on lines that are much stronger than their neighbours, or None.
+def out_of_line(kspace: Array, counts: NDArray[np.int32]) -> Iterator[str]:
+    """Yield a sentence on lines that are much stronger, and on those much weaker, than their neighbours.
 
     kspace: (z, y, coil, x). counts: (z, y), how many lines each place got."""
     peaks = _peaks(kspace)
-    found = [(z, y) for z in range(len(peaks)) for y in _strong(peaks, counts, z)]
-    if not found:
-        return None
-    z, y = found[0]
-    where = f"line {y}" if len(peaks) == 1 else f"line {y} of partition {z}"
-    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-    return f"{where}{more} is much stronger than the lines beside it; it may be damaged"
+    both = [_outliers(peaks, counts, z) for z in range(len(peaks))]
+    for n, word in enumerate(("stronger", "weaker")):
+        found = [(z, y) for z, some in enumerate(both) for y in some[n]]
+        if not found:
+            continue
+        z, y = found[0]
+        where = f"line {y}" if len(peaks) == 1 else f"line {y} of partition {z}"
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        yield f"{where}{more} is much {word} than the lines beside it; it may be damaged"
 
 
 def _peaks(kspace: Array) -> NDArray[np.float64]:
@@ -154,11 +193,11 @@ def _peaks(kspace: Array) -> NDArray[np.float64]:
     return np.asarray(to_numpy(xp.stack([xp.max(plane, axis=(1, 2)) for plane in planes])), np.float64)
 
 
-def _strong(peaks: NDArray[np.float64], counts: NDArray[np.int32], z: int) -> list[int]:
-    """Return the lines of a plane that are too strong."""
+def _outliers(peaks: NDArray[np.float64], counts: NDArray[np.int32], z: int) -> tuple[list[int], list[int]]:
+    """Return the lines of a plane that are too strong, and those that are too weak."""
     there = np.flatnonzero(counts[z])
     if len(there) < 5:
-        return []
+        return [], []
     own = peaks[z, there]
     padded = np.pad(own, 2, mode="reflect")
     beside = np.median([padded[n : n + len(own)] for n in (0, 1, 3, 4)], axis=0)
@@ -167,4 +206,6 @@ def _strong(peaks: NDArray[np.float64], counts: NDArray[np.int32], z: int) -> li
     near = (abs(there - peaks.shape[1] // 2) <= reach) & (abs(z - len(peaks) // 2) <= reach)
     bound = np.where(near, STRONG_AT_CENTRE, STRONG)
     largest = np.sort(peaks[counts > 0])[-2]
-    return there[(own > bound * beside) & (own >= VISIBLE * largest)].tolist()
+    strong = (own > bound * beside) & (own >= VISIBLE * largest)
+    weak = (own * bound < beside) & (beside >= VISIBLE * largest)
+    return there[strong].tolist(), there[weak].tolist()
