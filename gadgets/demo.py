@@ -1,7 +1,8 @@
-"""`make demo`: a scan of a head that never took place, reconstructed by three chains, scored and shown.
+"""`make demo`: two scans of a head that never took place, reconstructed by four chains, scored and shown.
 
-The scan is undersampled fourfold, has correlated noise and a noise measurement; no network has seen this head. Each
-chain is replayed as `python -m gadgets replay` does it; the scores compare with the fully sampled noise-free image.
+The scans are undersampled fourfold, with correlated noise and a noise measurement. One has the noise of a usual scan,
+one little. No network has seen this head. Each chain is replayed as `python -m gadgets replay` does it. The scores
+compare with the fully sampled noise-free image.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import io
 import os
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,19 @@ __all__ = ["main"]
 
 Images = NDArray[np.float32]
 
-CHAINS = {"zerofilled": "Zero-filled", "cgsense": "CG-SENSE", "varnet": "VarNet"}
-SCAN = Settings(
-    volume="icbm152", coils=12, matrix=256, slices=5, fov=224.0, thickness=8.0, offset=-4.0, snr=60.0, seed=2026
+CHAINS = {
+    "zerofilled": "Zero-filled",
+    "cgsense": "CG-SENSE",
+    "l1wavelet": "l1-wavelet",
+    "reconstruct": "L1VarNet, the default",
+}
+_SCAN = Settings(
+    volume="icbm152", coils=12, matrix=256, slices=3, fov=224.0, thickness=8.0, offset=-4.0, snr=60.0, seed=2026
 )
+SCANS = {"": _SCAN, "low_noise_": replace(_SCAN, snr=600.0)}
+"""By the beginning of their files' names."""
+BRIGHTER = 5
+"""How much errors are brightened at an SNR of 60; with less noise by the root of the ratio more."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,16 @@ class Score:
     """dB."""
     seconds: float
     """Per slice, of the whole replay."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A scan, its noise-free images, and what each chain made of it."""
+
+    settings: Settings
+    target: Images
+    images: dict[str, Images]
+    scores: dict[str, Score]
 
 
 def main() -> int:
@@ -61,25 +82,34 @@ def main() -> int:
 
 def _demo(folder: Path) -> None:
     make_folder(folder)
-    print(f"Simulating {SCAN.slices} slices of the ICBM152 head: {SCAN.coils} coils, {SCAN.acceleration:g}-fold ...")
-    header, lines, reference = make_scan(SCAN)
-    write_scan(folder / "scan.h5", header, lines)
+    shown = [_scanned(folder, prefix, settings) for prefix, settings in SCANS.items()]
+    os.replace(folder / "reconstruct.h5", folder / "images.h5")
+    _draw(folder / "comparison.png", shown)
+    print(f"\n{folder}/comparison.png   the picture\n{folder}/images.h5        the default's, as a scanner gets them")
+
+
+def _scanned(folder: Path, prefix: str, settings: Settings) -> Shown:
+    """Simulate a scan and replay all chains; a table is printed."""
+    what = f"{settings.coils} coils, {settings.acceleration:g}-fold, SNR {settings.snr:g}"
+    print(f"Simulating {settings.slices} slices of the ICBM152 head: {what} ...")
+    header, lines, reference = make_scan(settings)
+    scan = folder / f"{prefix}scan.h5"
+    write_scan(scan, header, lines)
     target = np.stack(reference)[:, 0]
     images, scores = {}, {}
     for chain in CHAINS:
         print(f"Replaying chains/{chain}.xml ...", flush=True)
         started = time.perf_counter()
-        replay(folder / "scan.h5", folder / f"{chain}.h5", chain)
-        seconds = (time.perf_counter() - started) / SCAN.slices
-        images[chain] = _in_units_of(target, _magnitudes(folder / f"{chain}.h5"))
+        replay(scan, folder / f"{prefix}{chain}.h5", chain)
+        seconds = (time.perf_counter() - started) / settings.slices
+        images[chain] = _in_units_of(target, _magnitudes(folder / f"{prefix}{chain}.h5"))
         scores[chain] = _score(images[chain], target, seconds)
-    os.replace(folder / "varnet.h5", folder / "images.h5")
-    print(f"\n{'':12s}   SSIM    PSNR   s/slice")
+    print(f"\n{'':22s}   SSIM    PSNR   s/slice")
     for chain, name in CHAINS.items():
         score = scores[chain]
-        print(f"{name:12s} {score.ssim:6.4f} {score.psnr:7.2f} {score.seconds:9.2f}")
-    _draw(folder / "comparison.png", target, images, scores)
-    print(f"\n{folder}/comparison.png   the picture\n{folder}/images.h5        VarNet's images, as a scanner gets them")
+        print(f"{name:22s} {score.ssim:6.4f} {score.psnr:7.2f} {score.seconds:9.2f}")
+    print()
+    return Shown(settings, target, images, scores)
 
 
 def _magnitudes(path: Path) -> Images:
@@ -102,41 +132,48 @@ def _score(images: Images, target: Images, seconds: float) -> Score:
     return Score(float(np.mean(ssim)), float(np.mean(psnr)), seconds)
 
 
-def _draw(path: Path, target: Images, images: dict[str, Images], scores: dict[str, Score]) -> None:
-    """The middle slice by every chain and its error, five times as bright, beside the reference."""
+def _draw(path: Path, scans: Sequence[Shown]) -> None:
+    """The middle slice of every scan by every chain, and its error, beside the noise-free image."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    middle = len(target) // 2
-    top = float(np.percentile(target[middle], 99.7))
-    look: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": top, "interpolation": "lanczos"}
-    figure, axes = pyplot.subplots(2, 1 + len(images), figsize=(16, 8.6), facecolor="black", layout="constrained")
-    axes[0, 0].imshow(target[middle], **look)
-    axes[0, 0].set_title("Fully sampled, noise-free", color="white", fontsize=14)
-    axes[1, 0].text(
-        0.5,
-        0.5,
-        f"{SCAN.coils} coils, {SCAN.acceleration:g}-fold\n{SCAN.calibration} calibration lines\n"
-        f"SNR {SCAN.snr:g}\n\nbelow the images:\nerror x 5",
-        color="white",
-        ha="center",
-        va="center",
-        fontsize=14,
+    size = (4 * (1 + len(CHAINS)), 8.6 * len(scans))
+    figure, axes = pyplot.subplots(
+        2 * len(scans), 1 + len(CHAINS), figsize=size, facecolor="black", layout="constrained"
     )
-    for column, (chain, image) in enumerate(images.items(), start=1):
-        score = scores[chain]
-        axes[0, column].imshow(image[middle], **look)
-        title = f"{CHAINS[chain]}\nSSIM {score.ssim:.3f}   PSNR {score.psnr:.1f} dB"
-        axes[0, column].set_title(title, color="white", fontsize=14)
-        axes[1, column].imshow(np.abs(image[middle] - target[middle]), cmap="inferno", vmin=0, vmax=top / 5)
+    for n, one in enumerate(scans):
+        _draw_scan(axes[2 * n : 2 * n + 2], one)
     for axis in axes.flat:
         axis.axis("off")
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110, facecolor="black")
+    figure.savefig(picture, format="png", dpi=90, facecolor="black")
     write_bytes(path, picture.getvalue())
     pyplot.close(figure)
+
+
+def _draw_scan(axes: Any, one: Shown) -> None:
+    """Into two rows of axes."""
+    settings, middle = one.settings, len(one.target) // 2
+    target = one.target[middle]
+    top = float(np.percentile(target, 99.7))
+    brighter = BRIGHTER * (settings.snr / _SCAN.snr) ** 0.5
+    look: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": top, "interpolation": "lanczos"}
+    write: dict[str, Any] = {"color": "white", "fontsize": 14}
+    axes[0, 0].imshow(target, **look)
+    axes[0, 0].set_title("Fully sampled, noise-free", **write)
+    text = (
+        f"{settings.coils} coils, {settings.acceleration:g}-fold\n{settings.calibration} calibration lines\n"
+        f"SNR {settings.snr:g}\n\nbelow the images:\nerror x {brighter:.0f}"
+    )
+    axes[1, 0].text(0.5, 0.5, text, ha="center", va="center", **write)
+    for column, (chain, image) in enumerate(one.images.items(), start=1):
+        score = one.scores[chain]
+        axes[0, column].imshow(image[middle], **look)
+        axes[0, column].set_title(f"{CHAINS[chain]}\nSSIM {score.ssim:.3f}   PSNR {score.psnr:.1f} dB", **write)
+        error = np.abs(image[middle] - target)
+        axes[1, column].imshow(error, cmap="inferno", vmin=0, vmax=top / brighter)
 
 
 if __name__ == "__main__":
