@@ -124,7 +124,9 @@ def mixed_blocks(
     for start in range(0, batch, size or max(batch, 1)):
         part = slice(start, start + (size or batch))
         own = None if coil is None else coil[part]
-        block = _block(_part(raw, part), own, _of(image, part, raw), preparation, noise)
+        block = _block(
+            _part(raw, part), own, _of(image, part, raw), preparation, None if noise is None else noise[part]
+        )
         yield dataclasses.replace(block, notes=(*block.notes, *notes))
 
 
@@ -193,23 +195,39 @@ def _covariance(raw: Raw, preparation: Preparation) -> Array | None:
     return _periphery(raw, preparation)
 
 
-def _noise(raw: Raw, preparation: Preparation) -> tuple[float | None, tuple[str, ...]]:
-    """Standard deviation of complex noise in a sample of one coil, and a note where it was not measured.
+def _noise(raw: Raw, preparation: Preparation) -> tuple[torch.Tensor | None, tuple[str, ...]]:
+    """Standard deviation (batch,) of complex noise in a sample of one coil, and a note where it was not measured.
 
-    Whitened data have the root of their variance, less by averaging. For other data it comes from the calibration lines
-    of the middle slice, or from the periphery of k-space of a few slices, by the mean over the coils.
+    Whitened data have the root of their variance, less by averaging. Other data are looked at: slices one by one, since
+    those of a training batch come from several scans, and a volume as a whole.
     """
+    batch = raw.kspace.shape[0]
     if raw.whitened:
-        return preparation.whiten_scale * math.sqrt(raw.variance / raw.averages), ()
+        level = preparation.whiten_scale * math.sqrt(raw.variance / raw.averages)
+        return torch.full((batch,), level, device=raw.kspace.device), ()
+    if raw.readout == "batch":
+        found = [_estimated(raw)] * batch
+    else:
+        found = [_estimated(_part(raw, slice(n, n + 1))) for n in range(batch)]
+    levels, notes = [level for level, _ in found if level is not None], tuple(dict.fromkeys(n for _, n in found if n))
+    return (torch.tensor(levels, device=raw.kspace.device) if len(levels) == batch else None), notes
+
+
+def _estimated(raw: Raw) -> tuple[float | None, str]:
+    """The noise level of unwhitened data, and where it came from.
+
+    That is the calibration lines of the middle slice, or the periphery of k-space of a few slices, by the mean over the
+    coils.
+    """
     if raw.calibration is not None and (seen := unpredictable(raw.calibration[len(raw.calibration) // 2, 0])):
-        return seen, ("the noise level was estimated from the calibration lines",)
+        return seen, "the noise level was estimated from the calibration lines"
     step = max(len(raw.kspace) // ESTIMATED_FROM, 1)
     try:
         covariance = whiten.periphery_covariance(raw.kspace[::step, :1])
     except InputError:
-        return None, ("the noise level is not known",)
+        return None, "the noise level is not known"
     level = math.sqrt(float(covariance.diagonal().real.mean()))
-    return level, ("the noise level was estimated from the periphery of k-space",) if level else ()
+    return level, "the noise level was estimated from the periphery of k-space" if level else ""
 
 
 def _periphery(raw: Raw, preparation: Preparation) -> Array:
@@ -255,7 +273,7 @@ def _of(image: Array | None, part: slice, raw: Raw) -> Any:
     return None if image is None else next(_tensors((image[part],), raw.kspace.device))
 
 
-def _block(raw: Raw, coil: Any, image: Any, preparation: Preparation, noise: float | None) -> Prepared:
+def _block(raw: Raw, coil: Any, image: Any, preparation: Preparation, noise: Any) -> Prepared:
     whole = (raw.kspace.shape[-2], raw.kspace.shape[-1])
     view, notes = _possible_view(raw, preparation.image_crop)
     raw = _sensed(cropped(raw, preparation), preparation)
