@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 from xml.etree.ElementTree import Element
 
 from ismrmrd.xsd import ismrmrdHeader
@@ -14,7 +15,17 @@ from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
 from mrnets.mrd.xml import parse_xml
 
-__all__ = ["Chain", "Stage", "is_whole"]
+__all__ = ["SCAN", "Chain", "Stage", "Watch", "is_whole", "unwatched"]
+
+Watch: TypeAlias = Callable[[str, Iterator[Item]], Iterator[Item]]
+"""Takes a gadget's name and the items that it makes, and gives the items on."""
+SCAN = "reading"
+"""The name by which a `Watch` knows the items that come into the chain."""
+
+
+def unwatched(name: str, items: Iterator[Item]) -> Iterator[Item]:
+    """Return `items`, where nothing looks on."""
+    return items
 
 
 @dataclass(frozen=True)
@@ -87,17 +98,31 @@ class Chain:
             stages[n] = replace(stages[n], properties={**stages[n].properties, key: value})
         return Chain.of(tuple(stages), self.source)
 
-    def run(self, stream: Iterable[Item], header: ismrmrdHeader, speech: Speech | None = None) -> Iterator[Item]:
+    def run(
+        self,
+        stream: Iterable[Item],
+        header: ismrmrdHeader,
+        speech: Speech | None = None,
+        watch: Watch = unwatched,
+    ) -> Iterator[Item]:
         """Yield what comes out of the last gadget, item by item as `stream` is read.
 
         speech: what was said of the scan before, such as the warnings on its header.
+        watch: looks on at what comes in (`SCAN`) and at what each gadget makes. A second network is "network.2".
         Raises InputError for faults of the input, and GadgetError for any other exception in a gadget. Both name the
         gadget; errors of `stream` itself pass as they are. IncompleteError comes after all images."""
         speech = speech or Speech()
-        items = speech.unnamed(iter(stream))
-        for stage in self.stages:
+        items = watch(SCAN, speech.unnamed(iter(stream)))
+        for n, stage in enumerate(self.stages):
             items = speech.named(stage.name, lookup(stage.name).bind(stage.properties)(items, header))
+            items = watch(self._unique(n), items)
         return speech.concluded(items)
+
+    def _unique(self, n: int) -> str:
+        """Return the name of a stage as `set` takes it: "network", and "network.2" for the second of that name."""
+        name = self.stages[n].name
+        number = sum(stage.name == name for stage in self.stages[: n + 1])
+        return name if number == 1 else f"{name}.{number}"
 
 
 _NEEDED: dict[Kind, str] = {

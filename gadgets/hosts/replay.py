@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gadgets.chain import Watch, unwatched
 from gadgets.export import command as export
 from gadgets.hosts.dependencies import Dependencies, noise_in
 from gadgets.hosts.library import load
@@ -19,6 +20,7 @@ from gadgets.hosts.scan import reconstructed
 from gadgets.hosts.storage import default_store, store_of
 from gadgets.imagefiles import ImageFile, write_images
 from gadgets.messages import DependencyQuery
+from gadgets.profile import Profile
 from gadgets.speaker import IncompleteError
 from mrnets.errors import InputError, naming
 from mrnets.mrd.lines import Item, Lines
@@ -42,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--noise-folder", type=Path, metavar="FOLDER", help="where noise of other scans is, and is kept"
     )
     export.add_formats(parser)
+    parser.add_argument("--profile", action="store_true", help="tell seconds and memory of each gadget")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
 
 
@@ -56,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     progress = _Progress(args.quiet)
     store = store_of(args.noise_folder) or default_store()
     noise = Dependencies(store, noise_in(args.noise) if args.noise else None)
+    profile = Profile() if args.profile else None
     try:
         replay(
             scan,
@@ -66,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
             out_group=args.out_group.strip("/"),
             progress=progress,
             noise=noise,
+            watch=profile.timed if profile else unwatched,
         )
     except IncompleteError:
         _show(args, progress)
@@ -74,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"the noise of the scan {noise.kept} is kept for scans that depend on it", file=sys.stderr)
     else:
         _show(args, progress)
+    if profile:
+        print("\n".join(profile.table()), file=sys.stderr)
     return 0
 
 
@@ -93,10 +100,12 @@ def replay(
     out_group: str = "dataset",
     progress: _Progress | None = None,
     noise: Dependencies | None = None,
+    watch: Watch = unwatched,
 ) -> None:
     """Run the scan in a file through a chain (a file, or a shipped chain's name) and write the images that come out.
 
     noise: of other scans. No image file is written for a scan that only measures noise, and whose noise was kept there.
+    watch: as for `Chain.run`.
 
     Raises InputError for all that is wrong with files, chain and data, also if no image comes, and GadgetError. The
     image file is there only if all went well; one that was there before is replaced only then. Raises IncompleteError
@@ -108,7 +117,7 @@ def replay(
     with suppress(_NoImagesError), open_recording(scan, group) as source:
         with naming(scan):
             items = progress.reading(source.items, source.acquisitions)
-            made = reconstructed(loaded, items, source.header, noise=noise)
+            made = reconstructed(loaded, items, source.header, noise=noise, watch=watch)
         with write_images(out, out_group, source.header) as images:
             lacking = _written(made, images, progress, loaded.source)
             if not images.count:

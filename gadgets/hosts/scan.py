@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import ismrmrd
 from ismrmrd.xsd import ismrmrdHeader
 
-from gadgets.chain import Chain
+from gadgets.chain import Chain, Watch, unwatched
 from gadgets.hosts.dependencies import Dependencies
 from gadgets.messages import DependencyQuery
 from gadgets.speaker import Speech
@@ -49,6 +49,7 @@ def reconstructed(
     warnings: tuple[str, ...] = (),
     noise: Dependencies | None = None,
     clock: Callable[[], float] = time.monotonic,
+    watch: Watch = unwatched,
 ) -> Iterator[Item]:
     """Return the items that `chain` makes of a scan.
 
@@ -56,6 +57,7 @@ def reconstructed(
     warnings: further sentences for the comment of each image.
     noise: the store with noise of other scans. The noise of a scan that measures nothing else is kept there. None: no
     store.
+    watch: as for `Chain.run`.
 
     Raises InputError for the header at once, and InputError and GadgetError later as `Chain.run` does."""
     reading = read_header(header)
@@ -63,7 +65,7 @@ def reconstructed(
     other = noise.found(reading.header) if chain.has("noise") else None
     speech = Speech.of((*warnings, *reading.warnings))
     items = noise.watched(itertools.chain([] if other is None else [other], items), reading.header)
-    return _answered(_run(chain, items, reading.header, speech, clock), noise)
+    return _answered(_run(chain, items, reading.header, speech, clock, watch), noise)
 
 
 def _answered(items: Iterator[Item], noise: Dependencies) -> Iterator[Item]:
@@ -80,13 +82,18 @@ def _answered(items: Iterator[Item], noise: Dependencies) -> Iterator[Item]:
 
 
 def _run(
-    chain: Chain, items: Iterable[Item], header: ismrmrdHeader, speech: Speech, clock: Callable[[], float]
+    chain: Chain,
+    items: Iterable[Item],
+    header: ismrmrdHeader,
+    speech: Speech,
+    clock: Callable[[], float],
+    watch: Watch,
 ) -> Iterator[Item]:
     counts, begun = _Counts(), clock()
     _logger.info("scan begins: protocol %s, %s", _protocol(header), chain.source)
     outcome = "fails"
     try:
-        for item in chain.run(counts.coming(items), header, speech):
+        for item in chain.run(counts.coming(items), header, speech, watch):
             counts.images += isinstance(item, ismrmrd.Image)
             yield item
         outcome = "ends"

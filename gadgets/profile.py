@@ -1,0 +1,115 @@
+"""Seconds and memory of the gadgets of a chain, measured while it runs.
+
+Gadgets run one in another. At each moment one of them runs itself, and what passes is counted for that one.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mrnets.mrd.lines import Item
+
+__all__ = ["OUTSIDE", "Profile", "Step"]
+
+OUTSIDE = "the rest"
+"""What runs outside the gadgets: the host that reads the scan and writes the images."""
+_PEAK = re.compile(rb"VmHWM:\s*(\d+) kB")
+
+
+@dataclass
+class Step:
+    """What one gadget took."""
+
+    seconds: float = 0.0
+    memory: int = 0
+    """Most memory of the whole process while the gadget ran, in bytes; 0 where the system does not tell it."""
+    device: int = 0
+    """Most memory of torch on the GPU while the gadget ran, in bytes."""
+
+
+@dataclass
+class Profile:
+    """What each gadget of a chain took. `timed` is the `watch` of `gadgets.chain.Chain.run`.
+
+    A GPU is waited for at the end of each gadget, so that its seconds are counted where they belong."""
+
+    clock: Callable[[], float] = time.perf_counter
+    steps: dict[str, Step] = field(default_factory=lambda: {OUTSIDE: Step()})
+
+    def __post_init__(self) -> None:
+        self._running = OUTSIDE
+        _forget_peak()
+        self._since = self.clock()
+
+    def timed(self, name: str, items: Iterator[Item]) -> Iterator[Item]:
+        """Yield `items`, which the gadget `name` makes, and count what making them takes."""
+        self.steps.setdefault(name, Step())
+        while True:
+            before = self._switch(name)
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                self._switch(before)
+            yield item
+
+    def table(self) -> Iterator[str]:
+        """Yield the lines of a table: a head, and one line for each gadget in the order of the chain."""
+        self._switch(self._running)
+        yield f"{'gadget':<20} {'seconds':>8} {'memory':>9}" + ("   on GPU" if self.on_gpu else "")
+        for name, step in reversed(self.steps.items()):  # the last gadget asks the others for items
+            line = f"{name:<20} {step.seconds:>8.2f} {_shown(step.memory)}"
+            yield line + (_shown(step.device) if self.on_gpu else "")
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a gadget has used memory of a GPU."""
+        return any(step.device for step in self.steps.values())
+
+    def _switch(self, name: str) -> str:
+        """Count what passed for the gadget that ran. `name` runs from now on. Return the name of the one that ran."""
+        step, before = self.steps[self._running], self._running
+        step.device = max(step.device, _peak_on_gpu())
+        now = self.clock()
+        step.seconds += now - self._since
+        step.memory = max(step.memory, _peak())
+        _forget_peak()
+        self._running, self._since = name, now
+        return before
+
+
+def _shown(size: int) -> str:
+    return f"{size / 2**20:>6.0f} MB" if size else f"{'-':>9}"
+
+
+def _peak() -> int:
+    """Return the most resident memory since `_forget_peak`, in bytes; 0 where the system does not tell it."""
+    try:
+        found = _PEAK.search(Path("/proc/self/status").read_bytes())
+    except OSError:
+        return 0
+    return int(found[1]) << 10 if found else 0
+
+
+def _forget_peak() -> None:
+    """Let the count of the peak begin again. Source: Linux, proc(5), clear_refs."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_on_gpu() -> int:
+    """Return the most memory of torch's tensors on the GPU since the last call, in bytes."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    torch.cuda.synchronize()
+    peak = int(torch.cuda.max_memory_allocated())
+    torch.cuda.reset_peak_memory_stats()
+    return peak

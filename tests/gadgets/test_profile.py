@@ -1,0 +1,110 @@
+"""Seconds and memory are counted for the gadget that runs, and not for the one that asks it for items."""
+
+import numpy as np
+import pytest
+
+from gadgets.__main__ import main
+from gadgets.chain import SCAN, Chain, Stage
+from gadgets.profile import OUTSIDE, Profile
+from mrnets.mrd.header import read_header
+from tests.gadgets import toys
+from tests.gadgets.toys import blob, configuration, stage
+
+STAGES = (stage("noise"), stage("toy", scale=2))
+
+
+class Clock:
+    """A clock that stands still unless it is moved."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_each_second_is_counted_for_the_gadget_that_runs():
+    clock = Clock()
+    profile = Profile(clock)
+
+    def inner():
+        for n in range(3):
+            clock.now += 2
+            yield n
+
+    def outer(items):
+        for item in items:
+            clock.now += 10
+            yield item
+        clock.now += 1
+
+    for _ in profile.timed("outer", outer(profile.timed("inner", inner()))):
+        clock.now += 100
+    list(profile.table())
+    assert {name: step.seconds for name, step in profile.steps.items()} == {OUTSIDE: 300, "outer": 31, "inner": 6}
+
+
+def test_a_failure_ends_the_time_of_its_gadget():
+    clock = Clock()
+    profile = Profile(clock)
+
+    def broken():
+        clock.now += 3
+        raise ValueError("broken")
+        yield
+
+    with pytest.raises(ValueError, match="broken"):
+        list(profile.timed("broken", broken()))
+    clock.now += 5
+    list(profile.table())
+    assert (profile.steps["broken"].seconds, profile.steps[OUTSIDE].seconds) == (3, 5)
+
+
+def test_memory_is_the_peak_while_the_gadget_ran():
+    profile = Profile()
+
+    def large():
+        yield float(np.ones(1 << 24).sum())  # 128 MB, given back at once
+
+    def small():
+        yield 1.0
+
+    for name, items in (("large", large()), ("small", small())):
+        list(profile.timed(name, items))
+    if not profile.steps["small"].memory:
+        pytest.skip("this system does not tell the memory of a process")
+    assert profile.steps["large"].memory - profile.steps["small"].memory > 100 << 20
+
+
+def test_a_chain_shows_its_watch_what_comes_in_and_what_each_gadget_makes():
+    seen = []
+
+    def watch(name, items):
+        for item in items:
+            seen.append(name)
+            yield item
+
+    chain = Chain.parse(configuration(*STAGES))
+    plain = list(chain.run(iter(toys.scan()), read_header(toys.HEADER).header))
+    watched = list(chain.run(iter(toys.scan()), read_header(toys.HEADER).header, watch=watch))
+    assert blob(watched) == blob(plain)
+    assert set(seen) == {SCAN, "noise", "toy"}
+
+
+def test_a_second_network_has_a_name_of_its_own():
+    names = []
+
+    def watch(name, items):
+        names.append(name)
+        return items
+
+    Chain((Stage("network", {}), Stage("network", {}))).run(iter([]), read_header(toys.HEADER).header, watch=watch)
+    assert names == [SCAN, "network", "network.2"]
+
+
+def test_replay_tells_the_gadgets_in_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["simulate", "-o", "scan.h5", "--matrix", "32", "--coils", "2", "--acceleration", "1"]) == 0
+    assert main(["replay", "scan.h5", "-c", "zerofilled", "-o", "i.h5", "-q", "--profile"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    words = [line.split()[0] for line in lines]
+    assert words == ["gadget", SCAN, "noise", "sort", "coils", "network", "images", "the"]
