@@ -86,7 +86,9 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
     """Return the estimate in the units of the raw data, and notes. Raises ArithmeticError for values not finite."""
     import torch
 
-    from mrnets.prepare import ended, prepare_blocks, restore
+    from mrnets.ending import ended
+    from mrnets.prepare import prepare_blocks
+    from mrnets.restore import restore
 
     model = how.model
     raw, doubts = agreed_noise(frame.raw)
@@ -116,7 +118,8 @@ def _segmented(frames: list[Frame], how: Runner) -> list[Estimate]:
     """Return logits (batch, class, y, x) of frames that lie side by side. Raises as `_estimate` does."""
     import torch
 
-    from mrnets.prepare import prepare_image, restore
+    from mrnets.prepare_image import prepare_image
+    from mrnets.restore import restore
 
     model, preparation = how.model, how.model.preparation
     assert preparation is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ABOVE = ("mrnets.blocks", "mrnets.nets", "mrnets.store", "mrnets.prepare", "mrnets.stages")
+ABOVE = ("mrnets.blocks", "mrnets.nets", "mrnets.store", "mrnets.prepare", "mrnets.prepare_image", "mrnets.stages")
 FILES = sorted(p for folder in ("gadgets", "mrnets", "training") for p in (ROOT / folder).rglob("*.py"))
 
 

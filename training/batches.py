@@ -17,6 +17,7 @@ import torch
 
 from mrnets import store
 from mrnets.contract import Raw
+from mrnets.ending import ended
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array
 from mrnets.physics.coils import reduce
@@ -24,17 +25,10 @@ from mrnets.physics.fourier import fftc, ifftc
 from mrnets.physics.maps import MAPS, scaled
 from mrnets.physics.relaxation import fit
 from mrnets.preparation import Preparation
-from mrnets.prepare import (
-    Prepared,
-    coil_transform,
-    combine,
-    cropped,
-    ended,
-    mixed_blocks,
-    prepare,
-    prepare_image,
-    restore,
-)
+from mrnets.prepare import coil_transform, combine, mixed_blocks, prepare
+from mrnets.prepare_image import prepare_image
+from mrnets.restore import Prepared, restore
+from mrnets.view import cropped
 from training.augment import augmented
 from training.data import Example, Part, Preparing, Sample, Source
 from training.options import Options

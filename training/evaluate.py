@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from mrnets import store
 from mrnets.classes import classes_of, decided
 from mrnets.contract import Estimate
+from mrnets.ending import ended
 from mrnets.errors import InputError
 from mrnets.files import make_folder, write_text
 from mrnets.physics.arrays import to_numpy
 from mrnets.preparation import Preparation
-from mrnets.prepare import ended
 from training import classical
 from training.batches import Batches, First, first_stage
 from training.data import Example, Part

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from mrnets import store
+from mrnets.ending import ended
 from mrnets.files import make_folder, reserved, write_text
-from mrnets.prepare import ended
 from training import checkpoint
 from training.batches import Batches, examples, first_stage
 from training.data import Source

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from mrnets import store
+from mrnets.ending import ended
 from mrnets.errors import InputError
-from mrnets.prepare import ended
 from training import data
 from training.batches import Batches, examples
 from training.data import PARTS

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from mrnets import store
+from mrnets.ending import ended
 from mrnets.errors import InputError
-from mrnets.prepare import ended
 from training import checkpoint, panel
 from training.batches import Batches, First, examples
 from training.data import Example

@@ -23,7 +23,8 @@ from mrnets import store
 from mrnets.contract import Scan
 from mrnets.mrd.files import open_scan, write_scan
 from mrnets.mrd.header import read_header
-from mrnets.prepare import Preparation, prepare
+from mrnets.preparation import Preparation
+from mrnets.prepare import prepare
 
 NETWORKS = {
     "varnet as published (8 cascades, 18 channels)": {},

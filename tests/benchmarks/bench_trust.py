@@ -19,7 +19,8 @@ import torch
 
 from mrnets import store
 from mrnets.contract import Estimate, Scan, Trust
-from mrnets.prepare import Preparation, ended
+from mrnets.ending import ended
+from mrnets.preparation import Preparation
 from mrnets.trust import doubt, examined
 from training.simulation import Simulated, Simulation, draw, pooled
 from training.simulation.gather import gathered

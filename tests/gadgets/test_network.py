@@ -20,7 +20,7 @@ from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from mrnets.physics.coils import rss
 from mrnets.physics.fourier import ifftc
-from mrnets.prepare import Preparation
+from mrnets.preparation import Preparation
 from tests.gadgets.frames import SIZE, disc, frames, header, volume
 
 network = partial(checked_network, check="off")

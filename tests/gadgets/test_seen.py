@@ -16,7 +16,7 @@ from gadgets.network import network
 from gadgets.seen import Comparison, _snr
 from mrnets import store
 from mrnets.errors import InputError
-from mrnets.prepare import Preparation
+from mrnets.preparation import Preparation
 from mrnets.seen import KEY, Seen
 from tests.gadgets.frames import SIZE, disc, frames, header, volume
 

@@ -22,7 +22,7 @@ from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from mrnets.mrd.files import write_scan
 from mrnets.physics.fourier import ifftc
-from mrnets.prepare import Preparation
+from mrnets.preparation import Preparation
 from tests.gadgets.frames import SIZE, disc, frames, header, volume
 
 LABELS = ["background", "lesion", "oedema"]

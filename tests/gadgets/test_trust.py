@@ -12,7 +12,7 @@ from gadgets.images import images
 from gadgets.network import network
 from mrnets import store
 from mrnets.contract import Estimate
-from mrnets.prepare import Preparation
+from mrnets.preparation import Preparation
 from tests.gadgets.frames import frames, header, volume
 
 SMALL = {"cascades": 1, "channels": 2, "pooling_layers": 1}

@@ -15,7 +15,8 @@ from mrnets.contract import Raw, Scan
 from mrnets.errors import InputError
 from mrnets.physics.coils import reduce
 from mrnets.physics.fourier import fftc, ifftc
-from mrnets.prepare import Preparation, prepare
+from mrnets.preparation import Preparation
+from mrnets.prepare import prepare
 from tests.mrnets.examples import create, scan, scan_for
 from tests.mrnets.vectors import min_max, relative_error, vector
 

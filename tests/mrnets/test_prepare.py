@@ -8,25 +8,17 @@ import pytest
 import torch
 
 from mrnets.contract import Estimate, Raw
+from mrnets.ending import consistent, ended
 from mrnets.errors import InputError
 from mrnets.physics import simulate
 from mrnets.physics.compress import Gdcc
 from mrnets.physics.normalise import Normalisation
-from mrnets.prepare import (
-    Preparation,
-    combine,
-    compress_raw,
-    consistent,
-    crop_raw,
-    ended,
-    prepare,
-    prepare_blocks,
-    prepare_image,
-    restore,
-    sense_raw,
-    to_torch,
-    whiten_raw,
-)
+from mrnets.preparation import Preparation
+from mrnets.prepare import combine, prepare, prepare_blocks
+from mrnets.prepare_image import prepare_image
+from mrnets.restore import restore
+from mrnets.stages import compress_raw, crop_raw, sense_raw, whiten_raw
+from mrnets.tensors import to_torch
 
 COILS, Y, X = 6, 48, 40
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from mrnets import store
 from mrnets.contract import Estimate, Scan, Trust
+from mrnets.ending import consistent
 from mrnets.physics import masks, simulate
 from mrnets.physics.fourier import fftc
-from mrnets.prepare import Preparation, consistent
+from mrnets.preparation import Preparation
 from mrnets.trust import doubt, examined, left_out, together
 
 SHAPE = (64, 48)

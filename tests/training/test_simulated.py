@@ -12,7 +12,8 @@ from mrnets.errors import InputError
 from mrnets.physics import masks
 from mrnets.physics.coils import forward, rss
 from mrnets.physics.relaxation import fit
-from mrnets.prepare import Preparation, prepare
+from mrnets.preparation import Preparation
+from mrnets.prepare import prepare
 from training.batches import prepared
 from training.data import Split
 from training.options import Simulated

@@ -11,7 +11,7 @@ import training
 from mrnets import store
 from mrnets.physics.relaxation import fit
 from mrnets.physics.simulate import phantom
-from mrnets.prepare import Preparation
+from mrnets.preparation import Preparation
 from training.batches import prepared
 from training.metrics import psnr, ssim
 from training.options import Simulated, read

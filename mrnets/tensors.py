@@ -1,0 +1,41 @@
+"""Arrays of any library as torch tensors, whole scans or parts of their batch. Axes: see `mrnets.contract`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from array_api_compat import is_cupy_array, is_numpy_array
+from torch.utils.dlpack import from_dlpack
+
+from mrnets.contract import Raw
+
+__all__ = ["part", "tensors", "to_torch"]
+
+
+def to_torch(raw: Raw, device: torch.device | str | None = None) -> Raw:
+    """Return `raw` with torch tensors on `device` (None: where they are). Memory is shared where that is possible."""
+    names = [f.name for f in dataclasses.fields(raw)]
+    values = tensors([getattr(raw, name) for name in names], device)
+    return dataclasses.replace(raw, **dict(zip(names, values, strict=True)))
+
+
+def tensors(values: Iterable[Any], device: torch.device | str | None = None) -> Iterator[Any]:
+    """Yield arrays as tensors on `device` (None: where they are). What is no array stays as it is."""
+    for x in values:
+        if is_numpy_array(x):
+            x = torch.from_numpy(x if x.flags.writeable else x.copy())
+        elif is_cupy_array(x):
+            x = from_dlpack(x)
+        yield x if device is None or not isinstance(x, torch.Tensor) else x.to(device)
+
+
+def part(raw: Raw, batch: slice) -> Raw:
+    """Return a part of the batch. Arrays that are the same for all of it stay."""
+    arrays = ("kspace", "mask", "calibration", "sens")
+    values = {name: getattr(raw, name) for name in arrays}
+    same = raw.mask.shape[0] == 1 and raw.kspace.shape[0] > 1
+    cut = {name: x if x is None or (name == "mask" and same) else x[batch] for name, x in values.items()}
+    return dataclasses.replace(raw, **cut)

@@ -1,0 +1,71 @@
+"""The noise by which a scan is still to be whitened, and its noise level then. Axes: see `mrnets.contract`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from mrnets.contract import Raw
+from mrnets.errors import InputError
+from mrnets.noise import unpredictable
+from mrnets.physics import whiten
+from mrnets.physics.arrays import Array
+from mrnets.preparation import Preparation
+from mrnets.tensors import part
+
+__all__ = ["covariance_left", "noise_level"]
+
+ESTIMATED_FROM = 8
+"""Slices, evenly spaced, from which an unknown noise level is estimated."""
+
+
+def covariance_left(raw: Raw, preparation: Preparation) -> Array | None:
+    """Return the noise (coil, coil) by which `raw` is still to be whitened; None: it stays as it is.
+
+    Raises InputError where `raw` is whitened and the network wants it otherwise.
+    """
+    if preparation.whiten == "none":
+        if raw.whitened:
+            raise InputError("the network wants data that are not prewhitened: set noise.whiten=false")
+        return None
+    if raw.whitened:
+        return None
+    if raw.noise is not None or preparation.whiten != "periphery":
+        return raw.noise
+    first = raw.kspace[:, :1]  # the first echo, as for the calibration
+    return whiten.periphery_covariance(first, start=preparation.patch_start, length=preparation.patch_length)
+
+
+def noise_level(raw: Raw, preparation: Preparation) -> tuple[torch.Tensor | None, tuple[str, ...]]:
+    """Return the standard deviation (batch,) of complex noise in a sample of one coil, and notes if it was estimated.
+
+    raw: torch tensors. Whitened data have the root of their variance, less by averaging. Other data are looked at:
+    slices one by one, since those of a training batch come from several scans, and a volume as a whole.
+    """
+    batch = raw.kspace.shape[0]
+    if raw.whitened:
+        level = preparation.whiten_scale * math.sqrt(raw.variance / raw.averages)
+        return torch.full((batch,), level, device=raw.kspace.device), ()
+    if raw.readout == "batch":
+        found = [_estimated(raw)] * batch
+    else:
+        found = [_estimated(part(raw, slice(n, n + 1))) for n in range(batch)]
+    levels, notes = [level for level, _ in found if level is not None], tuple(dict.fromkeys(n for _, n in found if n))
+    return (torch.tensor(levels, device=raw.kspace.device) if len(levels) == batch else None), notes
+
+
+def _estimated(raw: Raw) -> tuple[float | None, str]:
+    """Return the noise level of unwhitened data, the mean over the coils, and where it came from.
+
+    It comes from the calibration lines of the middle slice, or from the periphery of k-space of a few slices.
+    """
+    if raw.calibration is not None and (seen := unpredictable(raw.calibration[len(raw.calibration) // 2, 0])):
+        return seen, "the noise level was estimated from the calibration lines"
+    step = max(len(raw.kspace) // ESTIMATED_FROM, 1)
+    try:
+        covariance = whiten.periphery_covariance(raw.kspace[::step, :1])
+    except InputError:
+        return None, "the noise level is not known"
+    level = math.sqrt(float(covariance.diagonal().real.mean()))
+    return level, "the noise level was estimated from the periphery of k-space" if level else ""
