@@ -1,4 +1,7 @@
-"""The encoding spaces of a scan while its lines come: lines wait where only later ones tell whether images are 3-D."""
+"""The encoding spaces of a scan while its lines come.
+
+Lines wait where only later ones tell whether images are 3-D, or where the k-space centre is.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
+from mrnets.mrd.axis import Seen
+from mrnets.mrd.centre import Evidence, doubtful_centres
 from mrnets.mrd.dimensions import dimensions_of_header, dimensions_of_lines
 from mrnets.mrd.encoding import ByHand, Dimensions, Encoding, encoding_of
 from mrnets.mrd.epi import require_no_ramps
@@ -19,8 +24,10 @@ __all__ = ["Spaces"]
 
 @dataclass
 class _Waiting:
-    """Lines of one encoding space whose dimensions are not known yet."""
+    """Lines of one encoding space whose dimensions or centre are not known yet."""
 
+    evidence: list[Evidence]
+    """For each axis whose centre is doubtful."""
     lines: list[Lines] = field(default_factory=list)
     firsts: list[NDArray[np.void]] = field(default_factory=list)
     """(line,) headers: the first line of each image in each block."""
@@ -38,6 +45,9 @@ class Spaces:
     _made: dict[tuple[int, bool], Encoding] = field(default_factory=dict)
     _dimensions: dict[int, Dimensions] = field(default_factory=dict)
     _waiting: dict[int, _Waiting] = field(default_factory=dict)
+    _released: set[int] = field(default_factory=set)
+    """Spaces whose lines wait no longer."""
+    _seen: dict[int, tuple[Seen | None, Seen | None]] = field(default_factory=dict)
 
     def embedded(self, index: int) -> bool:
         """Whether calibration lines of space `index` are lines of the image. Raises InputError as `encoding_of`."""
@@ -65,6 +75,7 @@ class Spaces:
                 first,
                 dimensions=self._dimensions[index],
                 by_hand=self.by_hand,
+                seen=self._seen.get(index, (None, None)),
                 gridded=self.gridded,
             )
         return self._made[index, calibration]
@@ -72,25 +83,50 @@ class Spaces:
     def ready(self, lines: Lines) -> list[Lines]:
         """Lines whose place is known now that `lines`, of one space, came: these and earlier ones, or none."""
         index = int(lines.headers["encoding_space_ref"][0])
-        if index in self._dimensions:
+        if index in self._released:
             return [lines]
-        waiting = self._waiting.setdefault(index, _Waiting())
+        if index not in self._waiting:
+            self._waiting[index] = _Waiting(self._doubts(index, lines))
+        waiting = self._waiting[index]
         waiting.lines.append(lines)
-        firsts = [which[0] for _, _, which in by_image(lines.headers, index)]
-        known = np.concatenate([*waiting.firsts, lines.headers])
-        waiting.firsts.append(lines.headers[firsts])
-        return self._released(index, dimensions_of_lines(self.header, index, known, whole=False))
+        for evidence in waiting.evidence:
+            evidence.add(lines)
+        if index not in self._dimensions:
+            known = np.concatenate([*waiting.firsts, lines.headers])
+            waiting.firsts.append(lines.headers[[which[0] for _, _, which in by_image(lines.headers, index)]])
+            self._decide(index, dimensions_of_lines(self.header, index, known, whole=False))
+        certain = all(evidence.complete for evidence in waiting.evidence)
+        return self._release(index) if certain and index in self._dimensions else []
 
     def rest(self) -> list[Lines]:
         """All lines that still wait; no more come. Raises InputError for a scan that was cut short."""
         found: list[Lines] = []
-        for index in list(self._waiting):
-            known = np.concatenate(self._waiting[index].firsts)
-            found += self._released(index, dimensions_of_lines(self.header, index, known, whole=True))
+        for index, waiting in list(self._waiting.items()):
+            if index not in self._dimensions:
+                known = np.concatenate(waiting.firsts)
+                self._decide(index, dimensions_of_lines(self.header, index, known, whole=True))
+            found += self._release(index)
         return found
 
-    def _released(self, index: int, dimensions: Dimensions | None) -> list[Lines]:
-        if dimensions is None:
+    def _doubts(self, index: int, lines: Lines) -> list[Evidence]:
+        if self.gridded:
             return []
-        self._dimensions[index] = dimensions
-        return self._waiting.pop(index).lines
+        encoding = encoding_of(
+            self.header, index, lines.headers[0], dimensions=self._dimensions.get(index), by_hand=self.by_hand
+        )
+        return [evidence for evidence in doubtful_centres(encoding, self.header, self.by_hand) if evidence is not None]
+
+    def _decide(self, index: int, dimensions: Dimensions | None) -> None:
+        if dimensions is not None:
+            self._dimensions[index] = dimensions
+        if dimensions == 2:  # slices have one partition, whatever its counter
+            waiting = self._waiting[index]
+            waiting.evidence = [evidence for evidence in waiting.evidence if evidence.step == 1]
+
+    def _release(self, index: int) -> list[Lines]:
+        """The lines that waited, at the centres that they show."""
+        waiting = self._waiting.pop(index)
+        seen = {evidence.step: evidence.seen() for evidence in waiting.evidence}
+        self._seen[index] = (seen.get(1), seen.get(2))
+        self._released.add(index)
+        return waiting.lines

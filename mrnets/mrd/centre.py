@@ -1,16 +1,22 @@
-"""A check that the k-space centre is where the header puts it.
+"""Checks that the k-space centre is where the header puts it: of lines as they come in, and of images.
 
-Axes as in `mrnets.contract.Raw`: the centre of k-space is at n // 2.
+Axes: line, coil, sample for lines; for images as in `mrnets.contract.Raw`, the centre of k-space at n // 2.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
+from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
+from mrnets.mrd.axis import Seen, full_centres
+from mrnets.mrd.encoding import ByHand, Encoding, found, limit_of, whole_matrix
+from mrnets.mrd.lines import Lines
 from mrnets.physics.arrays import Array, array_namespace, to_numpy
 
-__all__ = ["centre_doubts"]
+__all__ = ["Evidence", "centre_doubts", "doubtful_centres"]
 
 REACH = 16
 """The strongest line may lie this part of the matrix from the centre, but at least `LEAST_REACH` lines."""
@@ -20,6 +26,72 @@ WEAKER = 0.25
 alone, and in objects with much structure, it is more."""
 MAX_POSITIONS = 16
 """Readout positions of a volume that are looked at."""
+
+
+@dataclass
+class Evidence:
+    """The energy of lines along one axis where the centre in the header is doubtful."""
+
+    step: int
+    """1 or 2, of kspace_encode_step_1 or _2."""
+    centre: int
+    """The counter of the centre, as the header has it."""
+    others: tuple[int, ...]
+    """The counters at which it lies if one half of k-space is full."""
+    reach: int
+    """The strongest line may lie this far from the centre."""
+    _energy: dict[int, list[float]] = field(default_factory=dict)
+    """Sum and number of lines by counter."""
+
+    def add(self, lines: Lines) -> None:
+        """Take lines of images or of calibrations."""
+        xp = array_namespace(lines.data)
+        energy = to_numpy(xp.sum(xp.real(lines.data * xp.conj(lines.data)), axis=(1, 2))).astype(np.float64)
+        counters = lines.headers["idx"][f"kspace_encode_step_{self.step}"].tolist()
+        for counter, value in zip(counters, energy, strict=True):
+            entry = self._energy.setdefault(counter, [0.0, 0.0])
+            entry[0], entry[1] = entry[0] + float(value), entry[1] + 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether lines on both sides of every possible centre came."""
+        return all(
+            any(0 <= sign * (counter - centre) <= self.reach for counter in self._energy)
+            for centre in (self.centre, *self.others)
+            for sign in (-1, 1)
+        )
+
+    def seen(self) -> Seen | None:
+        """Return the centre that the lines show; None where they agree with the header, or do not tell."""
+        energy = {counter: total / count for counter, (total, count) in self._energy.items()}
+        strongest = max(energy, key=lambda counter: energy[counter], default=self.centre)
+        nearest = min(self.others, key=lambda other: abs(other - strongest))
+        near = min(self.reach, (abs(nearest - self.centre) - 1) // 2)  # lines that are not as near to the other centre
+        around = max((e for counter, e in energy.items() if abs(counter - self.centre) <= near), default=0.0)
+        if around >= WEAKER * energy.get(strongest, 0.0) or abs(nearest - strongest) > self.reach:
+            return None
+        reason = f"the header's centre {self.centre} contradicts the data, whose strongest line is {strongest}"
+        return Seen(nearest, f"{reason}; taking {nearest}, with which one half of k-space is full")
+
+
+def doubtful_centres(encoding: Encoding, header: ismrmrdHeader, by_hand: ByHand) -> tuple[Evidence | None, ...]:
+    """Return, for y and z, what decides whether the centre of `encoding` is right; None where there is no doubt.
+
+    There is doubt where the announced lines do not fill the grid, and the centre is not where it lies if one half of
+    k-space is full. Converters write half of the measured lines then. That is right for a scan of less resolution, and
+    wrong for partial Fourier. Only the data tell."""
+    return tuple(_doubtful(encoding, header, step, hand) for step, hand in ((1, by_hand.line), (2, by_hand.partition)))
+
+
+def _doubtful(encoding: Encoding, header: ismrmrdHeader, step: int, hand: int | None) -> Evidence | None:
+    size = encoding.encoded.matrix[step]
+    limit = limit_of(found(header, encoding.index), step)
+    others = full_centres(max(size, whole_matrix(encoding.encoded, encoding.recon)[step]), limit)
+    centre, reach = size // 2 - encoding.offsets[step - 1], max(LEAST_REACH, size // REACH)
+    certain = hand is not None or (step == 2 and not encoding.volume)
+    if certain or not others or any(abs(other - centre) <= reach for other in others):
+        return None
+    return Evidence(step, centre, others, reach)
 
 
 def centre_doubts(kspace: Array, mask: NDArray[np.bool_], *, volume: bool) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError
-from mrnets.mrd.encoding import Dimensions, found, limit_of
+from mrnets.mrd.encoding import Dimensions, found, limit_of, vendor_of
 from mrnets.mrd.images import by_image
 
 __all__ = ["dimensions_of_header", "dimensions_of_lines"]
@@ -17,10 +17,10 @@ def dimensions_of_header(header: ismrmrdHeader, index: int) -> Dimensions | None
     """The dimensions of the images of encoding space `index`; None where the lines must tell.
 
     Converters write more partitions than one into 2-D scans (slice oversampling), and limits that mean nothing.
-    Raises InputError if there is no such space."""
+    GE's converter announces one partition of volumes, too. Raises InputError if there is no such space."""
     encoding = found(header, index)
     limit = limit_of(encoding, 2)
-    single = limit is not None and limit.maximum <= limit.minimum
+    single = limit is not None and limit.maximum <= limit.minimum and vendor_of(header) != "ge"
     if single or min(encoding.encodedSpace.matrixSize.z, encoding.reconSpace.matrixSize.z) <= 1:
         return 2
     return None

@@ -14,6 +14,7 @@ from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError
+from mrnets.mrd.axis import Limit, Seen, placed
 
 __all__ = [
     "MAX_SIDE",
@@ -26,6 +27,8 @@ __all__ = [
     "encoding_of",
     "found",
     "limit_of",
+    "vendor_of",
+    "whole_matrix",
 ]
 
 Dimensions = Literal[2, 3]
@@ -43,15 +46,6 @@ class Space:
     matrix: tuple[int, int, int]
     fov: tuple[float, float, float]
     """mm; 0 where the header does not say."""
-
-
-@dataclass(frozen=True)
-class Limit:
-    """The first and last position along one axis of the encoded grid that was to be sampled, and the centre's."""
-
-    minimum: int
-    centre: int
-    maximum: int
 
 
 @dataclass(frozen=True)
@@ -134,12 +128,14 @@ def encoding_of(
     *,
     dimensions: Dimensions | None = None,
     by_hand: ByHand = NOTHING_BY_HAND,
+    seen: tuple[Seen | None, Seen | None] = (None, None),
     gridded: bool = False,
 ) -> Encoding:
     """Encoding space `index`. Values that are missing or wrong in the header are derived.
 
     first: () header of the first line to be placed. Its centre can be more reliable than that of the scan's header.
     dimensions: of the images. None: as the encoded matrix has them.
+    seen: the centres of y and z that the data show, where they contradict the header (`mrnets.mrd.centre`).
     gridded: the data were put on a grid before, whatever their trajectory was.
     Raises InputError for a space that is missing, not Cartesian (unless gridded), with several slices excited at once,
     or with an absurd matrix.
@@ -153,14 +149,23 @@ def encoding_of(
         flattened = f"{name}: the matrix has {encoded.matrix[2]} partitions and one was measured; images are 2-D"
         encoded = Space((*encoded.matrix[:2], 1), (*encoded.fov[:2], recon.fov[2]))
         recon = Space((*recon.matrix[:2], 1), recon.fov)
-    vendor = _vendor(header)
+    vendor = vendor_of(header)
     believed = first is not None and vendor in ("", "siemens")
     users = [int(first["idx"]["user"][n]) if first is not None and believed else 0 for n in USER_CENTRES]
-    limits = [limit_of(encoding, step) for step in (1, 2)]
+    limits = [limit_of(encoding, 1), _limit_of_partitions(encoding, encoded)]
+    wholes = whole_matrix(encoded, recon)
     axes = [
-        _axis(f"{name}, kspace_encoding_step_{n + 1}", encoded.matrix[n + 1], limits[n], users[n], hand)
+        placed(
+            f"{name}, kspace_encoding_step_{n + 1}",
+            (encoded.matrix[n + 1], wholes[n + 1]),
+            limits[n],
+            user=users[n],
+            hand=hand,
+            seen=seen[n],
+        )
         for n, hand in enumerate((by_hand.line, by_hand.partition))
     ]
+    encoded = Space((encoded.matrix[0], axes[0].size, axes[1].size), encoded.fov)
     parallel = encoding.parallelImaging
     return Encoding(
         index=index,
@@ -206,7 +211,7 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(getattr(value, "value", value))
 
 
-def _vendor(header: ismrmrdHeader) -> str:
+def vendor_of(header: ismrmrdHeader) -> str:
     """The maker of the scanner, one word in small letters; empty where the header does not say."""
     words = str(getattr(header.acquisitionSystemInformation, "systemVendor", None) or "").lower().split()
     return words[0] if words else ""
@@ -215,6 +220,20 @@ def _vendor(header: ismrmrdHeader) -> str:
 def limit_of(encoding: Any, step: int) -> Any:
     """The header's limit of an encode step, or None."""
     return getattr(encoding.encodingLimits, f"kspace_encoding_step_{step}", None)
+
+
+def _limit_of_partitions(encoding: Any, encoded: Space) -> Any:
+    """The header's limit of z. A volume has several partitions, so a limit of one says nothing (GE's converter)."""
+    limit = limit_of(encoding, 2)
+    return None if limit is not None and encoded.matrix[2] > 1 and limit.maximum <= limit.minimum else limit
+
+
+def whole_matrix(encoded: Space, recon: Space) -> tuple[int, ...]:
+    """The lines that images need along each axis, with the distance of `encoded`; 0 where no field of view is known."""
+    return tuple(
+        round(size * fov / wanted) if fov and wanted else 0
+        for size, fov, wanted in zip(recon.matrix, encoded.fov, recon.fov, strict=True)
+    )
 
 
 def _space(space: Any, name: str) -> Space:
@@ -243,49 +262,6 @@ def _require_sane_images(encoded: Space, recon: Space, name: str) -> None:
             f"{name} asks for images of {' x '.join(map(str, recon.matrix))} pixels over {recon.fov} mm out of "
             f"{encoded.fov} mm; that is absurdly large"
         )
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """Where the counters of one axis lie on its grid."""
-
-    offset: int
-    limit: Limit
-    guess: str = ""
-
-
-def _axis(name: str, size: int, limit: Any, user: int, hand: int | None) -> _Axis:
-    """Placement of one axis: the centre by hand, or that of the lines' user counter, or that of the header."""
-    if size == 1:
-        return _Axis(0, Limit(0, 0, 0))
-    centre, guess = _centre_of_header(size, limit)
-    if user and user != centre and _fits(size, limit, user):
-        guess = f"the header's centre {limit.center} contradicts {user}, which the lines carry; taking {user}"
-        centre = user
-    if hand is not None:
-        centre, guess = hand, f"centre {hand} was set by hand"
-    offset = size // 2 - centre
-    first, last = (0, size - 1) if limit is None else (int(limit.minimum) + offset, int(limit.maximum) + offset)
-    limits = Limit(max(first, 0), size // 2, min(last, size - 1))
-    return _Axis(offset, limits, f"{name}: {guess}" if guess else "")
-
-
-def _centre_of_header(size: int, limit: Any) -> tuple[int, str]:
-    """The counter of the k-space centre, and what was guessed. Without limits counters are positions."""
-    middle = size // 2
-    if limit is None:
-        return middle, ""
-    if limit.minimum <= limit.center <= limit.maximum and (limit.center or limit.maximum + middle < size):
-        return int(limit.center), ""
-    return middle, f"centre {limit.center} does not fit a matrix of {size}; taking {middle}"
-
-
-def _fits(size: int, limit: Any, centre: int) -> bool:
-    """Whether all lines that the header announces have a place on the grid around this centre."""
-    if limit is None or not limit.minimum <= centre <= limit.maximum:
-        return False
-    offset = size // 2 - centre
-    return bool(limit.minimum + offset >= 0 and limit.maximum + offset < size)
 
 
 def _last(limits: Any, counter: str) -> int | None:

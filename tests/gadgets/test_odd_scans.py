@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -299,6 +300,68 @@ class TestCentresByHand:
         backwards = synthetic.lines(space[..., 4:], range(1, NY, 2), centre=1, reverse=True)
         (frame,) = frames([forwards, backwards], header(), centre_sample=NX // 2 - 4)
         assert_is(frame, np.where(np.arange(NX) < 4, 0, space))
+
+
+class TestCentreFromTheData:
+    """Converters write half of the measured lines as the centre. Here the first 8 of 32 lines were not measured."""
+
+    LIMITS: ClassVar[Any] = {STEP_1: (0, 23, 12)}
+    WORDS = r"step_{}: the header's centre 12 contradicts the data, whose strongest line is [78]; taking 8"
+
+    @pytest.mark.parametrize("order", ["up", "down", "blocks"])
+    @pytest.mark.parametrize("step", [1, 2])
+    def test_slices(self, order: str, step: int) -> None:
+        lines = {"up": range(8, 32, step), "down": range(31, 7, -step), "blocks": [*range(20, 32), *range(8, 20)]}
+        stream = [synthetic.lines(discs.kspace(), [line], y_shift=-8, first_counter=line) for line in lines[order]]
+        (frame,) = frames(stream, discs.header(limits=self.LIMITS))
+        (expected,) = frames([synthetic.lines(discs.kspace(), list(lines[order]))], discs.header())
+        np.testing.assert_array_equal(frame.raw.kspace, expected.raw.kspace)
+        assert any(re.search(self.WORDS.format(1), note) for note in frame.notes)
+
+    @pytest.mark.parametrize("axis", [1, 2])
+    def test_volumes(self, axis: int) -> None:
+        lines, partitions = (range(8, 32), range(32)) if axis == 1 else (range(32), range(8, 32))
+        images = (discs.coil_maps() * discs.disc())[..., None] * np.hanning(34)[1:-1]
+        space = synthetic.to_kspace(np.moveaxis(images, -1, 1).astype(np.complex64))
+        block = synthetic.lines(space, lines, partitions)
+        made = discs.header()
+        made.encoding[0] = synthetic.encoding((32, 32, 32), limits={f"kspace_encoding_step_{axis}": (0, 23, 12)})
+        moved = changed(block)
+        moved.headers["idx"][f"kspace_encode_step_{axis}"] -= 8
+        (frame,) = frames([moved], made)
+        made.encoding[0] = synthetic.encoding((32, 32, 32))
+        (expected,) = frames([block], made)
+        np.testing.assert_array_equal(frame.raw.kspace, expected.raw.kspace)
+        assert any(re.search(self.WORDS.format(axis), note) for note in frame.notes)
+
+    def test_a_scan_of_less_resolution_keeps_its_centre(self) -> None:
+        block = synthetic.lines(discs.kspace(), range(4, 28), y_shift=-4)
+        (frame,) = frames([block], discs.header(limits=self.LIMITS))
+        (expected,) = frames([synthetic.lines(discs.kspace(), range(4, 28))], discs.header())
+        np.testing.assert_array_equal(frame.raw.kspace, expected.raw.kspace)
+        assert not frame.notes
+
+    def test_noise_alone_keeps_the_centre(self, rng: np.random.Generator) -> None:
+        block = synthetic.lines(kspace(rng, 32, 32), range(8, 32), y_shift=-8)
+        (frame,) = frames([block], header((32, 32, 1), vendor=None, limits=self.LIMITS))
+        assert not any("contradicts" in note for note in frame.notes)
+
+    def test_what_is_set_by_hand_counts(self) -> None:
+        block = synthetic.lines(discs.kspace(), range(8, 32), y_shift=-8)
+        (frame,) = frames([block], discs.header(limits=self.LIMITS), centre_line=12)
+        assert any("centre 12 was set by hand" in note for note in frame.notes)
+
+    def test_lines_leave_as_soon_as_the_centre_is_known(self) -> None:
+        came = []
+
+        def stream() -> Any:
+            for n in range(3):
+                yield synthetic.lines(discs.kspace(), range(8, 32), y_shift=-8, slice=n, last=[Flag.LAST_IN_SLICE])
+                came.append(n)
+
+        limits = self.LIMITS | dict.fromkeys(("average", "contrast", "segment"), (0, 0, 0))
+        next(iter(sort(stream(), discs.header(limits=limits))))
+        assert not came
 
 
 class TestCentreInDoubt:

@@ -27,6 +27,7 @@ from mrnets.mrd.flags import Flag, Roles, has_flag, is_doubtful, roles
 from mrnets.mrd.header import read_header
 from mrnets.mrd.images import Key, by_image
 from mrnets.mrd.kspace import belong, line_counts, on_grid, outside_note, positions
+from training.readers._centre import NOTHING_SEEN, SeenCentres, seen_centres
 from training.readers.files import MOST_VALUES
 
 __all__ = ["Calibration", "Image", "Origin", "Rows", "Scan", "gap", "scan", "scan_of"]
@@ -151,7 +152,9 @@ def _sorted(origin: Origin, header: ismrmrdHeader, heads: NDArray[np.void], devi
     number = int(numbers[np.argmax(counts)])
     in_space = heads["encoding_space_ref"] == number
     rows = np.flatnonzero(image & in_space)
-    encoding = encoding_of(header, number, heads[rows[0]], dimensions=spaces[number].dimensions, by_hand=origin.by_hand)
+    encoding = _placed(origin, header, heads[rows[0]], spaces[number].dimensions)
+    if (seen := seen_centres(encoding, header, heads, rows, origin.path, origin.by_hand)) != NOTHING_SEEN:
+        encoding = _placed(origin, header, heads[rows[0]], spaces[number].dimensions, seen)
     coils = _coils(heads[certain])
     x, y, z = encoding.reduced.matrix
     if y * z * coils * (1 if encoding.volume else x) > MOST_VALUES:
@@ -163,6 +166,18 @@ def _sorted(origin: Origin, header: ismrmrdHeader, heads: NDArray[np.void], devi
     images = tuple(_images(echoes, _references(header, heads, role, spaces, origin.by_hand)))
     noise, navigators = np.flatnonzero(role.noise), _navigators(heads, number)
     return Scan(origin, header, encoding, coils, images, noise, navigators, deviations, heads)
+
+
+def _placed(
+    origin: Origin,
+    header: ismrmrdHeader,
+    first: NDArray[np.void],
+    dimensions: Dimensions | None,
+    seen: SeenCentres = NOTHING_SEEN,
+) -> Encoding:
+    """The encoding space of a line. seen: the centres that the data show."""
+    number = int(first["encoding_space_ref"])
+    return encoding_of(header, number, first, dimensions=dimensions, by_hand=origin.by_hand, seen=seen)
 
 
 def _navigators(heads: NDArray[np.void], space: int) -> dict[Key, Rows]:
