@@ -8,8 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from gadgets.hosts import log
-from mrnets import __version__
+from mrnets import __version__, threads
 from mrnets.errors import InputError, nearest
 
 COMMANDS = {
@@ -95,6 +94,8 @@ def _refuse(parser: argparse.ArgumentParser, words: Sequence[str]) -> NoReturn:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from gadgets.hosts import log  # it imports NumPy, for which threads must be settled
+
     try:
         log.start(args.command, debug=args.debug, path=getattr(args, "log_file", None))
         return int(importlib.import_module(COMMANDS[args.command][0]).run(args) or 0)
@@ -111,4 +112,5 @@ def _run(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    threads.settle()
     raise SystemExit(main())

@@ -47,6 +47,7 @@ def network(
     fallback: Fallback = "l1wavelet",
     strict: bool = False,
     check: Check = "fallback",
+    threads: int = 0,
 ) -> Iterator[Item]:
     """Give frames their estimate, in their own units. Everything else passes.
 
@@ -63,6 +64,7 @@ def network(
     check: what is done where the data speak against the image of a trained reconstruction network; see `mrnets.trust`.
     "fallback": l1-wavelet takes its place, and the images say so; "warn": the images say so; "off": nothing is checked,
     which saves one more run of the network and one of l1-wavelet for each slice (of volumes: for 16 positions).
+    threads: of the processor, for all networks of the process; 0: as `mrnets.threads` and the environment say.
 
     Images that are sent in, without raw data, go to segmentation networks, and leave the chain as they came.
     Several networks may follow each other, and their estimates are kept side by side. A segmentation network takes the
@@ -74,8 +76,12 @@ def network(
     contradicts the preparation; where `strict`, for a scan unlike those of the training; and for a network on images
     where none came, or not its number of contrasts.
     """
-    if batch < 1:
-        raise InputError(f"batch must be at least 1, got {batch}")
+    if batch < 1 or threads < 0:
+        raise InputError(f"batch must be at least 1 and threads at least 0, got {batch} and {threads}")
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
     model = model_of(weights, name, options, device_of(device))
     runner = Runner(model, batch, precision, lambda: model_of(weights, name, options, device_of("cpu")), check != "off")
     training = Comparison.of(model, header, strict=strict)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mrnets import threads
 from mrnets.errors import InputError
 
 _RECIPES = Path(__file__).parent / "recipes"
@@ -166,4 +167,5 @@ def _pool(chosen: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    threads.settle()
     sys.exit(main())

@@ -49,6 +49,9 @@ def _is_there(module: str) -> bool:
 
 
 if __name__ == "__main__":
+    from mrnets import threads
+
+    threads.settle()
     from gadgets.hosts.external import main
 
     raise SystemExit(main(sys.argv[1:]))

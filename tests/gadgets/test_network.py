@@ -140,6 +140,17 @@ def test_half_precision(weights):
     assert torch.linalg.vector_norm(difference) < 0.05 * torch.linalg.vector_norm(exact.estimate.image)
 
 
+def test_the_number_of_threads_is_set_and_changes_nothing(weights):
+    before = torch.get_num_threads()
+    try:
+        one, three = (next(network(frames(), header(), weights=weights, threads=n)) for n in (1, 3))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    difference = three.estimate.image - one.estimate.image
+    assert torch.linalg.vector_norm(difference) < 1e-5 * torch.linalg.vector_norm(one.estimate.image)
+
+
 def test_other_items_pass():
     assert list(network(["text"], header(), name="zerofilled")) == ["text"]
 

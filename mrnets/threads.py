@@ -1,0 +1,56 @@
+"""Threads of a process: as many as it has processors, and none that spins while it waits for others.
+
+OpenMP's threads wait for each other at the end of every operation. By default they spin. Where other programs run, that
+takes the processor from the very threads that they wait for, and a network takes 10 to 100 times as long. The libraries
+read their settings from the environment when they load, so `settle` comes before the first import of NumPy or torch.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+
+__all__ = ["allowed", "settle"]
+
+PASSIVE = {
+    "OMP_WAIT_POLICY": "passive",
+    "GOMP_SPINCOUNT": "0",
+    "KMP_BLOCKTIME": "0",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""OpenMP of GNU and of Intel or LLVM waits without spinning. OpenBLAS of NumPy cannot; its matrices are small here."""
+
+_CONTAINER = Path("/sys/fs/cgroup")
+
+
+def settle(environment: MutableMapping[str, str] = os.environ, container: Path = _CONTAINER) -> None:
+    """Set what libraries read of `environment` on threads, and leave alone what the user has set there.
+
+    OMP_NUM_THREADS is set only where a container may use fewer processors than the process sees. The libraries find
+    the other limits themselves, and leave out the second thread of a core."""
+    for name, value in PASSIVE.items():
+        environment.setdefault(name, value)
+    processors = len(os.sched_getaffinity(0))
+    if (most := allowed(container)) < processors:
+        environment.setdefault("OMP_NUM_THREADS", str(most))
+
+
+def allowed(container: Path = _CONTAINER) -> float:
+    """Return how many processors the container in which this runs may use, at least 1; infinity without a limit."""
+    quota, period = _quota(container)
+    return max(1, math.ceil(quota / period)) if quota > 0 and period > 0 else math.inf
+
+
+def _quota(container: Path) -> tuple[float, float]:
+    """Return the time (µs) that all processors together may work in a period, and the period. 0: no limit."""
+    try:
+        quota, period = (container / "cpu.max").read_text().split()
+        return float(quota), float(period)
+    except (OSError, ValueError):  # no such file, or "max": control groups of version 1
+        files = [container / "cpu" / name for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
+    try:
+        return float(files[0].read_text()), float(files[1].read_text())
+    except (OSError, ValueError):
+        return 0.0, 0.0

@@ -1,0 +1,95 @@
+"""Settings of threads: before the libraries load, within what a container allows, and never over the user's own."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mrnets import threads
+
+ROOT = Path(__file__).parents[2]
+
+
+def group(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("files", "processors"),
+    [
+        ({"cpu_dot_max": "200000 100000\n"}, 2),
+        ({"cpu_dot_max": "150000 100000\n"}, 2),
+        ({"cpu_dot_max": "20000 100000\n"}, 1),
+        ({"cpu_dot_max": "max 100000\n"}, math.inf),
+        ({"cpu_dot_max": "nonsense"}, math.inf),
+        ({"cpu__cpu_dot_cfs_quota_us": "300000", "cpu__cpu_dot_cfs_period_us": "100000"}, 3),
+        ({"cpu__cpu_dot_cfs_quota_us": "-1", "cpu__cpu_dot_cfs_period_us": "100000"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_a_container_allows(tmp_path, files, processors):
+    assert threads.allowed(group(tmp_path, **files)) == processors
+
+
+def test_threads_are_no_more_than_the_container_allows(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    environment: dict[str, str] = {}
+    threads.settle(environment, group(tmp_path, cpu_dot_max="300000 100000"))
+    assert environment == {**threads.PASSIVE, "OMP_NUM_THREADS": "3"}
+
+
+def test_without_a_narrower_limit_the_libraries_choose(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    environment: dict[str, str] = {}
+    threads.settle(environment, group(tmp_path, cpu_dot_max="400000 100000"))
+    assert environment == threads.PASSIVE
+
+
+def test_what_the_user_has_set_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    own = {"OMP_NUM_THREADS": "7", "OMP_WAIT_POLICY": "active", "OPENBLAS_NUM_THREADS": "4"}
+    environment = dict(own)
+    threads.settle(environment, group(tmp_path, cpu_dot_max="100000 100000"))
+    assert environment.items() >= own.items()
+
+
+PROBE = """
+import atexit, os, runpy, sys
+loaded = {}
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("numpy", "torch") and name not in loaded:
+            loaded[name] = os.environ.get("OMP_WAIT_POLICY")
+sys.meta_path.insert(0, Watch())
+atexit.register(lambda: print(loaded))
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["gadgets", "chains"],
+        ["gadgets.hosts.takeover", "no-port", "gadgets", "pipeline"],
+        ["training", "fit", "ismrmrd", "--dry-run", "data=nowhere"],
+    ],
+)
+def test_threads_are_settled_before_the_libraries_load(command):
+    environment = {k: v for k, v in os.environ.items() if k not in threads.PASSIVE}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *command],
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "'numpy': 'passive'" in done.stdout, done.stdout + done.stderr
