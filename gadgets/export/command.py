@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from gadgets.export.cfl import write_cfl
-from gadgets.export.contents import read_contents
+from gadgets.export.contents import anonymous, read_contents
 from gadgets.export.dicom import require_empty, write_dicom
 from gadgets.export.needed import needed
 from gadgets.export.nifti import nifti_name, write_nifti
@@ -17,9 +17,9 @@ from mrnets.errors import InputError
 __all__ = ["add_arguments", "add_formats", "asked", "export", "require", "run"]
 
 _FORMATS = {
-    "dicom": ("FOLDER", "each slice as DICOM, into a new folder"),
+    "dicom": ("FOLDER", "each slice as DICOM, labels and maps as objects too, into a new folder"),
     "nifti": ("FILE", "as NIfTI, .nii.gz or .nii; echoes and repetitions are the fourth axis"),
-    "png": ("FOLDER", "each image as PNG"),
+    "png": ("FOLDER", "each image as PNG, and each series as a montage"),
     "cfl": ("NAME", "for BART: NAME.hdr and NAME.cfl"),
 }
 
@@ -35,6 +35,7 @@ def add_formats(parser: argparse.ArgumentParser) -> None:
     """The options for formats."""
     for name, (metavar, text) in _FORMATS.items():
         parser.add_argument(f"--{name}", type=Path, metavar=metavar, help=f"also write {text}")
+    parser.add_argument("--anonymous", action="store_true", help="leave patient, study, device and day out of DICOM")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,6 +68,7 @@ def require(args: argparse.Namespace) -> None:
 def export(images: str | Path, args: argparse.Namespace, group: str) -> list[tuple[Path, int]]:
     """Write an image file in the formats that are asked for. Return each place, and how many files were written."""
     contents = read_contents(images, group)
+    contents = anonymous(contents) if args.anonymous else contents
     writers = {"dicom": write_dicom, "nifti": write_nifti, "png": write_png, "cfl": write_cfl}
     places = [(writer, getattr(args, name)) for name, writer in writers.items()]
     return [(place, len(writer(contents, place))) for writer, place in places if place is not None]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,17 @@ from mrnets.mrd.files import explained, hdf5
 from mrnets.mrd.header import read_header
 from mrnets.mrd.xml import mended, parse_xml, text_of
 
-__all__ = ["Contents", "Picture", "Series", "read_contents"]
+__all__ = ["Contents", "Picture", "Series", "anonymous", "read_contents"]
 
 MAX_PIXELS = 1 << 31
 """Most pixels of one series, which is read as a whole."""
+_NAMING = ("measurementID", "patientID", "studyID", "deviceID")
+"""Meta data of images that tell whose they are; see `gadgets.meta`."""
+_PRIVATE = {
+    "acquisitionSystemInformation": ("institutionName", "stationName", "deviceID", "deviceSerialNumber"),
+    "measurementInformation": ("measurementID", "seriesDate", "seriesTime", "frameOfReferenceUID"),
+}
+"""Elements of a header's parts that tell the device's owner, the day, or the examination."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,32 @@ def read_contents(path: str | Path, group: str = "dataset") -> Contents:
     if not series:
         raise InputError(f'{path}: there are no images in the group "{group}".')
     return Contents(str(path), None if xml is None else read_header(xml).header, digest.hexdigest(), series)
+
+
+def anonymous(contents: Contents) -> Contents:
+    """Return an image file without what tells the patient, the study, the device's owner or the day.
+
+    The name of the protocol stays. Two files of one scan become two studies, since nothing links them any more."""
+    series = tuple(
+        replace(one, pictures=tuple(replace(picture, meta=_without_names(picture.meta)) for picture in one.pictures))
+        for one in contents.series
+    )
+    return replace(contents, series=series, header=None if contents.header is None else _unnamed(contents.header))
+
+
+def _without_names(meta: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    return {name: values for name, values in meta.items() if name not in _NAMING}
+
+
+def _unnamed(header: ismrmrdHeader) -> ismrmrdHeader:
+    parts = {name: _without(getattr(header, name), names) for name, names in _PRIVATE.items()}
+    return replace(header, subjectInformation=None, studyInformation=None, **parts)
+
+
+def _without(record: Any, names: tuple[str, ...]) -> Any:
+    """Return a part of a header without the elements `names`; versions of ISMRMRD do not all have the same ones."""
+    there = () if record is None else {field.name for field in fields(record)}
+    return replace(record, **dict.fromkeys(name for name in names if name in there)) if there else record
 
 
 def _is_series(one: Any) -> bool:

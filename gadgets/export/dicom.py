@@ -1,54 +1,32 @@
-"""DICOM files: one MR image for each slice, echo and repetition; one folder for each series.
+"""DICOM files: one folder for each series.
 
-Axes: pixels of a stack (frame, z, y, x). Rows of a DICOM image run along x, columns along y.
+Labels and maps are written twice: as MR images, which every viewer shows, and as the objects that DICOM has for them.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import ismrmrd
 import numpy as np
-from numpy.typing import NDArray
 
-from gadgets.export.contents import Contents, Picture
-from gadgets.export.elements import (
-    LONG_STRING,
-    code_string,
-    decimal,
-    device,
-    first_series_number,
-    line,
-    patient_and_study,
-    protocol,
-    single,
-)
-from gadgets.export.greys import GREYS, Greys
-from gadgets.export.identity import Identity, identity_of, uid
-from gadgets.export.needed import needed
+from gadgets.export.contents import Contents
+from gadgets.export.elements import first_series_number
+from gadgets.export.identity import identity_of
+from gadgets.export.mr import NOT_CLINICAL, MrSeries, instances, moment, parts_of
+from gadgets.export.needed import INSTALL, is_there, needed
+from gadgets.export.objects import DicomObject, parametric_map, segmentation
 from gadgets.export.stacks import Stack, stacks_of
 from mrnets.errors import InputError
 from mrnets.files import make_folder, write_bytes
-from mrnets.values import parsed
 
 __all__ = ["NOT_CLINICAL", "require_empty", "write_dicom"]
 
-NOT_CLINICAL = "NOT FOR CLINICAL USE"
-MAX_COMMENT = 10240
-_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
-_PARTS = {
-    ismrmrd.IMTYPE_MAGNITUDE: "M",
-    ismrmrd.IMTYPE_PHASE: "P",
-    ismrmrd.IMTYPE_REAL: "R",
-    ismrmrd.IMTYPE_IMAG: "I",
-}
-_UCUM = {"1/s": "/s", "1/m": "/m", "a.u.": "1", "": "1"}
-"""Units whose code in UCUM is another one."""
+_logger = logging.getLogger(__name__)
 
 
 def require_empty(folder: Path) -> None:
@@ -63,213 +41,68 @@ def write_dicom(contents: Contents, folder: Path) -> list[Path]:
     Complex images become a series of magnitudes and one of phases. Raises InputError without pydicom."""
     needed("pydicom", "DICOM")
     require_empty(folder)
-    identity, written = identity_of(contents), []
-    parts = [part for stack in stacks_of(contents) for part in _parts(stack)]
+    identity, written, made = identity_of(contents), [], []
+    parts = [part for stack in stacks_of(contents) for part in parts_of(stack)]
     for number, part in enumerate(parts, start=1):
-        series = _Series.of(part, contents, identity, number)
-        place = make_folder(folder / f"{number:03d}_{part.stack.name}{part.suffix}")
-        for n, data in enumerate(_files(series), start=1):
-            written.append(place / f"{n:04d}.dcm")
-            write_bytes(written[-1], data)
+        series = MrSeries.of(part, contents, identity, number)
+        made.append((series, list(instances(series))))
+        written += _write(folder / f"{number:03d}_{part.stack.name}{part.suffix}", made[-1][1])
+    for number, (series, name, found) in enumerate(_objects(made), start=len(parts) + 1):
+        written += _write(folder / f"{number:03d}_{series.part.stack.name}_{name}", found)
     return written
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Real pixels of a stack (frame, z, y, x), and which part of complex ones they are."""
-
-    stack: Stack
-    pixels: NDArray[Any]
-    kind: str
-    suffix: str = ""
-
-
-def _parts(stack: Stack) -> Iterator[_Part]:
-    pixels = stack.pixels
-    if pixels.dtype.kind == "c":
-        yield _Part(stack, np.abs(pixels), "M", "_magnitude")
-        yield _Part(stack, np.angle(pixels), "P", "_phase")
-    else:
-        yield _Part(stack, pixels, _PARTS.get(int(stack.frames[0][0].head.image_type), "M"))
+def _write(folder: Path, sets: Iterable[Any]) -> list[Path]:
+    """Write data sets into a new folder, and return the paths of the files."""
+    written = []
+    for n, one in enumerate(sets, start=1):
+        written.append(make_folder(folder) / f"{n:04d}.dcm")
+        write_bytes(written[-1], _encoded(one))
+    return written
 
 
-@dataclass(frozen=True)
-class _Series:
-    """Data that the files of a series share."""
-
-    part: _Part
-    greys: Greys
-    header: Any
-    shared: Any
-    """A pydicom data set."""
-    uid: str
-
-    @classmethod
-    def of(cls, part: _Part, contents: Contents, identity: Identity, number: int) -> _Series:
-        from pydicom.dataset import Dataset
-
-        stack, header = part.stack, contents.header
-        series = uid("series", identity.study, identity.measurement, contents.digest, stack.name, part.suffix)
-        shared = Dataset()
-        elements = {
-            **patient_and_study(header, identity),
-            **device(header),
-            **protocol(header, stack),
-            "SeriesInstanceUID": series,
-            "SeriesNumber": 100 * first_series_number(header) + number,
-            "SeriesDescription": _described(stack, part.suffix),
-            "FrameOfReferenceUID": identity.frame_of_reference,
-            "ImageType": _image_type(part),
-        }
-        for name, value in elements.items():
-            setattr(shared, name, value)
-        return cls(part, Greys.of(part.pixels), header, shared, series)
-
-
-def _described(stack: Stack, suffix: str) -> str:
-    """Return the series description: FALLBACK first and the warning last, whatever is cut between them."""
-    name, end = stack.series.description + suffix, f" {NOT_CLINICAL}"
-    if "FALLBACK" in name:
-        name = "FALLBACK " + name.replace("_FALLBACK", "").replace("FALLBACK", "")
-    return f"{line(name)[: LONG_STRING - len(end)]}{end}"
-
-
-def _image_type(part: _Part) -> list[str]:
-    role = part.stack.series.role
-    return ["ORIGINAL", "PRIMARY", part.kind] if role == "Image" else ["DERIVED", "PRIMARY", "OTHER", code_string(role)]
-
-
-def _files(series: _Series) -> Iterator[bytes]:
-    """Yield the DICOM files of a series: slices from first to last, then echoes and repetitions."""
-    stack, pixels = series.part.stack, series.part.pixels
-    contrasts = sorted({int(frame[0].head.contrast) for frame in stack.frames})
-    times = sorted({_moment(frame[0]) for frame in stack.frames})
-    for n, frame in enumerate(stack.frames):
-        for z in range(pixels.shape[1]):
-            picture = frame[min(z, len(frame) - 1)]
-            instance = n * pixels.shape[1] + z + 1
-            own = {
-                "SOPClassUID": _MR_IMAGE,
-                "SOPInstanceUID": uid("image", series.uid, str(instance)),
-                "InstanceNumber": instance,
-                "AcquisitionNumber": times.index(_moment(frame[0])) + 1,
-                "TemporalPositionIdentifier": times.index(_moment(frame[0])) + 1,
-                "NumberOfTemporalPositions": len(times),
-                "EchoNumbers": contrasts.index(int(picture.head.contrast)) + 1,
-                "EchoTime": _echo_time(picture, series.header),
-                "ImageComments": _comment(picture, pixels[n, z])[:MAX_COMMENT],
-                **_plane(stack, z),
-                **_pixels(pixels[n, z], series.greys, stack),
-            }
-            yield _encoded(series.shared, own)
-
-
-def _moment(picture: Picture) -> tuple[int, ...]:
-    return tuple(int(getattr(picture.head, name)) for name in ("average", "set", "phase", "repetition"))
-
-
-def _echo_time(picture: Picture, header: Any) -> Any:
-    """Return the echo time, ms; None where it is not known, as for a map of all echoes."""
-    told = picture.first("GADGETRON_TE")
-    with suppress(ValueError):
-        return single(parsed(told, float))
-    times = list(getattr(getattr(header, "sequenceParameters", None), "TE", None) or [])
-    number = int(picture.head.contrast)
-    is_image = picture.first("GADGETRON_DataRole", "Image") == "Image"
-    return single(times[number]) if is_image and number < len(times) else None
-
-
-def _comment(picture: Picture, pixels: NDArray[Any]) -> str:
-    lost = int(np.count_nonzero(~np.isfinite(pixels)))
-    parts = [NOT_CLINICAL, picture.first("ImageComments"), ", ".join(picture.meta.get("Labels", []))]
-    parts.append(f"{lost} pixels are not finite; they have the lowest value" if lost else "")
-    return "; ".join(filter(None, parts))
-
-
-def _plane(stack: Stack, z: int) -> dict[str, Any]:
-    """Return where the plane `z` of a stack lies: its first pixel's centre, directions and spacing."""
-    columns = stack.affine[:3, :3]
-    spacing = np.linalg.norm(columns, axis=0)
-    x, y = columns[:, 0] / spacing[0], columns[:, 1] / spacing[1]
-    corner = stack.affine[:3, 3] + z * columns[:, 2]
-    return {
-        "ImagePositionPatient": [decimal(value) for value in corner],
-        "ImageOrientationPatient": [decimal(value) for value in (*x, *y)],
-        "PixelSpacing": [decimal(spacing[1]), decimal(spacing[0])],
-        "SliceThickness": decimal(stack.thickness()),
-        "SpacingBetweenSlices": decimal(spacing[2]),
-        "SliceLocation": decimal(float(np.cross(x, y) @ corner)),
-    }
-
-
-def _pixels(pixels: NDArray[Any], greys: Greys, stack: Stack) -> dict[str, Any]:
-    black, white = greys.window
-    unit = stack.series.unit
-    return {
-        "Rows": pixels.shape[0],
-        "Columns": pixels.shape[1],
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "BitsAllocated": 16,
-        "BitsStored": 16,
-        "HighBit": 15,
-        "PixelRepresentation": 0,
-        "RescaleSlope": decimal(greys.slope),
-        "RescaleIntercept": decimal(greys.intercept),
-        "RescaleType": line(unit)[:LONG_STRING] or "US",
-        "WindowCenter": decimal((black + white) / 2),
-        "WindowWidth": decimal(white - black),
-        "PixelData": greys.stored(pixels).astype("<u2").tobytes(),
-        **({"RealWorldValueMappingSequence": [_mapping(greys, stack)]} if unit else {}),
-    }
-
-
-def _mapping(greys: Greys, stack: Stack) -> Any:
-    """Return what a stored value of a map means. Source: DICOM PS3.3, C.7.6.16.2.11."""
-    unit = stack.series.unit
-    code = _dataset(
-        {
-            "CodeValue": _UCUM.get(unit, unit)[:16],
-            "CodingSchemeDesignator": "UCUM",
-            "CodeMeaning": line(unit)[:LONG_STRING],
-        }
-    )
-    return _dataset(
-        {
-            "RealWorldValueFirstValueMapped": 0,
-            "RealWorldValueLastValueMapped": GREYS,
-            "RealWorldValueIntercept": greys.intercept,
-            "RealWorldValueSlope": greys.slope,
-            "LUTExplanation": line(stack.series.role)[:LONG_STRING],
-            "LUTLabel": line(stack.series.role)[:16],
-            "MeasurementUnitsCodeSequence": [code],
-        }
-    )
-
-
-def _dataset(elements: Mapping[str, Any]) -> Any:
-    from pydicom.dataset import Dataset
-
-    made = Dataset()
-    for name, value in elements.items():
-        setattr(made, name, value)
-    return made
-
-
-def _encoded(shared: Any, own: Mapping[str, Any]) -> bytes:
-    """Return a DICOM file of the elements that a series shares and those that an image has of its own."""
+def _encoded(dataset: Any) -> bytes:
+    """Return a data set as a DICOM file."""
     from pydicom import dcmwrite
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
 
-    made = Dataset()
-    made.update(shared)
-    for name, value in own.items():
-        setattr(made, name, value)
-    made.file_meta = FileMetaDataset()
-    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID
-    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
-    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     file = io.BytesIO()
-    dcmwrite(file, made, enforce_file_format=True)
+    dcmwrite(file, dataset, enforce_file_format=True)
     return file.getvalue()
+
+
+_Made = Sequence[tuple[MrSeries, list[Any]]]
+"""Series, and their MR images."""
+
+
+def _objects(made: _Made) -> Iterator[tuple[MrSeries, str, list[Any]]]:
+    """Yield each series of labels or of a map with the ending of its folder, and its objects, one for each frame."""
+    derived = [(series, own) for series, own in made if series.part.stack.series.role != "Image"]
+    if derived and not is_there("highdicom"):
+        _logger.warning("labels and maps are MR images only; highdicom makes DICOM objects of them: %s", INSTALL)
+        return
+    for n, (series, own) in enumerate(derived, start=1):
+        stack = series.part.stack
+        if stack.series.role == "Segmentation" and len(stack.series.labels) < 2:
+            continue
+        name, make = ("seg", segmentation) if stack.series.role == "Segmentation" else ("map", parametric_map)
+        number = 100 * first_series_number(series.header) + len(made) + n
+        description = str(series.shared.SeriesDescription)
+        planes = series.part.pixels.shape[1]
+        found = []
+        for frame in range(len(stack.frames)):
+            sources = _image_of(stack, frame, made) or own[frame * planes : (frame + 1) * planes]
+            with warnings.catch_warnings():  # highdicom quotes a patient's name that has no ^
+                warnings.simplefilter("ignore", UserWarning)
+                found.append(make(DicomObject(stack, frame, sources, series.uid, number, description)))
+        yield series, name, found
+
+
+def _image_of(stack: Stack, frame: int, made: _Made) -> Sequence[Any]:
+    """Return the MR images (z,) of the image that labels or a map belong to; empty where there is none."""
+    for series, sets in made:
+        image, planes = series.part.stack, series.part.pixels.shape[1]
+        if image.series.role == "Image" and planes == stack.pixels.shape[1] and np.allclose(image.affine, stack.affine):
+            for n, one in enumerate(image.frames):
+                if moment(one[0]) == moment(stack.frames[frame][0]):
+                    return sets[n * planes : (n + 1) * planes]
+    return ()

@@ -11,6 +11,7 @@ from mrnets import __version__
 
 __all__ = [
     "LONG_STRING",
+    "UCUM",
     "code_string",
     "decimal",
     "device",
@@ -23,6 +24,8 @@ __all__ = [
 
 LONG_STRING = 64
 """Characters of the value representation LO."""
+UCUM = {"1/s": "/s", "1/m": "/m", "a.u.": "1", "": "1"}
+"""Units whose code in UCUM is another one."""
 
 
 def patient_and_study(header: Any, identity: Identity) -> dict[str, Any]:
@@ -50,6 +53,7 @@ def patient_and_study(header: Any, identity: Identity) -> dict[str, Any]:
         "StudyDescription": text("studyInformation", "studyDescription"),
         "BodyPartExamined": code_string(text("studyInformation", "bodyPartExamined")),
         "PatientPosition": text("measurementInformation", "patientPosition", most=16),
+        "Laterality": "",
         "PositionReferenceIndicator": "",
     }
 

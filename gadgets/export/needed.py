@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from typing import Any
 
 from mrnets.errors import InputError
 
-__all__ = ["needed"]
+__all__ = ["INSTALL", "is_there", "needed"]
+
+INSTALL = "pip install 'gadgetron-networks[export]'"
+
+
+def is_there(module: str) -> bool:
+    """Return whether a module is installed that an export can do without."""
+    return importlib.util.find_spec(module) is not None
 
 
 def needed(module: str, what: str) -> Any:
@@ -16,6 +23,4 @@ def needed(module: str, what: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         package = {"PIL": "Pillow"}.get(module.partition(".")[0], module)
-        raise InputError(
-            f"{what} needs {package}, which is not installed: pip install 'gadgetron-networks[export]'."
-        ) from error
+        raise InputError(f"{what} needs {package}, which is not installed: {INSTALL}.") from error

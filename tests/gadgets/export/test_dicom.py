@@ -7,6 +7,7 @@ import pytest
 
 pydicom = pytest.importorskip("pydicom")
 
+from gadgets.__main__ import main  # noqa: E402
 from gadgets.export.contents import read_contents  # noqa: E402
 from gadgets.export.dicom import write_dicom  # noqa: E402
 from gadgets.export.identity import uid  # noqa: E402
@@ -37,7 +38,7 @@ def test_values_survive_with_one_scale_for_the_series(tmp_path, pixels):
 
 def test_a_map_has_its_unit_and_its_negative_values(tmp_path, pixels):
     values = pixels - 0.5
-    (data,) = exported(tmp_path / "a", [image(values, {"GADGETRON_DataRole": "B0", "Unit": "Hz"})])
+    data, *_ = exported(tmp_path / "a", [image(values, {"GADGETRON_DataRole": "B0", "Unit": "Hz"})])
     np.testing.assert_allclose(
         data.pixel_array * float(data.RescaleSlope) + float(data.RescaleIntercept), values, atol=1e-4
     )
@@ -50,7 +51,7 @@ def test_a_map_has_its_unit_and_its_negative_values(tmp_path, pixels):
 def test_labels_stay_the_numbers_that_they_are(tmp_path):
     labels = np.arange(48, dtype=np.uint16).reshape(6, 8) % 4
     meta = {"GADGETRON_DataRole": "Segmentation", "Labels": ["0 background", "1 grey", "2 white", "3 fluid"]}
-    (data,) = exported(tmp_path / "a", [image(labels, meta)])
+    data, *_ = exported(tmp_path / "a", [image(labels, meta)])
     np.testing.assert_array_equal(data.pixel_array, labels)
     assert (float(data.RescaleSlope), float(data.RescaleIntercept)) == (1.0, 0.0)
     assert "2 white" in data.ImageComments
@@ -172,3 +173,19 @@ def test_files_of_two_exports_are_not_mixed(tmp_path, pixels):
     contents = read_contents(tmp_path / "a" / "images.h5")
     with pytest.raises(InputError, match="name a new folder"):
         write_dicom(contents, tmp_path / "a" / "dicom")
+
+
+def test_anonymous_leaves_out_who_where_and_when(tmp_path, monkeypatch, pixels):
+    monkeypatch.chdir(tmp_path)
+    meta = {"measurementID": "42_P1_7_5", "patientID": "P1", "studyID": "S1", "deviceID": "42"}
+    xml = header().replace(b"</systemVendor>", b"</systemVendor><institutionName>Ulm</institutionName>")
+    written(tmp_path / "i.h5", [image(pixels, meta)], xml)
+    assert main(["export", "i.h5", "--dicom", "d", "--anonymous"]) == 0
+    (path,) = tmp_path.rglob("*.dcm")
+    found = path.read_bytes()
+    for word in (b"Ada", b"P1", b"1990", b"20261122", b"131415", b"S1", b"Ulm", b"42_"):
+        assert word not in found
+    data = pydicom.dcmread(path)
+    assert (str(data.PatientName), data.ProtocolName, data.Manufacturer) == ("ANONYMOUS", "t2_tse", "MAKER")
+    assert data.PatientID.startswith("ANONYMOUS-")
+    assert (data.PatientBirthDate, data.StudyDate, data.PatientSex) == ("", "", "")

@@ -208,6 +208,44 @@ def test_all_formats_at_once(tmp_path, monkeypatch, pixels, capsys):
     files = {path.as_posix() for path in Path().rglob("*") if path.is_file()} - {"i.h5"}
     assert files == {
         *("d/001_Image/0001.dcm", "d/001_Image/0002.dcm", "n/i.nii.gz", "n/i.json"),
-        *("p/image_1_000.png", "p/image_1_001.png", "c/i.hdr", "c/i.cfl"),
+        *("p/image_1_000.png", "p/image_1_001.png", "p/image_1_montage.png", "c/i.hdr", "c/i.cfl"),
     }
     assert capsys.readouterr().err.splitlines()[-4] == "d: 2 files"
+
+
+def test_a_montage_has_the_slices_in_order_and_a_row_for_each_echo(tmp_path):
+    images = [
+        image(np.full((6, 8), 1 + n + 3 * echo, np.float32), z=5.0 * n, contrast=echo)
+        for n in (2, 0, 1)
+        for echo in range(2)
+    ]
+    paths = write_png(read_contents(written(tmp_path / "i.h5", images)), tmp_path)
+    assert [path.name for path in paths][-1] == "image_1_montage.png"
+    picture = np.asarray(Image.open(paths[-1]))
+    assert picture.shape == (12, 24)
+    tiles = picture.reshape(2, 6, 3, 8).transpose(0, 2, 1, 3).reshape(6, -1)
+    assert (np.diff(tiles[:, 0].astype(int)) > 0).all()
+    assert (tiles == tiles[:, :1]).all()
+
+
+def test_a_montage_of_labels_has_one_legend(tmp_path):
+    labels = np.arange(48, dtype=np.uint16).reshape(6, 8) % 3
+    meta = {"GADGETRON_DataRole": "Segmentation", "Labels": ["0 background", "1 grey matter", "2 white matter"]}
+    images = [image(labels, meta, z=5.0 * n) for n in range(2)]
+    *_, path = write_png(read_contents(written(tmp_path / "i.h5", images)), tmp_path)
+    assert path.name == "image_1_montage.png"
+    picture = np.asarray(Image.open(path))
+    one = np.asarray(Image.open(tmp_path / "image_1_000.png"))
+    np.testing.assert_array_equal(picture[:6, 8:16], one[:6, :8])
+    assert len(picture) == len(one)
+
+
+def test_many_slices_and_images_without_a_place_have_a_montage_too(tmp_path, pixels):
+    many = [image(pixels, z=5.0 * n) for n in range(30)]
+    *_, path = write_png(read_contents(written(tmp_path / "many.h5", many)), tmp_path / "many")
+    height, width = np.asarray(Image.open(path)).shape
+    assert height * width >= 30 * 48
+    assert 0.5 < height / width < 2
+    lost = [image(pixels, z=np.nan), image(pixels, z=np.nan)]
+    *_, path = write_png(read_contents(written(tmp_path / "lost.h5", lost)), tmp_path / "lost")
+    assert np.asarray(Image.open(path)).shape[0] in (6, 12)
