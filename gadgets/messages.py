@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, TypeAlias
 
 import ismrmrd
 import numpy as np
 
 from mrnets.mrd.lines import Line
+from mrnets.mrd.streams import CONFIG_FILE_BYTES, Id
 from mrnets.physics.arrays import Array
 
 __all__ = [
@@ -35,31 +35,10 @@ __all__ = [
     "SamplingLimit",
 ]
 
-CONFIG_FILE_BYTES = 1024
 IMAGE_TYPES = {
     code: np.dtype(name) for code, name in enumerate(("<u2", "<i2", "<u4", "<i4", "<f4", "<f8", "<c8", "<c16"), start=1)
 }
 """ISMRMRD's image data types. (ismrmrd 1.15 takes its 4, a 32-bit integer, for a 64-bit one.)"""
-
-
-class Id(IntEnum):
-    """Message ids."""
-
-    CONFIG_FILE = 1
-    CONFIG_TEXT = 2
-    HEADER = 3
-    CLOSE = 4
-    TEXT = 5
-    QUERY = 6
-    RESPONSE = 7
-    ERROR = 8
-    ACQUISITION = 1008
-    DEPENDENCY_QUERY = 1019
-    IMAGE = 1022
-    RECON_DATA = 1023
-    IMAGE_ARRAY = 1024
-    WAVEFORM = 1026
-    BUCKET = 1050
 
 
 @dataclass(frozen=True)

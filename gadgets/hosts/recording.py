@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gadgets.messages import Header, Id
+from gadgets.messages import Header
 from gadgets.protocol import Incoming, State
 from mrnets.errors import InputError, naming
 from mrnets.mrd.files import open_scan
 from mrnets.mrd.lines import Item
+from mrnets.mrd.streams import is_stream
 
 __all__ = ["Recording", "header_of", "open_recording"]
 
@@ -39,7 +40,7 @@ def open_recording(path: str | Path, group: str = "dataset") -> Iterator[Recordi
 
     Raises InputError, here or while items are read: the file is not there, is cut short, or holds no ISMRMRD scan."""
     start = _start(path)
-    if start[:2] in [struct.pack("<H", number) for number in (Id.CONFIG_FILE, Id.CONFIG_TEXT, Id.HEADER)]:
+    if is_stream(start):
         with open(path, "rb") as file:
             incoming = Incoming(file, State.PIPE)
             with naming(path):

@@ -20,9 +20,20 @@ from numpy.typing import NDArray
 from mrnets.errors import InputError
 from mrnets.hdf5 import whole_hdf5
 from mrnets.mrd.lines import ACQUISITION_HEADER, Item, Line, Lines, coalesce
+from mrnets.mrd.streams import MAGIC, Stream, is_stream, open_stream
 from mrnets.physics.arrays import Array, to_numpy
 
-__all__ = ["Scan", "append_waveform", "explained", "hdf5", "is_scan", "open_scan", "write_scan"]
+__all__ = [
+    "Scan",
+    "append_waveform",
+    "explained",
+    "first_bytes",
+    "hdf5",
+    "is_scan",
+    "open_scan",
+    "open_source",
+    "write_scan",
+]
 
 BLOCK_BYTES = 32 << 20
 WAVEFORM_BLOCK = 1024
@@ -122,18 +133,33 @@ def hdf5(path: str | Path) -> Iterator[h5py.File]:
     if not Path(path).is_file():
         raise InputError(f"{path}: there is no such file.")
     with explained(path):
-        if _is_stream(path):
+        start = first_bytes(path)
+        if is_stream(start):
             raise InputError(f"{path}: is a stream of ISMRMRD, not HDF5; ismrmrd_stream_to_hdf5 makes HDF5 of it.")
+        if start.startswith(MAGIC):
+            way = "mrd_to_ismrmrd and ismrmrd_stream_to_hdf5 make HDF5 of it"
+            raise InputError(f"{path}: is a stream of MRD version 2, not HDF5; {way}.")
         file = h5py.File(path, "r")
     with file:
         yield file
 
 
-def _is_stream(path: str | Path) -> bool:
-    """Whether a file starts with the number of a configuration or header message, or as a stream of version 2 does."""
-    with open(path, "rb") as file:
-        start = file.read(5)
-    return start == b"yardl" or (len(start) == 5 and int.from_bytes(start[:2], "little") in (1, 2, 3))
+@contextmanager
+def open_source(path: str | Path) -> Iterator[Scan | Stream]:
+    """The scan in an ISMRMRD file: HDF5 (the group "dataset"), or a stream. Raises InputError as `open_scan` does."""
+    if Path(path).is_file() and is_stream(first_bytes(path)):
+        with explained(path):
+            stream = open_stream(path)
+        yield stream
+        return
+    with open_scan(path) as scan:
+        yield scan
+
+
+def first_bytes(path: str | Path) -> bytes:
+    """The first 8 bytes of a file; fewer of a shorter one. Raises InputError where it cannot be read."""
+    with explained(path), open(path, "rb") as file:
+        return file.read(8)
 
 
 def _is_scan(node: Any) -> bool:

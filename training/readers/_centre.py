@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mrnets.mrd.axis import Seen
 from mrnets.mrd.centre import doubtful_centres
 from mrnets.mrd.encoding import ByHand, Encoding
-from mrnets.mrd.files import open_scan
+from mrnets.mrd.files import open_source
 
 __all__ = ["NOTHING_SEEN", "SeenCentres", "seen_centres"]
 
@@ -42,7 +42,7 @@ def seen_centres(
         counters = heads["idx"][f"kspace_encode_step_{evidence.step}"][rows].astype(np.int64)
         centres = np.asarray([evidence.centre, *evidence.others])
         near = (np.abs(counters[:, None] - centres) <= evidence.reach).any(axis=1)
-        with open_scan(path) as opened:
+        with open_source(path) as opened:
             for lines in opened.lines(rows[near][:MOST_LINES]):
                 evidence.add(lines)
         found.append(evidence.seen())

@@ -16,7 +16,7 @@ from mrnets.mrd.calibration import nearest
 from mrnets.mrd.centre import centre_doubts
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.epi import PhaseDifference, phase_difference, require_even, united
-from mrnets.mrd.files import open_scan
+from mrnets.mrd.files import open_source
 from mrnets.mrd.flags import Flag, has_flag
 from mrnets.mrd.images import Key
 from mrnets.mrd.kspace import Echo, add_lines, kspace_and_mask
@@ -54,7 +54,7 @@ def gridded(
 def _echo(scan: Scan, rows: Rows, encoding: Encoding, window: slice) -> Echo | None:
     """Lines of one direction; None without lines that are not zero."""
     echo = None
-    with open_scan(scan.path) as opened, naming(scan.path):
+    with open_source(scan.path) as opened, naming(scan.path):
         for lines in opened.lines(rows):
             lines = nonzero(lines)
             if not len(lines):
@@ -84,7 +84,7 @@ def _difference(scan: Scan, key: Key) -> PhaseDifference | None:
 @functools.lru_cache(maxsize=4096)
 def _of_navigators(origin: Origin, key: Key) -> PhaseDifference | None:
     found = scan_of(origin)
-    with open_scan(origin.path) as opened, naming(origin.path):
+    with open_source(origin.path) as opened, naming(origin.path):
         return phase_difference(list(opened.lines(found.navigators[key])), found.encoding)
 
 
@@ -113,7 +113,7 @@ def noise(scan: Scan, image: Image) -> Complex | None:
 @functools.lru_cache(maxsize=64)
 def _measured(origin: Origin) -> Noise:
     collected = NoiseScan()
-    with open_scan(origin.path) as opened, naming(origin.path):
+    with open_source(origin.path) as opened, naming(origin.path):
         for lines in opened.lines(scan_of(origin).noise):
             collected.add(lines)
         return collected.measured()

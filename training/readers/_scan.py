@@ -1,4 +1,4 @@
-"""ISMRMRD files of Cartesian scans: which of their lines make which image. The lines themselves: `_kspace`.
+"""ISMRMRD files (HDF5, streams) of Cartesian scans: which of their lines make which image. The lines: `_kspace`.
 
 Axes: z = encode step 2, y = encode step 1, x = readout for grids, with the k-space centre at n // 2.
 """
@@ -125,10 +125,10 @@ def scan(path: str | Path, by_hand: ByHand = NOTHING_BY_HAND) -> Scan:
 @functools.lru_cache(maxsize=512)
 def scan_of(origin: Origin) -> Scan:
     """The headers of a file as it was. Raises InputError as `scan`."""
-    with files.open_scan(origin.path) as opened:
+    with files.open_source(origin.path) as opened:
         heads = opened.headers(_FIELDS)
         xml = opened.header
-        deviations = _deviations(opened.folder, heads)
+        deviations = _deviations(opened.folder, heads) if isinstance(opened, files.Scan) else ()
     with naming(origin.path):
         return _sorted(origin, read_header(xml, origin.path).header, heads, deviations)
 

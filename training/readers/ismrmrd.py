@@ -1,4 +1,4 @@
-"""Any folder of Cartesian ISMRMRD scans, so that a site trains on what its own scanner measured.
+"""Any folder of Cartesian ISMRMRD scans (HDF5 or streams), so that a site trains on what its own scanner measured.
 
 Each repetition, set, phase and slice of a file is an image, contrasts are its echoes, averages are averaged. Readout
 oversampling goes, noise lines make the covariance: it is all as the gadgets' sort does it. 3-D scans are converted
@@ -31,6 +31,9 @@ from training.readers.files import examined, listed, one_sentence, split_problem
 
 __all__ = ["Reader", "load", "places"]
 
+ENDINGS = (".h5", ".mrd", ".stream")
+"""Of files that hold HDF5 or a stream, whichever their content is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
@@ -61,7 +64,7 @@ class Reader:
 
     def read(self, folder: Path, part: Part, split: Split) -> Slices:
         """Return the slices of the subjects of `part`. Raises InputError."""
-        files = listed(folder, ".h5", ".mrd")
+        files = listed(folder, *ENDINGS)
         subjects = _subjects(files, self.by_hand)
         mine = part_of(list(subjects.values()), part, split)
         own = {name: subject for name, subject in subjects.items() if subject in mine}
@@ -76,7 +79,7 @@ class Reader:
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for everything that is missing or malformed. Samples of 3-D scans are not read."""
         try:
-            files = listed(folder, ".h5", ".mrd")
+            files = listed(folder, *ENDINGS)
         except InputError as error:
             yield str(error)
             return

@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import ismrmrd
 import numpy as np
 import pytest
 import torch
 
 from gadgets.frame import Frame
+from gadgets.messages import Close, ConfigFile, Header
+from gadgets.serialise import encode
 from gadgets.simulate import Settings, make_scan
 from gadgets.sort import sort
 from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.mrd.files import open_scan, write_scan
 from mrnets.mrd.header import read_header
+from mrnets.mrd.streams import open_stream
 from tests.training import layouts
 from training.__main__ import main
 from training.data import Split
@@ -92,6 +96,57 @@ def test_volumes_are_sorted_as_the_gadgets_sort_them(
             block = expected.calibration[x : x + 1]
             np.testing.assert_allclose(found.calibration, block, atol=2e-6 * np.abs(expected.calibration).max())
     assert not list((tmp_path / ".slices").glob("*.partial"))
+
+
+def as_stream(path: Path, settings: Settings, *, text: bool = True) -> None:
+    """The simulated scan as the stream that a converter writes, with other messages among its acquisitions."""
+    header, items, _ = make_scan(settings)
+    waveform = ismrmrd.Waveform.from_array(np.arange(6, dtype=np.uint32).reshape(2, 3))
+    messages = [ConfigFile("default.xml"), Header(header), *(["a text", waveform] if text else []), *items, Close()]
+    path.write_bytes(b"".join(part for message in messages for part in encode(message)))
+
+
+@pytest.mark.parametrize("settings", [*FLAT.values(), *VOLUMES.values()])
+def test_a_stream_is_read_as_the_same_file(tmp_path: Path, settings: Settings, rng: np.random.Generator) -> None:
+    (tmp_path / "stream").mkdir()
+    (tmp_path / "file").mkdir()
+    as_stream(tmp_path / "stream" / "scan.mrd", settings)
+    simulate(tmp_path / "file" / "scan.h5", settings)
+    reader = Reader(prospective=True)
+    (found, expected) = (reader.read(tmp_path / name, "train", Split(validation=0)) for name in ("stream", "file"))
+    assert len(found.places) == len(expected.places)
+    for n in (0, len(found.places) - 1):
+        one, other = found.take([n], rng).raw, expected.take([n], rng).raw
+        for name in ("kspace", "mask", "calibration", "noise", "echo_times"):
+            torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=0, atol=0)
+
+
+def test_check_of_streams(tmp_path: Path) -> None:
+    as_stream(tmp_path / "a.stream", SMALL, text=False)
+    as_stream(tmp_path / "b.mrd", SMALL)
+    assert list(Reader().check(tmp_path, Split())) == []
+    whole = (tmp_path / "b.mrd").read_bytes()
+    for place, damaged, words in (
+        ("cut", whole[:-500], "is cut short: it ends within a message"),
+        ("empty", whole[:1500], "is cut short"),
+        ("image", whole[:-2] + b"\xfe\x03", "message 1022 at byte"),
+        ("no_header", whole[:1026], "is a stream without an ISMRMRD header"),
+    ):
+        folder = tmp_path / place
+        folder.mkdir()
+        (folder / "scan.mrd").write_bytes(damaged)
+        (problem,) = list(Reader().check(folder, Split(validation=0)))
+        assert problem.startswith(f"{folder / 'scan.mrd'}: ")
+        assert words in problem
+
+
+def test_a_stream_that_becomes_shorter_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "scan.mrd"
+    as_stream(path, SMALL)
+    stream = open_stream(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(InputError, match=r"scan\.mrd: is cut short in acquisition"):
+        list(stream.lines(np.arange(stream.acquisitions)))
 
 
 def test_a_volume_is_converted_once_and_again_when_it_changed(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -265,17 +320,22 @@ def test_badly_written_headers_are_read(
 
 
 @pytest.mark.parametrize(
-    "start", [b"\x03\x00\x10\x00\x00\x00<ismrmrdHeader/>", b"\x01\x00default.xml\x00", b"yardl\x01\x00"]
+    ("start", "words"),
+    [
+        (b"\x03\x00\x10\x00\x00\x00<ismrmrdHeader/>", "message 0 at byte"),
+        (b"\x01\x00default.xml\x00", "is cut short"),
+        (b"yardl\x01\x00", "is a stream of MRD version 2, not HDF5; mrd_to_ismrmrd and ismrmrd_stream_to_hdf5"),
+    ],
 )
-def test_a_stream_is_named_as_one_and_the_rest_is_checked(
-    tmp_path: Path, rng: np.random.Generator, start: bytes
+def test_a_damaged_stream_is_named_and_the_rest_is_checked(
+    tmp_path: Path, rng: np.random.Generator, start: bytes, words: str
 ) -> None:
     layouts.write_ismrmrd(tmp_path, rng)
     (tmp_path / "a.mrd").write_bytes(start + bytes(100))
     (tmp_path / "z.h5").write_bytes(b"nothing of the sort")
     first, second = Reader().check(tmp_path, Split())
-    assert first.startswith(f"{tmp_path / 'a.mrd'}: is a stream")
-    assert "ismrmrd_stream_to_hdf5" in first
+    assert first.startswith(f"{tmp_path / 'a.mrd'}: ")
+    assert words in first
     assert second.startswith(f"{tmp_path / 'z.h5'}: cannot be read")
 
 
