@@ -80,9 +80,9 @@ class ImageFile:
             series[name][-1] = row
         series["attributes"].resize(len(series["attributes"]) + 1, axis=0)
         series["attributes"][-1] = attributes.decode("ascii")
-        self.draft.check()
         self.count += 1
         self.draft.keep = True
+        self.draft.check()
 
     def _series(self, name: str, pixels: Array) -> h5py.Group:
         number, found = 0, name

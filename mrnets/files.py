@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import signal
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +33,8 @@ class Draft:
         first is taken."""
         self.error: OSError | None = None
         """The first failure of the disk; libraries hide it behind errors of their own."""
+        self.signals: list[int] = []
+        """Signals that wait for `check`, because they came while a library wrote."""
         self._random = secrets.token_hex(4)
         self._partial = path.with_name(f".{path.name}.{self._random}.partial")
         self._file = open(self._partial, "x+b", buffering=0)  # noqa: SIM115 (closed by `finish`)
@@ -66,7 +69,9 @@ class Draft:
         """Do nothing: there is no buffer."""
 
     def check(self) -> None:
-        """Raise InputError where the disk has failed."""
+        """Handle the signals that wait. Raises InputError where the disk has failed."""
+        while self.signals:
+            signal.raise_signal(self.signals.pop(0))
         if self.error is not None:
             raise _unwritable(self.path, self.error, self._advice) from None
 

@@ -1,8 +1,8 @@
 """HDF5 files that are whole or not there, also on a full disk and after ctrl-C.
 
 The HDF5 library ends the process with a segmentation fault where a write fails or raises. So it never sees a failure:
-what it writes after one stays in memory until the file is closed, and then the failure is told. Signals wait until the
-library has returned.
+what it writes after one stays in memory until the file is closed, and then the failure is told. Signals that come in
+one of its writes wait for the next `Draft.check`, or for the end of the file.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = ["whole_hdf5"]
 def whole_hdf5(path: str | Path, advice: str = "") -> Iterator[tuple[h5py.File, Draft]]:
     """An HDF5 file to fill, which becomes `path` when the block ends; see `mrnets.files.whole`.
 
-    Who writes much calls `Draft.check` now and then, so that a full disk is noticed before the memory is full.
+    Who writes much calls `Draft.check` now and then: a full disk is noticed before the memory is full, and ctrl-C soon.
     """
     with whole(path, advice) as draft:
-        with _signals_elsewhere(), h5py.File(_Unfailing(draft), "w") as file:
+        with _signals_elsewhere(draft), h5py.File(_Unfailing(draft), "w") as file:
             yield file, draft
         draft.check()
 
@@ -90,12 +90,10 @@ class _Unfailing:
 
 
 _CALLED = {function.__code__ for function in vars(_Unfailing).values() if hasattr(function, "__code__")}
-RETRY = 0.01
-"""s, after which a signal that came inside the library is raised again."""
 
 
 @contextmanager
-def _signals_elsewhere() -> Iterator[None]:
+def _signals_elsewhere(draft: Draft) -> Iterator[None]:
     """Keep the handlers of signals, which may raise KeyboardInterrupt, from running inside the HDF5 library."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     handlers: dict[int, Any] = {number: handler for number, handler in before.items() if callable(handler)}
@@ -104,7 +102,7 @@ def _signals_elsewhere() -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if _is_inside(frame):
-            threading.Timer(RETRY, signal.raise_signal, (number,)).start()
+            draft.signals.append(number)
         else:
             handlers[number](number, frame)
 
