@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.gadget import Kind, lookup
 from gadgets.speaker import Speech
-from mrnets.errors import InputError
+from mrnets.errors import InputError, nearest
 from mrnets.mrd.lines import Item
 from mrnets.mrd.xml import parse_xml
 
@@ -28,6 +28,10 @@ def unwatched(name: str, items: Iterator[Item]) -> Iterator[Item]:
     return items
 
 
+OPTIONS = ("spool", "spool_size", "spool_age")
+"""Properties of a pipeline: see `gadgets.hosts.spool`."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A gadget's name in a chain, and its properties as the chain gives them."""
@@ -42,6 +46,8 @@ class Chain:
 
     stages: tuple[Stage, ...]
     source: str = "chain"
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Properties of the pipeline itself, for the host; see `OPTIONS`."""
 
     @classmethod
     def parse(cls, text: str | bytes, source: str = "chain") -> Chain:
@@ -62,19 +68,25 @@ class Chain:
     @classmethod
     def _read(cls, text: str | bytes, stages: Callable[[Element], Iterator[Stage]], source: str) -> Chain:
         try:
-            return cls.of(tuple(stages(parse_xml(text, source))), source)
+            made = tuple(stages(parse_xml(text, source)))
+            options = {name: value for stage in made if not stage.name for name, value in stage.properties.items()}
+            return cls.of(tuple(stage for stage in made if stage.name), source, options)
         except InputError as error:
             raise error if source in str(error) else InputError(f"{source}: {error}") from error
 
     @classmethod
-    def of(cls, stages: tuple[Stage, ...], source: str = "chain") -> Chain:
+    def of(cls, stages: tuple[Stage, ...], source: str = "chain", options: Mapping[str, str] | None = None) -> Chain:
         """Return a chain of `stages`, after a check of each of them and of their order. Raises InputError."""
         if not stages:
             raise InputError("it names no gadget.")
+        for name in options or ():
+            if name not in OPTIONS:
+                known, hint = ", ".join(OPTIONS), nearest(name, OPTIONS)
+                raise InputError(f'a pipeline has no property "{name}"; its properties are: {known}.{hint}')
         for stage in stages:
             lookup(stage.name).bind(stage.properties)
         _require_order([stage.name for stage in stages])
-        return cls(stages, source)
+        return cls(stages, source, options or {})
 
     def has(self, name: str) -> bool:
         """Return whether the gadget `name` is in the chain."""
@@ -96,7 +108,18 @@ class Chain:
         stages = list(self.stages)
         for n in places:
             stages[n] = replace(stages[n], properties={**stages[n].properties, key: value})
-        return Chain.of(tuple(stages), self.source)
+        return Chain.of(tuple(stages), self.source, self.options)
+
+    def xml(self) -> bytes:
+        """Return the chain as a configuration that `parse` reads."""
+        root = Element("configuration")
+        for name, value in self.options.items():
+            SubElement(root, "property", name=name, value=value)
+        for stage in self.stages:
+            node = SubElement(root, "gadget", name=stage.name)
+            for name, value in stage.properties.items():
+                SubElement(node, "property", name=name, value=value)
+        return tostring(root, "utf-8", xml_declaration=True)
 
     def run(
         self,
@@ -205,7 +228,11 @@ def _executed(module: str, target: str, configuration: Element) -> Iterator[Stag
 
 
 def _configured(configuration: Element) -> Iterator[Stage]:
+    """Yield the gadgets of a pipeline, after its own properties as a stage without a name."""
+    yield Stage("", _properties(configuration))
     for node in configuration:
+        if node.tag == "property":
+            continue
         name = node.get("name")
         if node.tag != "gadget" or not name:
             raise InputError(f'the configuration of a pipeline holds <{node.tag}>; <gadget name="..."> was expected.')

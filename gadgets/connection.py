@@ -6,6 +6,7 @@ exception ends like a normal scan. Here each of them is an error that is sent to
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import socket
@@ -53,6 +54,23 @@ class Sink(Protocol):
         """Send what was taken."""
 
 
+class Inlet(Protocol):
+    """Where a peer's bytes come from, with a limit of time: a socket, or what stands in front of it."""
+
+    def settimeout(self, value: float | None, /) -> None:
+        """Set the seconds to wait for a byte; None: for ever."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Return up to `size` bytes; none at the end. Raises OSError."""
+
+
+class Detour(Inlet, Source, Protocol):
+    """What a stream is read through, and which keeps it on the way."""
+
+    def close(self) -> None:
+        """End it."""
+
+
 @contextmanager
 def _lost(what: str) -> Iterator[None]:
     try:
@@ -73,8 +91,12 @@ class Peer:
     limits: Limits = USUAL
     clock: Callable[[], float] = time.monotonic
     incoming: Incoming = field(init=False)
+    kept: str = ""
+    """The file in which the stream is kept, if it is."""
 
     def __post_init__(self, state: State) -> None:
+        self._inlet: Inlet | None = self.connected
+        self._detour: Detour | None = None
         self.incoming = Incoming(self, state, self.limits.message)
         self._begun = self.clock()
 
@@ -90,7 +112,7 @@ class Peer:
         if connected.family in (socket.AF_INET, socket.AF_INET6):
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return cls(connected.makefile("rb"), Outbox(connected, limits), state, connected, limits, clock)
+        return cls(connected.makefile("rb", 0), Outbox(connected, limits), state, connected, limits, clock)
 
     @classmethod
     def of(cls, connection: gadgetron.external.Connection) -> Peer:
@@ -98,6 +120,22 @@ class Peer:
 
         A Gadgetron server waits as long as its scanner does, so there are no limits of time."""
         return cls.on(connection.socket.socket, State.ITEMS, PATIENT)
+
+    def read_ahead(self) -> None:
+        """Read more than is asked for, from now on. It makes small reads fast."""
+        if isinstance(self.source, io.RawIOBase):
+            self.source = io.BufferedReader(self.source)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the source, which must be a file or a socket."""
+        return int(self.source.fileno())  # type: ignore[attr-defined]
+
+    def divert(self, detour: Detour, kept: str) -> None:
+        """Read from `detour` from now on. It has taken over the source, which must not have read ahead.
+
+        kept: the file in which it keeps the stream. `close` closes it."""
+        self._detour, self.kept = detour, kept
+        self._inlet = None if self._inlet is None else detour
 
     def readinto(self, buffer: Any, /) -> int | None:
         """Read some bytes. Raises InputError if none come in time, and PeerLostError if the connection breaks."""
@@ -107,9 +145,9 @@ class Peer:
             try:
                 if allowed <= 0:
                     raise TimeoutError
-                if self.connected is not None:
-                    self.connected.settimeout(None if allowed == math.inf else allowed)
-                return self.source.readinto(buffer)
+                if self._inlet is not None:
+                    self._inlet.settimeout(None if allowed == math.inf else allowed)
+                return (self._detour or self.source).readinto(buffer)
             except TimeoutError:
                 late = f"did not send its ISMRMRD header within {self.limits.start:g} s"
                 silent = f"sent no byte for {self.limits.silence:g} s"
@@ -144,21 +182,22 @@ class Peer:
 
         Unread bytes would reset the connection and destroy what was sent before."""
         self.incoming.drain()
-        if self.incoming.state is not State.LOST or self.connected is None:
+        if self.incoming.state is not State.LOST or self._inlet is None:
             return
         end = self.clock() + DRAINING
-        self.connected.settimeout(IDLE)
+        self._inlet.settimeout(IDLE)
         with _lost("sending"), suppress(TimeoutError):
-            while self.clock() < end and self.connected.recv(1 << 20):
+            while self.clock() < end and self._inlet.recv(1 << 20):
                 pass
 
     def close(self) -> None:
         """Close the files on the socket, not the socket. What could not be sent is dropped.
 
         What the peer has sent after its CLOSE is read before: unread bytes would reset the connection."""
-        for end in (self.sink, self.source):
+        for end in (self._detour, self.sink, self.source):
             try:
-                end.close()  # type: ignore[union-attr]
+                if end is not None:
+                    end.close()  # type: ignore[union-attr]
             except OSError as error:
                 _logger.debug("closing: %s", error)
         if self.connected is not None:
@@ -184,7 +223,8 @@ def report(peer: Peer, error: Exception, audience: Audience) -> None:
     A client is told at once. Gadgetron's connection process can crash when it is told while it is still sending."""
     if isinstance(error, PeerLostError):
         return
-    failure = audience.failure(sentence(error))
+    kept = f"; the scan is kept as {peer.kept}" if peer.kept else ""
+    failure = audience.failure(sentence(error) + kept)
     if audience is Audience.CLIENT:
         peer.send(failure)
         peer.drain()

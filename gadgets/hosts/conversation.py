@@ -13,9 +13,11 @@ import ismrmrd
 from gadgets.chain import is_whole
 from gadgets.connection import Peer, PeerLostError, report, sentence
 from gadgets.hosts.dependencies import Dependencies
+from gadgets.hosts.keeping import Keeper, keeping
 from gadgets.hosts.parameters import Order, order_of, parameters_in, with_parameters
 from gadgets.hosts.rules import Rules
 from gadgets.hosts.scan import reconstructed
+from gadgets.hosts.spool import Record
 from gadgets.messages import Close, ConfigText, Message, Query, Response
 from gadgets.protocol import Audience
 from gadgets.received import header_for
@@ -39,7 +41,8 @@ def handle(connected: socket.socket, rules: Rules) -> None:
     with connected:
         peer = Peer.on(connected, limits=rules.limits)
         try:
-            _logger.info("%s", _converse(peer, rules))
+            with keeping(rules.spool) as keeper:
+                _logger.info("%s", _converse(peer, rules, keeper))
         except Exception as error:
             _logger.error("%s", sentence(error), exc_info=_logger.isEnabledFor(logging.DEBUG))
         finally:
@@ -54,7 +57,7 @@ def refuse(connected: socket.socket, reason: str) -> None:
         connected.shutdown(socket.SHUT_WR)
 
 
-def _converse(peer: Peer, rules: Rules) -> str:
+def _converse(peer: Peer, rules: Rules, keeper: Keeper) -> str:
     """Return what was done: configuration, header, items, CLOSE. Failures are told to the peer and raised."""
     audience = Audience.CLIENT
     count = 0
@@ -67,7 +70,11 @@ def _converse(peer: Peer, rules: Rules) -> str:
             audience = Audience.GADGETRON
         order = order_of(configuration, rules)
         header = _expect(peer)
-        for item in _stream(peer, order, header.text, rules) if header else ():
+        if header is not None:
+            if "spool" in order.chain.options:
+                _logger.warning("the property spool of a client means nothing here; serve --spool names the folder")
+            keeper.begin(peer, (configuration, header), order.chain, Record(order.chain.source, notes=order.warnings))
+        for item in _stream(peer, order, header.text, rules, keeper) if header else ():
             if isinstance(item, Query):
                 item = Response(item.number, answer(item.key))
             elif isinstance(item, str) and audience is Audience.GADGETRON:  # it takes no text from an external process
@@ -86,12 +93,13 @@ def _converse(peer: Peer, rules: Rules) -> str:
     return f"{count} items sent"
 
 
-def _stream(peer: Peer, order: Order, header: bytes, rules: Rules) -> Iterator[Item]:
+def _stream(peer: Peer, order: Order, header: bytes, rules: Rules, keeper: Keeper) -> Iterator[Item]:
     """Return what a client gets of its scan. It may send parameters before the first item."""
     first, items = _peeked(peer.items())
     parameters = parameters_in(first) if isinstance(first, str) else None
     if parameters is not None:
         order = with_parameters(order, parameters, rules)
+        keeper.replan(order.chain)
         next(items)
         first, items = _peeked(items)
     warnings = order.warnings

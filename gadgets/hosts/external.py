@@ -17,8 +17,10 @@ import gadgetron.external
 from gadgets.chain import Chain
 from gadgets.connection import Peer, PeerLostError, report, sentence
 from gadgets.hosts.dependencies import Dependencies
+from gadgets.hosts.keeping import Keeper, keeping, spool_of_chain
 from gadgets.hosts.log import name_gadgets
 from gadgets.hosts.scan import reconstructed
+from gadgets.hosts.spool import Record
 from gadgets.hosts.storage import default_store
 from gadgets.limits import PATIENT
 from gadgets.messages import Close, ConfigText, Header
@@ -52,10 +54,12 @@ def execute(connection: gadgetron.external.Connection, module: str, target: str)
     """
     peer, raw = Peer.of(connection), connection.raw_bytes
     try:
-        if not _answer(peer, _items(peer, module, target, raw.config, raw.header)):
-            raise SystemExit(1)
+        with keeping(None) as keeper:
+            done = _answer(peer, _items(peer, module, target, raw.config, raw.header, keeper), keeper)
     finally:
         peer.close()
+    if not done:
+        raise SystemExit(1)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -72,10 +76,11 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     with connected:
         peer = Peer.on(connected, State.START, PATIENT)
-        done = _answer(peer, _conversation(peer, module, target))
-        with suppress(PeerLostError):
-            peer.send(Close())
-            peer.settle()
+        with keeping(None) as keeper:
+            done = _answer(peer, _conversation(peer, module, target, keeper), keeper)
+            with suppress(PeerLostError):
+                peer.send(Close())
+                peer.settle()
         peer.close()
     return 0 if done else 1
 
@@ -90,22 +95,24 @@ def _log(module: str, target: str) -> None:
     )
 
 
-def _conversation(peer: Peer, module: str, target: str) -> Iterator[Item]:
+def _conversation(peer: Peer, module: str, target: str, keeper: Keeper) -> Iterator[Item]:
     """Yield what goes to the server. Its first two messages are read here: nothing can fail before they are."""
     configuration = peer.read()
     header = peer.read() if isinstance(configuration, ConfigText) else None
     if isinstance(configuration, ConfigText) and isinstance(header, Header):
-        yield from _items(peer, module, target, configuration.text, header.text)
+        yield from _items(peer, module, target, configuration.text, header.text, keeper)
     elif Close not in (type(configuration), type(header)):
         raise InputError("The Gadgetron server did not send the configuration of the node and the ISMRMRD header.")
 
 
-def _items(peer: Peer, module: str, target: str, configuration: bytes, header: bytes) -> Iterator[Item]:
+def _items(peer: Peer, module: str, target: str, configuration: bytes, header: bytes, keeper: Keeper) -> Iterator[Item]:
     chain = Chain.external(module, target, configuration, _SOURCE)
+    keeper.spool = spool_of_chain(chain)
+    keeper.begin(peer, (ConfigText(configuration), Header(header)), chain, Record(chain.source))
     yield from reconstructed(chain, peer.items(), header, noise=Dependencies(default_store()))
 
 
-def _answer(peer: Peer, items: Iterator[Item]) -> bool:
+def _answer(peer: Peer, items: Iterator[Item], keeper: Keeper) -> bool:
     """Send items, and return True; or on failure log and report it, and return False."""
     name_gadgets()
     try:
@@ -119,5 +126,6 @@ def _answer(peer: Peer, items: Iterator[Item]) -> bool:
         _logger.error("%s", sentence(error), exc_info=_logger.isEnabledFor(logging.DEBUG))
         with suppress(PeerLostError):
             report(peer, error, Audience.GADGETRON)
+        keeper.end(error)
         return False
     return True

@@ -12,6 +12,7 @@ from pathlib import Path
 from gadgets.chain import Chain, Stage
 from gadgets.gadget import lookup
 from gadgets.hosts.library import folder, shipped
+from gadgets.hosts.spool import Spool
 from gadgets.limits import USUAL, Limits, usual_memory
 from gadgets.messages import ConfigFile, ConfigText
 from gadgets.models import options_of
@@ -41,25 +42,27 @@ class Rules:
     limits: Limits = USUAL
     noise: Store | None = None
     """Where noise of other scans is kept and found. None: nowhere."""
+    spool: Spool | None = None
+    """Where scans are kept as they come. None: nowhere."""
 
 
 def chain_of(configuration: ConfigFile | ConfigText, rules: Rules) -> Chain:
     """Return the chain that a client names or sends, under the rules. Raises InputError."""
     if isinstance(configuration, ConfigFile):
         chain = Chain.parse(*shipped(configuration.name, rules.chains))
-        return Chain.of(tuple(_with_memory(stage, rules) for stage in chain.stages), chain.source)
+        return Chain.of(tuple(_with_memory(stage, rules) for stage in chain.stages), chain.source, chain.options)
     chain = Chain.parse(configuration.text, "configuration")
     stages = tuple(_with_known_weights(_with_less_memory(stage, rules), rules) for stage in chain.stages)
     for stage in stages:
         _require_small_options(stage)
-    return Chain.of(stages, chain.source)
+    return Chain.of(stages, chain.source, chain.options)
 
 
 def set_by_client(chain: Chain, name: str, value: str, rules: Rules) -> Chain:
     """Return the chain with a property set as a client asks, under the rules. Raises InputError as `Chain.set` does."""
     changed = chain.set(name, value)
     stages = (_granted(old, new, rules) for old, new in zip(chain.stages, changed.stages, strict=True))
-    return Chain.of(tuple(stages), chain.source)
+    return Chain.of(tuple(stages), chain.source, chain.options)
 
 
 def _granted(old: Stage, new: Stage, rules: Rules) -> Stage:

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from gadgets.hosts.conversation import handle, refuse
 from gadgets.hosts.doors import Doors, Spare, accepted, listen
+from gadgets.hosts.keeping import add_spool_options, spool_of
 from gadgets.hosts.library import folder
 from gadgets.hosts.preload import preload
 from gadgets.hosts.rules import Rules, chain_of
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for noise that later scans depend on (default: the MRD storage server that "
         "GADGETRON_STORAGE_ADDRESS names, or none)",
     )
+    add_spool_options(parser)
     add("--connections", type=int, default=16, help="at most so many at once (default 16); others wait")
     add("--per-address", type=int, default=8, help="at most so many of one address (default 8); others are refused")
     add("--memory", type=float, help="GiB for one scan (default: half of the machine's memory)")
@@ -93,7 +95,7 @@ def _rules(args: argparse.Namespace) -> Rules:
             raise InputError(f"There is no folder of {name} {place}.")
     memory = usual_memory(SHARE) if args.memory is None else args.memory
     limits = Limits(args.start, args.silence, args.unread, int(args.queue * 2**20), message=memory * 2**30)
-    rules = Rules(args.chains, args.default_chain, args.weights, memory, limits, store_of(args.noise))
+    rules = Rules(args.chains, args.default_chain, args.weights, memory, limits, store_of(args.noise), spool_of(args))
     if rules.default:
         chain_of(ConfigFile(rules.default), rules)
     return rules
