@@ -14,7 +14,7 @@ from gadgets.frame import Frame, naming_shortfalls
 from gadgets.gadget import gadget
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
-from mrnets.physics.espirit import Espirit
+from mrnets.physics.espirit import DEFAULT, Espirit
 from mrnets.stages import sense_raw
 
 __all__ = ["coils"]
@@ -29,10 +29,7 @@ def coils(
     header: ismrmrdHeader,
     *,
     method: Literal["espirit", "rss", "unitary"] = "espirit",
-    kernel: int = Espirit.kernel,
-    calibration: int = Espirit.calibration,
-    threshold: float = Espirit.threshold,
-    crop: float = Espirit.crop,
+    options: Espirit = DEFAULT,
 ) -> Iterator[Item]:
     """Give frames their coil sensitivities; everything else passes.
 
@@ -45,9 +42,8 @@ def coils(
     A frame on which they fail goes on without them, and is reconstructed by a simpler method.
     Raises InputError for a scan without calibration lines, and for options out of their range.
     """
-    if calibration > MAX_CALIBRATION:
-        raise InputError(f"calibration must be at most {MAX_CALIBRATION}, got {calibration}")
-    options = Espirit(kernel=kernel, calibration=calibration, threshold=threshold, crop=crop)
+    if options.calibration > MAX_CALIBRATION:
+        raise InputError(f"calibration must be at most {MAX_CALIBRATION}, got {options.calibration}")
     for item in stream:
         if not isinstance(item, Frame):
             yield item

@@ -15,7 +15,7 @@ from gadgets.frame import Frame
 from gadgets.gadget import gadget
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
-from mrnets.physics.compress import Gdcc
+from mrnets.physics.compress import DEFAULT, Gdcc
 from mrnets.stages import compress_raw
 
 __all__ = ["compress"]
@@ -34,9 +34,7 @@ def compress(
     *,
     coils: int = COILS,
     method: Literal["auto", "gdcc", "svd"] = "auto",
-    window: int = Gdcc.window,
-    align: bool = Gdcc.align,
-    lines: int | None = Gdcc.lines,
+    options: Gdcc = DEFAULT,
 ) -> Iterator[Item]:
     """Compress the coils of frames to `coils`; a frame that has no more passes unchanged, as does everything else.
 
@@ -47,9 +45,9 @@ def compress(
     `lines`: number of middle calibration lines that the matrices come from; none: all.
     Raises InputError as `mrnets.stages.compress_raw` does, and for coils, window or lines below 1.
     """
+    window, lines = options.window, options.lines
     if coils < 1 or window < 1 or (lines is not None and lines < 1):
         raise InputError(f"coils, window and lines must be at least 1, got {coils}, {window} and {lines}")
-    options = Gdcc(window=window, align=align, lines=lines)
     for item in stream:
         if not isinstance(item, Frame) or item.raw.kspace.shape[-3] <= coils:
             yield item

@@ -17,7 +17,7 @@ from mrnets.noise import agreed_noise
 if TYPE_CHECKING:
     from mrnets.preparation import Preparation, Sensitivities
 
-__all__ = ["Precision", "Runner"]
+__all__ = ["USUAL_COMPUTING", "Computing", "Precision", "Runner"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 T = TypeVar("T")
@@ -28,6 +28,23 @@ CHECKED = 16
 """Slices of a frame, at most, that are checked; of a volume: readout positions, evenly spaced."""
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Computing:
+    """Properties of the network gadget: where and how a network computes."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1."""
+    batch: int = 1
+    """Slices, or readout positions of a volume, in one forward pass."""
+    precision: Precision = "float32"
+    """The type of the network's convolutions and matrix products (torch.autocast)."""
+    threads: int = 0
+    """Threads of the processor, for all networks of the process; 0: as `mrnets.threads` and the environment say."""
+
+
+USUAL_COMPUTING = Computing()
 
 
 @dataclass

@@ -1,11 +1,14 @@
 """Gadgets: `@gadget`, typed properties, and gadgets by their names.
 
 A gadget is a generator `name(stream, header, *, option: float = 1.0)` in the module `gadgets/name.py`. Its keyword-only
-parameters are its properties. There is no registry: a chain names gadgets, and only those of this package can be named.
+parameters are its properties. Related ones may come as one dataclass, whose fields are properties then. There is no
+registry: a chain names gadgets, and only those of this package can be named.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -98,6 +101,7 @@ def gadget(
 ) -> Gadget | Callable[[Generator], Gadget]:
     """Make a gadget of a generator function. Its properties are its keyword-only parameters, typed as annotated.
 
+    The fields of a parameter that is a dataclass are properties, and the function gets them as one object.
     takes, gives: the stages of a scan that the gadget works on, and the stage that it makes of them. A chain checks its
     order by them. `@gadget` alone makes a gadget that may stand anywhere."""
     if function is None:
@@ -109,10 +113,36 @@ def _made(function: Generator, takes: tuple[Kind, ...], gives: Kind | None) -> G
     parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     annotations = SimpleNamespace(__annotations__={p.name: p.annotation for p in parameters})
     hints = get_type_hints(annotations, globalns=function.__globals__)
-    properties = {p.name: Property(p.name, hints[p.name], p.default) for p in parameters}
-    made = Gadget(function.__name__, function, properties, takes, gives)
+    groups = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    properties: dict[str, Property] = {}
+    for p in parameters:
+        own = [Property(p.name, hints[p.name], p.default)] if p.name not in groups else _fields(hints[p.name])
+        properties |= {wanted.name: wanted for wanted in own}
+    made = Gadget(function.__name__, _grouping(function, groups), properties, takes, gives)
     object.__setattr__(made, "__doc__", function.__doc__)
     return made
+
+
+def _fields(kind: Any) -> list[Property]:
+    """Return the fields of a dataclass as properties."""
+    hints = get_type_hints(kind)
+    return [Property(field.name, hints[field.name], field.default) for field in dataclasses.fields(kind)]
+
+
+def _grouping(function: Generator, groups: Mapping[str, Any]) -> Generator:
+    """Return `function` with the fields of the dataclasses `groups` as parameters in their place."""
+    if not groups:
+        return function
+
+    @functools.wraps(function)
+    def grouped(*args: Any, **options: Any) -> Iterator[Item]:
+        objects = {}
+        for name, kind in groups.items():
+            there = [field.name for field in dataclasses.fields(kind) if field.name in options]
+            objects[name] = kind(**{key: options.pop(key) for key in there})
+        return function(*args, **objects, **options)
+
+    return grouped
 
 
 def lookup(name: str) -> Gadget:

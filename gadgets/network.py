@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ismrmrd.xsd import ismrmrdHeader
 
-from gadgets.estimate import Precision, Runner
+from gadgets.estimate import USUAL_COMPUTING, Computing, Runner
 from gadgets.failures import FAILURES, why
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
@@ -18,7 +18,7 @@ from gadgets.neighbours import with_neighbours
 from gadgets.received import with_frames
 from gadgets.seen import Comparison
 from gadgets.speaker import lack
-from gadgets.trust import Check, doubted
+from gadgets.trust import USUAL_CAUTION, Caution, doubted
 from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["network"]
-
-Fallback = Literal["l1wavelet", "cgsense", "zerofilled", "none"]
 
 _logger = logging.getLogger(__name__)
 
@@ -41,13 +39,8 @@ def network(
     weights: str | None = None,
     name: str | None = None,
     options: str = "",
-    device: str = "auto",
-    batch: int = 1,
-    precision: Precision = "float32",
-    fallback: Fallback = "l1wavelet",
-    strict: bool = False,
-    check: Check = "fallback",
-    threads: int = 0,
+    computing: Computing = USUAL_COMPUTING,
+    caution: Caution = USUAL_CAUTION,
 ) -> Iterator[Item]:
     """Give frames their estimate, in their own units. Everything else passes.
 
@@ -56,6 +49,7 @@ def network(
     device: auto, cpu, cuda, cuda:1.
     batch: slices (of volumes: readout positions) in one forward pass.
     precision: of the network's convolutions and matrix products (torch.autocast).
+    threads: of the processor, for all networks of the process; 0: as `mrnets.threads` and the environment say.
     fallback: the reconstruction of a frame on which the network fails, for example by values that are not finite. An
     estimate of an earlier network is kept instead. The images say so. "none": the failure ends the chain. A network
     that is out of memory runs with smaller batches, and then on the CPU, before it fails.
@@ -64,7 +58,6 @@ def network(
     check: what is done where the data speak against the image of a trained reconstruction network; see `mrnets.trust`.
     "fallback": l1-wavelet takes its place, and the images say so; "warn": the images say so; "off": nothing is checked,
     which saves one more run of the network and one of l1-wavelet for each slice (of volumes: for 16 positions).
-    threads: of the processor, for all networks of the process; 0: as `mrnets.threads` and the environment say.
 
     Images that are sent in, without raw data, go to segmentation networks, and leave the chain as they came.
     Several networks may follow each other, and their estimates are kept side by side. A segmentation network takes the
@@ -76,44 +69,54 @@ def network(
     contradicts the preparation; where `strict`, for a scan unlike those of the training; and for a network on images
     where none came, or not its number of contrasts.
     """
+    runner = _runner(weights, name, options, computing, check=caution.check != "off")
+    model = runner.model
+    training = Comparison.of(model, header, strict=caution.strict)
+    stream = with_frames(stream, model.contrasts or 1) if model.takes == "image" else stream
+    stream = (training.noted(item) if isinstance(item, Frame) else item for item in stream)
+    if model.slices > 1:
+        yield from with_neighbours(stream, header, lambda frames: _completed(frames, runner, caution))
+        return
+    for item in stream:
+        yield from _completed([item], runner, caution) if isinstance(item, Frame) else [item]
+
+
+def _runner(weights: str | None, name: str | None, options: str, computing: Computing, *, check: bool) -> Runner:
+    """Return the network ready to run. Raises InputError for weights, name, options or device that cannot be had."""
+    batch, threads = computing.batch, computing.threads
     if batch < 1 or threads < 0:
         raise InputError(f"batch must be at least 1 and threads at least 0, got {batch} and {threads}")
     if threads:
         import torch
 
         torch.set_num_threads(threads)
-    model = model_of(weights, name, options, device_of(device))
-    runner = Runner(model, batch, precision, lambda: model_of(weights, name, options, device_of("cpu")), check != "off")
-    training = Comparison.of(model, header, strict=strict)
-    stream = with_frames(stream, model.contrasts or 1) if model.takes == "image" else stream
-    stream = (training.noted(item) if isinstance(item, Frame) else item for item in stream)
-    if model.slices > 1:
-        yield from with_neighbours(stream, header, lambda frames: _completed(frames, runner, fallback, check))
-        return
-    for item in stream:
-        yield from _completed([item], runner, fallback, check) if isinstance(item, Frame) else [item]
+
+    def on(device: str) -> Model:
+        return model_of(weights, name, options, device_of(device))
+
+    return Runner(on(computing.device), batch, computing.precision, lambda: on("cpu"), check)
 
 
-def _completed(frames: list[Frame], runner: Runner, fallback: Fallback, check: Check) -> list[Frame]:
+def _completed(frames: list[Frame], runner: Runner, caution: Caution) -> list[Frame]:
     """Return frames with their estimate: one, or several slices that lie side by side. Lost ones are left out."""
     for frame in frames:
         _check(frame, runner.model)
     if frames[0].failed and runner.model.takes != "image":
-        if fallback == "none":
+        if caution.fallback == "none":
             raise RuntimeError(frames[0].failed)
         return _fallen_back(frames, frames[0].failed, [_PLAINEST])
     try:
         if runner.model.takes == "image":
             return _segmented(frames, runner)
         (frame,) = frames
-        return _reconstructed(frame, runner, check)
+        return _reconstructed(frame, runner, caution)
     except InputError:
         raise
     except Exception as error:  # whatever a network fails by, the scan is not to be lost
-        if fallback == "none":
+        if caution.fallback == "none":
             raise
         reason = f"the network {runner.model.name} failed ({why(error)})"
-        return _fallen_back(frames, reason, [_Simpler(fallback), _PLAINEST])
+        return _fallen_back(frames, reason, [_Simpler(caution.fallback), _PLAINEST])
 
 
 def _segmented(frames: list[Frame], runner: Runner) -> list[Frame]:
@@ -123,11 +126,11 @@ def _segmented(frames: list[Frame], runner: Runner) -> list[Frame]:
     return [_with(frame, estimate, runner.model, notes) for frame, estimate in both]
 
 
-def _reconstructed(frame: Frame, runner: Runner, check: Check) -> list[Frame]:
+def _reconstructed(frame: Frame, runner: Runner, caution: Caution) -> list[Frame]:
     """Return a frame with its estimate, and with what the data say of that; it may come from a simpler method then."""
     estimate, notes = runner.reconstructed(frame)
     frame, doubt = doubted(frame, estimate, runner.model.name)
-    if doubt and check == "fallback":
+    if doubt and caution.check == "fallback":
         return _fallen_back([frame], doubt, [_Simpler("l1wavelet", device=runner.model.device), _PLAINEST])
     if doubt:
         _logger.warning("%s", doubt)

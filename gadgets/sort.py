@@ -29,7 +29,7 @@ from mrnets.errors import InputError
 from mrnets.mrd.calibration import middle_of
 from mrnets.mrd.centre import centre_doubts
 from mrnets.mrd.completeness import Arrivals
-from mrnets.mrd.encoding import ByHand
+from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand
 from mrnets.mrd.flags import Flag, has_flag, roles
 from mrnets.mrd.images import Key
 from mrnets.mrd.lines import Item, Lines, counter, require_finite, take
@@ -51,11 +51,7 @@ def sort(
     memory: float | None = None,
     incomplete: Literal["error", "warn"] = "error",
     calibration: Source = "auto",
-    dimensions: Literal["auto", "2d", "3d"] = "auto",
-    centre_line: int | None = None,
-    centre_partition: int | None = None,
-    centre_sample: int | None = None,
-    reversed_centre: Literal["auto", "kept", "mirrored"] = "auto",
+    by_hand: ByHand = NOTHING_BY_HAND,
 ) -> Iterator[Item]:
     """Lines, or Gadgetron's ReconData, to Frames; everything else passes.
 
@@ -68,13 +64,12 @@ def sort(
     error after its images. "warn": it ends with a warning.
     `calibration`: "average" takes calibration lines from the mean over repetitions that sample different lines. "auto"
     does so only where the header's mode is interleaved and no calibration lines came.
-    `dimensions`: of images, "auto": as header and lines have them. `centre_line`, `centre_partition`: the counters
-    kspace_encode_step_1 and _2 of the k-space centre, `centre_sample`: its sample in lines that run forwards, instead
-    of what the header says. `reversed_centre`: "kept" or "mirrored", see `ByHand`.
+    `by_hand`: facts that a user gives of a scan whose header is wrong. `dimensions`: of images; "auto": as header and
+    lines have them. `centre_line`, `centre_partition`: the counters kspace_encode_step_1 and _2 of the k-space centre.
+    `centre_sample`: its sample in lines that run forwards. `reversed_centre`: "kept" (Siemens) or "mirrored" (ISMRMRD).
     Raises InputError for lines outside the grid, NaN or infinite samples, a coil count that changes, and a
     non-Cartesian trajectory. Raises it also for lines of a finished slice, and if no imaging line came.
     """
-    by_hand = ByHand(centre_line, centre_partition, centre_sample, reversed_centre, dimensions)
     limit = Memory((usual_memory() if memory is None else memory) * 2**30)
     scan = _Scan(header, Spaces(header, by_hand), limit, calibration)
     sorted_before = False

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gadgets.frame import Frame
 from mrnets.contract import Estimate, Trust
 
-__all__ = ["Check", "doubted", "numbers"]
+__all__ = ["USUAL_CAUTION", "Caution", "doubted", "numbers"]
 
-Check = Literal["fallback", "warn", "off"]
+
+@dataclass(frozen=True)
+class Caution:
+    """Properties of the network gadget: what is done where a network fails, or where its image is in doubt."""
+
+    fallback: Literal["l1wavelet", "cgsense", "zerofilled", "none"] = "l1wavelet"
+    """The reconstruction of a frame on which the network fails; "none": the chain ends with its error."""
+    strict: bool = False
+    """Whether a scan of another kind than those of the training is refused."""
+    check: Literal["fallback", "warn", "off"] = "fallback"
+    """What is done where the data speak against the image."""
+
+
+USUAL_CAUTION = Caution()
 
 _NAMES = {
     "residual": "TrustResidual",

@@ -80,7 +80,8 @@ def doubtful_centres(encoding: Encoding, header: ismrmrdHeader, by_hand: ByHand)
     There is doubt where the announced lines do not fill the grid, and the centre is not where it lies if one half of
     k-space is full. Converters write half of the measured lines then. That is right for a scan of less resolution, and
     wrong for partial Fourier. Only the data tell."""
-    return tuple(_doubtful(encoding, header, step, hand) for step, hand in ((1, by_hand.line), (2, by_hand.partition)))
+    steps = ((1, by_hand.centre_line), (2, by_hand.centre_partition))
+    return tuple(_doubtful(encoding, header, step, hand) for step, hand in steps)
 
 
 def _doubtful(encoding: Encoding, header: ismrmrdHeader, step: int, hand: int | None) -> Evidence | None:

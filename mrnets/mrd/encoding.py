@@ -52,11 +52,11 @@ class Space:
 class ByHand:
     """Facts that a user gives of a scan whose header is wrong. None and "auto": as the header and the lines say."""
 
-    line: int | None = None
+    centre_line: int | None = None
     """The counter kspace_encode_step_1 of the k-space centre."""
-    partition: int | None = None
+    centre_partition: int | None = None
     """The counter kspace_encode_step_2 of the k-space centre."""
-    sample: int | None = None
+    centre_sample: int | None = None
     """The sample of every line at which the k-space centre lies, in the direction of lines that are not reversed."""
     reversed_centre: Literal["auto", "kept", "mirrored"] = "auto"
     """Meaning of center_sample in a reversed line. "kept" (Siemens): it counts from the start of k-space. "mirrored"
@@ -100,7 +100,7 @@ class Encoding:
     name: str
     """For errors."""
     sample: int | None
-    """`ByHand.sample`."""
+    """`ByHand.centre_sample`."""
     reversed_centre: Literal["auto", "kept", "mirrored"]
     """`ByHand.reversed_centre`."""
     siemens: bool
@@ -163,7 +163,7 @@ def encoding_of(
             hand=hand,
             seen=seen[n],
         )
-        for n, hand in enumerate((by_hand.line, by_hand.partition))
+        for n, hand in enumerate((by_hand.centre_line, by_hand.centre_partition))
     ]
     encoded = Space((encoded.matrix[0], axes[0].size, axes[1].size), encoded.fov)
     parallel = encoding.parallelImaging
@@ -179,7 +179,7 @@ def encoding_of(
         last={counter: _last(encoding.encodingLimits, counter) for counter in ("contrast", "average", "segment")},
         calibration=None if parallel is None else _text(parallel.calibrationMode),
         name=name,
-        sample=by_hand.sample,
+        sample=by_hand.centre_sample,
         reversed_centre=by_hand.reversed_centre,
         siemens=vendor == "siemens",
         epi=_text(encoding.trajectory) == "epi",

@@ -1,3 +1,5 @@
+import re
+from dataclasses import dataclass
 from typing import Literal
 
 import ismrmrd
@@ -113,3 +115,33 @@ def test_every_gadget_passes_what_it_does_not_understand_in_order(name):
     image = ismrmrd.Image.from_array(np.zeros((4, 4), np.float32))
     given = ["a text", waveform, *([] if "images" in lookup(name).takes else [image]), "another text"]
     assert list(lookup(name).bind(NEEDED.get(name, {}))(given, synthetic.header())) == given
+
+
+@dataclass(frozen=True)
+class Centre:
+    line: int | None = None
+    side: Literal["left", "right"] = "left"
+
+
+def test_the_fields_of_a_dataclass_are_properties():
+    @gadget
+    def grouped(stream, header, *, scale: float = 1.0, centre: Centre = Centre(), last: str):
+        """Says what it was given."""
+        yield scale, centre, last
+
+    assert list(grouped.properties) == ["scale", "line", "side", "last"]
+    assert list(grouped.bind({"line": "3", "last": "z"})([], None)) == [(1.0, Centre(3, "left"), "z")]
+    assert list(grouped([], None, side="right", last="z")) == [(1.0, Centre(None, "right"), "z")]
+    with pytest.raises(InputError, match='property side must be "left" or "right"; got "up"'):
+        grouped.bind({"side": "up", "last": "z"})
+    with pytest.raises(InputError, match="its properties are: scale, line, side, last"):
+        grouped.bind({"centre": "3"})
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_property_of_a_gadget_is_documented(name):
+    """A user reads them by `python -m gadgets gadgets`."""
+    missing = [
+        wanted for wanted in lookup(name).properties if not re.search(rf"\b{wanted}\b", lookup(name).__doc__ or "")
+    ]
+    assert not missing
