@@ -1,4 +1,4 @@
-"""A scan in a file: ISMRMRD's HDF5, or its stream as newer converters write it."""
+"""A scan in a file: ISMRMRD's HDF5, its stream as newer converters write it, or a stream of MRD version 2."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 
 from gadgets.messages import Header
 from gadgets.protocol import Incoming, State
+from gadgets.version2.streams import opened
 from mrnets.errors import InputError, naming
 from mrnets.mrd.files import open_scan
 from mrnets.mrd.lines import Item
-from mrnets.mrd.streams import is_stream
+from mrnets.mrd.streams import MAGIC, is_stream
 
 __all__ = ["Recording", "header_of", "open_recording"]
 
@@ -46,6 +47,12 @@ def open_recording(path: str | Path, group: str = "dataset") -> Iterator[Recordi
             with naming(path):
                 header = header_of(incoming, "The file").text
             yield Recording(header, _named(path, incoming.items()), None)
+        return
+    if start.startswith(MAGIC):
+        with open(path, "rb") as file:
+            with naming(path):
+                stream = opened(file)
+            yield Recording(stream.header, _named(path, stream.items), None)
         return
     if _is_siemens(path, start):
         raise InputError(

@@ -15,7 +15,7 @@ from typing import Any
 
 from xsdata.models.datatype import XmlDate, XmlTime
 
-__all__ = ["WANTED", "choice", "numbers", "parse", "single"]
+__all__ = ["WANTED", "choice", "folded", "numbers", "parse", "single"]
 
 WANTED = {
     str: "a short text",
@@ -55,8 +55,8 @@ def choice(kind: type[Enum], text: str) -> tuple[Enum, bool]:
     exact = next((member for member in kind if member.value == text), None)
     if exact is not None:
         return exact, True
-    folded = {_folded(member.value): member for member in kind}
-    found = folded.get(_folded(text), folded.get("other"))
+    by_name = {folded(member.value): member for member in kind}
+    found = by_name.get(folded(text), by_name.get("other"))
     if found is None:
         raise ValueError(text)
     return found, False
@@ -134,5 +134,5 @@ def _matched(pattern: re.Pattern[str], text: str) -> re.Match[str]:
     return found
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).lower()
