@@ -27,6 +27,7 @@ EXAMPLES = {
     "replay": (
         "replay scan.h5 -c varnet -o images.h5 --png pictures",
         "replay scan.h5 -c reconstruct --dicom dicom --nifti images.nii.gz",
+        "replay scan.h5 -c reconstruct -c cgsense --report report.html",
         "replay scan.h5 -c cgsense --set images.format=short",
     ),
     "export": (
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args, rest = parser.parse_known_args(given)
     if rest:
         _refuse(chosen, rest)
+    args.given = given
     return _run(args)
 
 

@@ -60,11 +60,16 @@ class Profile:
                 self._switch(before)
             yield item
 
+    def rows(self) -> Iterator[tuple[str, Step]]:
+        """Return the name of each gadget, in the order of the chain, and what it took until now."""
+        self._switch(self._running)
+        return reversed(self.steps.items())  # the last gadget asks the others for items
+
     def table(self) -> Iterator[str]:
         """Yield the lines of a table: a head, and one line for each gadget in the order of the chain."""
-        self._switch(self._running)
+        rows = self.rows()
         yield f"{'gadget':<20} {'seconds':>8} {'memory':>9}" + ("   on GPU" if self.on_gpu else "")
-        for name, step in reversed(self.steps.items()):  # the last gadget asks the others for items
+        for name, step in rows:
             line = f"{name:<20} {step.seconds:>8.2f} {_shown(step.memory)}"
             yield line + (_shown(step.device) if self.on_gpu else "")
 

@@ -14,7 +14,7 @@ from gadgets.export.nifti import nifti_name, write_nifti
 from gadgets.export.png import write_png
 from mrnets.errors import InputError
 
-__all__ = ["add_arguments", "add_formats", "asked", "export", "require", "run"]
+__all__ = ["add_arguments", "add_formats", "asked", "export", "for_chain", "require", "run"]
 
 _FORMATS = {
     "dicom": ("FOLDER", "each slice as DICOM, labels and maps as objects too, into a new folder"),
@@ -63,6 +63,20 @@ def require(args: argparse.Namespace) -> None:
         nifti_name(args.nifti)
     if args.png is not None:
         needed("PIL", "PNG")
+
+
+def for_chain(args: argparse.Namespace, chain: str) -> argparse.Namespace:
+    """Return the options with the name of a chain in the places of all formats that are asked for."""
+    own = argparse.Namespace(**vars(args))
+    for name in ("dicom", "png"):
+        if (place := getattr(args, name)) is not None:
+            setattr(own, name, place / chain)
+    if args.nifti is not None:
+        stem, ending = nifti_name(args.nifti)
+        own.nifti = args.nifti.with_name(f"{stem}_{chain}{ending}")
+    if args.cfl is not None:
+        own.cfl = args.cfl.with_name(f"{args.cfl.name}_{chain}")
+    return own
 
 
 def export(images: str | Path, args: argparse.Namespace, group: str) -> list[tuple[Path, int]]:

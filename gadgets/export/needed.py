@@ -17,10 +17,11 @@ def is_there(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def needed(module: str, what: str) -> Any:
-    """Return the module that the format `what` needs. Raises InputError that says how to install it."""
+def needed(module: str, what: str, extra: str = "export") -> Any:
+    """Return the module that the format `what` needs. Raises InputError that says how to install it by `extra`."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = {"PIL": "Pillow"}.get(module.partition(".")[0], module)
-        raise InputError(f"{what} needs {package}, which is not installed: {INSTALL}.") from error
+        install = INSTALL.replace("export", extra)
+        raise InputError(f"{what} needs {package}, which is not installed: {install}.") from error

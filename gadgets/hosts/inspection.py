@@ -113,8 +113,10 @@ def _encoding(header: ismrmrdHeader, index: int, lines: NDArray[np.void]) -> Enc
     return encoding_of(header, index, mine[0], dimensions=dimensions)
 
 
-def told(found: Found) -> Iterator[str]:
-    """Yield the lines of text: ten, and one for each warning and for each chain that does not fit."""
+def told(found: Found, *, related: bool = True) -> Iterator[str]:
+    """Yield the lines of text: ten, and one for each warning and for each chain that does not fit.
+
+    related: name the measurements that the scan depends on. Their IDs may have the patient's in them."""
     header = found.reading.header
     yield f"scan          {found.path}: {_protocol(header)}"
     yield from _grid(found)
@@ -123,7 +125,7 @@ def told(found: Found) -> Iterator[str]:
     yield f"images        {', '.join(_counts(found))}"
     yield f"lines         {_lines(found)}"
     yield f"sampling      {_sampling(found)}"
-    yield f"noise         {_noise(found)}"
+    yield f"noise         {_noise(found, related=related)}"
     yield f"flags         {', '.join(_flags(found.lines)) or 'none'}"
     notes = [*found.reading.warnings, *(found.encoding.guesses if found.encoding else ())]
     yield f"warnings      {len(notes) or 'none'}"
@@ -211,10 +213,11 @@ def _mask(lines: NDArray[np.void], encoding: Encoding) -> NDArray[np.bool_]:
     return mask
 
 
-def _noise(found: Found) -> str:
+def _noise(found: Found, *, related: bool) -> str:
     count = int(found.roles.noise.sum())
     information = found.reading.header.measurementInformation
-    others = [one.measurementID for one in getattr(information, "measurementDependency", None) or []]
+    named = getattr(information, "measurementDependency", None) if related else None
+    others = [one.measurementID for one in named or []]
     told = f"{count} lines of a noise measurement" if count else "no noise measurement"
     return told + (f"; depends on the measurements {', '.join(str(one)[:80] for one in others)}" if others else "")
 

@@ -14,7 +14,7 @@ from gadgets.hosts.fitting import names as chains_there
 from gadgets.hosts.library import find, load
 from mrnets.errors import InputError
 
-__all__ = ["add_arguments", "run", "told_chain", "told_gadget"]
+__all__ = ["add_arguments", "described", "run", "told_chain", "told_gadget"]
 
 _COMMENT = re.compile(r"<!--(.*?)-->", re.DOTALL)
 
@@ -41,12 +41,13 @@ def told_chain(name: str) -> Iterator[str]:
     if found:
         yield from _indented(found[1].strip().partition("\n\n")[0])
     try:
-        yield f"    gadgets: {', '.join(map(_stage, load(name).stages))}"
+        yield f"    gadgets: {', '.join(map(described, load(name).stages))}"
     except InputError as error:
         yield f"    {error}"
 
 
-def _stage(stage: Stage) -> str:
+def described(stage: Stage) -> str:
+    """Return a gadget of a chain with the properties that it sets."""
     given = ", ".join(f"{name}={value}" for name, value in stage.properties.items())
     return f"{stage.name} ({given})" if given else stage.name
 

@@ -1,4 +1,4 @@
-"""Replay a scan from an ISMRMRD file through a chain, in this process: no server, the same images."""
+"""Replay a scan from an ISMRMRD file through one or several chains, in this process: no server, the same images."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from pathlib import Path
 
 from gadgets.chain import Watch, unwatched
 from gadgets.export import command as export
+from gadgets.hosts import reporting
 from gadgets.hosts.dependencies import Dependencies, noise_in
 from gadgets.hosts.library import load
 from gadgets.hosts.recording import open_recording
+from gadgets.hosts.reporting import Report
 from gadgets.hosts.scan import reconstructed
 from gadgets.hosts.storage import default_store, store_of
 from gadgets.imagefiles import ImageFile, write_images
 from gadgets.messages import DependencyQuery
-from gadgets.profile import Profile
+from gadgets.report.looks import Recorder
 from gadgets.speaker import IncompleteError
 from mrnets.errors import InputError, naming
 from mrnets.mrd.lines import Item, Lines
 
 __all__ = ["add_arguments", "replay", "run"]
+
+DEFAULT = "reconstruct.xml"
+"""The chain, where none is named."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-g", "--in-group", default="dataset", help="group of the scan (default dataset)")
     parser.add_argument("-G", "--out-group", default="dataset", help="group of the images (default dataset)")
     chain = parser.add_mutually_exclusive_group()
-    chain.add_argument("-c", "--config", default="reconstruct.xml", help="chain: a file, or the name of a shipped one")
+    chain.add_argument(
+        "-c",
+        "--config",
+        action="append",
+        metavar="CHAIN",
+        help="chain: a file, or the name of a shipped one (default reconstruct.xml); if several, the scan goes "
+        "through each, and what is written has the name of the chain in its own",
+    )
     chain.add_argument("-C", "--config-local", help="chain: a file")
     parser.add_argument("--set", action="append", default=[], metavar="GADGET.PROPERTY=VALUE", help="change a property")
     parser.add_argument("--noise", metavar="FILE", help="take the noise of the scan in this file")
@@ -44,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--noise-folder", type=Path, metavar="FOLDER", help="where noise of other scans is, and is kept"
     )
     export.add_formats(parser)
+    reporting.add_arguments(parser)
     parser.add_argument("--profile", action="store_true", help="tell seconds and memory of each gadget")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
 
@@ -52,42 +65,83 @@ def run(args: argparse.Namespace) -> int:
     """Replay as the options say. Raises InputError and GadgetError as `replay` does."""
     if (args.scan is None) == (args.filename is None):
         raise InputError("Name one scan: replay SCAN.h5, or replay -f SCAN.h5.")
-    export.require(args)
-    if args.config_local and not Path(args.config_local).is_file():
-        raise InputError(f"There is no chain file {args.config_local}.")
-    scan = args.scan or args.filename
-    progress = _Progress(args.quiet)
+    report = Report.asked(args)
+    chains = _chains(args)
+    jobs = [args] if len(chains) == 1 else [_for_chain(args, name) for name in chains]
+    for job in jobs:
+        export.require(job)
     store = store_of(args.noise_folder) or default_store()
     noise = Dependencies(store, noise_in(args.noise) if args.noise else None)
-    profile = Profile() if args.profile else None
+    lacking = [_one(job, name, noise, report) for name, job in zip(chains, jobs, strict=True)]
+    if report is not None and report.runs:
+        report.write(_scan(args), args.in_group.strip("/"), args)
+        _say(args, f"{args.report}: the report")
+    for error in filter(None, lacking):
+        raise error
+    return 0
+
+
+def _scan(args: argparse.Namespace) -> str:
+    return str(args.scan or args.filename)
+
+
+def _chains(args: argparse.Namespace) -> list[str]:
+    """Return the chains that are asked for. Raises InputError for a file that is not there, and for one given twice."""
+    if args.config_local and not Path(args.config_local).is_file():
+        raise InputError(f"There is no chain file {args.config_local}.")
+    chains = [args.config_local] if args.config_local else args.config or [DEFAULT]
+    names = [Path(name).stem for name in chains]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"The chain {name} is given twice; its images would replace each other.")
+    return chains
+
+
+def _for_chain(args: argparse.Namespace, name: str) -> argparse.Namespace:
+    """Return the options for one of several chains: what is written has the chain's name in its own."""
+    own = export.for_chain(args, Path(name).stem)
+    out = Path(args.outfile)
+    own.outfile = str(out.with_name(f"{out.stem}_{Path(name).stem}{out.suffix}"))
+    return own
+
+
+def _one(args: argparse.Namespace, name: str, noise: Dependencies, report: Report | None) -> IncompleteError | None:
+    """Run the scan through one chain, and write what is asked for. Return the error of a scan that lacks something."""
+    progress = _Progress(args.quiet)
+    recorder = Recorder()
+    watched = recorder.watch if report else recorder.profile.timed if args.profile else unwatched
+    lacking = None
     try:
         replay(
-            scan,
+            _scan(args),
             args.outfile,
-            args.config_local or args.config,
+            name,
             settings=args.set,
             group=args.in_group.strip("/"),
             out_group=args.out_group.strip("/"),
             progress=progress,
             noise=noise,
-            watch=profile.timed if profile else unwatched,
+            watch=watched,
         )
-    except IncompleteError:
-        _show(args, progress)
-        raise
-    if noise.kept:
+    except IncompleteError as error:
+        lacking = error
+    if noise.kept and lacking is None:
         print(f"the noise of the scan {noise.kept} is kept for scans that depend on it", file=sys.stderr)
-    else:
-        _show(args, progress)
-    if profile:
-        print("\n".join(profile.table()), file=sys.stderr)
-    return 0
-
-
-def _show(args: argparse.Namespace, progress: _Progress) -> None:
+        return None
+    group = args.out_group.strip("/")
     if export.asked(args):
-        export.export(args.outfile, args, args.out_group.strip("/"))
+        export.export(args.outfile, args, group)
+    if report is not None:
+        report.add(name, args.outfile, group, args.set, recorder, str(lacking or ""))
     progress.done(args.outfile)
+    if args.profile:
+        print("\n".join(recorder.profile.table()), file=sys.stderr)
+    return lacking
+
+
+def _say(args: argparse.Namespace, text: str) -> None:
+    if not args.quiet:
+        print(text, file=sys.stderr)
 
 
 def replay(
