@@ -85,6 +85,7 @@ def with_data(lines: Lines, data: Array, trajectory: Array | None = None) -> Lin
 
 
 _FIELDS = struct.Struct("<2xQ24xH2xH134xHH")  # flags, samples, coils, encoding space, trajectory dimensions
+_COUNTERS = struct.Struct("<248xH2xHHH")  # slice, phase, repetition, set
 
 
 @dataclass(frozen=True)
@@ -134,13 +135,30 @@ class _Run:
         return Lines(self.headers[:n], self.data[:n], self.trajectory[:n] if self.key[2] else None)
 
 
+class _Repetitions:
+    """The newest repetition of each slice."""
+
+    def __init__(self) -> None:
+        self._newest: dict[tuple[int, int, int, int], int] = {}
+
+    def begins(self, line: Line, encoding: int) -> bool:
+        """Whether `line` is the first of a later repetition of its slice: it may complete an image."""
+        slice_, phase, repetition, set_ = _COUNTERS.unpack_from(line.raw)
+        place = (slice_, phase, set_, encoding)
+        before = self._newest.get(place, repetition)
+        self._newest[place] = max(before, repetition)
+        return before < repetition
+
+
 def coalesce(stream: Iterable[Line | Item]) -> Iterator[Item]:
     """Make `Lines` of each run of `Line`; other items pass in order.
 
-    A run ends before another shape, encoding space, kind (noise or not) or item. It ends after a line that is the last
-    in its slice, repetition or measurement. It also ends at 256 lines or 8 MiB. Raises InputError for a line too large.
+    A run ends before another shape, encoding space, kind (noise or not) or item. It ends after each line that may
+    complete an image, which is then not kept waiting: the last in a slice, repetition or measurement, and the first of
+    a slice's next repetition. It also ends at 256 lines or 8 MiB. Raises InputError for a line too large.
     """
     run: _Run | None = None
+    repetitions = _Repetitions()
     for item in stream:
         if not isinstance(item, Line):
             if run:
@@ -155,7 +173,8 @@ def coalesce(stream: Iterable[Line | Item]) -> Iterator[Item]:
             run = None
         run = run or _Run.start(key)
         run.append(item)
-        if flags & _CLOSING or run.count == len(run.headers):
+        completing = flags & _CLOSING or (not flags & _NOISE and repetitions.begins(item, encoding))
+        if completing or run.count == len(run.headers):
             yield run.lines()
             run = None
     if run:

@@ -42,6 +42,17 @@ def test_a_run_ends_after_the_last_line_of_slice_repetition_or_measurement():
     assert sizes([*toys.acquisitions(3, flags=(Flag.LAST_IN_SEGMENT,)), *toys.acquisitions(2)]) == [5]
 
 
+def test_a_run_ends_after_the_first_line_of_a_later_repetition_of_its_slice():
+    def counted(*places):
+        for (slice_, repetition), one in zip(places, toys.acquisitions(len(places)), strict=True):
+            one.idx.slice, one.idx.repetition = slice_, repetition
+            yield one
+
+    assert sizes(counted((0, 0), (0, 0), (0, 1), (0, 1), (0, 2))) == [3, 2]
+    assert sizes(counted((0, 0), (1, 0), (0, 1), (1, 1), (0, 1), (1, 1))) == [3, 1, 2]
+    assert sizes(counted((0, 3), (0, 2), (0, 3), (0, 3))) == [4]
+
+
 @pytest.mark.parametrize(
     "change", [{"coils": 3}, {"samples": 8}, {"encoding_space_ref": 1}, {"flags": (Flag.IS_NOISE_MEASUREMENT,)}]
 )
