@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -10,6 +11,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.gadget import Kind, lookup
+from gadgets.sides import Ahead, together
 from gadgets.speaker import Speech
 from mrnets.errors import InputError, nearest
 from mrnets.mrd.lines import Item
@@ -131,15 +133,32 @@ class Chain:
         """Yield what comes out of the last gadget, item by item as `stream` is read.
 
         speech: what was said of the scan before, such as the warnings on its header.
-        watch: looks on at what comes in (`SCAN`) and at what each gadget makes. A second network is "network.2".
+        watch: looks on at what comes in (`SCAN`) and at what each gadget makes. A second network is "network.2". All
+        gadgets run in one thread then; else see `gadgets.sides`.
         Raises InputError for faults of the input, and GadgetError for any other exception in a gadget. Both name the
         gadget; errors of `stream` itself pass as they are. IncompleteError comes after all images."""
         speech = speech or Speech()
-        items = watch(SCAN, speech.unnamed(iter(stream)))
-        for n, stage in enumerate(self.stages):
-            items = speech.named(stage.name, lookup(stage.name).bind(stage.properties)(items, header))
-            items = watch(self._unique(n), items)
-        return speech.concluded(items)
+        sides = self._sides() if watch is unwatched else [range(len(self.stages))]
+        speeches = [*(speech.side() for _ in sides[1:]), speech]
+        ahead: list[Ahead] = []
+        items = watch(SCAN, speeches[0].unnamed(iter(stream)))
+        for number, (side, says) in enumerate(zip(sides, speeches, strict=True)):
+            if number:
+                items = Ahead(items, speeches[number - 1], says)
+                ahead.append(items)
+            for n in side:
+                stage = self.stages[n]
+                items = says.named(stage.name, lookup(stage.name).bind(stage.properties)(items, header))
+                items = watch(self._unique(n), items)
+        return speech.concluded(together(ahead, items))
+
+    def _sides(self) -> list[range]:
+        """Return the stages, by number, that run in one thread: those on lines, those on frames, those on images."""
+        gadgets = [lookup(stage.name) for stage in self.stages]
+        ends = [n + 1 for n, gadget in enumerate(gadgets) if "lines" in gadget.takes and gadget.gives == "kspace"]
+        ends += [n for n, gadget in enumerate(gadgets) if gadget.gives == "images"]
+        cuts = sorted({0, *ends, len(gadgets)})
+        return [range(start, stop) for start, stop in itertools.pairwise(cuts)]
 
     def _unique(self, n: int) -> str:
         """Return the name of a stage as `set` takes it: "network", and "network.2" for the second of that name."""

@@ -14,9 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import InitVar, dataclass, field
-from typing import Any, Protocol
-
-import gadgetron.external
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gadgets.limits import PATIENT, USUAL, Limits
 from gadgets.messages import Message
@@ -27,6 +25,9 @@ from gadgets.speaker import GadgetError
 from gadgets.wire import Source
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
+
+if TYPE_CHECKING:
+    import gadgetron.external
 
 __all__ = ["Peer", "PeerLostError", "Sink", "report", "sentence"]
 
@@ -193,7 +194,11 @@ class Peer:
     def close(self) -> None:
         """Close the files on the socket, not the socket. What could not be sent is dropped.
 
-        What the peer has sent after its CLOSE is read before: unread bytes would reset the connection."""
+        A thread that still reads gets the end of the stream. What the peer has sent after its CLOSE is read before:
+        unread bytes would reset the connection."""
+        if self.connected is not None:
+            with suppress(OSError):
+                self.connected.shutdown(socket.SHUT_RD)
         for end in (self._detour, self.sink, self.source):
             try:
                 if end is not None:

@@ -66,6 +66,8 @@ class Frame:
     """Why coil sensitivities could not be had. The image is then the root of the sum of squares."""
     notes: tuple[str, ...] = ()
     """Facts that every reader of the images must know. They go into the comment of each image."""
+    behind: int = 0
+    """How many frames have come behind this one already: they can be had without waiting."""
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
@@ -59,6 +60,9 @@ class Incoming:
     most: float = math.inf
     """Bytes of one message."""
     _come: int = 0
+    _drained: bool = False
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+    """Held while an item is read: one thread may read items when another one drains the stream."""
 
     def read(self) -> Message | None:
         """Return the next message, or None at the end of the stream.
@@ -79,13 +83,17 @@ class Incoming:
         return coalesce(self._items())
 
     def drain(self) -> None:
-        """Read to CLOSE, to the end of the stream, or to where it cannot be understood, whatever comes."""
-        while self.state not in (State.CLOSED, State.LOST):
-            try:
-                if isinstance(self._next(), Close | None):
-                    self.state = State.CLOSED
-            except InputError:
-                return
+        """Read to CLOSE, to the end of the stream, or to where it cannot be understood, whatever comes.
+
+        A thread that reads items gets no more of them."""
+        self._drained = True
+        with self._turn:
+            while self.state not in (State.CLOSED, State.LOST):
+                try:
+                    if isinstance(self._next(), Close | None):
+                        self.state = State.CLOSED
+                except InputError:
+                    return
 
     def readinto(self, buffer: Any, /) -> int | None:
         """Read some bytes of the message. Raises InputError for a message that is too large."""
@@ -105,7 +113,10 @@ class Incoming:
 
     def _items(self) -> Iterator[Line | Item]:
         while self.state is State.ITEMS:
-            message = self.read()
+            with self._turn:
+                if self._drained:
+                    return
+                message = self.read()
             if isinstance(message, Bucket):
                 yield from _unpack(message)
             elif not isinstance(message, Close):

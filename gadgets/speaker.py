@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
 
-__all__ = ["GadgetError", "IncompleteError", "Prefix", "Speech", "lack", "notes", "warn"]
+__all__ = ["GadgetError", "IncompleteError", "Prefix", "Said", "Speech", "lack", "notes", "warn"]
 
 
 class IncompleteError(InputError):
@@ -26,9 +26,18 @@ class GadgetError(RuntimeError):
     """A gadget failed for a reason that is not the input's: one sentence that names the gadget and the failure."""
 
 
+@dataclass(frozen=True)
+class Said:
+    """What was said of a scan up to some moment."""
+
+    notes: tuple[str, ...] = ()
+    warnings: int = 0
+    lacking: tuple[str, ...] = ()
+
+
 @dataclass
 class Speech:
-    """The notes, warnings and errors of one scan on its way through a chain."""
+    """The notes, warnings and errors of one scan on its way through a chain, or on one side of it."""
 
     notes: dict[str, None] = field(default_factory=dict)
     """Notes for the comments of images, each once, in order."""
@@ -38,6 +47,8 @@ class Speech:
     """Sentences on images that are missing."""
     _known: list[Exception] = field(default_factory=list)
     """Errors that have their names already."""
+    _heard: Said = Said()
+    """What the side before this one has said so far."""
 
     @classmethod
     def of(cls, warnings: Iterable[str]) -> Speech:
@@ -45,6 +56,21 @@ class Speech:
         speech = cls(dict.fromkeys(warnings))
         speech.warnings = len(speech.notes)
         return speech
+
+    def side(self) -> Speech:
+        """Return the speech of another side of the chain, which begins with the same notes."""
+        return Speech(dict(self.notes), _known=self._known)
+
+    def said(self) -> Said:
+        """Return what was said so far."""
+        return Said(tuple(self.notes), self.warnings, tuple(self.lacking))
+
+    def hear(self, said: Said) -> None:
+        """Take what the side before this one has said, as if it were said here."""
+        self.notes.update(dict.fromkeys(said.notes))
+        self.warnings += said.warnings - self._heard.warnings
+        self.lacking += said.lacking[len(self._heard.lacking) :]
+        self._heard = said
 
     def named(self, name: str, items: Iterator[Item]) -> Iterator[Item]:
         """Yield `items`, which the gadget `name` makes, with the name in front of its errors and warnings.

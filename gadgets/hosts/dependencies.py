@@ -73,11 +73,11 @@ class Dependencies:
         return None if blob is None else decoded(blob)
 
     def watched(self, items: Iterable[Item], header: ismrmrdHeader) -> Iterator[Item]:
-        """Yield `items`. Their noise is kept if they measure nothing else."""
+        """Yield `items`, dependency queries answered. Their noise is kept if they measure nothing else."""
         for item in items:
             if isinstance(item, Lines) and not self._images:
                 self._watch(item)
-            yield item
+            yield self.answered() if isinstance(item, DependencyQuery) else item
         if self._measured.lines:
             self._keep(header)
 

@@ -11,8 +11,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-
-import gadgetron.external
+from typing import TYPE_CHECKING
 
 from gadgets.chain import Chain
 from gadgets.connection import Peer, PeerLostError, report, sentence
@@ -27,6 +26,9 @@ from gadgets.messages import Close, ConfigText, Header
 from gadgets.protocol import Audience, State
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
+
+if TYPE_CHECKING:
+    import gadgetron.external
 
 __all__ = ["execute", "main", "pipeline", "run"]
 

@@ -13,7 +13,6 @@ from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.chain import Chain, Watch, unwatched
 from gadgets.hosts.dependencies import Dependencies
-from gadgets.messages import DependencyQuery
 from gadgets.speaker import Speech
 from mrnets.errors import InputError
 from mrnets.mrd.header import read_header
@@ -65,14 +64,13 @@ def reconstructed(
     other = noise.found(reading.header) if chain.has("noise") else None
     speech = Speech.of((*warnings, *reading.warnings))
     items = noise.watched(itertools.chain([] if other is None else [other], items), reading.header)
-    return _answered(_run(chain, items, reading.header, speech, clock, watch), noise)
+    return _with_noise_kept(_run(chain, items, reading.header, speech, clock, watch), noise)
 
 
-def _answered(items: Iterator[Item], noise: Dependencies) -> Iterator[Item]:
-    """Yield `items` with dependency queries answered. A scan that only measures noise needs no images."""
+def _with_noise_kept(items: Iterator[Item], noise: Dependencies) -> Iterator[Item]:
+    """Yield `items`. A scan that only measures noise, which is kept, needs no images."""
     try:
-        for item in items:
-            yield noise.answered() if isinstance(item, DependencyQuery) else item
+        yield from items
     except InputError as error:
         if noise.lost:
             raise InputError(f"the scan measures noise only, which is not kept: {noise.lost}") from error

@@ -24,12 +24,17 @@ def install() -> None:
 
 
 def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-    """Return this file as the program of gadgetron-python, for modules that are ours or are not there at all."""
-    if name != "gadgetron.__main__":
+    """Return this file as the program of gadgetron-python, for modules that are ours or are not there at all.
+
+    The package around that program is empty: ours uses nothing of it, and with FFTW and SciPy it loads for 0.3 s."""
+    if name not in ("gadgetron", "gadgetron.__main__"):
         return None
     module = _executed(sys.orig_argv)
-    ours = module is not None and (module == "gadgets" or module.startswith("gadgets.") or not _is_there(module))
-    return importlib.util.spec_from_file_location(name, __file__) if ours else None
+    if module is None or not (module == "gadgets" or module.startswith("gadgets.") or not _is_there(module)):
+        return None
+    if name == "gadgetron":
+        return ModuleSpec(name, None, is_package=True)
+    return importlib.util.spec_from_file_location(name, __file__)
 
 
 def _executed(command: Sequence[str]) -> str | None:
@@ -42,8 +47,9 @@ def _executed(command: Sequence[str]) -> str | None:
 
 
 def _is_there(module: str) -> bool:
+    package = module.partition(".")[0]
     try:
-        return importlib.util.find_spec(module.partition(".")[0]) is not None
+        return package == "gadgetron" or importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):
         return False
 

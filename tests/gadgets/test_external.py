@@ -127,6 +127,15 @@ def test_no_server_is_one_sentence(installed):
     assert b"Traceback" not in done.stderr
 
 
+def test_the_program_loads_nothing_that_only_gadgetron_python_needs(installed):
+    """FFTW and SciPy take 0.3 s of the time to the first image, and torch is for chains with a network."""
+    command = [sys.executable, "-X", "importtime", "-m", "gadgetron", "no-port", "gadgets", "pipeline"]
+    done = subprocess.run(command, env={**os.environ, **installed}, capture_output=True, timeout=120, check=False)
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.decode().splitlines()}
+    assert "numpy" in loaded
+    assert not loaded & {"torch", "scipy", "pyfftw"}
+
+
 def test_modules_of_others_stay_with_gadgetron_python(installed):
     with started(installed, "gadgetron.examples", "pass_through") as (_, server):
         server.send(NOISE, Header(toys.HEADER), *toys.scan()[:1], Close())
