@@ -22,6 +22,7 @@ from mrnets.mrd.images import Key, echo_times
 from mrnets.mrd.kspace import Echo, averages, kspace_and_mask, outside_note
 from mrnets.mrd.noise import NoiseScan, bandwidth, whitened_variance
 from mrnets.mrd.plausible import TWICE, beyond_field, beyond_limits, out_of_line
+from mrnets.mrd.readout import noise_gain
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 
 __all__ = ["Part", "Shortfalls", "arrive", "frames", "group_notes", "implausible", "parts_of", "without_centre"]
@@ -179,6 +180,6 @@ def _raw(
         noise=None if covariance is None else asarray_like(covariance, kspace, dtype=kspace.dtype),
         readout="batch" if encoding.volume else "x",
         averages=averages([part.echo.counts for part in parts]),
-        variance=whitened_variance(group.dwell),
+        variance=whitened_variance(group.dwell) * noise_gain(encoding),
         whitened=group.whitened,
     )

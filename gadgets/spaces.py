@@ -15,7 +15,6 @@ from mrnets.mrd.axis import Seen
 from mrnets.mrd.centre import Evidence, doubtful_centres
 from mrnets.mrd.dimensions import dimensions_of_header, dimensions_of_lines
 from mrnets.mrd.encoding import ByHand, Dimensions, Encoding, encoding_of
-from mrnets.mrd.epi import require_no_ramps
 from mrnets.mrd.images import by_image
 from mrnets.mrd.lines import Lines
 
@@ -53,8 +52,6 @@ class Spaces:
         """Whether calibration lines of space `index` are lines of the image. Raises InputError as `encoding_of`."""
         if index not in self._plain:
             self._plain[index] = encoding_of(self.header, index, gridded=self.gridded)
-            if not self.gridded:
-                require_no_ramps(self.header, index)
             known = self.by_hand.known_dimensions or dimensions_of_header(self.header, index)
             if known:
                 self._dimensions[index] = known

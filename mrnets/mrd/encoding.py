@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 from mrnets.mrd.axis import Limit, Seen, placed
+from mrnets.mrd.ramps import Ramps, ramps_of
 
 __all__ = [
     "MAX_SIDE",
@@ -107,6 +108,8 @@ class Encoding:
     """The scanner is a Siemens."""
     epi: bool = False
     """The trajectory is echo-planar."""
+    ramps: Ramps | None = None
+    """The times of readouts with samples on the gradient's ramps; None where there are none."""
     guesses: tuple[str, ...] = ()
     """Sentences on what the header left open or said wrongly, with what was taken instead; for the images' comment."""
 
@@ -138,7 +141,7 @@ def encoding_of(
     seen: the centres of y and z that the data show, where they contradict the header (`mrnets.mrd.centre`).
     gridded: the data were put on a grid before, whatever their trajectory was.
     Raises InputError for a space that is missing, not Cartesian (unless gridded), with several slices excited at once,
-    or with an absurd matrix.
+    with samples on ramps at unknown places, or with an absurd matrix.
     """
     encoding, name = found(header, index), f"encoding space {index}"
     _require_supported(encoding, name, gridded)
@@ -183,6 +186,7 @@ def encoding_of(
         reversed_centre=by_hand.reversed_centre,
         siemens=vendor == "siemens",
         epi=_text(encoding.trajectory) == "epi",
+        ramps=None if gridded else ramps_of(encoding.trajectoryDescription, name),
         guesses=tuple(filter(None, (flattened, *(axis.guess for axis in axes)))),
     )
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError
-from mrnets.mrd.encoding import Encoding, found
+from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.flags import Flag, has_flag
 from mrnets.mrd.kspace import Echo
 from mrnets.mrd.lines import Lines, take
@@ -26,7 +24,7 @@ from mrnets.mrd.readout import on_readout
 from mrnets.physics.arrays import array_namespace, asarray_like, to_numpy
 from mrnets.physics.fourier import fftc, ifftc
 
-__all__ = ["GHOSTS", "PhaseDifference", "phase_difference", "require_even", "require_no_ramps", "united"]
+__all__ = ["GHOSTS", "PhaseDifference", "phase_difference", "require_even", "united"]
 
 GHOSTS = "lines of both directions came without phase-correction lines of both directions; there may be ghosts"
 """A sentence for the comment of images that could not be corrected."""
@@ -138,24 +136,6 @@ def _turn(echo: Echo, factor: NDArray[np.complex128], encoding: Encoding) -> Non
         echo.kspace[...] = fftc(ifftc(echo.kspace, axes=(-1,)) * turn, axes=(-1,))
 
 
-def require_no_ramps(header: ismrmrdHeader, index: int) -> None:
-    """Raises InputError if the header's trajectory description says that samples were taken on gradient ramps.
-
-    Such samples are not on a grid. The parameters are those of siemens_to_ismrmrd, in µs."""
-    encoding = found(header, index)
-    values = _parameters(encoding.trajectoryDescription)
-    needed = ("rampUpTime", "flatTopTime", "acqDelayTime", "numSamples", "dwellTime")
-    if not all(name in values for name in needed):
-        return
-    ramp, top, delay, samples, dwell = (values[name] for name in needed)
-    if delay < ramp or delay + samples * dwell > ramp + top + dwell:
-        raise InputError(
-            f"encoding space {index} has samples on the gradients' ramps: they last from {delay:g} to "
-            f"{delay + samples * dwell:g} µs, and the flat top from {ramp:g} to {ramp + top:g} µs; such lines must be "
-            f"regridded before"
-        )
-
-
 def require_even(lines: Lines) -> None:
     """Raises InputError for lines whose trajectory says that samples are not evenly spaced along the readout."""
     if lines.trajectory is None:
@@ -169,10 +149,3 @@ def require_even(lines: Lines) -> None:
             f"acquisition {first} of an epi scan has samples that are not evenly spaced along the readout, as its "
             f"trajectory says; such lines must be regridded before"
         )
-
-
-def _parameters(description: Any) -> dict[str, float]:
-    if description is None:
-        return {}
-    pairs = (*(description.userParameterLong or ()), *(description.userParameterDouble or ()))
-    return {pair.name: float(pair.value) for pair in pairs if pair.value is not None}

@@ -10,21 +10,25 @@ from array_api_compat import device
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError
+from mrnets.mrd import ramps
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.flags import Flag, has_flag
 from mrnets.mrd.lines import Lines
+from mrnets.mrd.ramps import Ramps
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 from mrnets.physics.fourier import fftc, ifftc, resize
 
-__all__ = ["on_readout"]
+__all__ = ["noise_gain", "on_readout"]
 
 
 def on_readout(lines: Lines, encoding: Encoding) -> tuple[Array, int, int, str]:
     """Lines (line, coil, x), alike in layout, on the readout grid without oversampling, in image space for volumes.
 
     With them the first sample along x, one past the last, and a sentence if the centre was guessed. Raises InputError
-    if they miss the centre."""
+    if they miss the centre. Lines with samples on ramps are regridded."""
     header, data = lines.headers[0], lines.data
+    if encoding.ramps is not None:
+        return _regridded(lines, encoding, encoding.ramps)
     n, size, reduced = data.shape[-1], encoding.encoded.matrix[0], encoding.reduced.matrix[0]
     centre, pre, post, note = _centre(header, encoding)
     if has_flag(lines.headers, Flag.IS_REVERSE)[0]:
@@ -57,13 +61,47 @@ def on_readout(lines: Lines, encoding: Encoding) -> tuple[Array, int, int, str]:
     return _without_oversampling(data, reduced), max(first, 0), min(last + 1, reduced), note
 
 
+def noise_gain(encoding: Encoding) -> float:
+    """The variance of noise in a sample on the grid, relative to that of a sample as it was measured."""
+    if encoding.ramps is None:
+        return 1.0
+    sizes, samples = (encoding.encoded.matrix[0], encoding.reduced.matrix[0]), encoding.ramps.samples
+    return ramps.noise_gain(ramps.operator(encoding.ramps, sizes, samples // 2, (0, samples), False))
+
+
+def _regridded(lines: Lines, encoding: Encoding, times: Ramps) -> tuple[Array, int, int, str]:
+    """As `on_readout`, for lines with samples on ramps."""
+    header, n = lines.headers[0], lines.data.shape[-1]
+    if n != times.samples:
+        raise InputError(
+            f"acquisition {int(header['scan_counter'])} has {n} samples, and the header's trajectory description says "
+            f"that {times.samples} were taken on the gradient's ramps and between; they cannot be regridded"
+        )
+    centre, pre, post, note = _centre(header, encoding)
+    backwards = bool(has_flag(lines.headers, Flag.IS_REVERSE)[0])
+    data = array_namespace(lines.data).flip(lines.data, axis=-1) if backwards else lines.data
+    size, pixels = encoding.encoded.matrix[0], encoding.reduced.matrix[0]
+    if not pre <= centre < n - post:
+        raise InputError(
+            f"acquisition {int(header['scan_counter'])} has {n} samples with centre {centre} and {pre} + {post} "
+            f"discarded, which misses the k-space centre"
+        )
+    operator = ramps.operator(times, (size, pixels), centre, (pre, n - post), backwards)
+    image = data[..., pre : n - post] @ asarray_like(operator.T, data)
+    if encoding.volume:
+        return image, 0, pixels, note
+    ends = times.positions(size, centre, backwards=backwards)[[pre, n - post - 1]] * pixels / size
+    first, last = (round(float(end)) + pixels // 2 for end in ends)
+    return fftc(image, axes=(-1,)), max(first, 0), min(last + 1, pixels), note
+
+
 def _centre(header: NDArray[np.void], encoding: Encoding) -> tuple[int, int, int, str]:
     """The sample at the k-space centre of a line, its discarded samples before and after, and a sentence on a guess.
 
     They count after a reversed line was turned round."""
     fields = ("number_of_samples", "center_sample", "discard_pre", "discard_post")
     n, told, pre, post = (int(header[name]) for name in fields)
-    whole = n in (encoding.encoded.matrix[0], encoding.reduced.matrix[0])
+    whole = encoding.ramps is not None or n in (encoding.encoded.matrix[0], encoding.reduced.matrix[0])
     backwards = bool(has_flag(header, Flag.IS_REVERSE))
     if encoding.sample is not None:
         centre = encoding.sample

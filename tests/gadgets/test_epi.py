@@ -147,22 +147,151 @@ def test_navigators_of_a_scan_of_one_direction_are_said() -> None:
     assert any("phase-correction lines came and nothing was corrected" in note for note in frame.notes)
 
 
-class TestRamps:
-    @pytest.mark.parametrize(("delay", "refused"), [(0, True), (100, False)])
-    def test_described_by_the_header(self, delay: int, refused: bool) -> None:
-        made, space = header(), kspace(1)
-        values = {"rampUpTime": 100, "flatTopTime": 240, "rampDownTime": 100, "acqDelayTime": delay, "numSamples": NX}
-        made.encoding[0].trajectoryDescription = xsd.trajectoryDescriptionType(
-            identifier="ConventionalEPI",
-            userParameterLong=[xsd.userParameterLongType(name=name, value=value) for name, value in values.items()],
-            userParameterDouble=[xsd.userParameterDoubleType(name="dwellTime", value=10.0)],
+def described(made: Any, **times: float) -> Any:
+    """The header with a trajectory description as converters write it."""
+    whole = {name: int(value) for name, value in times.items() if name != "dwellTime"}
+    made.encoding[0].trajectoryDescription = xsd.trajectoryDescriptionType(
+        identifier="ConventionalEPI",
+        userParameterLong=[xsd.userParameterLongType(name=name, value=value) for name, value in whole.items()],
+        userParameterDouble=[xsd.userParameterDoubleType(name="dwellTime", value=times["dwellTime"])],
+    )
+    return made
+
+
+TIMES = {"rampUpTime": 100, "flatTopTime": 240, "rampDownTime": 100, "acqDelayTime": 30, "dwellTime": 5.0}
+PIXELS = 24
+"""Of the images. The encoded field of view is twice theirs."""
+
+
+class OnRamps:
+    """A readout with samples on ramps, simulated: k-space of pixels at the places that the gradient leads to."""
+
+    def __init__(self, **times: float) -> None:
+        self.times = TIMES | times
+        delay, dwell = self.times["acqDelayTime"], self.times["dwellTime"]
+        whole = sum(self.times[name] for name in ("rampUpTime", "flatTopTime", "rampDownTime"))
+        self.samples = int(self.times.get("numSamples", (whole - 2 * delay) / dwell))
+        self.times["numSamples"] = self.samples
+        fine = np.linspace(0, whole, 44_001)
+        gradient = np.interp(
+            fine, [0, self.times["rampUpTime"], whole - self.times["rampDownTime"], whole], [0.0, 1.0, 1.0, 0.0]
         )
-        stream = [*navigators(space), *train(space)]
-        if refused:
-            with pytest.raises(InputError, match=r"on the gradients' ramps: they last from 0 to 240 µs"):
-                only(stream, made)
-        else:
-            assert only(stream, made).history
+        area = np.cumsum(gradient) * fine[1]
+        self.area = np.interp(delay + dwell * (np.arange(self.samples) + 0.5), fine, area)
+        first, last = np.interp([delay, delay + dwell * self.samples], fine, area)
+        self.area = self.area * 2 * PIXELS / (last - first)
+
+    def header(self, nz: int = 1) -> Any:
+        fov = (4.0 * PIXELS, 2.0 * NY, 2.0 * nz)
+        made = header(2 * PIXELS, nz, fov=fov, recon=(PIXELS, NY, nz), recon_fov=(2.0 * PIXELS, *fov[1:]))
+        return described(made, **self.times)
+
+    def lines(self, images: Any, ys: Any = None, *, reverse: bool = False, **options: Any) -> Lines:
+        """Lines of images (coil, z, y, x); reversed ones as the scanner sends them, with the centre mirrored."""
+        centre = self.samples // 2
+        places = self.area - self.area[centre]
+        places = -places if reverse else places  # the gradient has the other sign
+        x = np.arange(PIXELS) - PIXELS // 2
+        encode = np.exp(-2j * np.pi * np.outer(x, places) / (2 * PIXELS)) / np.sqrt(2 * PIXELS)
+        space = fftc(images, axes=(-3, -2)) @ encode
+        made = synthetic.lines(space, ys, centre=centre, **options)
+        if reverse:
+            made.headers["flags"] |= np.uint64(1 << (Flag.IS_REVERSE - 1))
+        return made
+
+
+def images(seed: int, nz: int = 1) -> Any:
+    return synthetic.coil_images(np.random.default_rng(seed), COILS, NY, PIXELS, nz)
+
+
+class TestRamps:
+    @pytest.mark.parametrize(
+        "times",
+        [
+            {},
+            {"acqDelayTime": 0},
+            {"rampUpTime": 60, "rampDownTime": 130},
+            {"dwellTime": 2.5},
+            {"flatTopTime": 0, "dwellTime": 2.5},
+            {"acqDelayTime": 50, "numSamples": 72},  # the end of the ramp down is not sampled
+        ],
+    )
+    @pytest.mark.parametrize("nz", [1, NZ])
+    def test_lines_are_regridded(self, times: dict[str, float], nz: int) -> None:
+        scanner, object_ = OnRamps(**times), images(11, nz)
+        frame = only([scanner.lines(object_)], scanner.header(nz))
+        (expected,) = sort([synthetic.lines(synthetic.to_kspace(object_))], header(PIXELS, nz))
+        np.testing.assert_allclose(frame.raw.kspace, expected.raw.kspace, atol=2e-3 * np.abs(expected.raw.kspace).max())
+        assert frame.raw.mask.all()
+        assert not frame.notes
+
+    @pytest.mark.parametrize("how", ["auto", "kept", "mirrored"])
+    def test_reversed_lines_and_navigators(self, how: str) -> None:
+        """The window of samples is not in the middle of the gradient: lines of both directions lie at other places.
+
+        What is taken for the centre of reversed lines shifts them, and the navigators bring them back. The object has
+        nothing at the ends of k-space, which each direction samples at one side only."""
+        scanner, space = OnRamps(acqDelayTime=50, numSamples=72), fftc(images(12), axes=(-1,))
+        space[..., [0, 1, -2, -1]] = 0
+        object_ = ifftc(space, axes=(-1,))
+        turned = object_ * np.exp(1j * CONSTANT)
+        blocks = [scanner.lines(object_, range(0, NY, 2)), scanner.lines(turned, range(1, NY, 2), reverse=True)]
+        for n, direction in enumerate("+-+"):
+            one = {"flags": [Flag.IS_PHASECORR_DATA], "first_counter": n, "reverse": direction == "-"}
+            blocks.insert(n, scanner.lines(turned if direction == "-" else object_, [NY // 2], **one))
+        (frame,) = sort(blocks, scanner.header(), reversed_centre=how)
+        assert frame.history == ("epi phase correction",)
+        found, expected = np.abs(ifftc(frame.raw.kspace[0, 0])), np.abs(object_[:, 0])
+        np.testing.assert_allclose(found, expected, atol=4e-3 * expected.max())
+
+    def test_an_object_beyond_the_field_of_view_does_not_fold_in(self) -> None:
+        """Pixels beyond the field of view of the images, which the encoded one holds."""
+        scanner = OnRamps(dwellTime=2.5)
+        wide = np.zeros((COILS, 1, NY, 2 * PIXELS), np.complex64)
+        wide[..., PIXELS // 2 : -PIXELS // 2] = images(13)
+        wide[..., 6] = 3
+        x = np.arange(2 * PIXELS) - PIXELS
+        places = scanner.area - scanner.area[scanner.samples // 2]
+        encode = np.exp(-2j * np.pi * np.outer(x, places) / (2 * PIXELS)) / np.sqrt(2 * PIXELS)
+        block = synthetic.lines(fftc(wide, axes=(-3, -2)) @ encode, centre=scanner.samples // 2)
+        frame = only([block], scanner.header())
+        (expected,) = sort([synthetic.lines(synthetic.to_kspace(images(13)))], header(PIXELS))
+        np.testing.assert_allclose(frame.raw.kspace, expected.raw.kspace, atol=2e-2 * np.abs(expected.raw.kspace).max())
+
+    def test_noise_after_regridding(self) -> None:
+        scanner, rng = OnRamps(), np.random.default_rng(14)
+        noise = (rng.standard_normal((2, 40 * COILS, 1, NY, scanner.samples)) * 0.5**0.5).view()
+        blocks = [
+            synthetic.lines(part[0] + 1j * part[1], centre=scanner.samples // 2) for part in np.split(noise, 40, axis=1)
+        ]
+        frames = [only([block], scanner.header()) for block in blocks]
+        measured = np.mean([np.mean(np.abs(frame.raw.kspace) ** 2) for frame in frames])
+        told = frames[0].raw.variance / 2  # of lines whose dwell time is known, and that were whitened, it is 2
+        assert measured == pytest.approx(told, rel=0.05)
+
+    @pytest.mark.parametrize(
+        ("times", "words"),
+        [
+            ({"acqDelayTime": 0, "numSamples": 100, "rampDownTime": 10}, "does not tell where they lie"),
+            ({"rampDownTime": -1, "numSamples": 76}, "does not tell where they lie"),
+            ({"numSamples": 60, "acqDelayTime": 30}, "has 76 samples, and .* says that 60 were taken"),
+            (
+                {"dwellTime": 38.0, "numSamples": 10},
+                r"can tell \d+ pixels of 48 .* the images have 24",
+            ),
+        ],
+    )
+    def test_what_cannot_be_regridded_is_refused(self, times: dict[str, float], words: str) -> None:
+        block = OnRamps(**({} if times.get("dwellTime", 5.0) == 5.0 else times)).lines(images(15))
+        made = described(OnRamps().header(), **(TIMES | times))
+        with pytest.raises(InputError, match=words):
+            only([block], made)
+
+    def test_samples_on_the_flat_top_are_on_the_grid(self) -> None:
+        made, space = header(), kspace(1)
+        made = described(made, **(TIMES | {"acqDelayTime": 100, "numSamples": NX, "dwellTime": 10.0}))
+        frame = only([*navigators(space), *train(space)], made)
+        np.testing.assert_allclose(frame.raw.kspace[0, 0], space[:, 0], atol=2e-4)
 
     def test_told_by_the_trajectory_of_the_lines(self) -> None:
         block = train(kspace(1))[0]

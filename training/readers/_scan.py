@@ -22,7 +22,6 @@ from mrnets.mrd import files
 from mrnets.mrd.calibration import nearest
 from mrnets.mrd.dimensions import dimensions_of_header, dimensions_of_lines
 from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand, Dimensions, Encoding, encoding_of
-from mrnets.mrd.epi import require_no_ramps
 from mrnets.mrd.flags import Flag, Roles, has_flag, is_doubtful, roles
 from mrnets.mrd.header import read_header
 from mrnets.mrd.images import Key, by_image
@@ -235,7 +234,6 @@ def _space(header: ismrmrdHeader, index: int, heads: NDArray[np.void], by_hand: 
     own = heads[heads["encoding_space_ref"] == index]
     dimensions = by_hand.known_dimensions or dimensions_of_header(header, index)
     dimensions = dimensions or dimensions_of_lines(header, index, own, whole=True)
-    require_no_ramps(header, index)
     return _Space(dimensions, encoding_of(header, index).embedded)
 
 

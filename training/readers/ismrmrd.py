@@ -22,6 +22,7 @@ from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand
 from mrnets.mrd.images import echo_times
 from mrnets.mrd.kspace import averages, line_counts
 from mrnets.mrd.noise import whitened_variance
+from mrnets.mrd.readout import noise_gain
 from training.data import Part, Place, Sample, Slices, Split, part_of
 from training.readers._calibration import calibration
 from training.readers._kspace import doubt, gridded, noise
@@ -120,6 +121,7 @@ def load(place: Place, cache: str = "", by_hand: ByHand = NOTHING_BY_HAND) -> Sa
     number, x = divmod(place.index, found.width) if found.encoding.volume else (place.index, 0)
     image = found.images[number]
     kspace, mask, block = position(found, number, x, cache) if found.encoding.volume else _slice(found, number)
+    dwell = float(found.heads["sample_time_us"][image.echoes[0][0]])
     raw = Raw(
         kspace=_tensor(kspace[None]),
         mask=_tensor(mask[None, None, None]),
@@ -127,7 +129,7 @@ def load(place: Place, cache: str = "", by_hand: ByHand = NOTHING_BY_HAND) -> Sa
         noise=_tensor(noise(found, image)),
         echo_times=_tensor(echo_times(found.header, image.contrasts)),
         readout="batch" if found.encoding.volume else "x",
-        variance=whitened_variance(float(found.heads["sample_time_us"][image.echoes[0][0]])),
+        variance=whitened_variance(dwell) * noise_gain(found.encoding),
         averages=averages([line_counts(found.heads[rows], found.encoding) for rows in image.echoes]),
     )
     return Sample(names=(f"{place.subject}, slice {place.index}",), raw=raw)
