@@ -152,11 +152,6 @@ def frames(
         )
 
 
-def _history(group: Group) -> tuple[str, ...]:
-    done = (("prewhitened", group.whitened), ("epi phase correction", group.aligned is not None))
-    return tuple(name for name, was_done in done if was_done)
-
-
 def _raw(
     parts: list[Part],
     group: Group,

@@ -35,7 +35,7 @@ IDLE = 2.0
 """Seconds without a byte after which a peer whose stream cannot be understood is taken to have sent all of it."""
 DRAINING = 60.0
 """Seconds after which no more is read of a stream that cannot be understood."""
-MOST_READS = 1024
+MAX_READS = 1024
 """Times that bytes are read which a peer has sent after its CLOSE."""
 
 _logger = logging.getLogger(__name__)
@@ -215,7 +215,7 @@ def _emptied(connected: socket.socket) -> None:
     patience = connected.gettimeout()
     connected.setblocking(False)
     try:
-        for _ in range(MOST_READS):
+        for _ in range(MAX_READS):
             if not connected.recv(1 << 16):
                 return
     finally:

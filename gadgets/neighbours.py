@@ -10,6 +10,7 @@ from ismrmrd.xsd import ismrmrdHeader
 from gadgets.frame import Frame
 from gadgets.limits import usual_memory
 from mrnets.errors import InputError
+from mrnets.mrd.limits import announced
 from mrnets.mrd.lines import Item
 
 __all__ = ["with_neighbours"]
@@ -55,9 +56,8 @@ def _image_of(frame: Frame) -> tuple[Any, ...]:
 
 def _announced_slices(header: ismrmrdHeader, encoding: int) -> int | None:
     """Return the number of slices, or None where the header announces one or none: then the end tells."""
-    limits = header.encoding[encoding].encodingLimits
-    last = 0 if limits is None or limits.slice is None else int(limits.slice.maximum)
-    return last + 1 if last > 0 else None
+    end = announced(header.encoding[encoding].encodingLimits, "slice").stop
+    return end if end > 1 else None
 
 
 def _in_space(frames: list[Frame]) -> list[Frame]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import ismrmrd
 from ismrmrd.xsd import ismrmrdHeader
 
+from mrnets.mrd.limits import announced
+
 __all__ = ["Numbers"]
 
 MAX_NUMBER = 65535
@@ -31,9 +33,8 @@ class Numbers:
         limits = header.encoding[encoding].encodingLimits
         number, told = 0, True
         for name in _COUNTERS:
-            limit, counter = getattr(limits, name, None), int(getattr(image, name))
-            last = 0 if limit is None else limit.maximum
-            number, told = number * (last + 1) + counter, told and counter <= last
+            end, counter = max(announced(limits, name).stop, 1), int(getattr(image, name))
+            number, told = number * end + counter, told and counter < end
         number = number * partitions + 1
         if not told or number in self.taken or number > MAX_NUMBER:
             number = self.highest % MAX_NUMBER + 1

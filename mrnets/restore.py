@@ -12,6 +12,7 @@ from mrnets.contract import Estimate, Scan
 from mrnets.physics.arrays import Array
 from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.interpolation import nearest
+from mrnets.physics.maps import scaled, turned
 from mrnets.physics.normalise import denormalised
 from mrnets.preparation import Plane
 
@@ -51,11 +52,9 @@ def restore(estimate: Estimate, prepared: Prepared) -> Estimate:
     if image is not None:
         offset = torch.zeros_like(prepared.scale) if prepared.offset is None else prepared.offset
         image = _filled(denormalised(image, prepared.scale, offset) * prepared.phase[:, None], prepared)
-    if "S0" in maps:
-        maps["S0"] = maps["S0"] * prepared.scale[:, None, None] * _gain(maps["S0"], prepared)
-    if "phase" in maps:
-        unit = torch.ones_like(maps["phase"])
-        maps["phase"] = torch.angle(torch.polar(unit, maps["phase"]) * prepared.phase)
+    if maps:
+        gain = _gain(next(iter(maps.values())), prepared)
+        maps = turned(scaled(maps, prepared.scale[:, None, None] * gain), prepared.phase)
     return Estimate(
         image=image,
         maps={name: _nearest(m, prepared) for name, m in maps.items()},

@@ -22,31 +22,31 @@ def folder() -> Path:
     return checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "gadgetron" / "config"
 
 
-def shipped(name: str, place: Path | None = None) -> tuple[bytes, str]:
-    """Text of the chain `name` (with or without .xml) in `place`, and how to call it. Never looks outside that folder.
+def shipped(name: str, chains: Path | None = None) -> tuple[bytes, str]:
+    """Return the text of the chain `name` (with or without .xml) in the folder `chains`, and how to call it.
 
-    Raises InputError that lists the chains there are."""
-    place = place or folder()
-    path = _path(name, place)
+    Never looks outside that folder. Raises InputError that lists the chains there are."""
+    chains = chains or folder()
+    path = _path(name, chains)
     if path is not None:
         return path.read_bytes(), f"chain {path.name}"
-    there = sorted(path.name for path in place.glob("*.xml"))
+    there = sorted(path.name for path in chains.glob("*.xml"))
     hint = nearest(name[:80].removesuffix(".xml"), [chain.removesuffix(".xml") for chain in there])
     raise InputError(f'There is no chain "{name[:80]}"; there are: {", ".join(there) or "none"}.{hint}')
 
 
-def is_shipped(name: str, place: Path) -> bool:
-    """Return whether there is a chain `name` (with or without .xml) in `place`."""
-    return _path(name, place) is not None
+def is_shipped(name: str, chains: Path) -> bool:
+    """Return whether there is a chain `name` (with or without .xml) in the folder `chains`."""
+    return _path(name, chains) is not None
 
 
-def _path(name: str, place: Path) -> Path | None:
+def _path(name: str, chains: Path) -> Path | None:
     candidate = name if name.endswith(".xml") else f"{name}.xml"
-    return place / candidate if _NAME.fullmatch(candidate) and (place / candidate).is_file() else None
+    return chains / candidate if _NAME.fullmatch(candidate) and (chains / candidate).is_file() else None
 
 
 def find(name: str) -> tuple[bytes, str]:
-    """Text of the chain in the file `name`, or else of the shipped chain of that name, and how to call it."""
+    """Return the text of the chain in the file `name`, or of the shipped chain of that name, and how to call it."""
     path = Path(name)
     if path.is_file():
         return path.read_bytes(), f"chain {name}"
@@ -56,7 +56,7 @@ def find(name: str) -> tuple[bytes, str]:
 
 
 def load(name: str, settings: Iterable[str] = ()) -> Chain:
-    """The chain `name` (see `find`) with "gadget.property=value" settings. Raises InputError."""
+    """Return the chain `name` (see `find`) with "gadget.property=value" settings. Raises InputError."""
     text, source = find(name)
     chain = Chain.parse(text, source)
     for setting in settings:

@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ismrmrd.xsd import ismrmrdHeader
 
 from mrnets.mrd.images import Key
+from mrnets.mrd.limits import announced
 
 __all__ = ["Arrivals"]
 
@@ -68,12 +68,12 @@ class Arrivals:
         limits = header.encoding[index].encodingLimits
         found = []
         for name in _COUNTERS:
-            announced = _announced(getattr(limits, name, None))
+            values = announced(limits, name)
             came = self._values[index][name]
-            unset = len(came) == 1 and self._repeats[index] >= len(announced)
-            absent = [value for value in announced if value not in came]
-            if len(announced) > 1 and absent and not unset:
-                whole = f"{announced[0]} to {announced[-1]}"
+            unset = len(came) == 1 and self._repeats[index] >= len(values)
+            absent = [value for value in values if value not in came]
+            if len(values) > 1 and absent and not unset:
+                whole = f"{values[0]} to {values[-1]}"
                 found.append(f"{name} {_named(absent)} did not come, and {whole} are announced")
         return found
 
@@ -92,10 +92,6 @@ class Arrivals:
                 count = len(repetitions[before] - repetitions[last])
                 found.append(f"repetition {last} lacks {count} images that repetition {before} has")
         return found
-
-
-def _announced(limit: Any) -> range:
-    return range(0) if limit is None else range(int(limit.minimum), int(limit.maximum) + 1)
 
 
 def _named(values: Sequence[int]) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 from mrnets.mrd.axis import Limit, Seen, placed
+from mrnets.mrd.limits import announced
 from mrnets.mrd.ramps import Ramps, ramps_of
 
 __all__ = [
@@ -269,8 +270,8 @@ def _require_sane_images(encoded: Space, recon: Space, name: str) -> None:
 
 
 def _last(limits: Any, counter: str) -> int | None:
-    limit = getattr(limits, counter, None)
-    return None if limit is None else int(limit.maximum)
+    values = announced(limits, counter)
+    return values.stop - 1 if values.stop else None
 
 
 def _without_oversampling(encoded: Space, recon: Space) -> Space:

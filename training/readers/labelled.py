@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from mrnets.classes import classes_of, decided
 from mrnets.errors import InputError
+from mrnets.values import fits
 from training.data import Part, Place, Sample, Slices, Source, Split, part_of, stacked
 from training.options import Simulated
 from training.readers._variation import varied, weighted
@@ -198,7 +199,7 @@ def _classes(classes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     made = {}
     for name, given in classes.items():
         values = given if isinstance(given, list | tuple) else [given]
-        if not values or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+        if not values or not all(fits(v, int) for v in values):
             raise InputError(f"reader labelled: class {name} must be a list of whole numbers, got {given!r}")
         made[str(name)] = tuple(values)
     if not made:
