@@ -66,7 +66,7 @@ class Inlet(Protocol):
 
 
 class Detour(Inlet, Source, Protocol):
-    """What a stream is read through, and which keeps it on the way."""
+    """A source between a connection and its reader that keeps the stream on the way."""
 
     def close(self) -> None:
         """End it."""

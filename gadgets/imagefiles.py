@@ -35,8 +35,8 @@ def write_images(path: str | Path, group: str = "dataset", header: object = None
 
     header: the ISMRMRD header of the scan as it came, for viewers and converters; None: the file has none.
 
-    If anything but the disk fails after the first image, the images until then stay as `path`.partial, or under
-    another such name where there is that file. Raises InputError as `mrnets.files.whole` does.
+    If anything but the disk fails after the first image, the images until then stay as `path`.partial. Where that file
+    exists, they get another such name. Raises InputError as `mrnets.files.whole` does.
     """
     with whole_hdf5(path) as (file, draft):
         images = ImageFile(file.create_group(group), draft)

@@ -41,8 +41,8 @@ def meta_of(
     comments = [f"{title} by {made}", *dict.fromkeys((*notes(), *frame.notes))]
     protocol = _text(header.measurementInformation, "protocolName")
     series = [protocol, *([] if role == "Image" else [title]), made, *(["FALLBACK"] if frame.fallback else [])]
-    # Our images are on the grid they are meant for: encoded and recon are both that grid, so that Gadgetron's
-    # FieldOfViewAdjustment, and its filters, have nothing left to do.
+    # Our images are on their final grid, so encoded and recon both name it. Gadgetron's FieldOfViewAdjustment and its
+    # filters then change nothing.
     meta = {
         "encoding": str(frame.encoding),
         "encoding_FOV": _numbers(frame.recon.fov),

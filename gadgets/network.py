@@ -53,11 +53,11 @@ def network(
     fallback: the reconstruction of a frame on which the network fails, for example by values that are not finite. An
     estimate of an earlier network is kept instead. The images say so. "none": the failure ends the chain. A network
     that is out of memory runs with smaller batches, and then on the CPU, before it fails.
-    strict: a scan of another kind than those of the training (anatomy, matrix, acceleration and so on, as far as the
-    weights file says) is refused. Otherwise the images and the log say how it differs.
+    strict: a scan unlike those of the training is refused. The weights file names the anatomy, matrix, acceleration and
+    so on of these. Without `strict` the images and the log say how the scan differs.
     check: what is done where the data speak against the image of a trained reconstruction network; see `mrnets.trust`.
-    "fallback": l1-wavelet takes its place, and the images say so; "warn": the images say so; "off": nothing is checked,
-    which saves one more run of the network and one of l1-wavelet for each slice (of volumes: for 16 positions).
+    "fallback": l1-wavelet takes its place, and the images say so. "warn": the images say so. "off": nothing is checked.
+    That saves one run of the network and one of l1-wavelet for each slice (of volumes: for 16 positions).
 
     Images that are sent in, without raw data, go to segmentation networks, and leave the chain as they came.
     Several networks may follow each other, and their estimates are kept side by side. A segmentation network takes the
@@ -65,9 +65,9 @@ def network(
     on several neighbouring slices waits for all slices of a repetition, and edge slices are repeated for it. A network
     with the option start="image" starts from the image of the network before it.
 
-    Raises InputError before the first frame for weights, name, options or device that cannot be had; at a frame that
-    contradicts the preparation; where `strict`, for a scan unlike those of the training; and for a network on images
-    where none came, or not its number of contrasts.
+    Raises InputError before the first frame for weights, name, options or device that cannot be had. Raises it for a
+    frame that contradicts the preparation, and with `strict` for a scan unlike those of the training. Raises it for a
+    network on images where none came, or another number of contrasts.
     """
     runner = _runner(weights, name, options, computing, check=caution.check != "off")
     model = runner.model

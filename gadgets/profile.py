@@ -18,13 +18,13 @@ from mrnets.mrd.lines import Item
 __all__ = ["OUTSIDE", "Profile", "Step"]
 
 OUTSIDE = "the rest"
-"""What runs outside the gadgets: the host that reads the scan and writes the images."""
+"""The name of the step outside the gadgets: the host reads the scan and writes the images."""
 _PEAK = re.compile(rb"VmHWM:\s*(\d+) kB")
 
 
 @dataclass
 class Step:
-    """What one gadget took."""
+    """Time and memory of one gadget."""
 
     seconds: float = 0.0
     memory: int = 0
@@ -35,7 +35,7 @@ class Step:
 
 @dataclass
 class Profile:
-    """What each gadget of a chain took. `timed` is the `watch` of `gadgets.chain.Chain.run`.
+    """Time and memory of each gadget of a chain. `timed` is the `watch` of `gadgets.chain.Chain.run`.
 
     A GPU is waited for at the end of each gadget, so that its seconds are counted where they belong."""
 

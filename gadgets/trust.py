@@ -14,14 +14,14 @@ __all__ = ["USUAL_CAUTION", "Caution", "doubted", "numbers"]
 
 @dataclass(frozen=True)
 class Caution:
-    """Properties of the network gadget: what is done where a network fails, or where its image is in doubt."""
+    """Properties of the network gadget for networks that fail, and for images in doubt."""
 
     fallback: Literal["l1wavelet", "cgsense", "zerofilled", "none"] = "l1wavelet"
     """The reconstruction of a frame on which the network fails; "none": the chain ends with its error."""
     strict: bool = False
     """Whether a scan of another kind than those of the training is refused."""
     check: Literal["fallback", "warn", "off"] = "fallback"
-    """What is done where the data speak against the image."""
+    """The consequence where the data speak against the image."""
 
 
 USUAL_CAUTION = Caution()

@@ -10,8 +10,10 @@ from mrnets.physics.arrays import Array, array_namespace, asarray_like
 __all__ = ["BACKGROUND", "Classes", "classes_of", "decided", "foreground"]
 
 Classes = Literal["exclusive", "overlapping"]
-""""exclusive": softmax, every pixel has one class, of which the first is the background; "overlapping": sigmoid, each
-class by itself where its logit is above 0. One class alone is always the latter."""
+"""The meaning of logits.
+
+"exclusive": softmax; every pixel has one class, and the first class is the background.
+"overlapping": sigmoid; each class is by itself, where its logit is above 0. One class alone is always of this kind."""
 BACKGROUND = "background"
 
 

@@ -111,11 +111,11 @@ class Draft:
 
 @contextmanager
 def whole(path: str | Path, advice: str = "") -> Iterator[Draft]:
-    """A binary file to write, which becomes `path` when the block ends, and not before.
+    """Yield a binary file to write, which becomes `path` when the block ends, and not before.
 
-    Raises InputError where the disk is full or cannot be written, where `path` is neither absent nor a regular file,
-    and where another run writes to it. `advice` stands at the end of its sentence. An exception in the block passes,
-    and then `path` stays as it was.
+    An exception in the block passes, and then `path` stays as it was.
+    Raises InputError where the disk is full or cannot be written, and where another run writes to `path`. Raises it
+    also where `path` is neither absent nor a regular file. `advice` stands at the end of its sentence.
     """
     path = Path(path)
     with reserved(path):

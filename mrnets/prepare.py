@@ -1,6 +1,6 @@
 """From raw k-space to what a network was trained on. The same code runs in training and on the scanner.
 
-A weights file carries its `Preparation`. `prepare` completes what the stages before it have not done yet, and refuses
+A weights file carries its `Preparation`. `prepare` completes what the stages before it have not done yet. It refuses
 data on which a stage did something else than the network was trained with. Axes: see `mrnets.contract`.
 """
 
@@ -38,7 +38,7 @@ def prepare(
 ) -> Prepared:
     """Return `raw` (of any array library) as the torch Scan that a network with this `preparation` was trained on.
 
-    `image` (batch, echo, y, x) complex64: an earlier network's estimate from the same `raw`, restored; becomes
+    image: (batch, echo, y, x) complex64, an earlier network's estimate from the same `raw`, restored. It becomes
     `scan.image`, in the scale and with the phase of the scan, for networks that start from it.
     Runs on `device`; None: where the data are. CuPy arrays come over without a copy. Raises InputError where an earlier
     stage contradicts `preparation`, or where the data cannot fulfil it (too few coils, no calibration lines).

@@ -28,9 +28,9 @@ class Prepared:
     """The divisor of `scan`: (batch,) float32; of `prepare_image` (batch, contrast)."""
     phase: Array
     """(batch, y, x) of magnitude 1, complex64; of `prepare_image` 1, float32: the phase that the image of `scan` lacks.
-    Sensitivities estimated from the data contain the phase of the low-resolution image; a network sees an image that is
-    nearly real, and its estimate gets back the phase that a fixed combination of the coils (the strongest virtual coil
-    of the calibration lines) sees."""
+    Sensitivities estimated from the data contain the phase of the low-resolution image, so a network sees an image that
+    is nearly real. Its estimate gets back the phase that a fixed combination of the coils sees: the strongest virtual
+    coil of the calibration lines."""
     offset: Array | None = None
     """The number that was subtracted from real images before; shape as `scale`. None: nothing."""
     whole: Plane | None = None
@@ -42,11 +42,11 @@ class Prepared:
 
 
 def restore(estimate: Estimate, prepared: Prepared) -> Estimate:
-    """`estimate` of `prepared.scan` in the units and on the grid of what was prepared, without `steps`.
+    """Return `estimate` of `prepared.scan` in the units and on the grid of what was prepared, without `steps`.
 
-    The image and the map "S0" get back the scale, the image and the map "phase" the phase. Cropped k-space is
-    zero-filled, a cropped field of view too: images and maps are 0 beyond it, logits are 0 (the first class if classes
-    are exclusive, none if they overlap). Maps and logits, which are not band-limited, take the nearest value.
+    The image and its maps get back scale and phase (`physics.maps`). Cropped k-space is zero-filled. Beyond a cropped
+    field of view images, maps and logits are 0: the first class if classes are exclusive, none if they overlap. Maps
+    and logits, which are not band-limited, take the nearest value.
     """
     image, maps, logits = estimate.image, dict(estimate.maps), estimate.logits
     if image is not None:

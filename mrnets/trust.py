@@ -1,8 +1,8 @@
 """How far a network's image can be trusted, from the data of the scan alone.
 
-Two measures for each slice. The residual says whether the image agrees with the measured samples. The prediction error
-says whether the network has seen what it did not measure: some samples are left out, the network reconstructs without
-them, and its image predicts them. l1-wavelet does the same, and a network that predicts worse adds nothing but errors.
+Each slice has two measures. The residual says whether the image agrees with the measured samples. The prediction error
+tests samples that the network has not seen: some are left out, the network reconstructs without them, and its image
+predicts them. l1-wavelet does the same. A network that predicts worse adds nothing but errors.
 
 Axes: see `mrnets.contract`.
 """
@@ -37,11 +37,11 @@ MAX_RESIDUAL = 1.5
 """The residual over that of l1-wavelet, or over the noise where that is larger. Sensitivities explain not all of a scan
 with little noise: there the residual is 3 to 11 for every method. Good images have at most 1.05 here."""
 MAX_WORSE = 1.03
-"""The network's prediction error over that of l1-wavelet. Of 71 good images of simulated scans (`bench_trust`), none is
+"""The network's prediction error over that of l1-wavelet. None of 71 good images of simulated scans (`bench_trust`) is
 doubted at 1.03; more wrong ones are kept at 1.06."""
 SLACK = 0.05
-"""Standard deviations of the noise that the prediction error may be larger beside: where little is left out of a fully
-sampled scan, an image that keeps the data more exactly predicts their neighbours with a little more noise."""
+"""Standard deviations of the noise that the prediction error may be larger beside. An image that keeps the data more
+exactly predicts their neighbours with a little more noise, where little is left out of a fully sampled scan."""
 
 
 def doubt(trust: Trust) -> str:

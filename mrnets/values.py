@@ -25,7 +25,7 @@ _NAMED: dict[Any, dict[str, Any]] = {bool: {"true": True, "false": False}, NoneT
 
 
 def fits(value: object, hint: Any) -> bool:
-    """Whether `value` is of the type `hint`. An integer fits float; a bool fits only bool."""
+    """Return whether `value` is of the type `hint`. An integer fits float; a bool fits only bool."""
     kinds, origin = _alternatives(hint), get_origin(hint)
     if len(kinds) > 1:
         return any(fits(value, kind) for kind in kinds)
@@ -44,8 +44,9 @@ def fits(value: object, hint: Any) -> bool:
 
 
 def converted(value: object, hint: Any) -> Any:
-    """`value`, of YAML or JSON, as `hint`: lists become tuples, integers floats, and texts are parsed where no text is
-    wanted (YAML takes 1e-3 for a text). Raises ValueError."""
+    """Return `value`, of YAML or JSON, as `hint`: lists become tuples, and integers floats. Raises ValueError.
+
+    Texts are parsed where no text is wanted, because YAML takes 1e-3 for a text."""
     kinds = _alternatives(hint)
     if len(kinds) > 1:
         return _first(converted, value, sorted(kinds, key=lambda kind: not fits(value, kind)))
@@ -59,7 +60,7 @@ def converted(value: object, hint: Any) -> Any:
 
 
 def parsed(text: str, hint: Any) -> Any:
-    """The value of type `hint` that `text`, from XML or a command line, stands for. Raises ValueError.
+    """Return the value of type `hint` that `text`, from XML or a command line, stands for. Raises ValueError.
 
     The first type of a union that `text` can stand for is taken.
     """
@@ -79,7 +80,7 @@ def parsed(text: str, hint: Any) -> Any:
 
 
 def described(hint: Any) -> str:
-    """The type as an error names it: "an integer or "none"", "[a number, a number]"."""
+    """Return the type as an error names it: "an integer or "none"", "[a number, a number]"."""
     kinds, origin, inner = _alternatives(hint), get_origin(hint), get_args(hint)
     if len(kinds) > 1:
         return " or ".join(map(described, kinds))

@@ -244,8 +244,8 @@ def prepared(
 
     The same coil transform mixes both. The target is the optimal combination of the coil images with the sensitivities
     that the network gets, or their root sum of squares. `image`: as in `prepare`. Returns the scan, the target
-    (batch, echo, y, x) in the scale of the scan, and the explained share (batch,): the part of the coil images' energy
-    that the sensitivities explain.
+    (batch, echo, y, x) in the scale of the scan, and the explained share (batch,). That is the part of the coil images'
+    energy that the sensitivities explain.
     """
     mixed, transform = coil_transform(raw, preparation)
     (ready,) = mixed_blocks(mixed, preparation, image=image)

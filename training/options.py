@@ -229,7 +229,7 @@ class Options:
     licence: str = "not stated"
     """The licence of the data, for the weights file's provenance."""
     seen: Seen = field(default_factory=Seen)
-    """What the data show, such as their anatomy, for the weights file: a scanner warns of other scans. Ranges that are
+    """Facts of the data, such as their anatomy, for the weights file: a scanner warns of other scans. Ranges that are
     not given here are those of the simulation and of the masks."""
     reader: Reader = field(default_factory=Reader)
     masks: Masks = field(default_factory=Masks)

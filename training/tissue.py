@@ -93,7 +93,7 @@ def segment(images: Volume, priors: NDArray[Any], mask: NDArray[np.bool_], *, it
     The model is a mixture of one Gaussian (with full covariance) for each class, with the priors as weights. It is
     fitted by expectation-maximisation (Ashburner and Friston, Unified segmentation, NeuroImage 26:839-851, 2005). The
     bias field and the several Gaussians for a class of that paper are left out. The last step adds the six neighbours
-    of a voxel as a Markov random field, in the mean-field approximation (Van Leemput et al., IEEE TMI 18:897-908,
+    of a voxel as a Markov random field, in the mean-field approximation of Van Leemput et al. (IEEE TMI 18:897-908,
     1999).
 
     images: (contrast, z, y, x), of any scale, without shading (N4).

@@ -47,7 +47,7 @@ class DicomObject:
     series: str
     """The UID of the series of the MR images of the same pixels."""
     number: int
-    """Of the object's series."""
+    """The number of the object's series."""
     description: str
 
     @property

@@ -30,8 +30,8 @@ MAX_SIDE = 8192
 def write_png(contents: Contents, folder: Path) -> list[Path]:
     """Write the images of a file as PNG into a folder, and return the paths.
 
-    Each image is `SERIES_IMAGE[_CHANNEL][_Z].png`. All planes of a series together, in order, are
-    `SERIES_montage[_N].png`: a row for each echo and repetition, and more of them where it would be too wide.
+    Each image is `SERIES_IMAGE[_CHANNEL][_Z].png`. `SERIES_montage[_N].png` shows all planes of a series in order. It
+    has a row for each echo and repetition; a row that would be too wide is broken.
     Each series has one window, so that its images can be compared: from 0 to the 99.8th percentile of all its pixels.
     That of pixels with a sign begins at the 0.2nd percentile. Complex pixels are shown as magnitudes. A segmentation
     has a colour for each label, the first one black. Raises InputError without Pillow.

@@ -1,7 +1,10 @@
 """Acquisitions: k-space cut into lines, with the counters, flags, times and places that a scanner gives them.
 
-Axes: k-space (echo, coil, y, x) of a slice or partition; masks (z, y) of a 3-D scan, (1, y) of slices; lines (line,
-coil, sample).
+Axes:
+
+- k-space (echo, coil, y, x) of a slice or partition;
+- masks (z, y) of a 3-D scan, (1, y) of slices;
+- lines (line, coil, sample).
 """
 
 from __future__ import annotations

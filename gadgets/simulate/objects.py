@@ -1,6 +1,6 @@
 """Objects to scan: band-limited planes of a phantom or of anatomy.
 
-Axes: volume (z, y, x) and plane (y, x) in the axes of the scan; pixel n // 2 lies at the centre of the field of view.
+Axes: volume (z, y, x) and plane (y, x) in the axes of the scan. Pixel n // 2 lies at the centre of the field of view.
 A plane has no detail beyond its own grid. Its pixels are values of a trigonometric polynomial, and not samples of an
 object with sharp edges. The grid of the volume is therefore not seen in the plane, whatever the two spacings are.
 """

@@ -22,7 +22,7 @@ _DAMAGED = (
     *(ArithmeticError, AssertionError, BufferError, EOFError, LookupError, MemoryError, RuntimeError, TypeError),
     *(ValueError, struct.error),
 )
-"""What mrd-python raises where a stream is cut short or damaged."""
+"""The exceptions of mrd-python where a stream is cut short or damaged."""
 
 
 @dataclass(frozen=True)

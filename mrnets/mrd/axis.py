@@ -35,9 +35,9 @@ class Axis:
     """The places of the counters of one axis on its grid."""
 
     size: int
-    """Of the grid."""
+    """Positions on the grid."""
     offset: int
-    """Added to a counter it gives the position."""
+    """The position of counter 0."""
     limit: Limit
     guess: str = ""
     """A sentence on what was taken instead of the header's; empty: nothing."""

@@ -212,7 +212,7 @@ def _scalars(kind: type, elements: list[Element], name: str, notes: _Notes) -> l
     return found
 
 
-# What is completed
+# Elements that are completed
 
 
 def _complete(encoding: Any, notes: _Notes) -> None:

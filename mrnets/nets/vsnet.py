@@ -36,9 +36,9 @@ TRAITS = Traits(
 class VSNet(nn.Module):
     """Cascades of three blocks with weights of their own, all on the combined image (the paper's fig. 1):
 
-    denoiser u = x + CNN(x);
-    data consistency z = S^H F^-1 of the coils' k-space F S x, drawn to the measured samples by a learned weight;
-    weighted average x <- average * u + (1 - average) * z.
+    - denoiser: u = x + CNN(x);
+    - data consistency: z = S^H F^-1 of the coils' k-space F S x, drawn to the measured samples by a learned weight;
+    - weighted average: x <- average * u + (1 - average) * z.
 
     The CNN has `convs` convolutions 3x3 in all, with ReLU between. The authors' code (github.com/j-duan/VS-Net) has 5,
     and otherwise these blocks.

@@ -26,10 +26,10 @@ def along(matrix: Matrix, x: Array, axis: int) -> Array:
 
 
 def nearest(x: Array, size: int, axis: int) -> Array:
-    """x with `size` pixels along an axis, over the same field of view, each with the value of the pixel nearest to it.
+    """Return x with `size` pixels along an axis, over the same field of view. Each has the value of the nearest pixel.
 
-    Of two that are equally near, the one with the larger index. For data that are not band-limited: maps, labels,
-    logits.
+    Where two pixels are equally near, the one with the larger index counts. For data that are not band-limited: maps,
+    labels, logits.
     """
     have = x.shape[axis]
     if have == size:

@@ -1,7 +1,7 @@
 """Orthogonal wavelets of images of any size, and the reconstruction with them as prior (Lustig et al., MRM 2007).
 
-Axes: image (..., y, x). A level of the transform is a matrix product along each axis, which CPU and GPU do at the speed
-of their matrix products; a shift of the image is a shift of the matrices' columns.
+Axes: image (..., y, x). A level of the transform is a matrix product along each axis, which is fast on CPU and GPU. A
+shift of the image is a shift of the matrices' columns.
 """
 
 from __future__ import annotations

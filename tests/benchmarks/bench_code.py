@@ -4,7 +4,7 @@
 
 FOLDER is a checkout, of another commit perhaps. A function's lines are those between its first and last, its decorators
 and its docstring left out. A line is repeated if it lies in a window of 8 lines that stands in the package twice or
-more; blank lines do not count, nor does indentation. Constructors are left out of the arguments: a network's options
+more. Blank lines and indentation do not count. Constructors are left out of the arguments: a network's options
 are its own.
 """
 

@@ -2,11 +2,12 @@
 
     python tests/benchmarks/bench_networks.py [--networks varnet unet ...] [--size 128] [--python PEERS/bin/python]
 
-Every network runs in a process of its own, and in turns: one run of each, again and again; times are the fastest, in
-seconds of the processor over all threads, so that other work on the machine counts little.
-Memory is the growth of the peak resident set over a first forward + backward, each in a fresh process. --python: the
-interpreter of an environment that has the peers, torch, and what `mrnets` needs; ours runs under it too, so that all
-have one torch. A peer that it has not is "not installed".
+Every network runs in a process of its own, and in turns: one run of each, again and again. The fastest times count, in
+seconds of the processor over all threads. Other work on the machine counts little then.
+Memory is the growth of the peak resident set over a first forward + backward, each in a fresh process.
+
+--python: the interpreter of an environment that has the peers, torch, and what `mrnets` needs. Ours runs under it too,
+so that all have one torch. A peer that it lacks is "not installed".
 """
 
 from __future__ import annotations

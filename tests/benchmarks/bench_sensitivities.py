@@ -2,8 +2,9 @@
 
 python tests/benchmarks/bench_sensitivities.py [--volume]
 
-Projection error: || (1 - S S^H) x || / || x || over the noise-free coil images x; coils like a birdcage's around a
-Shepp-Logan phantom with phase, signal-to-noise ratio 200 at its brightest, calibration block 24 along each axis.
+The projection error is || (1 - S S^H) x || / || x || over the noise-free coil images x. The coils are like a birdcage's
+around a Shepp-Logan phantom with phase. The signal-to-noise ratio is 200 at its brightest, the calibration block 24
+along each axis.
 `--volume` adds a volume, 12 coils and 64 x 64 x 48, on which the peers take minutes.
 """
 

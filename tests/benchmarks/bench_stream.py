@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_stream.py [--mebibytes 1024] [--coils 32] [--folder FOLDER]
 
-A 2-D multi-slice scan is made on the fly. "read": records of the file to Lines, in one copy; "sort": k-space too, also
-where readout oversampling is to be removed, which takes two Fourier transforms; "wire": the same scan as a stream of
-messages in memory. Each figure is the best of the repetitions, in one run.
+A 2-D multi-slice scan is made on the fly. "read" makes Lines of the file's records, in one copy. "sort" makes k-space
+too, also with removal of the readout oversampling, which takes two Fourier transforms. "wire" reads the same scan as a
+stream of messages in memory. Each figure is the best of the repetitions, in one run.
 """
 
 from __future__ import annotations

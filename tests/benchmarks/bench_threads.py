@@ -31,7 +31,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "two threads, passive": {"OMP_NUM_THREADS": "2"},
     "passive, OpenBLAS with all": {"OPENBLAS_NUM_THREADS": ""},
 }
-"""What each sets otherwise than ours; empty: not set."""
+"""The variables that each sets otherwise than ours; empty: not set."""
 WORK = """
 import time
 import numpy as np, torch

@@ -3,10 +3,10 @@
     python tests/benchmarks/bench_training.py [--python PEERS/bin/python] [--maps network espirit] [--device cuda]
 
 varnet as published (8 cascades, 18 channels), SSIM and L1, AdamW, batch 1, equispaced 4-fold masks; HDF5 files in
-fastMRI's layout. Each trainer runs in processes of its own, and in turns; whoever's turn it is not is stopped with its
-loader's processes, so that none reads ahead meanwhile. Without such processes the step's time is all the work there is,
-"data" being reading, masking and preparing; with one, "waits" is what the network waits for it. Ours clips gradients
-and averages weights, as it does by default; ATOMMIC does neither.
+fastMRI's layout. Each trainer runs in processes of its own, and in turns. The other one is stopped meanwhile, with its
+loader's processes, so that it does not read ahead. Without such processes the step's time is all the work there is;
+"data" is reading, masking and preparing. With one, "waits" is the time for which the network waits. Ours clips
+gradients and averages weights, as it does by default; ATOMMIC does neither.
 """
 
 from __future__ import annotations

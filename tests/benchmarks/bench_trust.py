@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.bench_trust --batches 12 --size 8
 
-Scans are simulated: heads and phantoms, matrices of 64 to 96, SNR 10 to 1000, all masks, 2- to 8-fold. An image counts
-as bad where its error against the truth is more than 1 dB above that of l1-wavelet, and as good where it is not above.
+Scans are simulated: heads and phantoms, matrices of 64 to 96, SNR 10 to 1000, all masks, 2- to 8-fold. An image is
+bad where its error against the truth is more than 1 dB above that of l1-wavelet. It is good where it is not above.
 """
 
 from __future__ import annotations

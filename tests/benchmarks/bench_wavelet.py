@@ -25,10 +25,10 @@ SHAPE = (256, 256)
 COILS = 8
 SNR = 50
 ITERATIONS = (30, 60)
-"""Of ours."""
+"""Iterations of ours."""
 BART_ITERATIONS = 60
 WEIGHTS = (1e-3, 3e-3, 1e-2, 3e-2)
-"""Of BART, relative to the largest magnitude of the zero-filled image."""
+"""BART's, relative to the largest magnitude of the zero-filled image."""
 MASKS = {
     "4-fold lines": lambda rng: masks.equispaced1d(SHAPE, 4, rng),
     "5-fold Poisson disc": lambda rng: masks.poisson2d(SHAPE, 5, rng),

@@ -1,6 +1,6 @@
 """The networks that `bench_networks` compares: ours, and those of ATOMMIC, DIRECT and fastMRI at the same options.
 
-Every maker takes k-space and maps (1, coil, y, x) complex64 and a mask (1, 1, y, x) bool, and gives a function without
+Every maker takes k-space and maps (1, coil, y, x) complex64 and a mask (1, 1, y, x) bool. It gives a function without
 arguments that returns the image. The peers are given the maps, as ours are.
 """
 

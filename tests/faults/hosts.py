@@ -50,7 +50,7 @@ class Seen:
 
 @dataclass
 class Outcome:
-    """What a host made of a case."""
+    """The outcome of a case in a host."""
 
     images: list[Seen] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Outcome:
 
 
 def seen(image: ismrmrd.Image) -> Seen:
-    """What matters of an image."""
+    """The facts of an image that are judged."""
     key = tuple(int(getattr(image, name)) for name in KEY)
     vectors = (image.position, image.read_dir, image.phase_dir, image.slice_dir, image.field_of_view)
     comments = image.meta.get("ImageComments", "") if image.attribute_string else ""
@@ -142,7 +142,7 @@ def _talk(ours: socket.socket, stream: bytes) -> Outcome:
 
 
 def _until_reset(source: io.BufferedIOBase) -> Iterator[object]:
-    """What came. A host that goes while bytes come that follow CLOSE may take its last words with it."""
+    """Return the bytes that came. A host that goes while bytes follow CLOSE may lose its last words."""
     with suppress(ConnectionResetError):
         yield from _messages(source)
 

@@ -49,7 +49,7 @@ def judged(outcome: Outcome, expected: Iterable[Seen], *, visible: bool) -> tupl
 
 
 def _doubts(expected: dict[tuple[int, ...], Seen], images: list[Seen]) -> list[tuple[str, bool]]:
-    """What is wrong with images, and whether they say that something is."""
+    """Return the faults of images, and whether they say that something is wrong."""
     images = _same_counters(expected, images)
     usual = frozenset().union(*(image.notes for image in expected.values()))
     marked = [bool(image.notes - usual) for image in images]

@@ -47,7 +47,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Case:
-    """What came of a case. Its number and the seed make it again."""
+    """The outcome of a case. Its number and the seed make it again."""
 
     number: int
     kind: str

@@ -468,7 +468,7 @@ def kill_at_random(place: Path, folder: Path, rng: np.random.Generator) -> None:
 
 
 def whole(place: Path, stream: bytes) -> bytes:
-    """What a client of a server without a spool gets for the stream."""
+    """Return the answer of a server without a spool to the stream."""
     with served(Rules(place)) as client:
         client.socket.sendall(stream)
         return blob(client.receive())

@@ -99,8 +99,8 @@ def test_figures_of_twelve_coils_to_four(xp, shape):
 
 @pytest.mark.parametrize(("method", "energy"), [("svd", 0.993887), ("gdcc", 0.998768)])
 def test_agrees_with_bart(xp, method, energy):
-    # tests/data/bart_cc.npz: k-space (coil, y, x) of 6 coils with noise, and the matrices of BART 0.8.00, written by
-    # `bart cc -S -A -p3 -M` and `-G` (readout first there; conjugated and transposed here). BART has no window.
+    # tests/data/bart_cc.npz: k-space (coil, y, x) of 6 coils with noise, and the matrices of BART 0.8.00. They are by
+    # `bart cc -S -A -p3 -M` and `-G` (readout first there), and are conjugated and transposed here. BART has no window.
     with np.load(BART) as reference:
         kspace, theirs = reference["kspace"], reference[method]
     calibration = xp.asarray(kspace)
@@ -250,7 +250,7 @@ def test_calibration_may_be_narrower_than_the_data(xp):
     matrices = compress.gdcc_matrices(block, 4, size=64)
     assert matrices.shape == (64, 4, 8)
     assert energy_kept(compress.compress(kspace, matrices), kspace) > 0.99
-    # What is compressed after it was cropped is what was compressed before, but for the ends of the crop.
+    # Compression after the crop gives the same as before it, but for the ends of the crop.
     inner = (..., slice(None), slice(6, 18))
     assert_close(
         compress.compress(block, matrices)[inner], resize(compress.compress(kspace, matrices), (24, 24))[inner], 0.02

@@ -23,7 +23,7 @@ def object_of(shape=(37, 40)) -> np.ndarray:
 
 
 def truth(b0: float, shape=(37, 40)) -> np.ndarray:
-    """Maps (4, y, x): R2* 10 to 60 1/s, S0 0.5 to 1.5, B0 of both signs up to about 1.6 `b0`, the phase nearly full."""
+    """Return maps (4, y, x). R2* is 10 to 60 1/s, S0 0.5 to 1.5, B0 up to about 1.6 `b0`; the phase is nearly full."""
     y, x = np.meshgrid(np.linspace(-1, 1, shape[0]), np.linspace(-1, 1, shape[1]), indexing="ij")
     maps = np.stack([35 + 25 * x, 1 + 0.5 * y, b0 * (x + 0.7 * np.sin(3 * y)), 2.5 * x + 0.5 * y])
     return (maps * object_of(shape)).astype(np.float32)

@@ -86,8 +86,9 @@ def write_cc359_masks(folder: Path, rng: np.random.Generator, shape: tuple[int, 
 
 
 def write_fastmri(folder: Path, rng: np.random.Generator, subjects: int = 3, *, test: bool = False) -> None:
-    """multicoil_train and multicoil_val; k-space (2, coil, 40, 24), of the oversampled readout first, with an outermost
-    line on either side that was not sampled; 4 to 6 coils. `test`: one file more, in multicoil_test."""
+    """Write multicoil_train and multicoil_val: k-space (2, coil, 40, 24) of 4 to 6 coils, oversampled readout first.
+
+    The outermost line on either side was not sampled. `test`: one file more, in multicoil_test."""
     for number in range(subjects + test):
         name = "test" if number == subjects else "train" if number < max(subjects - 1, 1) else "val"
         part = folder / f"multicoil_{name}"

@@ -37,9 +37,11 @@ MAX_BYTES = 512 << 20
 
 
 def calibration(scan: Scan, number: int, mask: NDArray[np.bool_]) -> Complex | None:
-    """The block of image `number` with this mask (y, x): (1, 1, coil, y', x) of a slice, (x, 1, coil, z', y') of a
-    volume. None where the image's own centre is to be used, or where there are no calibration lines. Raises
-    InputError."""
+    """Return the calibration block of image `number` with this mask (y, x).
+
+    It is (1, 1, coil, y', x) of a slice, (x, 1, coil, z', y') of a volume. None: the image's own centre is to be used,
+    or there are no calibration lines. Raises InputError.
+    """
     image = scan.images[number]
     if image.calibration is not None:
         return _separate(scan, image.calibration, image.key)

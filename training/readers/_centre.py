@@ -16,10 +16,10 @@ from mrnets.mrd.files import open_source
 __all__ = ["NOTHING_SEEN", "SeenCentres", "seen_centres"]
 
 SeenCentres: TypeAlias = tuple[Seen | None, Seen | None]
-"""Of encode steps 1 and 2."""
+"""The centres of encode steps 1 and 2."""
 NOTHING_SEEN: SeenCentres = (None, None)
 
-MOST_LINES = 1024
+MAX_LINES = 1024
 """Lines near the possible centres that are read."""
 
 
@@ -43,7 +43,7 @@ def seen_centres(
         centres = np.asarray([evidence.centre, *evidence.others])
         near = (np.abs(counters[:, None] - centres) <= evidence.reach).any(axis=1)
         with open_source(path) as opened:
-            for lines in opened.lines(rows[near][:MOST_LINES]):
+            for lines in opened.lines(rows[near][:MAX_LINES]):
                 evidence.add(lines)
         found.append(evidence.seen())
     return found[0], found[1]

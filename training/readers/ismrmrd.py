@@ -33,7 +33,7 @@ from training.readers.files import examined, listed, one_sentence, split_problem
 __all__ = ["Reader", "load", "places"]
 
 ENDINGS = (".h5", ".mrd", ".stream")
-"""Of files that hold HDF5 or a stream, whichever their content is."""
+"""Endings of files that hold HDF5 or a stream; the content tells which."""
 
 
 @dataclass(frozen=True, kw_only=True)

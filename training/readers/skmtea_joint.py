@@ -2,8 +2,8 @@
 
 files_recon_calib-24/MTR_005.h5 has:
 
-- kspace (x, ky, kz, echo, coil), inverse-transformed along the readout x; the transform is centred and orthonormal. Of
-  512 x 160 samples 416 x 80 were acquired, and the rest is zero;
+- kspace (x, ky, kz, echo, coil), inverse-transformed along the readout x; the transform is centred and orthonormal. The
+  middle 416 x 80 of 512 x 160 samples were acquired, and the rest is zero;
 - maps (x, ky, kz, coil, map), JSENSE sensitivities of the image;
 - masks/poisson_{4,6,8,10,12,16}.0x, of the acquired shape (ky, kz).
 
