@@ -1,8 +1,10 @@
 """Threads of a process: as many as it has processors, and none that spins while it waits for others.
 
 OpenMP's threads wait for each other at the end of every operation. By default they spin. Where other programs run, that
-takes the processor from the very threads that they wait for. A network then takes 10 to 100 times as long. The libraries
-read their settings from the environment when they load, so `settle` comes before the first import of NumPy or torch.
+takes the processor from the very threads that they wait for. A network then takes 10 to 100 times as long.
+
+The libraries read their settings from the environment when they load. So `settle` comes before the first import of
+NumPy or torch.
 """
 
 from __future__ import annotations

@@ -77,9 +77,9 @@ class Evidence:
 def doubtful_centres(encoding: Encoding, header: ismrmrdHeader, by_hand: ByHand) -> tuple[Evidence | None, ...]:
     """Return, for y and z, what decides whether the centre of `encoding` is right; None where there is no doubt.
 
-    There is doubt where the announced lines do not fill the grid. The centre then lies elsewhere than it would with one
-    half of k-space full. Converters write half of the measured lines then. That is right for a scan of less resolution, and
-    wrong for partial Fourier. Only the data tell."""
+    There is doubt where the announced lines do not fill the grid, and with this centre neither half of k-space is full.
+    Converters write half of the measured lines then. That is right for a scan of less resolution, and wrong for partial
+    Fourier. Only the data tell."""
     steps = ((1, by_hand.centre_line), (2, by_hand.centre_partition))
     return tuple(_doubtful(encoding, header, step, hand) for step, hand in steps)
 

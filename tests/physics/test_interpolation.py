@@ -11,7 +11,7 @@ from mrnets.physics.interpolation import nearest
 
 @pytest.mark.parametrize(("have", "size"), [(240, 160), (160, 240), (7, 12), (12, 7), (5, 5), (8, 16), (16, 8), (1, 6)])
 def test_each_pixel_has_the_value_of_the_nearest(xp, have: int, size: int) -> None:
-    """By comparing all distances, in integers. Where two are equally near the right one is taken, at the edges the last."""
+    """All distances are compared, in integers. The right one of two equally near counts, and at the edges the last."""
     found = to_numpy(nearest(xp.asarray(np.arange(have)), size, 0))
     wanted = (np.arange(size) - size // 2) * have  # in units of 1 / (have * size) of the field of view
     distances = np.abs(wanted[:, None] - (np.arange(have) - have // 2) * size)
