@@ -18,6 +18,7 @@ COMMANDS = {
     "chains": ("gadgets.hosts.listing", "list the chains that ship"),
     "gadgets": ("gadgets.hosts.listing", "list gadgets, and their properties with types and defaults"),
     "serve": ("gadgets.hosts.serve", "wait for Gadgetron servers and ISMRMRD clients, networks kept in memory"),
+    "queue": ("gadgets.hosts.queue", "list the scans in a spool, and those that wait for their reconstruction"),
     "ping": ("gadgets.hosts.ping", "ask a running server whether it answers"),
     "pipe": ("gadgets.hosts.pipe", "ISMRMRD stream on stdin to ISMRMRD stream on stdout"),
     "simulate": ("gadgets.simulate", "make a multi-coil scan with noise, calibration lines and undersampling"),
@@ -38,6 +39,7 @@ EXAMPLES = {
     "chains": ("chains", "chains varnet"),
     "gadgets": ("gadgets", "gadgets network"),
     "serve": ("serve --port 9002",),
+    "queue": ("queue /var/lib/gadgetron-networks/spool",),
     "ping": ("ping --port 9002",),
     "pipe": ("pipe -c varnet < scan.stream > images.stream",),
     "simulate": (

@@ -30,8 +30,8 @@ def unwatched(name: str, items: Iterator[Item]) -> Iterator[Item]:
     return items
 
 
-OPTIONS = ("spool", "spool_size", "spool_age")
-"""Properties of a pipeline: see `gadgets.hosts.spool`."""
+OPTIONS = ("spool", "spool_size", "spool_age", "defer")
+"""Properties of a pipeline: see `gadgets.hosts.keeping` and `gadgets.hosts.deferred`."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ __all__ = [
     "ReconBuffer",
     "ReconData",
     "Response",
+    "ResultQuery",
     "SamplingDescription",
     "SamplingLimit",
 ]
@@ -89,6 +90,14 @@ class DependencyQuery:
 
     meta: bytes
     """ISMRMRD's meta XML."""
+
+
+@dataclass(frozen=True)
+class ResultQuery:
+    """The question for the images of a deferred scan. The host answers it; no message carries it."""
+
+    measurement: str
+    """The measurement ID."""
 
 
 @dataclass(frozen=True)

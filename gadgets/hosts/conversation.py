@@ -12,13 +12,14 @@ import ismrmrd
 
 from gadgets.chain import is_whole
 from gadgets.connection import Peer, PeerLostError, report, sentence
+from gadgets.hosts.deferred import deferred, quick_chain, results_in
 from gadgets.hosts.dependencies import Dependencies
 from gadgets.hosts.keeping import Keeper, keeping
 from gadgets.hosts.parameters import Order, order_of, parameters_in, with_parameters
-from gadgets.hosts.rules import Rules
+from gadgets.hosts.rules import Rules, chain_of
 from gadgets.hosts.scan import reconstructed
 from gadgets.hosts.spool import Record
-from gadgets.messages import Close, ConfigText, Message, Query, Response
+from gadgets.messages import Close, ConfigFile, ConfigText, Message, Query, Response
 from gadgets.protocol import Audience
 from gadgets.received import header_for
 from gadgets.serialise import encode
@@ -99,7 +100,7 @@ def _stream(peer: Peer, order: Order, header: bytes, rules: Rules, keeper: Keepe
     parameters = parameters_in(first) if isinstance(first, str) else None
     if parameters is not None:
         order = with_parameters(order, parameters, rules)
-        keeper.replan(order.chain)
+        keeper.replan(order.chain, notes=order.warnings)
         next(items)
         first, items = _peeked(items)
     warnings = order.warnings
@@ -107,7 +108,16 @@ def _stream(peer: Peer, order: Order, header: bytes, rules: Rules, keeper: Keepe
         header, warnings = header_for(first), (*warnings, "no ISMRMRD header came; one was made from the first image")
     for warning in warnings:
         _logger.warning("%s", warning)
-    return reconstructed(order.chain, _without_texts(items), header, warnings, Dependencies(rules.noise))
+    noise = Dependencies(rules.noise)
+    chain, items = order.chain, _without_texts(items)
+    quick = quick_chain(chain, keeper, rules.defer, lambda name: chain_of(ConfigFile(name), rules))
+    if chain.has("retrieve"):
+        keeper.drop()
+    if quick is None:
+        return reconstructed(chain, items, header, warnings, noise, results=results_in(rules.spool))
+    return deferred(
+        keeper, chain, quick, header, lambda note: reconstructed(quick, items, header, (*warnings, note), noise)
+    )
 
 
 def _peeked(items: Iterator[Item]) -> tuple[Item | None, Iterator[Item]]:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 
 from gadgets.chain import Chain
 from gadgets.connection import Peer, PeerLostError, report, sentence
+from gadgets.hosts.deferred import deferred, quick_chain, results_in
 from gadgets.hosts.dependencies import Dependencies
 from gadgets.hosts.keeping import Keeper, keeping, spool_of_chain
+from gadgets.hosts.library import load
 from gadgets.hosts.log import name_gadgets
 from gadgets.hosts.scan import reconstructed
 from gadgets.hosts.spool import Record
@@ -111,7 +113,15 @@ def _items(peer: Peer, module: str, target: str, configuration: bytes, header: b
     chain = Chain.external(module, target, configuration, _SOURCE)
     keeper.spool = spool_of_chain(chain)
     keeper.begin(peer, (ConfigText(configuration), Header(header)), chain, Record(chain.source))
-    yield from reconstructed(chain, peer.items(), header, noise=Dependencies(default_store()))
+    noise, quick = Dependencies(default_store()), quick_chain(chain, keeper, None, load)
+    if chain.has("retrieve"):
+        keeper.drop()
+    if quick is None:
+        yield from reconstructed(chain, peer.items(), header, noise=noise, results=results_in(keeper.spool))
+    else:
+        yield from deferred(
+            keeper, chain, quick, header, lambda note: reconstructed(quick, peer.items(), header, (note,), noise)
+        )
 
 
 def _answer(peer: Peer, items: Iterator[Item], keeper: Keeper) -> bool:

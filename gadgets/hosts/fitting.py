@@ -51,6 +51,8 @@ def fitting(scan: Needs, refused: str = "") -> tuple[list[str], dict[str, str]]:
 def _obstacles(chain: Chain, scan: Needs) -> Iterator[str]:
     """Yield what stands between a chain and a scan."""
     for stage in chain.stages:
+        if stage.name == "retrieve":
+            yield "it asks a server for the images of a scan that was deferred"
         if stage.name == "network":
             yield from _of_network(stage, scan)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from gadgets.chain import Chain
 from gadgets.connection import Peer, sentence
@@ -19,7 +21,6 @@ from gadgets.hosts.spool import (
     Entry,
     Record,
     Spool,
-    State,
     create,
     delete,
     drafted,
@@ -27,8 +28,10 @@ from gadgets.hosts.spool import (
     mark,
     opened,
 )
+from gadgets.hosts.spool import State as Stage
 from gadgets.hosts.tap import Recorder, Tap
 from gadgets.messages import Message
+from gadgets.protocol import State
 from gadgets.serialise import encode
 from mrnets.errors import InputError
 
@@ -49,12 +52,16 @@ class Keeper:
     entry: Entry | None = None
     """None: the scan is not kept, or not any more."""
     record: Record = field(default_factory=Record)
+    head: bytes = b""
+    """Configuration and header as they stand in the stream."""
     _peer: Peer | None = None
     _tap: Tap | None = None
     _descriptor: int | None = None
     _ended: bool = False
     _room: int = 0
     """Bytes for which room was made."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    """The entry goes in the tap's thread when the disk is full."""
 
     def begin(self, peer: Peer, head: tuple[Message, ...], chain: Chain, record: Record) -> None:
         """Keep what comes from the peer from now on. The peer must not have read ahead.
@@ -65,9 +72,9 @@ class Keeper:
             return
         self._peer, self.record = peer, record
         try:
-            start = b"".join(part for message in head for part in encode(message))
-            self._make_room(len(start))
-            self.entry, self._descriptor = create(self.spool, start, chain.xml(), record)
+            self.head = b"".join(part for message in head for part in encode(message))
+            self._make_room(len(self.head))
+            self.entry, self._descriptor = create(self.spool, self.head, chain.xml(), record)
             recorder = Recorder(self._descriptor, self.entry.stream, self._make_room, self._failed)
             self._tap = Tap(peer.fileno(), recorder)
         except (OSError, InputError) as error:
@@ -76,26 +83,46 @@ class Keeper:
             return
         peer.divert(self._tap, self.entry.stream.name)
         _logger.info("the scan is kept as %s", self.entry.stream)
+        self._tap.start()
 
-    def replan(self, chain: Chain) -> None:
-        """Keep this chain instead of the one before."""
-        if self.entry is not None:
-            with suppress(OSError), drafted(self.entry.chain) as file:
-                file.write(chain.xml())
+    def replan(self, chain: Chain, **changes: Any) -> None:
+        """Keep this chain instead of the one before, and a record with these changes."""
+        self.record = replace(self.record, chain=chain.source, **changes)
+        with self._lock:
+            if self.entry is not None:
+                with suppress(OSError), drafted(self.entry.chain) as file:
+                    file.write(chain.xml())
+        self.mark("coming", self.record)
 
     def end(self, error: Exception | None) -> None:
-        """Note how the reconstruction ended: well, or with an error. The first call counts."""
+        """Note how the reconstruction ended: well, or with an error. The first call counts.
+
+        A deferred scan that has come whole is queued, however its quick series ended."""
         if self._ended:
             return
         self._ended = True
-        if error is None:
+        if self.record.deferred and self._peer is not None and self._peer.incoming.state is State.CLOSED:
+            self.mark("queued", self.record)
+        elif error is None:
             self.mark("done", self.record)
         else:
             self.mark("failed", replace(self.record, reason=sentence(error)[:MAX_REASON]))
 
-    def mark(self, state: State, record: Record) -> None:
+    def drop(self) -> None:
+        """Keep the scan no longer."""
+        with self._lock:
+            entry, self.entry = self.entry, None
+            if self._peer is not None:
+                self._peer.kept = ""
+            if entry is not None:
+                with suppress(OSError):
+                    delete(entry)
+
+    def mark(self, state: Stage, record: Record) -> None:
         """Set the state of the entry, if the scan is kept."""
-        if self.entry is not None:
+        with self._lock:
+            if self.entry is None:
+                return
             try:
                 mark(self.entry, state, record)
             except OSError as failure:
@@ -116,12 +143,7 @@ class Keeper:
 
     def _failed(self, error: OSError | InputError) -> None:
         _logger.warning("the scan is not kept in the spool: %s", getattr(error, "strerror", None) or error)
-        entry, self.entry = self.entry, None
-        if self._peer is not None:
-            self._peer.kept = ""
-        if entry is not None:
-            with suppress(OSError):
-                delete(entry)
+        self.drop()
 
 
 @contextmanager

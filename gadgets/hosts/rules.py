@@ -44,6 +44,8 @@ class Rules:
     """Where noise of other scans is kept and found. None: nowhere."""
     spool: Spool | None = None
     """Where scans are kept as they come. None: nowhere."""
+    defer: str | None = None
+    """The chain for a quick series of scans whose chains have trained weights. None: those run at once."""
 
 
 def chain_of(configuration: ConfigFile | ConfigText, rules: Rules) -> Chain:

@@ -7,20 +7,29 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import ismrmrd
 from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.chain import Chain, Watch, unwatched
 from gadgets.hosts.dependencies import Dependencies
+from gadgets.messages import ResultQuery
 from gadgets.speaker import Speech
 from mrnets.errors import InputError
 from mrnets.mrd.header import read_header
 from mrnets.mrd.lines import Item, Lines
 
-__all__ = ["reconstructed"]
+__all__ = ["Results", "no_results", "reconstructed"]
+
+Results: TypeAlias = Callable[[str], Iterator[Item]]
 
 _logger = logging.getLogger(__name__)
+
+
+def no_results(measurement: str) -> Iterator[Item]:
+    """Raise InputError: there is no spool to look in."""
+    raise InputError(f"no images of the scan {measurement!r} are here: only a host with a spool keeps deferred scans")
 
 
 @dataclass
@@ -49,6 +58,7 @@ def reconstructed(
     noise: Dependencies | None = None,
     clock: Callable[[], float] = time.monotonic,
     watch: Watch = unwatched,
+    results: Results = no_results,
 ) -> Iterator[Item]:
     """Return the items that `chain` makes of a scan.
 
@@ -57,6 +67,7 @@ def reconstructed(
     noise: the store with noise of other scans. The noise of a scan that measures nothing else is kept there. None: no
     store.
     watch: as for `Chain.run`.
+    results: gives the items of a deferred scan, by its measurement ID.
 
     Raises InputError for the header at once, and InputError and GadgetError later as `Chain.run` does."""
     reading = read_header(header)
@@ -64,7 +75,16 @@ def reconstructed(
     other = noise.found(reading.header) if chain.has("noise") else None
     speech = Speech.of((*warnings, *reading.warnings))
     items = noise.watched(itertools.chain([] if other is None else [other], items), reading.header)
-    return _with_noise_kept(_run(chain, items, reading.header, speech, clock, watch), noise)
+    return _with_noise_kept(_answered(_run(chain, items, reading.header, speech, clock, watch), results), noise)
+
+
+def _answered(items: Iterator[Item], results: Results) -> Iterator[Item]:
+    """Yield `items` with the images of deferred scans that are asked for."""
+    for item in items:
+        if isinstance(item, ResultQuery):
+            yield from results(item.measurement)
+        else:
+            yield item
 
 
 def _with_noise_kept(items: Iterator[Item], noise: Dependencies) -> Iterator[Item]:

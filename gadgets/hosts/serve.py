@@ -11,18 +11,21 @@ import logging
 import signal
 import socket
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from gadgets.hosts.conversation import handle, refuse
+from gadgets.hosts.deferred import QUICK
 from gadgets.hosts.doors import Doors, Spare, accepted, listen
 from gadgets.hosts.keeping import add_spool_options, spool_of
 from gadgets.hosts.library import folder
 from gadgets.hosts.preload import preload
 from gadgets.hosts.rules import Rules, chain_of
 from gadgets.hosts.storage import store_of
+from gadgets.hosts.worker import Worker
 from gadgets.limits import Limits, usual_memory
 from gadgets.messages import ConfigFile
 from mrnets.errors import InputError
@@ -53,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "GADGETRON_STORAGE_ADDRESS names, or none)",
     )
     add_spool_options(parser)
+    add(
+        "--defer",
+        nargs="?",
+        const=QUICK,
+        metavar="CHAIN",
+        help=f"answer scans for trained networks with a quick series by this chain ({QUICK}); theirs comes later",
+    )
     add("--connections", type=int, default=16, help="at most so many at once (default 16); others wait")
     add("--per-address", type=int, default=8, help="at most so many of one address (default 8); others are refused")
     add("--memory", type=float, help="GiB for one scan (default: half of the machine's memory)")
@@ -73,10 +83,13 @@ def run(args: argparse.Namespace) -> int:
         address, port = listener.getsockname()[:2]
         signal.signal(signal.SIGTERM, _interrupt)
         _say(f"listening on {address} port {port}")
+        worker = Worker(rules)
+        worker.start()
         try:
             serve(listener, rules, doors)
         except KeyboardInterrupt:
             listener.close()
+            worker.stop()
             _say(f"finishing {len(doors)} connections")
             if shut := doors.finish(args.grace):
                 _say(f"{shut} connections were not finished within {args.grace:g} s and were shut")
@@ -95,9 +108,12 @@ def _rules(args: argparse.Namespace) -> Rules:
             raise InputError(f"There is no folder of {name} {place}.")
     memory = usual_memory(SHARE) if args.memory is None else args.memory
     limits = Limits(args.start, args.silence, args.unread, int(args.queue * 2**20), message=memory * 2**30)
-    rules = Rules(args.chains, args.default_chain, args.weights, memory, limits, store_of(args.noise), spool_of(args))
-    if rules.default:
-        chain_of(ConfigFile(rules.default), rules)
+    rules = Rules(args.chains, args.default_chain, args.weights, memory, limits, store_of(args.noise))
+    if args.defer and not args.spool:
+        raise InputError("--defer needs --spool: the scans wait there")
+    rules = replace(rules, spool=spool_of(args), defer=args.defer)
+    for name in filter(None, (rules.default, rules.defer)):
+        chain_of(ConfigFile(name), rules)
     return rules
 
 

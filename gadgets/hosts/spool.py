@@ -173,6 +173,7 @@ def create(spool: Spool, head: bytes, chain: bytes, record: Record) -> tuple[Ent
         number = os.open(entry.stream, os.O_RDWR | _PRIVATE, 0o600)
         if _locked(number, entry.stream):
             break
+        entry.stream.unlink(missing_ok=True)  # somebody looked at it in this very moment
         os.close(number)
     try:
         _written(number, head)

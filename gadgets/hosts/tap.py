@@ -53,9 +53,14 @@ class Tap:
         self._failure: OSError | None = None
         self._direct = False
         """Whether the file is given up."""
+        self._receiving = threading.Lock()
+        """Held while bytes are received past the file."""
         self._changed = threading.Condition()
         self._waker, self._wake = os.pipe()
         self._thread = threading.Thread(target=self._fill, name=threading.current_thread().name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to read the source."""
         self._thread.start()
 
     def settimeout(self, seconds: float | None) -> None:
@@ -80,7 +85,10 @@ class Tap:
             return got
         if self._failure is not None:
             raise self._failure
-        return self._received(buffer, self._patience) or 0 if self._direct else 0
+        if not self._direct:
+            return 0
+        with self._receiving:
+            return 0 if self._file.closed else self._received(buffer, self._patience) or 0
 
     def recv(self, size: int) -> bytes:
         """Return up to `size` bytes, as `readinto` does."""
@@ -88,11 +96,13 @@ class Tap:
         return bytes(buffer[: self.readinto(buffer)])
 
     def close(self) -> None:
-        """End the thread. The descriptors stay open."""
-        if self._thread.is_alive():
-            os.write(self._wake, b"\0")
+        """End the thread, and whoever waits in another. The source and the recorder's descriptor stay open."""
+        if self._file.closed:
+            return
+        os.write(self._wake, b"\0")
+        if self._thread.ident is not None:
             self._thread.join()
-        if not self._file.closed:
+        with self._receiving:
             self._file.close()
             os.close(self._wake)
             os.close(self._waker)

@@ -109,7 +109,7 @@ NEEDED = {"network": {"name": "zerofilled"}}
 """Properties without which a gadget does not start."""
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [name for name in names() if name != "retrieve"])  # it leaves out all that comes in
 def test_every_gadget_passes_what_it_does_not_understand_in_order(name):
     waveform = ismrmrd.Waveform.from_array(np.zeros((1, 4), np.uint32))
     image = ismrmrd.Image.from_array(np.zeros((4, 4), np.float32))

@@ -490,6 +490,7 @@ def test_a_tap_passes_an_end_an_error_and_time(tmp_path):
     path = tmp_path / "file"
     with ours, theirs, open(path, "xb", 0) as file:
         tap = Tap(ours.fileno(), Recorder(file.fileno(), path, lambda size: None, lambda error: None))
+        tap.start()
         tap.settimeout(0.02)
         with pytest.raises(TimeoutError):
             tap.recv(1)

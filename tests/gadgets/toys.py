@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from gadgets.gadget import gadget
 from gadgets.serialise import encode
+from gadgets.speaker import lack, notes
 from mrnets.errors import InputError
 from mrnets.mrd.flags import Flag
 from mrnets.mrd.lines import ACQUISITION_HEADER, Item, Line, Lines, coalesce
@@ -84,7 +86,35 @@ def toy(
         yield image
 
 
-sys.modules["gadgets.toy"] = sys.modules[__name__]
+@gadget
+def noted(stream: Iterable[Item], header: Any, *, scale: float = 1.0, fail: bool = False) -> Iterator[Item]:
+    """A toy whose images have the notes of the scan as comments."""
+    for item in toy(stream, header, scale=scale, fail="bug" if fail else "no"):
+        if isinstance(item, ismrmrd.Image):
+            item.meta = {"ImageComments": "; ".join(("a toy", *notes()))}
+        yield item
+
+
+@gadget
+def lacking(stream: Iterable[Item], header: Any) -> Iterator[Item]:
+    """A toy that says that the scan lacks something."""
+    yield from noted(stream, header)
+    lack("a slice is missing")
+
+
+@gadget
+def waiting_for(stream: Iterable[Item], header: Any, *, path: str) -> Iterator[Item]:
+    """A toy that waits for a file, up to a minute, before it passes the first item."""
+    pause = threading.Event()
+    for _ in range(6000):
+        if os.path.exists(path):
+            break
+        pause.wait(0.01)
+    yield from stream
+
+
+for _name in ("toy", "noted", "lacking", "waiting_for"):
+    sys.modules[f"gadgets.{_name}"] = sys.modules[__name__]
 
 
 def acquisitions(

@@ -1,0 +1,161 @@
+"""The queue of the resident server: deferred scans in its spool, reconstructed one after another on each device.
+
+The spool is the queue. So it outlives the server, and scans that other processes deferred there are found, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from typing import BinaryIO
+
+from gadgets.chain import Chain
+from gadgets.connection import sentence
+from gadgets.hosts.dependencies import Dependencies
+from gadgets.hosts.keeping import MAX_REASON
+from gadgets.hosts.recording import open_recording
+from gadgets.hosts.rules import Rules
+from gadgets.hosts.scan import reconstructed
+from gadgets.hosts.spool import Entry, Spool, drafted, entries, held, make_room, mark
+from gadgets.messages import Close, Header, Message
+from gadgets.models import device_of
+from gadgets.serialise import encode
+from gadgets.speaker import IncompleteError
+from mrnets.errors import InputError
+
+__all__ = ["Worker", "work_on"]
+
+LOOK = 1.0
+"""Seconds between looks into the spool."""
+MOST_ATTEMPTS = 3
+"""Times that the reconstruction of a scan may end with the process."""
+PATIENCE = 10.0
+"""Seconds for reconstructions to stop."""
+
+_logger = logging.getLogger(__name__)
+
+
+class _StoppedError(Exception):
+    """The server ends before the reconstruction does."""
+
+
+class Worker:
+    """Threads that work off the queue: one that looks, and one for each device while there is work for it."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._stopped = threading.Event()
+        self._looking = threading.Thread(target=self._look, name="queue", daemon=True)
+        self._devices: dict[str, threading.Thread] = {}
+
+    def start(self) -> None:
+        """Begin, if there is a spool."""
+        if self._rules.spool is not None:
+            self._looking.start()
+
+    def stop(self) -> None:
+        """Stop. Scans that are not done stay in the queue."""
+        self._stopped.set()
+        for thread in (self._looking, *self._devices.values()):
+            if thread.ident is not None:
+                thread.join(PATIENCE)
+
+    def _look(self) -> None:
+        spool = self._rules.spool
+        while spool is not None and not self._stopped.wait(LOOK):
+            try:
+                self._begin(spool)
+            except (OSError, InputError) as error:
+                _logger.warning("the queue cannot be read: %s", error)
+
+    def _begin(self, spool: Spool) -> None:
+        """Start a thread for each device with work and without a thread."""
+        with suppress(OSError):  # it is full of scans that are needed
+            make_room(spool, 0)
+        for entry in entries(spool.folder):
+            _take_up(entry)
+            if entry.state == "queued" and not self._busy(device := _device(entry)):
+                name = f"queue of {device}"
+                thread = threading.Thread(target=self._work_off, args=(spool, device), name=name, daemon=True)
+                self._devices[device] = thread
+                thread.start()
+
+    def _busy(self, device: str) -> bool:
+        return device in self._devices and self._devices[device].is_alive()
+
+    def _work_off(self, spool: Spool, device: str) -> None:
+        """Reconstruct the queued scans of a device, the oldest first."""
+        for entry in entries(spool.folder):
+            if entry.state == "queued" and _device(entry) == device and not self._stopped.is_set():
+                try:
+                    work_on(entry, self._rules, self._stopped)
+                except (OSError, InputError) as error:
+                    _logger.warning("%s: %s", entry.name, error)
+
+
+def work_on(entry: Entry, rules: Rules, stopped: threading.Event) -> None:
+    """Reconstruct a queued scan, unless somebody else does. Its images, or why there are none, are then in the spool.
+
+    Raises InputError and OSError where the spool fails. Where the server stops meanwhile, the scan stays queued."""
+    with held(entry) as mine:
+        if not (mine and entry.path("queued").exists()):
+            return
+        before = entry.record()
+        record = replace(before, attempts=before.attempts + 1)
+        try:
+            if record.attempts > MOST_ATTEMPTS:
+                raise InputError(f"the server ended {MOST_ATTEMPTS} times while it reconstructed this scan")
+            mark(entry, "queued", record)
+            lacking = _write(entry, rules, stopped)
+            mark(entry, "done", replace(record, reason=lacking))
+            _logger.info("the images of %s are there", entry.name)
+        except _StoppedError:
+            mark(entry, "queued", before)
+        except Exception as error:
+            _logger.error("%s: %s", entry.name, sentence(error), exc_info=_logger.isEnabledFor(logging.DEBUG))
+            mark(entry, "failed", replace(record, reason=sentence(error)[:MAX_REASON]))
+
+
+def _write(entry: Entry, rules: Rules, stopped: threading.Event) -> str:
+    """Write the images of a scan, and return what the scan lacks. Raises what reconstructions raise."""
+    record = entry.record()
+    chain = Chain.parse(entry.chain.read_bytes(), record.chain or "chain")
+    lacking = ""
+    with open_recording(entry.stream) as source, drafted(entry.images) as file:
+        _put(file, Header(bytes(source.header)))
+        items = (item for item in source.items if not isinstance(item, str))
+        try:
+            for item in reconstructed(chain, items, source.header, record.notes, Dependencies(rules.noise)):
+                if stopped.is_set():
+                    raise _StoppedError
+                if not isinstance(item, str):
+                    _put(file, item)
+        except IncompleteError as error:
+            lacking = sentence(error)
+        _put(file, Close())
+    return lacking
+
+
+def _put(file: BinaryIO, message: Message) -> None:
+    for part in encode(message):
+        file.write(part)
+
+
+def _take_up(entry: Entry) -> None:
+    """Queue a deferred scan whose host ended before it did so."""
+    if entry.state == "coming" and entry.record().deferred:
+        with held(entry) as mine:
+            if mine and entry.path("coming").exists():
+                mark(entry, "queued", entry.record())
+
+
+def _device(entry: Entry) -> str:
+    """Return the device of the first network in the chain of an entry."""
+    try:
+        chain = Chain.parse(entry.chain.read_bytes())
+        names = [stage.properties.get("device", "auto") for stage in chain.stages if stage.name == "network"]
+        return str(device_of(names[0].strip())) if names else "cpu"
+    except (InputError, OSError):  # the reconstruction says what is wrong
+        return "cpu"

@@ -1,0 +1,339 @@
+"""Deferred scans: a quick series at once, the other one later, from a queue that outlives the server."""
+
+import io
+import os
+import socket
+import threading
+
+import ismrmrd
+import pytest
+
+from gadgets.__main__ import main
+from gadgets.chain import Chain
+from gadgets.hosts import worker
+from gadgets.hosts.queue import told
+from gadgets.hosts.rules import Rules
+from gadgets.hosts.scan import reconstructed
+from gadgets.hosts.spool import Spool, entries, held, mark, opened
+from gadgets.hosts.worker import Worker, work_on
+from gadgets.messages import Close, ConfigFile, ConfigText, Header
+from gadgets.protocol import Incoming, State
+from tests.gadgets import toys
+from tests.gadgets.test_hosts import Client, attached, texts
+from tests.gadgets.test_spool import eventually, only, place, served, server  # noqa: F401 (place is a fixture)
+from tests.gadgets.toys import blob, chain, configuration, stage
+
+NEVER = threading.Event()
+SLOW = '<property name="defer" value="quick"/>'
+RETRIEVE = ConfigText(chain(stage("retrieve")).encode())
+
+
+def header(measurement: str = "M1") -> bytes:
+    information = (
+        f"<measurementInformation><measurementID>{measurement}</measurementID>"
+        "<patientPosition>HFS</patientPosition></measurementInformation>"
+    )
+    return toys.HEADER.replace(b"<experimentalConditions>", information.encode() + b"<experimentalConditions>", 1)
+
+
+def scan(gadget: str = stage("noted", scale=5), measurement: str = "M1", *more) -> list:
+    """The messages of a scan whose chain is deferred."""
+    text = chain(gadget).replace("<configuration><gadget", f"<configuration>{SLOW}<gadget")
+    return [ConfigText(text.encode()), Header(header(measurement)), *toys.scan(), *more, Close()]
+
+
+@pytest.fixture
+def rules(tmp_path, place):  # noqa: F811
+    """Rules of a server with a spool, and a chain quick.xml."""
+    (place / "quick.xml").write_text(chain(stage("noted", scale=1)))
+    return Rules(place, spool=opened(tmp_path / "spool"))
+
+
+def sent(rules: Rules, messages: list) -> list:
+    with served(rules) as client:
+        client.send(*messages)
+        return client.receive()
+
+
+def comments(items: list) -> list[str]:
+    return [item.meta["ImageComments"] for item in items if isinstance(item, ismrmrd.Image)]
+
+
+def expected(scale: float) -> bytes:
+    """What the slow chain gives by itself."""
+    items = Incoming(io.BytesIO(blob([*toys.scan(), Close()])), State.ITEMS).items()
+    return blob(reconstructed(Chain.parse(configuration(stage("noted", scale=scale))), items, header()))
+
+
+def done(rules: Rules) -> None:
+    """Work off the queue, as the server's threads do."""
+    for entry in entries(rules.spool.folder):
+        if entry.state == "queued":
+            work_on(entry, rules, NEVER)
+
+
+# Quick now, slow later
+
+
+def test_a_deferred_scan_is_answered_at_once_and_says_how_to_get_the_other_series(rules):
+    received = sent(rules, scan())
+    assert comments(received) == 4 * [
+        "a toy; quick series by chain quick.xml; the better one by configuration comes later: it is given when the "
+        "scan is sent again, or by the chain retrieve.xml with the measurement ID M1"
+    ]
+    entry = only(rules.spool)
+    assert (entry.state, entry.record().measurement, entry.record().deferred) == ("queued", "M1", True)
+
+
+@pytest.mark.parametrize("ask", [scan(), [RETRIEVE, Header(header()), Close()], [RETRIEVE, *scan()[1:]]], ids=str)
+def test_the_other_series_comes_when_the_scan_is_sent_again_or_asked_for(rules, ask):
+    sent(rules, scan())
+    done(rules)
+    assert blob(sent(rules, ask)) == expected(5)
+    assert only(rules.spool).state == "done"
+
+
+def test_a_scan_that_is_sent_again_before_its_turn_is_queued_once(rules):
+    first = sent(rules, scan())
+    assert blob(sent(rules, scan())) == blob(first)
+    assert only(rules.spool).state == "queued"
+    (text,) = texts(sent(rules, [RETRIEVE, Header(header()), Close()]))
+    assert "the series of the scan 'M1' is not there yet: number 1 of 1 in the queue" in text
+
+
+@pytest.mark.parametrize(
+    "other",
+    [scan(measurement="M2"), scan(stage("noted", scale=6)), scan(stage("noted", scale=5), "M1", toys.lines(2))],
+    ids=["header", "chain", "one line more"],
+)
+def test_another_scan_is_never_taken_for_the_first(rules, other):
+    sent(rules, scan())
+    done(rules)
+    assert "quick series" in comments(sent(rules, other))[0]
+    assert [entry.state for entry in entries(rules.spool.folder)] == ["done", "queued"]
+
+
+def test_the_newest_scan_of_a_measurement_is_given_and_says_that_there_are_others(rules):
+    sent(rules, scan())
+    sent(rules, scan(stage("noted", scale=6)))
+    done(rules)
+    received = sent(rules, [RETRIEVE, Header(header()), Close()])
+    assert comments(received) == 4 * ["a toy; 2 scans have this measurement ID; this is the newest"]
+
+
+def test_a_measurement_can_be_named_in_the_chain(rules):
+    sent(rules, scan())
+    done(rules)
+    asked = ConfigText(chain(stage("retrieve", measurement="M1")).encode())
+    assert blob(sent(rules, [asked, Header(toys.HEADER), Close()])) == expected(5)
+
+
+@pytest.mark.parametrize(
+    ("head", "sentence"),
+    [
+        (header("M7"), "no deferred scan with the measurement ID 'M7'"),
+        (toys.HEADER, "the header has no measurement ID"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(rules, head, sentence):
+    (text,) = texts(sent(rules, [RETRIEVE, Header(head), Close()]))
+    assert sentence in text
+
+
+def test_a_host_without_a_spool_has_no_deferred_scans(rules):
+    (text,) = texts(sent(Rules(rules.chains), [RETRIEVE, Header(header()), Close()]))
+    assert "only a host with a spool" in text
+
+
+def test_without_a_spool_nothing_is_deferred(rules, caplog):
+    received = sent(Rules(rules.chains), scan())
+    assert blob(received) == expected(5)
+    assert "a scan can only be deferred where it is kept in a spool" in caplog.text
+
+
+@pytest.mark.parametrize(("defer", "quick"), [("no", False), ("true", False), ("nonesuch", False)])
+def test_values_of_defer(rules, defer, quick):
+    """The chain cgsense is not in this folder."""
+    messages = scan()
+    messages[0] = ConfigText(messages[0].text.replace(b'value="quick"', f'value="{defer}"'.encode()))
+    received = sent(rules, messages)
+    if defer == "no":
+        assert blob(received) == expected(5)
+    else:
+        name = "cgsense" if defer == "true" else defer
+        assert f'There is no chain "{name}"' in texts(received)[0]
+
+
+@pytest.mark.parametrize(("weights", "is_deferred"), [(True, True), (False, False)])
+def test_a_server_that_defers_defers_the_chains_with_trained_weights(rules, weights, is_deferred):
+    properties = {"weights": "varnet_brain"} if weights else {"name": "zerofilled"}
+    stages = (stage("noise"), stage("sort"), stage("coils"), stage("network", **properties), stage("images"))
+    text = chain(*stages).encode()
+    given = Rules(rules.chains, spool=rules.spool, defer="quick")
+    sent(given, [ConfigText(text), Header(header()), Close()])
+    assert only(rules.spool).record().deferred == is_deferred
+
+
+def test_a_quick_series_that_fails_does_not_lose_the_scan(rules):
+    (rules.chains / "quick.xml").write_text(chain(stage("toy", fail="bug")))
+    (text,) = texts(sent(rules, scan()))
+    assert "toys break" in text
+    done(rules)
+    assert blob(sent(rules, [RETRIEVE, Header(header()), Close()])) == expected(5)
+
+
+def test_a_scan_that_fails_later_says_why(rules):
+    sent(rules, scan(stage("noted", fail="true")))
+    done(rules)
+    (text,) = texts(sent(rules, [RETRIEVE, Header(header()), Close()]))
+    assert "the series of the scan 'M1' failed: Gadget noted failed: ZeroDivisionError: toys break" in text
+
+
+def test_a_scan_that_was_cut_off_is_not_queued(rules):
+    with served(rules) as client:
+        client.socket.sendall(blob(scan())[:-40])
+        client.socket.shutdown(socket.SHUT_WR)
+        client.receive()
+    assert only(rules.spool).state == "failed"
+
+
+def test_gadgetrons_external_process_defers_too(rules):
+    own = f'<property name="spool" value="{rules.spool.folder}"/>'
+    quick = f'<property name="defer" value="{rules.chains / "quick.xml"}"/>'
+    first = ConfigText(configuration(own, quick, stage("noted", scale=5)).encode())
+    with attached() as (status, process):
+        process.send(first, *scan()[1:])
+        assert "quick series" in comments(process.receive())[0]
+    done(rules)
+    asked = ConfigText(configuration(own, stage("retrieve")).encode())
+    for messages in ([first, *scan()[1:]], [asked, Header(header()), Close()]):
+        with attached() as (_, process):
+            process.send(*messages)
+            assert blob(process.receive()) == expected(5)
+    assert status == []
+
+
+def test_a_spool_that_gets_full_is_told_since_the_other_series_will_not_come(rules, monkeypatch):
+    monkeypatch.setattr("gadgets.hosts.keeping.STEP", 4096)
+    with served(Rules(rules.chains, spool=Spool(rules.spool.folder, size=100_000))) as client:
+        client.send(*scan()[:-1])
+        assert "quick series" in comments([client.peer.read()])[0]
+        client.send(toys.lines(200, coils=16, samples=512), Close())
+        (text,) = texts(client.receive())
+    assert "the series by configuration does not follow" in text
+    assert list(rules.spool.folder.iterdir()) == []
+
+
+# The queue
+
+
+def test_the_queue_says_where_each_scan_is(rules, capsys):
+    for number in (1, 2):
+        sent(rules, scan(measurement=f"M{number}"))
+    sent(rules, [ConfigFile("toy.xml"), Header(toys.HEADER), *toys.scan(), Close()])
+    first, second, third = entries(rules.spool.folder)
+    with held(first):
+        lines = list(told(rules.spool.folder))
+    assert lines[0].startswith(f"{first.name}: 0.0 MiB, is being reconstructed, configuration, measurement M1")
+    assert "number 2 of 2 in the queue, configuration, measurement M2" in lines[1]
+    assert lines[2] == f"{third.name}: 0.0 MiB, done, chain toy.xml"
+    done(rules)
+    second.path("done").write_bytes(b"[]")
+    assert main(["queue", str(rules.spool.folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "its images are there" in lines[0]
+    assert lines[1] == f"{second.name}: 0.0 MiB, damaged, its record is damaged"
+    assert main(["queue", str(rules.spool.folder / "nowhere")]) == 1
+
+
+def test_a_scan_that_ends_the_server_again_and_again_is_given_up(rules):
+    sent(rules, scan())
+    entry = only(rules.spool)
+    record = entry.record()
+    mark(entry, "queued", type(record)(record.chain, record.measurement, deferred=True, attempts=worker.MOST_ATTEMPTS))
+    done(rules)
+    assert only(rules.spool).state == "failed"
+    assert "the server ended 3 times" in only(rules.spool).record().reason
+
+
+def test_a_server_that_stops_leaves_its_scan_in_the_queue(rules):
+    sent(rules, scan())
+    stopped = threading.Event()
+    stopped.set()
+    before = only(rules.spool).record()
+    work_on(only(rules.spool), rules, stopped)
+    assert (only(rules.spool).state, only(rules.spool).record()) == ("queued", before)
+    assert not only(rules.spool).images.exists()
+
+
+def test_two_servers_do_not_work_on_one_scan(rules):
+    sent(rules, scan())
+    entry = only(rules.spool)
+    with held(entry):
+        work_on(entry, rules, NEVER)
+    assert only(rules.spool).state == "queued"
+
+
+def test_what_a_scan_lacks_is_told_after_its_images(rules):
+    sent(rules, scan(stage("lacking")))
+    done(rules)
+    *images, text = sent(rules, [RETRIEVE, Header(header()), Close()])
+    assert len(comments(images)) == 4
+    assert text == "[gadgets] ERROR: lacking: a slice is missing"
+    assert only(rules.spool).record().reason == "lacking: a slice is missing"
+
+
+def test_a_server_that_was_killed_finishes_its_queue_when_it_starts_again(rules):
+    """The first one is killed before it begins; what it had received and not queued yet is taken up, too."""
+    folder = rules.spool.folder
+    with server(rules.chains, folder) as (process, port), socket.create_connection(("127.0.0.1", port)) as connected:
+        first = Client(connected)
+        first.send(*scan())
+        assert "quick series" in comments(first.receive())[0]
+        with socket.create_connection(("127.0.0.1", port)) as other:
+            stream = blob(scan(measurement="M2"))
+            other.sendall(stream)
+            assert eventually(lambda: any(entry.record().measurement == "M2" for entry in entries(folder)))
+            process.kill()
+            process.wait(60)
+        first.peer.close()
+    with server(rules.chains, folder):
+        assert eventually(lambda: [entry.state for entry in entries(folder)] == ["done", "done"])
+    assert blob(sent(rules, [RETRIEVE, Header(header()), Close()])) == expected(5)
+    assert len(comments(sent(rules, [RETRIEVE, Header(header("M2")), Close()]))) == 4
+
+
+def test_a_server_that_was_killed_at_work_begins_again(rules, tmp_path):
+    folder, gate = rules.spool.folder, tmp_path / "gate"
+    slow = stage("waiting_for", path=gate) + stage("noted", scale=5)
+    with server(rules.chains, folder) as (process, port), socket.create_connection(("127.0.0.1", port)) as connected:
+        client = Client(connected)
+        client.send(*scan(slow))
+        assert "quick series" in comments(client.receive())[0]
+        client.peer.close()
+        assert eventually(lambda: only(rules.spool).record().attempts == 1)
+        process.kill()
+        process.wait(60)
+    assert "number 1 of 1 in the queue" in next(told(folder))
+    gate.touch()
+    with server(rules.chains, folder):
+        assert eventually(lambda: only(rules.spool).state == "done")
+    assert only(rules.spool).record().attempts == 2
+    assert blob(sent(rules, [RETRIEVE, Header(header()), Close()])) == expected(5)
+
+
+def test_the_threads_of_a_server_work_off_the_queue(rules, monkeypatch):
+    monkeypatch.setattr(worker, "LOOK", 0.01)
+    work = Worker(rules)
+    work.start()
+    try:
+        sent(rules, scan())
+        assert eventually(lambda: only(rules.spool).state == "done")
+    finally:
+        work.stop()
+    assert oct(os.stat(only(rules.spool).images).st_mode)[-3:] == "600"
+
+
+def test_defer_needs_a_spool(capsys):
+    assert main(["serve", "--defer", "-p", "0"]) == 1
+    assert "--defer needs --spool" in capsys.readouterr().err
