@@ -9,12 +9,16 @@ from typing import Literal
 
 from ismrmrd.xsd import ismrmrdHeader
 
+from gadgets.batches import in_batches
 from gadgets.failures import attempted
 from gadgets.frame import Frame, naming_shortfalls
 from gadgets.gadget import gadget
+from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
+from mrnets.physics.arrays import array_namespace
 from mrnets.physics.espirit import DEFAULT, Espirit
+from mrnets.preparation import Sensitivities
 from mrnets.stages import sense_raw
 
 __all__ = ["coils"]
@@ -30,6 +34,7 @@ def coils(
     *,
     method: Literal["espirit", "rss", "unitary"] = "espirit",
     options: Espirit = DEFAULT,
+    batch: int = 1,
 ) -> Iterator[Item]:
     """Give frames their coil sensitivities; everything else passes.
 
@@ -38,19 +43,47 @@ def coils(
     calibration: samples along each axis that are taken from the calibration lines at most.
     kernel: width of ESPIRiT's patches, samples. threshold: singular values that count half, relative to the largest.
     crop: maps are zero where the eigenvalue is less.
+    batch: slices that are computed together; those that have not come are not waited for.
 
     A frame on which they fail goes on without them, and is reconstructed by a simpler method.
     Raises InputError for a scan without calibration lines, and for options out of their range.
     """
     if options.calibration > MAX_CALIBRATION:
         raise InputError(f"calibration must be at most {MAX_CALIBRATION}, got {options.calibration}")
-    for item in stream:
-        if not isinstance(item, Frame):
-            yield item
+    if batch < 1:
+        raise InputError(f"batch must be at least 1, got {batch}")
+    for items in in_batches(stream, batch):
+        if not isinstance(items[0], Frame):
+            yield from items
             continue
-        with naming_shortfalls(item):
-            raw = attempted(partial(sense_raw, item.raw, method, options))
-        if isinstance(raw, str):
-            yield replace(item, failed=f"coil sensitivities failed ({raw})")
-            continue
-        yield replace(item, raw=raw, history=(*item.history, f"{method} sensitivities"))
+        for frame, raw in zip(items, _sensed(items, method, options), strict=True):
+            if isinstance(raw, str):
+                yield replace(frame, failed=f"coil sensitivities failed ({raw})")
+            else:
+                yield replace(frame, raw=raw, history=(*frame.history, f"{method} sensitivities"))
+
+
+def _sensed(frames: list[Frame], method: Sensitivities, options: Espirit) -> Iterator[Raw | str]:
+    """Yield the data of frames of one form with sensitivities, or why there are none."""
+    together = _sensed_together(frames, method, options) if len(frames) > 1 else None
+    if together is not None and together.sens is not None:
+        for n, frame in enumerate(frames):
+            yield replace(frame.raw, sens=together.sens[n : n + 1], sens_method=together.sens_method)
+        return
+    for frame in frames:
+        with naming_shortfalls(frame):
+            raw = attempted(partial(sense_raw, frame.raw, method, options))
+        yield raw
+
+
+def _sensed_together(frames: list[Frame], method: Sensitivities, options: Espirit) -> Raw | None:
+    """Return the sensitivities of several slices in one batch. None where one of them fails: they are tried alone."""
+    blocks = [frame.raw.calibration for frame in frames]
+    if blocks[0] is None:
+        return None
+    raw = replace(frames[0].raw, calibration=array_namespace(blocks[0]).concat(blocks))
+    try:
+        found = attempted(partial(sense_raw, raw, method, options))
+    except InputError:
+        return None
+    return None if isinstance(found, str) else found

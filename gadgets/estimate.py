@@ -16,6 +16,7 @@ from mrnets.noise import agreed_noise
 
 if TYPE_CHECKING:
     from mrnets.preparation import Preparation, Sensitivities
+    from mrnets.restore import Prepared
 
 __all__ = ["USUAL_COMPUTING", "Computing", "Precision", "Runner"]
 
@@ -69,6 +70,12 @@ class Runner:
 
         Raises ArithmeticError for values that are not finite, and whatever the network fails by."""
         return self._in_memory(lambda: _estimate(frame, self), len(frame.raw.kspace))
+
+    def reconstructed_together(self, frames: list[Frame]) -> list[tuple[Estimate, tuple[str, ...]]]:
+        """Return what `reconstructed` returns of each frame. They are slices of one form; see `gadgets.batches`.
+
+        Raises as `reconstructed` does where one of them fails."""
+        return self._in_memory(lambda: _estimates(frames, self), len(frames))
 
     def segmented(self, frames: list[Frame]) -> list[Estimate]:
         """Return the logits (batch, class, y, x) of frames that lie side by side. Raises as `reconstructed` does."""
@@ -129,6 +136,61 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
             parts.append(restore(_joined(some), block))
             notes = (*doubts, *block.notes)
         return _finite(_joined(parts)), notes
+
+
+def _estimates(frames: list[Frame], how: Runner) -> list[tuple[Estimate, tuple[str, ...]]]:
+    """Return what `_estimate` does of each of several slices. The network gets them in one batch."""
+    import torch
+
+    from mrnets.ending import ended
+    from mrnets.restore import restore
+
+    model = how.model
+    with torch.inference_mode():
+        ready = [_prepared(frame, model) for frame in frames]
+        scan = _one_batch([block.scan for block, _, _ in ready])
+        forward = _checked(ended(partial(_on_grid, how), ready[0][1], model.echoes), how, slices=1)
+        whole = _joined([forward(_slices(scan, n, n + how.batch)) for n in range(0, len(frames), how.batch)])
+        own = [restore(_of_slice(whole, n), block) for n, (block, _, _) in enumerate(ready)]
+        _finite(_joined(own))
+    return [(estimate, notes) for estimate, (_, _, notes) in zip(own, ready, strict=True)]
+
+
+def _prepared(frame: Frame, model: Model) -> tuple[Prepared, Preparation, tuple[str, ...]]:
+    """Return a slice prepared for the network, how, and notes."""
+    from mrnets.prepare import prepare
+
+    raw, doubts = agreed_noise(frame.raw)
+    image = frame.estimate.image if model.takes == "both" and frame.estimate is not None else None
+    preparation = model.preparation or _as_it_comes(raw)
+    with naming_shortfalls(frame):
+        block = prepare(raw, preparation, image=image, device=model.device)
+    return block, preparation, (*doubts, *block.notes)
+
+
+def _one_batch(scans: list[Scan]) -> Scan:
+    """Return slices of one form as a batch."""
+    import torch
+
+    def joined(name: str, arrays: list[Any]) -> Any:
+        same = name == "echo_times" or all(array is None for array in arrays)
+        return arrays[0] if same else torch.cat(arrays)
+
+    return Scan(**{f.name: joined(f.name, [getattr(scan, f.name) for scan in scans]) for f in fields(Scan)})
+
+
+def _of_slice(estimate: Estimate, n: int) -> Estimate:
+    """Return the estimate of one slice of a batch."""
+
+    def own(array: Any) -> Any:
+        return None if array is None else array[n : n + 1]
+
+    return Estimate(
+        image=own(estimate.image),
+        maps={name: own(one) for name, one in estimate.maps.items()},
+        logits=own(estimate.logits),
+        trust=estimate.trust[n : n + 1],
+    )
 
 
 def _segmented(frames: list[Frame], how: Runner) -> list[Estimate]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ismrmrd.xsd import ismrmrdHeader
 
+from gadgets.batches import in_batches
 from gadgets.estimate import USUAL_COMPUTING, Computing, Runner
 from gadgets.failures import FAILURES, why
 from gadgets.frame import Frame
@@ -47,7 +48,7 @@ def network(
     weights: a weights file, or the name of one that ships. The preparation that it asks for is completed here.
     name, options: a network without weights instead, and its options, such as "iterations=20, regularisation=0.01".
     device: auto, cpu, cuda, cuda:1.
-    batch: slices (of volumes: readout positions) in one forward pass.
+    batch: slices (of volumes: readout positions) in one forward pass. Slices that have not come are not waited for.
     precision: of the network's convolutions and matrix products (torch.autocast).
     threads: of the processor, for all networks of the process; 0: as `mrnets.threads` and the environment say.
     fallback: the reconstruction of a frame on which the network fails, for example by values that are not finite. An
@@ -77,8 +78,8 @@ def network(
     if model.slices > 1:
         yield from with_neighbours(stream, header, lambda frames: _completed(frames, runner, caution))
         return
-    for item in stream:
-        yield from _completed([item], runner, caution) if isinstance(item, Frame) else [item]
+    for batch in in_batches(stream, computing.batch if model.takes != "image" else 1):
+        yield from _batch(batch, runner, caution) if isinstance(batch[0], Frame) else batch
 
 
 def _runner(weights: str | None, name: str | None, options: str, computing: Computing, *, check: bool) -> Runner:
@@ -97,6 +98,23 @@ def _runner(weights: str | None, name: str | None, options: str, computing: Comp
     return Runner(on(computing.device), batch, computing.precision, lambda: on("cpu"), check)
 
 
+def _batch(frames: list[Frame], runner: Runner, caution: Caution) -> Iterator[Frame]:
+    """Yield frames with their estimate. Where one of several fails, each is computed alone: the others do not."""
+    if len(frames) > 1:
+        try:
+            for frame in frames:
+                _check(frame, runner.model)
+            found = runner.reconstructed_together(frames)
+        except Exception as error:  # noqa: BLE001 the frame that it is of raises it again, alone
+            _logger.debug("%d slices are computed one by one: %s", len(frames), why(error))
+        else:
+            for frame, (estimate, notes) in zip(frames, found, strict=True):
+                yield from _believed(frame, estimate, notes, runner.model, caution)
+            return
+    for frame in frames:
+        yield from _completed([frame], runner, caution)
+
+
 def _completed(frames: list[Frame], runner: Runner, caution: Caution) -> list[Frame]:
     """Return frames with their estimate: one, or several slices that lie side by side. Lost ones are left out."""
     for frame in frames:
@@ -109,7 +127,8 @@ def _completed(frames: list[Frame], runner: Runner, caution: Caution) -> list[Fr
         if runner.model.takes == "image":
             return _segmented(frames, runner)
         (frame,) = frames
-        return _reconstructed(frame, runner, caution)
+        estimate, notes = runner.reconstructed(frame)
+        return _believed(frame, estimate, notes, runner.model, caution)
     except InputError:
         raise
     except Exception as error:  # whatever a network fails by, the scan is not to be lost
@@ -126,16 +145,15 @@ def _segmented(frames: list[Frame], runner: Runner) -> list[Frame]:
     return [_with(frame, estimate, runner.model, notes) for frame, estimate in both]
 
 
-def _reconstructed(frame: Frame, runner: Runner, caution: Caution) -> list[Frame]:
+def _believed(frame: Frame, estimate: Estimate, notes: tuple[str, ...], model: Model, caution: Caution) -> list[Frame]:
     """Return a frame with its estimate, and with what the data say of that; it may come from a simpler method then."""
-    estimate, notes = runner.reconstructed(frame)
-    frame, doubt = doubted(frame, estimate, runner.model.name)
+    frame, doubt = doubted(frame, estimate, model.name)
     if doubt and caution.check == "fallback":
-        return _fallen_back([frame], doubt, [_Simpler("l1wavelet", device=runner.model.device), _PLAINEST])
+        return _fallen_back([frame], doubt, [_Simpler("l1wavelet", device=model.device), _PLAINEST])
     if doubt:
         _logger.warning("%s", doubt)
         notes = (*notes, f"WARNING: {doubt}")
-    return [_with(frame, estimate, runner.model, (*_notes(frame, runner.model), *notes))]
+    return [_with(frame, estimate, model, (*_notes(frame, model), *notes))]
 
 
 def _check(frame: Frame, model: Model) -> None:

@@ -1,0 +1,182 @@
+"""Slices that have come are computed together, with the results that each has alone."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+import gadgets.models as module
+from gadgets.batches import in_batches
+from gadgets.coils import coils
+from gadgets.frame import Frame
+from gadgets.network import network
+from mrnets import stages, store
+from mrnets.errors import InputError
+from mrnets.prepare import Preparation
+from tests.gadgets.frames import frames, header, volume
+
+SMALL = {"cascades": 1, "channels": 2, "pooling_layers": 1}
+SLICES = 5
+
+
+@pytest.fixture(autouse=True)
+def no_networks_of_other_tests(monkeypatch):
+    monkeypatch.setattr(module, "_models", module.Cache(8))
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "small.safetensors"
+    store.save(path, store.create("varnet", **SMALL), name="varnet", options=SMALL, preparation=Preparation().to_json())
+    return str(path)
+
+
+@pytest.fixture
+def sizes(monkeypatch):
+    """The sizes of the batches that networks got."""
+    found = []
+    made = module.Model
+
+    def model(*args, **kwargs):
+        one = made(*args, **kwargs)
+        one.module.register_forward_pre_hook(lambda _, args: found.append(len(args[0].kspace)))
+        return one
+
+    monkeypatch.setattr(module, "Model", model)
+    return found
+
+
+def arrived(count=SLICES):
+    """Slices that have all come when the first is taken."""
+    return [replace(frame, behind=count - 1 - n) for n, frame in enumerate(frames(slices=count))]
+
+
+def same(one, other):
+    image, reference = one.estimate.image, other.estimate.image
+    return torch.linalg.vector_norm(image - reference) <= 1e-5 * torch.linalg.vector_norm(reference)
+
+
+def described(frame):
+    return frame.notes, frame.history, frame.fallback, frame.made, int(frame.headers[0, 0]["idx"]["slice"])
+
+
+@pytest.mark.parametrize("check", ["off", "warn"])
+@pytest.mark.parametrize("with_maps", [False, True])
+def test_slices_that_have_come_go_through_the_network_together(weights, sizes, check, with_maps):
+    given = list(coils(arrived(), header())) if with_maps else arrived()
+    alone = list(network(given, header(), weights=weights, check=check))
+    assert set(sizes) == {1}
+    sizes.clear()
+    together = list(network(given, header(), weights=weights, check=check, batch=3))
+    runs = 1 if check == "off" else 2
+    assert sizes == [3] * runs + [2] * runs
+    for one, other in zip(together, alone, strict=True):
+        assert same(one, other)
+        assert described(one) == described(other)
+        assert (one.trust is None) == (check == "off")
+        if one.trust is not None:
+            assert one.trust.prediction == pytest.approx(other.trust.prediction, rel=1e-4)
+
+
+def test_slices_that_have_not_come_are_not_waited_for(weights):
+    """The next one is made only when the image of the one before has been taken."""
+    taken = []
+
+    def one_by_one():
+        for n, frame in enumerate(frames(slices=3)):
+            assert len(taken) == n
+            yield frame
+
+    for frame in network(coils(one_by_one(), header(), batch=4), header(), weights=weights, batch=4, check="off"):
+        taken.append(frame)
+    assert len(taken) == 3
+
+
+def test_a_slice_on_which_the_network_fails_costs_no_other(weights, monkeypatch):
+    """The stand-in fails on the slice that has a sample in the corner of k-space."""
+    given = arrived(4)
+    mask = given[2].raw.mask.copy()
+    mask[..., 1, 0] = True
+    given[2] = replace(given[2], raw=replace(given[2].raw, mask=mask))
+    assert not given[1].raw.mask[..., 1, 0].any()
+    made = module.Model
+
+    def model(*args, **kwargs):
+        def fail(_, args):
+            if args[0].mask[..., 1, 0].any():
+                raise ZeroDivisionError("a sample in the corner")
+
+        one = made(*args, **kwargs)
+        if one.preparation is not None:
+            one.module.register_forward_pre_hook(fail)
+        return one
+
+    monkeypatch.setattr(module, "Model", model)
+    found = list(network(given, header(), weights=weights, batch=4, check="off"))
+    assert [frame.fallback for frame in found] == [False, False, True, False]
+    assert any("a sample in the corner" in note for note in found[2].notes)
+    alone = list(network(given[:2] + given[3:], header(), weights=weights, check="off"))
+    for one, other in zip(found[:2] + found[3:], alone, strict=True):
+        assert same(one, other)
+
+
+def test_a_slice_that_contradicts_the_weights_ends_the_chain_after_those_before_it(weights):
+    given = arrived(3)
+    given[1] = replace(given[1], raw=replace(given[1].raw, calibration=None))
+    made = network(given, header(), weights=weights, batch=3, check="off")
+    assert isinstance(next(made), Frame)
+    with pytest.raises(InputError, match="calibration"):
+        next(made)
+
+
+def test_maps_are_estimated_together(monkeypatch):
+    calls = []
+    original = stages.espirit.espirit
+    monkeypatch.setattr(stages.espirit, "espirit", lambda *args: calls.append(len(args[0])) or original(*args))
+    alone = list(coils(arrived(), header()))
+    assert calls == [1] * SLICES
+    calls.clear()
+    together = list(coils(arrived(), header(), batch=3))
+    assert calls == [3, 2]
+    for one, other in zip(together, alone, strict=True):
+        assert np.linalg.norm(one.raw.sens - other.raw.sens) <= 1e-5 * np.linalg.norm(other.raw.sens)
+        assert (one.history, one.failed) == (other.history, other.failed)
+
+
+def test_maps_that_fail_cost_no_other_slice():
+    given = arrived(3)
+    calibration = given[1].raw.calibration
+    given[1] = replace(given[1], raw=replace(given[1].raw, calibration=np.full_like(calibration, np.inf)))
+    made = coils(given, header(), batch=3)
+    assert next(made).raw.sens is not None
+    with pytest.raises(InputError, match="NaN or infinite"):
+        next(made)
+
+
+def groups(items, most):
+    return [[item if isinstance(item, str) else item.behind for item in batch] for batch in in_batches(items, most)]
+
+
+def test_batches_keep_the_order_and_the_other_items():
+    a, b, c, d = arrived(4)
+    assert groups([a, b, c, d], 3) == [[3, 2, 1], [0]]
+    assert groups([replace(a, behind=0), b, c, d], 9) == [[0], [2, 1, 0]]
+    assert groups([a, "text", b, c, d], 9) == [[3], ["text"], [2, 1, 0]]
+    assert groups([], 3) == []
+
+
+def test_slices_of_another_form_are_in_another_batch():
+    a, b, c = arrived(3)
+    failed = replace(b, failed="no maps")
+    other = replace(b, raw=replace(b.raw, calibration=b.raw.calibration[..., 1:]))
+    for odd in (failed, other, replace(volume(), behind=1)):
+        assert [len(batch) for batch in in_batches([a, odd, c], 9)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("gadget", [coils, partial(network, name="zerofilled")])
+def test_a_batch_of_none_is_refused(gadget):
+    with pytest.raises(InputError, match="batch must be at least 1"):
+        list(gadget(frames(), header(), batch=0))
