@@ -69,7 +69,11 @@ def solved(
     def solution(b: Tensor) -> Tensor:
         with torch.no_grad():
             x: Tensor = conjugate_gradients(
-                lambda v: encoding.normal(v) + weight * v, b, iterations=iterations, tolerance=tolerance
+                lambda v: encoding.normal(v) + weight * v,
+                b,
+                iterations=iterations,
+                tolerance=tolerance,
+                axes=(-3, -2, -1) if encoding.sets else (-2, -1),
             )
         return x
 
@@ -84,8 +88,12 @@ def solved(
 
 
 def noise_level(encoding: Encoding, noise: Tensor | None) -> Tensor:
-    """`noise` (batch,) as (batch, 1, 1, 1); None: from the details of the zero-filled image, (batch, echo, 1, 1)."""
-    level: Tensor = detail_noise(encoding.start) if noise is None else noise[:, None, None, None]
+    """`noise` (batch,) as (batch, 1, 1, 1); None: from the details of the zero-filled image, (batch, echo, 1, 1).
+
+    Of several sets of maps the first gives it.
+    """
+    start = encoding.start[:, :1] if encoding.sets else encoding.start
+    level: Tensor = detail_noise(start) if noise is None else noise[:, None, None, None]
     return level
 
 
@@ -107,6 +115,7 @@ def sparse(
             encoding.sens,
             encoding.mask,
             noise_level(encoding, noise),
+            sets=encoding.sets,
             iterations=iterations,
             levels=levels,
             regularisation=regularisation,

@@ -1,7 +1,7 @@
 """The SENSE encoding of one scan and its data, from which every reconstruction network starts.
 
 Axes: image (batch, echo, y, x); kspace (batch, echo, coil, y, x). sens (batch, 1, coil, y, x); mask (batch or 1, 1, 1,
-y, x).
+y, x). With two sets of maps: image (batch, set, y, x); kspace (batch, 1, coil, y, x); sens (batch, set, coil, y, x).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mrnets.errors import InputError
 from mrnets.physics import coils
 from mrnets.physics.fourier import ifftc
 
-__all__ = ["Encoding", "encoded", "initial_image", "measured", "name_of", "normal"]
+__all__ = ["Encoding", "encoded", "has_sets", "initial_image", "measured", "name_of", "normal"]
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,14 @@ class Encoding:
     start: Tensor
     """E^H k, the zero-filled image."""
 
+    @property
+    def sets(self) -> bool:
+        """Whether there are several sets of maps, each with an image of its own."""
+        return has_sets(self.sens)
+
     def expand(self, image: Tensor) -> Tensor:
         """S x: the image as coil images."""
-        expanded: Tensor = coils.expand(image, self.sens)
+        expanded: Tensor = coils.expand(image, self.sens, sets=self.sets)
         return expanded
 
     def reduce(self, coil_images: Tensor) -> Tensor:
@@ -46,7 +51,7 @@ class Encoding:
 
     def forward(self, image: Tensor) -> Tensor:
         """E x: the image as sampled k-space."""
-        kspace: Tensor = coils.forward(image, self.sens, self.mask)
+        kspace: Tensor = coils.forward(image, self.sens, self.mask, sets=self.sets)
         return kspace
 
     def adjoint(self, kspace: Tensor) -> Tensor:
@@ -63,7 +68,7 @@ class Encoding:
         return self.normal(image) - self.start
 
     def power(self) -> Tensor:
-        """S^H S: the sum of |sens|^2 over coils, (batch, 1, y, x)."""
+        """S^H S: the sum of |sens|^2 over coils, (batch, 1, y, x). Different sets of maps are orthogonal."""
         return torch.sum(self.sens.real**2 + self.sens.imag**2, dim=-3)
 
     def coil_images(self) -> Tensor:
@@ -118,6 +123,11 @@ def initial_image(kspace: Tensor, mask: Tensor, sens: Tensor | None) -> Tensor:
     return image
 
 
+def has_sets(sens: Tensor) -> bool:
+    """Whether `sens` (batch, set, coil, y, x) holds several sets of maps."""
+    return sens.shape[1] > 1
+
+
 def name_of(network: nn.Module) -> str:
     """The name of `network` in errors: its own `name`, or that of its file, which is its class's in small letters."""
     return str(getattr(network, "name", type(network).__name__.lower()))
@@ -129,7 +139,7 @@ def normal(image: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
     Therefore no coil images are kept for the backward pass.
     """
     if sens.requires_grad or not torch.is_grad_enabled() or not image.requires_grad:
-        return coils.normal(image, sens, mask)
+        return coils.normal(image, sens, mask, sets=has_sets(sens))
     out: Tensor = _Normal.apply(image, sens, mask)
     return out
 
@@ -138,7 +148,7 @@ class _Normal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
         ctx.save_for_backward(sens, mask)
-        out: Tensor = coils.normal(image, sens, mask)
+        out: Tensor = coils.normal(image, sens, mask, sets=has_sets(sens))
         return out
 
     @staticmethod

@@ -1,6 +1,9 @@
 """Many coils, one image: the SENSE encoding and its adjoint, coil combination.
 
 Axes: image (..., y, x); coil images, k-space and sens (..., coil, y, x); mask broadcasts against k-space.
+Where `sets` is true, an object larger than the field of view has several sets of maps (Uecker 2014, soft SENSE): image
+(..., set, y, x), sens (..., set, coil, y, x), coil images and k-space (..., 1, coil, y, x). Coil images are then the
+sum over the sets, each with an image of its own.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ PER_NOISE = 0.3
 """Regularisation of CG-SENSE for noise as strong as the image; see `regularisation_of`."""
 
 
-def expand(image: Array, sens: Array) -> Array:
+def expand(image: Array, sens: Array, *, sets: bool = False) -> Array:
     """Image (..., y, x) to coil images (..., coil, y, x): multiplication by the sensitivities."""
-    return image[..., None, :, :] * sens
+    coil_images = image[..., None, :, :] * sens
+    return array_namespace(image, sens).sum(coil_images, axis=-4, keepdims=True) if sets else coil_images
 
 
 def reduce(coil_images: Array, sens: Array) -> Array:
@@ -39,9 +43,9 @@ def rss(coil_images: Array, axis: int = -3) -> Array:
     return xp.sqrt(xp.sum(xp.abs(coil_images) ** 2, axis=axis))
 
 
-def forward(image: Array, sens: Array, mask: Array) -> Array:
+def forward(image: Array, sens: Array, mask: Array, *, sets: bool = False) -> Array:
     """The encoding E: image (..., y, x) to sampled k-space (..., coil, y, x); zeros where `mask` is False."""
-    return mask * fftc(expand(image, sens))
+    return mask * fftc(expand(image, sens, sets=sets))
 
 
 def adjoint(kspace: Array, sens: Array, mask: Array) -> Array:
@@ -49,7 +53,7 @@ def adjoint(kspace: Array, sens: Array, mask: Array) -> Array:
     return reduce(ifftc(mask * kspace), sens)
 
 
-def normal(image: Array, sens: Array, mask: Array) -> Array:
+def normal(image: Array, sens: Array, mask: Array, *, sets: bool = False) -> Array:
     """E^H E, without the shifts of the centred transform.
 
     It is S^H C S with a circular convolution C, and convolutions commute with the shifts. So only the mask need be
@@ -57,7 +61,7 @@ def normal(image: Array, sens: Array, mask: Array) -> Array:
     """
     xp = array_namespace(image, sens)
     plain = xp.fft.ifftshift(mask, axes=(-2, -1))
-    encoded = xp.fft.fftn(expand(image, sens), axes=(-2, -1))
+    encoded = xp.fft.fftn(expand(image, sens, sets=sets), axes=(-2, -1))
     return reduce(xp.fft.ifftn(encoded * plain, axes=(-2, -1)), sens)
 
 

@@ -1,6 +1,6 @@
 """Conjugate gradients (Hestenes and Stiefel 1952) for a batch of images.
 
-Axes: image (..., y, x); every leading index is a problem of its own.
+Axes: image (..., y, x); every index before the axes of a problem is a problem of its own.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ def conjugate_gradients(
     iterations: int,
     tolerance: float = 1e-5,
     start: Array | None = None,
+    axes: tuple[int, ...] = (-2, -1),
 ) -> Array:
     """Solution x of operator(x) = rhs, both (..., y, x) complex; `operator` Hermitian and positive semi-definite.
 
-    Every leading index has its own step lengths. An index stops when its residual is below `tolerance` times its
-    right-hand side, while the others continue. `start` (None: zeros) is where x begins.
+    axes: of one problem, which `operator` couples. Every problem has its own step lengths. It stops when its residual
+    is below `tolerance` times its right-hand side, while the others continue. `start` (None: zeros) is where x begins.
     """
     xp = array_namespace(rhs)
 
     def dot(a: Array, b: Array) -> Array:
-        return xp.sum(xp.real(xp.conj(a) * b), axis=(-2, -1), keepdims=True)
+        return xp.sum(xp.real(xp.conj(a) * b), axis=axes, keepdims=True)
 
     def ratio(numerator: Array, denominator: Array, active: Array) -> Array:
         safe = xp.where(active, denominator, xp.ones_like(denominator))

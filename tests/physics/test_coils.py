@@ -5,6 +5,7 @@ import pytest
 
 from mrnets.physics import coils, simulate
 from mrnets.physics.arrays import asarray_like, to_numpy
+from mrnets.physics.conjugate import conjugate_gradients
 from mrnets.physics.fourier import fftc
 from tests.physics.adjoint import assert_adjoint, assert_close, assert_linear, random_complex
 from tests.physics.sense import cg_sense
@@ -41,6 +42,47 @@ def test_encoding_and_its_adjoint(xp, rng, shape):
     assert_adjoint(lambda v: coils.forward(v, sens, mask), lambda v: coils.adjoint(v, sens, mask), x, y)
     assert_close(coils.normal(x, sens, mask), coils.adjoint(coils.forward(x, sens, mask), sens, mask))
     assert not np.any(to_numpy(coils.forward(x, sens, mask))[..., 1::2, :])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_encoding_of_two_sets_of_maps_and_its_adjoint(xp, rng, shape):
+    sens, mask = random_complex(xp, rng, (3, 2, 4, *shape)), some_lines(xp, shape)
+    x, y = random_complex(xp, rng, (3, 2, *shape)), random_complex(xp, rng, (3, 1, 4, *shape))
+    assert_adjoint(lambda v: coils.expand(v, sens, sets=True), lambda v: coils.reduce(v, sens), x, y)
+    assert_adjoint(lambda v: coils.forward(v, sens, mask, sets=True), lambda v: coils.adjoint(v, sens, mask), x, y)
+    assert_linear(lambda v: coils.forward(v, sens, mask, sets=True), x, random_complex(xp, rng, x.shape))
+    both = coils.normal(x, sens, mask, sets=True)
+    assert_close(both, coils.adjoint(coils.forward(x, sens, mask, sets=True), sens, mask))
+    assert_adjoint(
+        lambda v: coils.normal(v, sens, mask, sets=True), lambda v: coils.normal(v, sens, mask, sets=True), x, both
+    )
+    separate = to_numpy(coils.forward(x[:, 0], sens[:, 0], mask)) + to_numpy(coils.forward(x[:, 1], sens[:, 1], mask))
+    assert_close(coils.forward(x, sens, mask, sets=True)[:, 0], separate)
+
+
+def test_conjugate_gradients_couple_the_sets_of_a_slice_and_nothing_else(xp, rng):
+    shape = (8, 7)
+    sens = random_complex(xp, rng, (2, 2, 6, *shape))
+    image = (
+        random_complex(xp, rng, (2, 2, *shape))
+        * asarray_like(np.array([1, 1e-4], np.float32), sens)[:, None, None, None]
+    )
+    full = xp.ones(shape, dtype=xp.bool)
+
+    def solved(which):
+        own = sens[which]
+        return conjugate_gradients(
+            lambda v: coils.normal(v, own, full, sets=True),
+            coils.normal(image[which], own, full, sets=True),
+            iterations=60,
+            tolerance=1e-7,
+            axes=(-3, -2, -1),
+        )
+
+    together = solved(slice(0, 2))
+    for n in range(2):
+        assert_close(together[n], image[n], 1e-2)
+        assert_close(together[n], solved(slice(n, n + 1))[0], 1e-4)
 
 
 def test_reduce_undoes_expand_for_maps_of_unit_norm(xp, rng):
