@@ -30,7 +30,8 @@ class Raw:
     """(batch, 1, coil, y', x') complex64: a fully sampled block around the k-space centre, which is at (y'//2, x'//2).
     From calibration lines, separate or embedded; of the first echo. None: no such block is known."""
     sens: Array | None = None
-    """(batch, 1, coil, y, x) complex64, sum over coils of |sens|^2 = 1 inside the object and 0 outside it."""
+    """(batch, 1, coil, y, x) complex64. The norm over coils is a weight: 1 inside the object, 0 outside it, and between
+    them where it is not sure."""
     echo_times: Array | None = None
     """(echo,) float32, s."""
     noise: Array | None = None
@@ -94,7 +95,10 @@ class Estimate:
     """Output of a network. A field that it does not estimate is None or empty."""
 
     image: Array | None = None
-    """(batch, echo, y, x) complex64."""
+    """(batch, echo, y, x) complex64. What a network gives is in the scale of the maps: E takes it to the data. The end
+    of a network (`mrnets.ending`) multiplies it with the norm of the maps."""
+    unweighted: Array | None = None
+    """`image` before that multiplication. None: there was none."""
     maps: dict[str, Array] = field(default_factory=dict)
     """Name to (batch, y, x), SI units."""
     logits: Array | None = None

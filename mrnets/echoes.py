@@ -85,7 +85,13 @@ def _apart(scan: Scan, phases: Tensor) -> Scan:
 
 def _together(estimate: Estimate, phases: Tensor) -> Estimate:
     """The inverse for the image of `estimate` and of its earlier steps."""
-    image = estimate.image
-    if image is not None:
-        image = image[:, 0].unflatten(0, phases.shape[:2]) * phases
-    return dataclasses.replace(estimate, image=image, steps=tuple(_together(step, phases) for step in estimate.steps))
+
+    def together(image: Tensor | None) -> Tensor | None:
+        return None if image is None else image[:, 0].unflatten(0, phases.shape[:2]) * phases
+
+    return dataclasses.replace(
+        estimate,
+        image=together(estimate.image),
+        unweighted=together(estimate.unweighted),
+        steps=tuple(_together(step, phases) for step in estimate.steps),
+    )

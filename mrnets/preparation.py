@@ -71,7 +71,7 @@ class Preparation:
     threshold: float = Espirit.threshold
     """ESPIRiT: singular values of the calibration matrix that count half, relative to the largest."""
     crop: float = Espirit.crop
-    """ESPIRiT: eigenvalues below this are background, where the maps are zero."""
+    """ESPIRiT: eigenvalue where the maps count about half; they fade to zero in the background."""
     combination: Combination = "sense"
     """How coil images become one image where there are sensitivities. It is used for the normalisation and for the
     target of training. "sense": the optimal combination with the sensitivities. "rss": the root of the sum of

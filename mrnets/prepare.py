@@ -17,7 +17,7 @@ from mrnets.contract import Raw, Scan
 from mrnets.errors import InputError
 from mrnets.physics import whiten
 from mrnets.physics.arrays import Array
-from mrnets.physics.coils import mix, reduce, rss
+from mrnets.physics.coils import mix, norm, reduce, rss
 from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.normalise import scale_and_offset
 from mrnets.preparation import Combination, Preparation
@@ -104,11 +104,13 @@ def mixed_blocks(
 def combine(coil_images: Array, sens: Array | None, combination: Combination = "sense") -> Any:
     """Return coil images (..., coil, y, x) as one image (..., y, x) of their dtype.
 
-    combination: see `Preparation.combination`. Without sensitivities: the root of the sum of squares.
+    combination: see `Preparation.combination`. Without sensitivities: the root of the sum of squares. The norm of
+    `sens` does not matter; where it is 0, the image is.
     """
     if sens is None or combination == "rss":
         return rss(coil_images).to(coil_images.dtype)
-    return reduce(coil_images, sens)
+    size = norm(sens)
+    return reduce(coil_images, sens) / torch.where(size > 0, size, 1)
 
 
 def _compresses(raw: Raw, preparation: Preparation) -> bool:

@@ -16,7 +16,7 @@ from mrnets.contract import Raw
 from mrnets.errors import InputError, unknown
 from mrnets.physics import compress, espirit, whiten
 from mrnets.physics.arrays import Array, array_namespace, to_numpy
-from mrnets.physics.coils import mix
+from mrnets.physics.coils import mix, norm
 from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.interpolation import along
 from mrnets.preparation import Compression, Sensitivities
@@ -24,7 +24,7 @@ from mrnets.preparation import Compression, Sensitivities
 __all__ = ["complete_axes", "compress_raw", "compression", "crop_raw", "mixed_raw", "sense_raw", "whiten_raw"]
 
 MAX_CROPPED = 0.3
-"""Share of a slice's energy that ESPIRiT's crop may take."""
+"""Share of a slice's energy that may have eigenvalues below ESPIRiT's crop."""
 
 _logger = logging.getLogger(__name__)
 
@@ -181,8 +181,8 @@ def sense_raw(
 ) -> Raw:
     """`raw` with sensitivities from its calibration lines. Raises InputError for a scan without such lines.
 
-    With few calibration lines for many coils, ESPIRiT's crop can remove much of the object. Such slices keep all of
-    their maps, with a warning, because a noisy background is better than a missing head.
+    With few calibration lines for many coils, much of the object can have eigenvalues below ESPIRiT's crop. Such slices
+    keep all of their maps, with a warning, because a noisy background is better than a missing head.
     """
     if raw.calibration is None:
         raise InputError("coil sensitivities: the scan has no calibration lines (no fully sampled centre of k-space)")
@@ -210,10 +210,11 @@ def sense_raw(
 
 
 def _cropped(calibration: Array, sens: Array) -> Array:
-    """(batch,): the share of the calibration lines' energy, seen on every fourth pixel, where the maps are zero."""
+    """(batch,): the share of the calibration lines' energy, seen on every fourth pixel, where eigenvalues are below the
+    crop."""
     xp = array_namespace(calibration)
     offsets = [n // 2 % 4 for n in sens.shape[-2:]]  # the pixel at n // 2 is one of them
-    kept = xp.any(sens[..., offsets[0] :: 4, offsets[1] :: 4] != 0, axis=1)
+    kept = norm(sens[..., offsets[0] :: 4, offsets[1] :: 4]) >= espirit.AT_CROP
     # From this grid's centre to where n // 2 has come, which is not its own m // 2 where n is not a multiple of 4.
     images = ifftc(resize(calibration, kept.shape[-2:]))
     shift = [n // 2 // 4 - m // 2 for n, m in zip(sens.shape[-2:], kept.shape[-2:], strict=True)]

@@ -63,8 +63,8 @@ def doubt(trust: Trust) -> str:
     return ""
 
 
-def examined(network: Callable[[Scan], Estimate], scan: Scan, image: Tensor) -> list[Trust]:
-    """The measures of each slice of `image` (batch, echo, y, x), which `network` made of `scan`.
+def examined(network: Callable[[Scan], Estimate], scan: Scan, estimate: Estimate) -> list[Trust]:
+    """The measures of each slice of `estimate`, which `network` made of `scan`.
 
     Empty without sensitivities. It costs one more run of the network, and one of l1-wavelet.
     """
@@ -73,8 +73,9 @@ def examined(network: Callable[[Scan], Estimate], scan: Scan, image: Tensor) -> 
     held = left_out(scan.mask)
     kept = scan.mask & ~held
     kspace = torch.where(kept, scan.kspace, torch.zeros_like(scan.kspace))
-    predicted = network(dataclasses.replace(scan, kspace=kspace, mask=kept)).image
-    assert predicted is not None
+    image, predicted = (
+        _unweighted(made) for made in (estimate, network(dataclasses.replace(scan, kspace=kspace, mask=kept)))
+    )
     encoding = Encoding(kspace, kept, scan.sens, initial_image(kspace, kept, scan.sens))
     classical = sparse(encoding, scan.noise, iterations=REFERENCE_ITERATIONS)
     unit = _size(scan, held) if scan.noise is None else scan.noise
@@ -89,6 +90,13 @@ def examined(network: Callable[[Scan], Estimate], scan: Scan, image: Tensor) -> 
     for name in ("prediction", "reference"):
         values[name] = [x if there else None for x, there in zip(values[name], some, strict=True)]
     return [Trust(**dict(zip(values, one, strict=True))) for one in zip(*values.values(), strict=True)]
+
+
+def _unweighted(estimate: Estimate) -> Tensor:
+    """The image in the scale of the maps."""
+    image = estimate.image if estimate.unweighted is None else estimate.unweighted
+    assert image is not None
+    return image
 
 
 def together(trusts: Sequence[Trust]) -> Trust | None:

@@ -20,7 +20,6 @@ from mrnets.contract import Raw
 from mrnets.ending import ended
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array
-from mrnets.physics.coils import reduce
 from mrnets.physics.fourier import fftc, ifftc
 from mrnets.physics.maps import MAPS, scaled
 from mrnets.physics.relaxation import fit
@@ -256,7 +255,7 @@ def prepared(
     target = combine(full, sens, preparation.combination) / scale[:, None, None, None]
     explained = torch.ones(len(target), device=target.device)
     if sens is not None:
-        seen = reduce(full, sens)
+        seen = combine(full, sens)
         explained = torch.sum(seen.abs() ** 2, dim=(1, 2, 3)) / torch.sum(full.abs() ** 2, dim=(1, 2, 3, 4))
     return ready, target, explained
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from mrnets.blocks.encoding import initial_image, measured
 from mrnets.contract import Estimate, Scan
+from mrnets.physics.coils import norm
 from mrnets.traits import Traits
 
 __all__ = ["ZeroFilled"]
@@ -25,4 +27,8 @@ class ZeroFilled(nn.Module):
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
         kspace, mask = measured(scan, self)
-        return Estimate(image=initial_image(kspace, mask, scan.sens))
+        image = initial_image(kspace, mask, scan.sens)
+        if scan.sens is not None:
+            power = norm(scan.sens) ** 2
+            image = image / torch.where(power > 0, power, 1)
+        return Estimate(image=image)

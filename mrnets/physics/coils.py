@@ -11,7 +11,7 @@ from __future__ import annotations
 from mrnets.physics.arrays import Array, array_namespace
 from mrnets.physics.fourier import fftc, ifftc
 
-__all__ = ["adjoint", "expand", "forward", "mix", "normal", "reduce", "regularisation_of", "rss"]
+__all__ = ["adjoint", "expand", "forward", "mix", "norm", "normal", "reduce", "regularisation_of", "rss"]
 
 PER_NOISE = 0.3
 """Regularisation of CG-SENSE for noise as strong as the image; see `regularisation_of`."""
@@ -35,6 +35,12 @@ def mix(matrix: Array, x: Array) -> Array:
     flat = xp.reshape(x, (*x.shape[:-2], x.shape[-2] * x.shape[-1]))
     mixed = xp.matmul(matrix, flat)
     return xp.reshape(mixed, (*mixed.shape[:-1], *x.shape[-2:]))
+
+
+def norm(sens: Array) -> Array:
+    """The root of the sum over coils of |sens|^2: (..., coil, y, x) to (..., y, x)."""
+    xp = array_namespace(sens)
+    return xp.sqrt(xp.sum(xp.real(sens) ** 2 + xp.imag(sens) ** 2, axis=-3))
 
 
 def rss(coil_images: Array, axis: int = -3) -> Array:

@@ -29,13 +29,15 @@ from mrnets.physics.arrays import Array, array_namespace, asarray_like, device
 from mrnets.physics.fourier import ifftc, resize
 from mrnets.physics.interpolation import along, cubic, trigonometric
 
-__all__ = ["Espirit", "espirit", "rss_maps", "unitary_maps"]
+__all__ = ["Espirit", "espirit", "rss_maps", "unitary_maps", "weight"]
 
 SMALLEST_BLOCK = 6
 SAMPLES_PER_KERNEL = 8
 """Coarse grid points per kernel width; the projection error is then within 3 % of that of the full grid."""
 ENTRIES_AT_ONCE = 2**21
 """Entries of H(x) in memory at once: they should stay in the cache."""
+AT_CROP = 4 / 9
+"""`weight` of the eigenvalue `crop`."""
 DAMPED, CHEBYSHEV_STEPS = 0.65, 18
 """Eigenvalues that an eigenvector search damps, and its steps: converged at signal-to-noise ratios of 20 and more."""
 
@@ -51,7 +53,8 @@ class Espirit:
     threshold: float = 0.01
     """Singular values of the calibration matrix that count half, relative to the largest (module docstring)."""
     crop: float = 0.9
-    """Maps are zero where the eigenvalue is less; 0 keeps all. Uecker's usual 0.8 to 0.95 mean the same here."""
+    """Eigenvalue where the maps count about half; see `weight`. 0 keeps all. Uecker's usual 0.8 to 0.95 mean
+    the same here."""
 
     def check(self) -> None:
         """Raises InputError for an option out of its range."""
@@ -76,10 +79,11 @@ def espirit(
     """Sensitivities (..., coil, *shape) from calibration k-space (..., coil, *block), zero frequency at n // 2.
 
     shape: (y, x) or (z, y, x). Problems along leading axes are solved together; each has the result that it has alone.
-    Where kept, sum over coils of |S|^2 = 1. The method leaves a phase of S free at each pixel. It is chosen such that
-    S^H x is real and positive for low-resolution coil images x. S then contains the phase of the image, as it does in
-    `rss_maps`. (The usual choice is the phase of a fixed virtual coil. It is singular where the sensitivity of that
-    coil vanishes. With local coils that happens inside the object, and the combined image gets a phase vortex there.)
+    The norm of S over coils is a weight from 0 (background) to 1 (object); see `weight`. The method leaves a phase of S
+    free at each pixel. It is chosen such that S^H x is real and positive for low-resolution coil images x. S then
+    contains the phase of the image, as it does in `rss_maps`. (The usual choice is the phase of a fixed virtual coil.
+    It is singular where the sensitivity of that coil vanishes. With local coils that happens inside the object, and the
+    combined image gets a phase vortex there.)
     maps: 2 adds a second set, (..., 2, coil, *shape), for objects larger than the field of view. Two eigenvectors are
     kept where the object is folded. The second set is orthogonal to the first at each pixel.
     grid: points along each axis where eigenvectors are found. None: 8 * kernel for one set, every pixel for two sets,
@@ -110,6 +114,21 @@ def espirit(
         sens.append(_interpolated(vectors, values, images, shape, options.crop))
     joined = xp.concat(sens) if len(sens) > 1 else sens[0]
     return xp.reshape(joined if maps > 1 else joined[:, 0], (*lead, *([maps] if maps > 1 else []), coils, *shape))
+
+
+def weight(eigenvalues: Array, crop: float) -> Array:
+    """The norm of maps with these eigenvalues: 0 in the background, 1 in the object, 4/9 at `crop`.
+
+    Images that fit the data are larger by its inverse, and come out right when they are multiplied with it. Their
+    regularisation meets the larger values. So it draws the background to zero, as a hard crop does, while an object
+    whose eigenvalue is a little too low stays. (A hard crop at 0.9 loses a small object beside a phantom, one at 0.8
+    costs l1-wavelet 1.2 dB of a head at 8-fold acceleration. The weight does neither.)
+    It is the square of a ramp from 2 crop - 1 to (1 + crop) / 2. A crop of 0 gives 1 everywhere.
+    """
+    xp = array_namespace(eigenvalues)
+    if crop == 0:
+        return xp.ones_like(eigenvalues)
+    return xp.clip((eigenvalues + 1 - 2 * crop) / (1.5 * (1 - crop)), min=0, max=1) ** 2
 
 
 def rss_maps(calibration: Array, shape: Sequence[int], *, width: int = Espirit.calibration) -> Array:
@@ -313,5 +332,5 @@ def _interpolated(vectors: Array, values: Array, images: Array, shape: tuple[int
             matrix = cubic(shape[axis - 3], maps.shape[axis])
             maps, values = along(matrix, maps, axis), along(matrix, values, axis)
     power = xp.sum(xp.real(maps) ** 2 + xp.imag(maps) ** 2, axis=2, keepdims=True)
-    keep = (power > 0) & (values >= crop)
-    return maps * xp.where(keep, 1 / xp.sqrt(xp.where(keep, power, xp.ones_like(power))), xp.zeros_like(power))
+    norm = xp.sqrt(xp.where(power > 0, power, xp.ones_like(power)))
+    return maps * xp.where(power > 0, weight(values, crop) / norm, xp.zeros_like(power))

@@ -104,10 +104,10 @@ def l1_wavelet(
 ) -> Array:
     """argmin 1/2 ||E x - y||^2 + t ||W x||_1, with `start` = E^H y, by accelerated proximal gradients.
 
-    start (..., y, x); sens (..., coil, y, x) of unit norm; mask and sets as for `coils.normal`; noise, which broadcasts
-    against `start`: standard deviation of complex noise in a sample. Nobody has to tune it: the threshold t falls from `COARSE`
-    to `PER_NOISE` noise + `regularisation`, relative to an image whose maximum is 1. W is shifted at random
-    in every iteration, by the same shifts in every run: an average over places (Coifman and Donoho 1995).
+    start (..., y, x); sens (..., coil, y, x) of norm 1 or less; mask and sets as for `coils.normal`; noise, which
+    broadcasts against `start`: standard deviation of complex noise in a sample. Nobody has to tune it: the threshold t
+    falls from `COARSE` to `PER_NOISE` noise + `regularisation`, relative to an image whose maximum is 1. W is shifted
+    at random in every iteration, by the same shifts in every run: an average over places (Coifman and Donoho 1995).
     FISTA: Beck and Teboulle, SIAM J. Imaging Sci. 2009. The device is asked nothing meanwhile.
     """
     xp = array_namespace(start)

@@ -118,10 +118,11 @@ def checked(made: Simulated, rng: np.random.Generator) -> Iterator[tuple[str, fl
     with torch.inference_mode():
         least = errors(classical(made.scan), made)
         for name, network in networks(rng):
-            image = network(made.scan).image
-            assert image is not None
-            for worse, trust in zip(errors(image, made) - least, examined(network, made.scan, image), strict=True):
-                yield name, float(worse), trust
+            estimate = network(made.scan)
+            assert estimate.image is not None
+            worse = errors(estimate.image, made) - least
+            for much, trust in zip(worse, examined(network, made.scan, estimate), strict=True):
+                yield name, float(much), trust
 
 
 def classical(scan: Scan) -> torch.Tensor:

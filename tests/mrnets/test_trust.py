@@ -53,7 +53,7 @@ def scan(mask: Tensor | None = None, *, noise: float = NOISE, batch: int = 2) ->
 
 def measured(network: Callable[[Scan], Estimate], of: Scan) -> list[Trust]:
     with torch.inference_mode():
-        return examined(network, of, network(of).image)
+        return examined(network, of, network(of))
 
 
 def changed(change: Callable[[Tensor], Tensor], *, kept: bool = True) -> Callable[[Scan], Estimate]:

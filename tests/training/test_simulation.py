@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mrnets.errors import InputError
 from mrnets.physics import simulate
 from mrnets.physics.fourier import fftc, ifftc
+from mrnets.prepare import combine
 from training.simulation import (
     Images,
     Pool,
@@ -89,7 +90,7 @@ def test_scans_have_the_contract_and_the_scale_of_prepared_ones(file: Path) -> N
         assert made.target.shape == (batch, 1, y, x)
         assert scan.noise.shape == (batch,)
         assert not torch.any(scan.kspace[~scan.mask.expand(scan.kspace.shape)])
-        zero_filled = (scan.sens.conj() * ifftc(scan.kspace)).sum(2)
+        zero_filled = combine(ifftc(scan.kspace), scan.sens)
         assert torch.allclose(zero_filled.abs().amax((1, 2, 3)), torch.ones(batch), atol=1e-4)
         assert scan.sens.abs().square().sum(2).max() < 1 + 1e-4
 
@@ -97,7 +98,7 @@ def test_scans_have_the_contract_and_the_scale_of_prepared_ones(file: Path) -> N
 def test_noise_is_what_the_scan_says(file: Path) -> None:
     for made in batches(file, ALL, 4):
         scan = made.scan
-        error = (scan.sens.conj() * ifftc(scan.kspace)).sum(2) - made.target
+        error = combine(ifftc(scan.kspace), scan.sens) - made.target
         measured = error.abs().square().mean((1, 2, 3)).sqrt()
         assert torch.allclose(measured, made.scan.noise, rtol=0.1)
 

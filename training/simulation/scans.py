@@ -85,11 +85,12 @@ def simulated(images: torch.Tensor, masks: Masks, layout: Layout, draws: Draws, 
     scan = measured(images, layout, draws, options)
     low, gain = low_resolution(scan.kspace, masks.calibration)
     sens, norm = calibrated(low, scan.fields, gain * scan.sigma.square(), draws, options)
-    combined = (sens.conj() * scan.coil_images).sum(1)
-    explained = (combined.abs() / norm.clamp(min=1e-6)).square().sum((1, 2))
+    combined = (sens.conj() * scan.coil_images).sum(1) / norm.clamp(min=1e-6)
+    explained = energy(combined[:, None]).sum((1, 2))
     unexplained = 1 - explained / energy(scan.coil_images).sum((1, 2)).clamp(min=1e-20)
     kspace = scan.kspace * masks.sampled[:, None]
-    scale = (sens.conj() * ifft2(kspace, norm="ortho")).sum(1).abs().amax((1, 2)).clamp(min=1e-20)
+    zero_filled = (sens.conj() * ifft2(kspace, norm="ortho")).sum(1) / norm.clamp(min=1e-6)
+    scale = zero_filled.abs().amax((1, 2)).clamp(min=1e-20)
     signs = checkerboard(layout.shape, draws.device) / each(scale)
     prepared = Scan(
         kspace=kspace.mul_(signs[:, None])[:, None],
