@@ -203,7 +203,10 @@ class _Scan:
             self._lost.append(reason)
             self._memory.free(group)
             return None
-        doubts = centre_doubts(parts[0].kspace, parts[0].mask, volume=encoding.volume)
+        doubts = tuple(
+            doubt for part in parts for doubt in centre_doubts(part.kspace, part.mask, volume=encoding.volume)
+        )
+        doubts = tuple(dict.fromkeys(doubts))
         doubts += implausible(key, group, parts, self.header.encoding[key.encoding].encodingLimits)
         return _Finished(key, group, parts, (*notes, *doubts, *self._shortfalls.of(key, encoding, parts)))
 

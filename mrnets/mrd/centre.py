@@ -5,6 +5,7 @@ Axes: line, coil, sample for lines; for images as in `mrnets.contract.Raw`, the 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,10 @@ LEAST_REACH = 3
 WEAKER = 0.25
 """Energy of the lines around the centre, relative to the strongest line, below which the centre is in doubt. In noise
 alone, and in objects with much structure, it is more."""
+HOLE, AROUND = 2, 8
+"""Lines on either side of the centre of a volume that are looked at, and of those around them."""
+EXPECTED = 4
+"""So many of the lines at the centre must be expected, by the density around, before their lack is told."""
 MAX_POSITIONS = 16
 """Readout positions of a volume that are looked at."""
 
@@ -104,7 +109,11 @@ def centre_doubts(kspace: Array, mask: NDArray[np.bool_], *, volume: bool) -> tu
     if not np.isfinite(energy).all():
         return ()
     names = ("kspace_encode_step_2", "kspace_encode_step_1") if volume else ("kspace_encode_step_1", "readout")
-    doubts = [_hole(name, mask, axis) or _misplaced(name, energy, mask, axis) for axis, name in enumerate(names)]
+    doubts = [
+        _hole(name, mask, axis) or _misplaced(name, energy, mask, axis) or _one_sided(name, mask, axis)
+        for axis, name in enumerate(names)
+    ]
+    doubts.append(_empty_middle(mask) if volume else "")
     return tuple(filter(None, doubts))
 
 
@@ -133,14 +142,36 @@ def _misplaced(name: str, energy: NDArray[np.float64], mask: NDArray[np.bool_], 
 
 
 def _hole(name: str, mask: NDArray[np.bool_], axis: int) -> str:
-    """Lines that lack around the centre where the lines beside them are closer together."""
+    """Lines that lack at the centre or beside it, where those around are closer together."""
     there = np.flatnonzero(mask.any(axis=1 - axis))
     centre, size = mask.shape[axis] // 2, mask.shape[axis]
-    inner = there[np.abs(there - centre) <= max(size // 4, LEAST_REACH)]
-    if len(inner) < LEAST_REACH or centre in there:
+    around = there[np.abs(there - centre) <= max(size // 4, LEAST_REACH)]
+    steps = [float(np.median(np.diff(some))) for some in (around, there) if len(some) > 1]
+    usual = max(2 * min(steps, default=size), LEAST_REACH)
+    for before, after in itertools.pairwise(there.tolist()):
+        if after - before > usual and before < centre + 1 and after > centre - 1:
+            return f"no {name} from {before + 1} to {after - 1} was sampled, where the centre {centre} lies"
+    return ""
+
+
+def _one_sided(name: str, mask: NDArray[np.bool_], axis: int) -> str:
+    """Lines that all lie on one side of the centre, and not beside it."""
+    there = np.flatnonzero(mask.any(axis=1 - axis))
+    centre = mask.shape[axis] // 2
+    if not len(there) or there[0] - 1 <= centre <= there[-1] + 1:
         return ""
-    gaps = np.diff(inner)
-    before = int(np.searchsorted(inner, centre)) - 1
-    if not 0 <= before < len(gaps) or gaps[before] <= max(2 * float(np.median(gaps)), LEAST_REACH):
+    nearest = there[0] if there[0] > centre else there[-1]
+    return f"no {name} was sampled from the centre {centre} to {nearest}, nor on its other side"
+
+
+def _empty_middle(mask: NDArray[np.bool_]) -> str:
+    """A volume's phase encodings at the centre that all lack, where many of those around were sampled."""
+    inner, around = (_middle(mask, reach) for reach in (HOLE, AROUND))
+    beside = around.sum() / (around.size - inner.size) if around.size > inner.size else 0.0
+    if inner.any() or beside * inner.size < EXPECTED:
         return ""
-    return f"no {name} from {inner[before] + 1} to {inner[before + 1] - 1} was sampled, where the centre {centre} lies"
+    return f"none of the {inner.size} lines at the k-space centre was sampled, and {100 * beside:.0f} % of those around"
+
+
+def _middle(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    return mask[tuple(slice(max(n // 2 - reach, 0), n // 2 + reach + 1) for n in mask.shape)]

@@ -14,8 +14,10 @@ from ismrmrd import xsd
 from gadgets.frame import Frame
 from gadgets.sort import sort
 from mrnets.errors import InputError
+from mrnets.mrd.centre import centre_doubts
 from mrnets.mrd.flags import Flag
 from mrnets.mrd.lines import Lines
+from mrnets.physics import masks
 from tests.gadgets import frames as discs
 from tests.gadgets import synthetic
 
@@ -389,10 +391,49 @@ class TestCentreInDoubt:
         (frame,) = frames([block], header((16, 32, 32)))
         assert any("strongest k-space along kspace_encode_step_2 is 6 after" in note for note in frame.notes)
 
-    def test_a_hole_in_the_middle_is_said(self) -> None:
-        lines = [*range(13), *range(20, 32)]
-        (frame,) = frames([synthetic.lines(discs.kspace(), lines)], discs.header())
-        assert any("no kspace_encode_step_1 from 13 to 19 was sampled" in note for note in frame.notes)
+    @pytest.mark.parametrize(
+        ("lines", "words"),
+        [
+            ([*range(13), *range(20, 32)], "no kspace_encode_step_1 from 13 to 19 was sampled"),
+            ([*range(12), 16, *range(17, 32)], "no kspace_encode_step_1 from 12 to 15 was sampled"),
+            ([*range(9), 23, 24, 31], "no kspace_encode_step_1 from 9 to 22 was sampled"),
+            (range(18, 32), "no kspace_encode_step_1 was sampled from the centre 16 to 18"),
+            (range(14), "no kspace_encode_step_1 was sampled from the centre 16 to 13"),
+        ],
+    )
+    def test_a_hole_in_the_middle_is_said(self, lines: Any, words: str) -> None:
+        (frame,) = frames([synthetic.lines(discs.kspace(), list(lines))], discs.header())
+        assert any(words in note for note in frame.notes)
+
+    def test_a_hole_in_one_echo_is_said(self) -> None:
+        blocks = [synthetic.lines(discs.kspace(), contrast=0)]
+        blocks.append(synthetic.lines(discs.kspace(), [*range(13), *range(20, 32)], contrast=1))
+        for frame in frames(blocks, discs.header(limits={"contrast": (0, 1, 0)})):
+            assert any("no kspace_encode_step_1 from 13 to 19 was sampled" in note for note in frame.notes)
+
+    def test_a_hole_in_the_middle_of_a_volume_is_said(self) -> None:
+        images = (discs.coil_maps() * discs.disc())[..., None] * np.ones(16)
+        space = synthetic.to_kspace(images.astype(np.complex64))
+        made = synthetic.header(synthetic.encoding((16, 32, 32), mode="embedded"))
+        whole = [synthetic.lines(space, range(32), [z]) for z in range(32)]
+        assert not frames(whole, made)[0].notes
+        for z in range(13, 20):
+            whole[z] = synthetic.lines(space, [y for y in range(32) if abs(y - 16) > 3], [z])
+        (frame,) = frames(whole, made)
+        assert any("none of the 25 lines at the k-space centre was sampled" in note for note in frame.notes)
+
+    @pytest.mark.parametrize("name", masks.names())
+    def test_no_mask_has_a_hole(self, name: str) -> None:
+        """Undersampling as masks draw it, with few calibration lines, is none."""
+        rng = np.random.default_rng(0)
+        kind = masks.kind(name)
+        for acceleration in (2.0, 4.0):
+            shape = (64, 1) if kind.axes == 1 else (64, 64)
+            drawn = kind.draw(shape, acceleration, rng, centre=8)
+            mask = np.broadcast_to(drawn, (64, 64))
+            kspace = np.ones((1, 1, 1, 64, 64), np.complex64) * mask
+            found = centre_doubts(kspace, mask, volume=kind.axes == 2)
+            assert not [note for note in found if "sampled" in note]
 
     def test_undersampling_is_no_hole(self) -> None:
         (frame,) = frames([synthetic.lines(discs.kspace(), range(1, 32, 4))], discs.header())
