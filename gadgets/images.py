@@ -60,7 +60,8 @@ def images(
 
     `output`: the part of the complex image that leaves, or all of it.
     The image is one series. Each map, and the segmentation, is another. `series` is the index of the first. Phase is in
-    rad, maps are in SI units, labels are 16-bit numbers from 0. Classes that overlap have a segmentation each.
+    rad. Maps are in SI units, and 0 where there is no signal. Labels are 16-bit numbers from 0. Classes that overlap
+    have a segmentation each.
     `format` "short": unsigned 16-bit pixels of the image (maps stay floats). The whole series has one scale, so that
     slices can be compared. See `gadgets.greys` for `scaling` and `scale`.
     Raises InputError for a frame without estimate, and for 16-bit pixels of an output that has a sign.

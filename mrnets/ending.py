@@ -1,68 +1,102 @@
-"""How every network ends, in training and on scanners alike: consistent with the data, each echo by itself."""
+"""How every network ends, in training and on scanners alike: consistent with the data, each echo by itself.
+
+Maps end so, too, through the echoes that they predict. They are 0 where there is no object.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+import torch
 
 from mrnets.blocks.consistency import solved
 from mrnets.blocks.encoding import Encoding, initial_image
 from mrnets.contract import Estimate, Scan
 from mrnets.echoes import each_echo
-from mrnets.physics.coils import norm
-from mrnets.physics.maps import scaled
+from mrnets.physics.arrays import Array
+from mrnets.physics.maps import MAPS
+from mrnets.physics.relaxation import fit, signal, signal_region
 from mrnets.preparation import Preparation
 from mrnets.traits import Echoes
 
-__all__ = ["consistent", "ended", "weighted"]
+__all__ = ["consistent", "ended", "maps_of_object"]
 
 CONSISTENCY_ITERATIONS = 10
 """Iterations of conjugate gradients, from the network's image. What they have not reached then is below the noise."""
 
-LEAST = 1e-12
-"""Squared norm of maps, in which nothing is seen."""
-
 
 def consistent(estimate: Estimate, scan: Scan, preparation: Preparation) -> Estimate:
-    """`estimate` of `scan` with an image that keeps the measured samples, as `Preparation.consistency` says.
+    """`estimate` of `scan` with an image, or maps, that keep the measured samples, as `Preparation.consistency` says.
 
-    Differentiable. The estimate stays as it is without an image, sensitivities or noise level.
+    The echoes that maps predict become consistent, and the maps are fitted to them anew. Differentiable; gradients pass
+    through maps as if their correction were a constant. The estimate stays as it is without image and relaxation maps,
+    without sensitivities or noise level.
     """
-    level, image, kspace, mask, sens = preparation.consistency, estimate.image, scan.kspace, scan.mask, scan.sens
-    if level is None or image is None or kspace is None or mask is None or sens is None or scan.noise is None:
+    if estimate.image is not None:
+        change = _correction(estimate.image, scan, preparation)
+        return estimate if change is None else dataclasses.replace(estimate, image=estimate.image + change)
+    if scan.echo_times is None or not MAPS.keys() <= estimate.maps.keys():
         return estimate
+    with torch.no_grad():
+        echoes = signal(_stacked(estimate.maps), scan.echo_times)
+        change = _correction(echoes, scan, preparation)
+        if change is None:
+            return estimate
+        fitted = dict(zip(MAPS, fit(echoes + change, scan.echo_times).unbind(1), strict=True))
+    corrected = {name: m + (fitted[name] - m).detach() for name, m in estimate.maps.items() if name in fitted}
+    return dataclasses.replace(estimate, maps={**estimate.maps, **corrected})
+
+
+def _correction(image: Array, scan: Scan, preparation: Preparation) -> Array | None:
+    """What makes `image` (batch, echo, y, x) consistent. None: the preparation or the scan has none of it."""
+    level, kspace, mask, sens = preparation.consistency, scan.kspace, scan.mask, scan.sens
+    if level is None or kspace is None or mask is None or sens is None or scan.noise is None:
+        return None
     weight = (scan.noise / level)[:, None, None, None] ** 2
-    gradient = Encoding(kspace, mask, sens, initial_image(kspace, mask, sens)).gradient(image)
-    # In this unit maps have norm 1 again. A fully sampled scan then takes one iteration, whatever their norm was.
-    unit = (norm(sens) ** 2 + weight).clamp_min(LEAST).rsqrt()
-    even = Encoding(kspace, mask, sens * unit[:, :, None], gradient)
-    change = unit * solved(-unit * gradient, even, weight * unit**2, iterations=CONSISTENCY_ITERATIONS)
-    return dataclasses.replace(estimate, image=image + change)
+    encoding = Encoding(kspace, mask, sens, initial_image(kspace, mask, sens))
+    return solved(-encoding.gradient(image), encoding, weight, iterations=CONSISTENCY_ITERATIONS)
 
 
 def ended(network: Callable[[Scan], Estimate], preparation: Preparation, echoes: Echoes) -> Callable[[Scan], Estimate]:
     """`network` as training and scanners run it: followed by the consistency of its preparation.
 
-    At last the image is `weighted`. So it is zero where no data tell anything of it.
+    The image is zero where all sensitivities are, since no data tell anything of it there. Maps: `maps_of_object`.
 
     echoes: of its traits; "each" takes the echoes of a scan one by one, each with its own phase (`mrnets.echoes`).
     """
 
     def run(scan: Scan) -> Estimate:
-        return weighted(consistent(network(scan), scan, preparation), scan)
+        estimate = _where_seen(consistent(network(scan), scan, preparation), scan)
+        return dataclasses.replace(estimate, maps=maps_of_object(estimate.maps, scan))
 
     return each_echo(run) if echoes == "each" else run
 
 
-def weighted(estimate: Estimate, scan: Scan) -> Estimate:
-    """`estimate` with its image, and maps in its scale, multiplied with the norm of the sensitivities of `scan`."""
+def maps_of_object(maps: Mapping[str, Array], scan: Scan) -> dict[str, Array]:
+    """Relaxation maps (batch, y, x) of `scan` that are 0 outside the object; other maps as they are.
+
+    The object is where the first echo that the maps predict exceeds the noise (`relaxation.signal_region`). The noise
+    is that of the samples times the square root of the acceleration. Nothing is left where all sensitivities are 0.
+    """
+    if scan.echo_times is None or not MAPS.keys() <= maps.keys():
+        return dict(maps)
+    noise = scan.noise
+    if noise is not None and scan.mask is not None:
+        noise = noise / scan.mask.float().mean(dim=(1, 2, 3, 4)).clamp(min=1e-6).sqrt()
+    region = signal_region(_stacked(maps), float(scan.echo_times[0]), noise)
+    if scan.sens is not None:
+        region = region & (scan.sens != 0).flatten(1, -3).any(dim=1)
+    return {name: torch.where(region, m, 0) if name in MAPS else m for name, m in maps.items()}
+
+
+def _stacked(maps: Mapping[str, Array]) -> Array:
+    """(batch, 4, y, x)."""
+    return torch.stack([maps[name] for name in MAPS], dim=1)
+
+
+def _where_seen(estimate: Estimate, scan: Scan) -> Estimate:
     if estimate.image is None or scan.sens is None:
         return estimate
-    weight = norm(scan.sens)
-    return dataclasses.replace(
-        estimate,
-        image=estimate.image * weight,
-        unweighted=estimate.image,
-        maps=scaled(estimate.maps, weight[:, 0]),
-        steps=tuple(weighted(step, scan) for step in estimate.steps),
-    )
+    seen = (scan.sens != 0).any(dim=-3)
+    return dataclasses.replace(estimate, image=estimate.image * seen)

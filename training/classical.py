@@ -15,7 +15,7 @@ from mrnets import store
 from mrnets.blocks.consistency import sparse
 from mrnets.blocks.encoding import Encoding, initial_image
 from mrnets.contract import Estimate, Scan
-from mrnets.ending import weighted
+from mrnets.ending import maps_of_object
 from mrnets.physics.maps import MAPS
 from mrnets.physics.relaxation import fit
 from training.data import Example
@@ -41,26 +41,20 @@ def images(example: Example, *, wavelet: bool = False) -> dict[str, Estimate]:
 
 
 def maps(example: Example) -> dict[str, Estimate]:
-    """ "fit": voxel by voxel, to the echoes that CG-SENSE gives."""
+    """ "fit": voxel by voxel, to the echoes that CG-SENSE gives; 0 outside the object, as those of networks."""
     if example.scan.sens is None:
         return {}
     fitted = fit(_cgsense(example), example.scan.echo_times)
-    return {"fit": Estimate(maps=dict(zip(MAPS, fitted.unbind(1), strict=True)))}
+    return {"fit": Estimate(maps=maps_of_object(dict(zip(MAPS, fitted.unbind(1), strict=True)), example.scan))}
 
 
 def _untuned(name: str, scan: Scan) -> Tensor:
-    return _weighted(store.create(name)(scan), scan)
+    image: Tensor = store.create(name)(scan).image
+    return image
 
 
 def _cgsense(example: Example) -> Tensor:
-    scan = example.scan
-    return _best(example, (_weighted(store.create("cgsense", regularisation=r)(scan), scan) for r in REGULARISATIONS))
-
-
-def _weighted(estimate: Estimate, scan: Scan) -> Tensor:
-    image = weighted(estimate, scan).image
-    assert isinstance(image, Tensor)
-    return image
+    return _best(example, (store.create("cgsense", regularisation=r)(example.scan).image for r in REGULARISATIONS))
 
 
 def _thresholded(scan: Scan) -> Iterator[Tensor]:
@@ -72,8 +66,7 @@ def _thresholded(scan: Scan) -> Iterator[Tensor]:
     encoding = Encoding(kspace, mask, sens, initial_image(kspace, mask, sens))
     noiseless = torch.zeros(len(kspace), device=kspace.device)
     for threshold in THRESHOLDS:
-        image = sparse(encoding, noiseless, iterations=60, regularisation=threshold)
-        yield _weighted(Estimate(image=image), scan)
+        yield sparse(encoding, noiseless, iterations=60, regularisation=threshold)
 
 
 def _best(example: Example, tried: Iterable[Tensor]) -> Tensor:

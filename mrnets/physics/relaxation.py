@@ -14,9 +14,13 @@ from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 from mrnets.physics.unwrap import unwrap
 
-__all__ = ["check_echo_times", "differential", "differential_adjoint", "fit", "signal"]
+__all__ = ["check_echo_times", "differential", "differential_adjoint", "fit", "signal", "signal_region"]
 
 _TAU = 2 * math.pi
+_AROUND = 2
+"""Pixels on each side of one whose signal is averaged, to tell the object from single bright pixels of noise."""
+_LEAST = 0.12
+"""Least signal of the object, relative to the mean signal of its pixels."""
 
 
 def check_echo_times(echo_times: Array | Sequence[float] | None, echoes: int, what: str) -> tuple[float, ...]:
@@ -87,6 +91,30 @@ def fit(images: Array, echo_times: Array, *, unwrapped: bool = True) -> Array:
     coarse = _advance(images, power, times, unwrapped)
     b0, phase = _phase_line(images, power, t, coarse)
     return xp.stack((r2, s0, xp.where(s0 > 0, b0, 0.0), phase), axis=-3)
+
+
+def signal_region(maps: Array, first: float, noise: Array | None = None) -> Array:
+    """Where `maps` (..., 4, y, x) have a signal at the echo time `first` (s): (..., y, x) bool.
+
+    Elsewhere R2*, B0 and phase are values at random. The signal is the root mean square over 5 x 5 pixels. It must
+    exceed 12 % of the object's mean, in which each pixel weighs as much as its signal, so that air counts little.
+    noise: (...,) standard deviation of complex noise in the images, which it must exceed, too. None: not known.
+    """
+    xp = array_namespace(maps)
+    s = xp.abs(maps[..., 1, :, :]) * xp.exp(-first * maps[..., 0, :, :])
+    power = s * s
+    around = _averaging(s.shape[-2], s) @ power @ xp.matrix_transpose(_averaging(s.shape[-1], s))
+    mean = _ratio(xp.sum(power, axis=(-2, -1)), xp.sum(s, axis=(-2, -1)))
+    least = _LEAST * mean if noise is None else xp.maximum(_LEAST * mean, noise)
+    return around > (least * least)[..., None, None]
+
+
+def _averaging(pixels: int, like: Array) -> Array:
+    """The matrix that replaces each pixel of an axis by the mean of those around it, (pixels, pixels)."""
+    xp = array_namespace(like)
+    place = asarray_like(range(pixels), like, like.dtype)
+    near = xp.astype(xp.abs(place[:, None] - place) <= _AROUND, like.dtype)
+    return near / xp.sum(near, axis=-1)[:, None]
 
 
 def _times(maps: Array, echo_times: Array) -> Array:

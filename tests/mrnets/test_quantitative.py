@@ -11,11 +11,13 @@ from torch import Tensor
 
 from mrnets import store
 from mrnets.blocks.relaxometry import relaxometry
-from mrnets.contract import Scan
+from mrnets.contract import Estimate, Scan
+from mrnets.ending import consistent, ended, maps_of_object
 from mrnets.errors import InputError
 from mrnets.physics.coils import forward
 from mrnets.physics.maps import MAPS
 from mrnets.physics.relaxation import fit, signal
+from mrnets.preparation import Preparation
 from tests.mrnets.examples import create, scan
 
 EVEN = (0.003, 0.0115, 0.020, 0.0285)
@@ -210,3 +212,62 @@ def test_qcirim_s_machine_sees_maps_and_gradient() -> None:
     maps = network(quantitative_scan(truth(), fraction=0.5)).maps
     sum((maps[key] ** 2).mean() for key in MAPS).backward()
     assert bool((network.machines[0].convs[0].weight.grad.abs().amax(dim=(0, 2, 3)) > 0).all())
+
+
+def estimate_of(maps: Tensor) -> Estimate:
+    return Estimate(maps=dict(zip(MAPS, maps.unbind(1), strict=True)))
+
+
+def wrong(maps: Tensor) -> Tensor:
+    """Maps with an error of each, in the object alone."""
+    change = torch.tensor([8.0, 0.1, 5.0, 0.2])[:, None, None]
+    return maps + change * (maps[:, 1:2] > 0)
+
+
+@pytest.mark.parametrize("noise", [1e-4, 1.0])
+def test_maps_keep_the_data_as_far_as_their_noise_allows(noise: float) -> None:
+    maps = truth()
+    example = dataclasses.replace(quantitative_scan(maps, fraction=1.0), noise=torch.tensor([noise]))
+    made = consistent(estimate_of(wrong(maps)), example, Preparation(consistency=0.035)).maps
+    inside = maps[:, 1] > 0
+    for name, true, before in zip(MAPS, maps.unbind(1), wrong(maps).unbind(1), strict=True):
+        now = made[name]
+        want = true if noise < 0.01 else before
+        torch.testing.assert_close(now[inside], want[inside], atol=2e-3 * float(want.abs().max()), rtol=0)
+
+
+def test_maps_stay_where_consistency_is_off_or_the_noise_unknown() -> None:
+    maps = truth()
+    example = dataclasses.replace(quantitative_scan(maps), noise=torch.tensor([1e-4]))
+    estimate = estimate_of(wrong(maps))
+    assert consistent(estimate, example, Preparation(consistency=None)) is estimate
+    assert consistent(estimate, dataclasses.replace(example, noise=None), Preparation()) is estimate
+
+
+def test_a_network_learns_through_the_correction_of_its_maps() -> None:
+    maps = truth()
+    example = dataclasses.replace(quantitative_scan(maps), noise=torch.tensor([1e-2]))
+    learnt = wrong(maps).requires_grad_()
+    made = ended(lambda _: estimate_of(learnt), Preparation(), "together")(example).maps
+    torch.stack([m.sum() for m in made.values()]).sum().backward()
+    assert learnt.grad is not None
+    assert bool(torch.isfinite(learnt.grad).all())
+    inside = maps[:, 1] > 0
+    torch.testing.assert_close(learnt.grad[:, :1][inside[:, None]], torch.ones(int(inside.sum())))
+
+
+def test_maps_are_zero_outside_the_object_and_where_no_coil_sees_it() -> None:
+    maps = truth()
+    outside = maps[:, 1:2] == 0
+    ring = torch.where(outside, torch.tensor([100.0, 0.02, 80.0, 2.0])[:, None, None], maps)
+    example = quantitative_scan(maps)
+    assert example.sens is not None
+    sens = example.sens.clone()
+    sens[..., :12, :] = 0
+    made = maps_of_object({**estimate_of(ring).maps, "T1": maps[:, 0]}, dataclasses.replace(example, sens=sens))
+    away = torch.nn.functional.max_pool2d((~outside).float(), 5, 1, 2)[:, 0] == 0
+    for name, true in zip(MAPS, maps.unbind(1), strict=True):
+        assert bool((made[name][away] == 0).all())
+        assert bool((made[name][:, :12] == 0).all())
+        torch.testing.assert_close(made[name][:, 14:][true[:, 14:] != 0], true[:, 14:][true[:, 14:] != 0])
+    torch.testing.assert_close(made["T1"], maps[:, 0])  # not of this signal model

@@ -8,7 +8,7 @@ import torch
 
 from mrnets.errors import InputError
 from mrnets.physics.maps import MAPS
-from mrnets.physics.relaxation import differential, differential_adjoint, fit, signal
+from mrnets.physics.relaxation import differential, differential_adjoint, fit, signal, signal_region
 from mrnets.physics.unwrap import unwrap
 
 EVEN = (0.003, 0.0115, 0.020, 0.0285)
@@ -180,3 +180,49 @@ def test_unwrap_of_an_object_in_noise():
 
 def test_names_of_the_maps():
     assert tuple(MAPS) == ("R2*", "S0", "B0", "phase")
+
+
+AWAY = np.hypot(*np.meshgrid(np.linspace(-1, 1, 40), np.linspace(-1, 1, 37))) > 0.8**0.5 + 0.17
+"""More than three pixels away from the object."""
+
+
+def background(library, noise: float) -> tuple:
+    """Maps of the object, with the fit to noise of this level around it; and the object."""
+    maps, rng = truth(30.0), np.random.default_rng(4)
+    inside = object_of()
+    echoes = signal(maps, np.array(EVEN, np.float32))
+    echoes = echoes + noise * (rng.normal(size=echoes.shape) + 1j * rng.normal(size=echoes.shape)) * ~inside
+    return library(fit(echoes.astype(np.complex64), EVEN)), inside
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_the_region_of_signal_is_the_object(library, scale):
+    maps, inside = background(library, 0.01)
+    maps = maps * library(np.array([1, scale, 1, 1], np.float32))[:, None, None]
+    region = np.asarray(signal_region(maps, EVEN[0], library(np.float32(0.02 * scale))))
+    assert region[inside].all()
+    assert not region[AWAY].any()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_what_is_no_stronger_than_the_noise_is_no_signal(library):
+    maps, inside = background(library, 0.2)
+    alone = np.asarray(signal_region(maps, EVEN[0]))
+    known = np.asarray(signal_region(maps, EVEN[0], library(np.float32(0.5))))
+    assert alone[AWAY].mean() > 0.95  # without the noise level these values pass for an object
+    assert known[AWAY].mean() < 0.05
+    assert known[inside].mean() > 0.95
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_an_empty_slice_has_no_region(library):
+    assert not np.asarray(signal_region(library(np.zeros((2, 4, 9, 8), np.float32)), 0.003)).any()
+
+
+def test_each_slice_has_its_own_region():
+    maps = np.stack([truth(30.0), 1000 * truth(30.0)])
+    both = signal_region(maps, EVEN[0], np.array([0.01, 10.0], np.float32))
+    np.testing.assert_array_equal(
+        both, np.stack([signal_region(m, EVEN[0], n) for m, n in zip(maps, (0.01, 10.0), strict=True)])
+    )
