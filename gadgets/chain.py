@@ -30,8 +30,8 @@ def unwatched(name: str, items: Iterator[Item]) -> Iterator[Item]:
     return items
 
 
-OPTIONS = ("spool", "spool_size", "spool_age", "defer")
-"""Properties of a pipeline: see `gadgets.hosts.keeping` and `gadgets.hosts.deferred`."""
+OPTIONS = ("spool", "spool_size", "spool_age", "defer", "notes")
+"""Properties of a pipeline: see `gadgets.hosts.keeping`, `gadgets.hosts.deferred`, and `Chain.noted`."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,10 @@ class Chain:
         for n in places:
             stages[n] = replace(stages[n], properties={**stages[n].properties, key: value})
         return Chain.of(tuple(stages), self.source, self.options)
+
+    def noted(self, notes: tuple[str, ...]) -> Chain:
+        """Return the chain with sentences that a host puts into the comment of each image."""
+        return replace(self, options={**self.options, "notes": "; ".join(notes)}) if notes else self
 
     def xml(self) -> bytes:
         """Return the chain as a configuration that `parse` reads."""

@@ -8,20 +8,18 @@ import socket
 from collections.abc import Iterator
 from contextlib import suppress
 
-import ismrmrd
-
 from gadgets.chain import is_whole
 from gadgets.connection import Peer, PeerLostError, report, sentence
 from gadgets.hosts.deferred import deferred, quick_chain, results_in
 from gadgets.hosts.dependencies import Dependencies
 from gadgets.hosts.keeping import Keeper, keeping
 from gadgets.hosts.parameters import Order, order_of, parameters_in, with_parameters
+from gadgets.hosts.recording import with_header
 from gadgets.hosts.rules import Rules, chain_of
 from gadgets.hosts.scan import reconstructed
 from gadgets.hosts.spool import Record
 from gadgets.messages import Close, ConfigFile, ConfigText, Message, Query, Response
 from gadgets.protocol import Audience
-from gadgets.received import header_for
 from gadgets.serialise import encode
 from mrnets import __version__
 from mrnets.mrd.lines import Item
@@ -74,7 +72,7 @@ def _converse(peer: Peer, rules: Rules, keeper: Keeper) -> str:
         if header is not None:
             if "spool" in order.chain.options:
                 _logger.warning("the property spool of a client means nothing here; serve --spool names the folder")
-            keeper.begin(peer, (configuration, header), order.chain, Record(order.chain.source, notes=order.warnings))
+            keeper.begin(peer, (configuration, header), order.chain.noted(order.warnings), Record(order.chain.source))
         for item in _stream(peer, order, header.text, rules, keeper) if header else ():
             if isinstance(item, Query):
                 item = Response(item.number, answer(item.key))
@@ -100,12 +98,10 @@ def _stream(peer: Peer, order: Order, header: bytes, rules: Rules, keeper: Keepe
     parameters = parameters_in(first) if isinstance(first, str) else None
     if parameters is not None:
         order = with_parameters(order, parameters, rules)
-        keeper.replan(order.chain, notes=order.warnings)
+        keeper.replan(order.chain.noted(order.warnings))
         next(items)
-        first, items = _peeked(items)
-    warnings = order.warnings
-    if isinstance(first, ismrmrd.Image) and b"<" not in header:
-        header, warnings = header_for(first), (*warnings, "no ISMRMRD header came; one was made from the first image")
+    header, items, notes = with_header(header, items)
+    warnings = (*order.warnings, *notes)
     for warning in warnings:
         _logger.warning("%s", warning)
     noise = Dependencies(rules.noise)
@@ -115,9 +111,11 @@ def _stream(peer: Peer, order: Order, header: bytes, rules: Rules, keeper: Keepe
         keeper.drop()
     if quick is None:
         return reconstructed(chain, items, header, warnings, noise, results=results_in(rules.spool))
-    return deferred(
-        keeper, chain, quick, header, lambda note: reconstructed(quick, items, header, (*warnings, note), noise)
-    )
+
+    def quickly(note: str) -> Iterator[Item]:
+        return reconstructed(quick, items, header, (*warnings, note), noise)
+
+    return deferred(keeper, chain.noted(order.warnings), quick, header, quickly)
 
 
 def _peeked(items: Iterator[Item]) -> tuple[Item | None, Iterator[Item]]:

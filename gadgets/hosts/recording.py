@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ismrmrd
+
 from gadgets.messages import Header
 from gadgets.protocol import Incoming, State
+from gadgets.received import header_for
 from gadgets.version2.streams import opened
 from mrnets.errors import InputError, naming
 from mrnets.mrd.files import open_scan
 from mrnets.mrd.lines import Item
 from mrnets.mrd.streams import MAGIC, is_stream
 
-__all__ = ["Recording", "header_of", "open_recording"]
+__all__ = ["Recording", "header_of", "open_recording", "with_header"]
 
 MAX_MEASUREMENTS = 64
 """In a file of a Siemens scanner."""
@@ -33,6 +37,8 @@ class Recording:
     """To be read while the file is open."""
     acquisitions: int | None
     """How many there are; None: that is not known before the end."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the comment of each image."""
 
 
 @contextmanager
@@ -46,7 +52,8 @@ def open_recording(path: str | Path, group: str = "dataset") -> Iterator[Recordi
             incoming = Incoming(file, State.PIPE)
             with naming(path):
                 header = header_of(incoming, "The file").text
-            yield Recording(header, _named(path, incoming.items()), None)
+                header, items, notes = with_header(header, incoming.items())
+            yield Recording(header, _named(path, items), None, notes)
         return
     if start.startswith(MAGIC):
         with open(path, "rb") as file:
@@ -74,6 +81,23 @@ def header_of(incoming: Incoming, where: str) -> Header:
         came = "nothing" if message is None else f"a {type(message).__name__} message"
         raise InputError(f"{where} starts with {came}; the ISMRMRD header was expected.")
     return message
+
+
+def with_header(header: bytes, items: Iterator[Item]) -> tuple[bytes, Iterator[Item], tuple[str, ...]]:
+    """Return header, items, and sentences for the comments of the images.
+
+    A client that sends images may send no header. One is then made from the first image."""
+    if b"<" in header:
+        return header, items, ()
+    before: list[Item] = []
+    for item in items:
+        before.append(item)
+        if not isinstance(item, str):
+            break
+    items = itertools.chain(before, items)
+    if before and isinstance(before[-1], ismrmrd.Image):
+        return header_for(before[-1]), items, ("no ISMRMRD header came; one was made from the first image",)
+    return header, items, ()
 
 
 def _start(path: str | Path) -> bytes:

@@ -171,7 +171,7 @@ def replay(
     with suppress(_NoImagesError), open_recording(scan, group) as source:
         with naming(scan):
             items = progress.reading(source.items, source.acquisitions)
-            made = reconstructed(loaded, items, source.header, noise=noise, watch=watch)
+            made = reconstructed(loaded, items, source.header, source.notes, noise, watch=watch)
         with write_images(out, out_group, source.header) as images:
             lacking = _written(made, images, progress, loaded.source)
             if not images.count:

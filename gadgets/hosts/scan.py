@@ -73,7 +73,8 @@ def reconstructed(
     reading = read_header(header)
     noise = noise or Dependencies()
     other = noise.found(reading.header) if chain.has("noise") else None
-    speech = Speech.of((*warnings, *reading.warnings))
+    noted = chain.options.get("notes")
+    speech = Speech.of((*([noted] if noted else ()), *warnings, *reading.warnings))
     items = noise.watched(itertools.chain([] if other is None else [other], items), reading.header)
     return _with_noise_kept(_answered(_run(chain, items, reading.header, speech, clock, watch), results), noise)
 

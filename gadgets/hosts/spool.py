@@ -78,8 +78,6 @@ class Record:
     """The measurement ID in the header, if there is one."""
     deferred: bool = False
     """Whether a quick series is sent first, and the chain runs later."""
-    notes: tuple[str, ...] = ()
-    """Sentences for the comments of the images."""
     reason: str = ""
     """Why it failed, or what the scan lacks."""
     attempts: int = 0
@@ -89,10 +87,8 @@ class Record:
     def parse(cls, text: bytes) -> Record:
         """Read a record. Raises InputError."""
         try:
-            values = json.loads(text)
-            values["notes"] = tuple(map(str, values["notes"]))
-            made = cls(**values)
-        except (ValueError, TypeError, KeyError, RecursionError):
+            made = cls(**json.loads(text))
+        except (ValueError, TypeError, RecursionError):
             raise InputError("its record is damaged") from None
         if any(type(getattr(made, f.name)) is not type(f.default) for f in fields(cls)):
             raise InputError("its record is damaged")

@@ -72,10 +72,11 @@ class Worker:
 
     def _begin(self, spool: Spool) -> None:
         """Start a thread for each device with work and without a thread."""
+        for entry in entries(spool.folder):
+            _take_up(entry)
         with suppress(OSError):  # it is full of scans that are needed
             make_room(spool, 0)
         for entry in entries(spool.folder):
-            _take_up(entry)
             if entry.state == "queued" and not self._busy(device := _device(entry)):
                 name = f"queue of {device}"
                 thread = threading.Thread(target=self._work_off, args=(spool, device), name=name, daemon=True)
@@ -127,7 +128,7 @@ def _write(entry: Entry, rules: Rules, stopped: threading.Event) -> str:
         _put(file, Header(bytes(source.header)))
         items = (item for item in source.items if not isinstance(item, str))
         try:
-            for item in reconstructed(chain, items, source.header, record.notes, Dependencies(rules.noise)):
+            for item in reconstructed(chain, items, source.header, source.notes, Dependencies(rules.noise)):
                 if stopped.is_set():
                     raise _StoppedError
                 if not isinstance(item, str):

@@ -73,7 +73,7 @@ def served(rules):
 def replayed(entry) -> bytes:
     """The bytes of the images that the stream of an entry gives by its chain."""
     with open_recording(entry.stream) as source:
-        made = reconstructed(Chain.parse(entry.chain.read_bytes()), source.items, source.header)
+        made = reconstructed(Chain.parse(entry.chain.read_bytes()), source.items, source.header, source.notes)
         return blob(item for item in made if not isinstance(item, str))
 
 
@@ -113,6 +113,25 @@ def test_a_scan_is_kept_as_it_came_and_replays_to_the_same_bytes(place, kept, fi
     assert entry.state == "done"
     assert entry.stream.read_bytes() == blob(messages)
     assert replayed(entry) == came
+
+
+def test_what_was_said_of_the_order_stands_in_the_images_of_the_replay_too(place, kept):
+    """A parameter that means nothing, a chain that is not there, and images without a header."""
+    (place / "toy.xml").write_text(chain(stage("noted")))
+    image = ismrmrd.Image.from_array(np.ones((4, 4), np.float32))
+    unknown = '{"parameters": {"toy.nothing": 3}}'
+    rules = Rules(place, "toy", spool=kept)
+    for messages in (
+        [ConfigFile("other.xml"), Header(toys.HEADER), unknown, *toys.scan(), Close()],
+        [ConfigFile("toy.xml"), Header(b"none"), unknown, "hello", image, Close()],
+    ):
+        with served(rules) as client:
+            client.send(*messages)
+            came = client.receive()
+        entry = entries(kept.folder)[-1]
+        assert replayed(entry) == blob(came)
+        assert "toy.nothing" in str(came[-1].meta)
+    assert "one was made from the first image" in str(came[-1].meta)
 
 
 def test_the_command_replay_takes_a_stream_and_a_chain_from_the_spool(place, kept, tmp_path):

@@ -88,7 +88,7 @@ def toy(
 
 @gadget
 def noted(stream: Iterable[Item], header: Any, *, scale: float = 1.0, fail: bool = False) -> Iterator[Item]:
-    """A toy whose images have the notes of the scan as comments."""
+    """A toy whose images, and those that come in, have the notes of the scan as comments."""
     for item in toy(stream, header, scale=scale, fail="bug" if fail else "no"):
         if isinstance(item, ismrmrd.Image):
             item.meta = {"ImageComments": "; ".join(("a toy", *notes()))}
