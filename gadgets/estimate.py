@@ -135,7 +135,7 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
             some = [forward(one) for one in batches]
             parts.append(restore(_joined(some), block))
             notes = (*doubts, *block.notes)
-        return _finite(_joined(parts)), notes
+        return _fetched(_joined(parts)), notes
 
 
 def _estimates(frames: list[Frame], how: Runner) -> list[tuple[Estimate, tuple[str, ...]]]:
@@ -152,8 +152,8 @@ def _estimates(frames: list[Frame], how: Runner) -> list[tuple[Estimate, tuple[s
         forward = _checked(ended(partial(_on_grid, how), ready[0][1], model.echoes), how, slices=1)
         whole = _joined([forward(_slices(scan, n, n + how.batch)) for n in range(0, len(frames), how.batch)])
         own = [restore(_of_slice(whole, n), block) for n, (block, _, _) in enumerate(ready)]
-        _finite(_joined(own))
-    return [(estimate, notes) for estimate, (_, _, notes) in zip(own, ready, strict=True)]
+        together = _fetched(_joined(own))
+    return [(_of_slice(together, n), notes) for n, (_, _, notes) in enumerate(ready)]
 
 
 def _prepared(frame: Frame, model: Model) -> tuple[Prepared, Preparation, tuple[str, ...]]:
@@ -218,7 +218,7 @@ def _segmented(frames: list[Frame], how: Runner) -> list[Estimate]:
             assert logits is not None, f"{model.name} is a segmentation network without logits"
             own = logits if model.slices == 1 else logits[:, :, model.slices // 2]
             parts.append(restore(Estimate(logits=own), prepared))
-        logits = _finite(_joined(parts)).logits
+        logits = _fetched(_joined(parts)).logits
     assert logits is not None
     return [Estimate(logits=part) for part in logits.split([len(image) for image in images])]
 
@@ -264,16 +264,26 @@ def _on_grid(how: Runner, scan: Scan) -> Estimate:
     return estimate
 
 
-def _finite(estimate: Estimate) -> Estimate:
+def _fetched(estimate: Estimate) -> Estimate:
+    """Return an estimate in the host's memory. Raises ArithmeticError for values that are not finite, and for none.
+
+    A device is waited for once: what is asked of the values is asked of the copy."""
     import torch
 
+    def here(array: Any) -> Any:
+        return None if array is None else array.to("cpu", non_blocking=True)
+
+    maps = {name: here(array) for name, array in estimate.maps.items()}
+    found = replace(estimate, image=here(estimate.image), maps=maps, logits=here(estimate.logits))
     given = [array for array in (estimate.image, estimate.logits, *estimate.maps.values()) if array is not None]
     if not given:
         raise ArithmeticError("it has no output")
-    for array in given:
-        if not bool(torch.isfinite(array).all()):
-            raise ArithmeticError("its output is not finite")
-    return estimate
+    if given[0].device.type == "cuda":
+        torch.cuda.current_stream(given[0].device).synchronize()
+    copies = [array for array in (found.image, found.logits, *maps.values()) if array is not None]
+    if not all(bool(torch.isfinite(array).all()) for array in copies):
+        raise ArithmeticError("its output is not finite")
+    return found
 
 
 def _as_it_comes(raw: Raw) -> Preparation:

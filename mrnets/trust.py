@@ -85,10 +85,13 @@ def examined(network: Callable[[Scan], Estimate], scan: Scan, estimate: Estimate
         "reference": _misfit(classical, scan, held, unit),
         "reference_residual": None if scan.noise is None else _misfit(classical, scan, kept, unit),
     }
-    some = held.flatten(1).any(dim=1).expand(len(image)).tolist()
-    values = {name: [None] * len(image) if x is None else x.tolist() for name, x in measures.items()}
+    some = held.flatten(1).any(dim=1).expand(len(image))
+    given = {name: x for name, x in measures.items() if x is not None}
+    rows = torch.stack([some, *given.values()]).tolist()  # a device is asked once
+    values: dict[str, list[float | None]] = {name: [None] * len(image) for name in measures}
+    values |= dict(zip(given, rows[1:], strict=True))
     for name in ("prediction", "reference"):
-        values[name] = [x if there else None for x, there in zip(values[name], some, strict=True)]
+        values[name] = [x if there else None for x, there in zip(values[name], rows[0], strict=True)]
     return [Trust(**dict(zip(values, one, strict=True))) for one in zip(*values.values(), strict=True)]
 
 

@@ -14,6 +14,7 @@ from gadgets.frame import Frame
 from gadgets.network import network
 from mrnets import stages, store
 from mrnets.errors import InputError
+from mrnets.physics import conjugate
 from mrnets.prepare import Preparation
 from tests.gadgets.frames import frames, header, volume
 
@@ -174,6 +175,49 @@ def test_slices_of_another_form_are_in_another_batch():
     other = replace(b, raw=replace(b.raw, calibration=b.raw.calibration[..., 1:]))
     for odd in (failed, other, replace(volume(), behind=1)):
         assert [len(batch) for batch in in_batches([a, odd, c], 9)] == [1, 1, 1]
+
+
+ASKING = ("__bool__", "__float__", "__int__", "__array__", "item", "tolist", "cpu")
+"""What makes the host wait for values of a tensor on a device."""
+
+
+@pytest.fixture
+def questions(monkeypatch):
+    """Counts what a device would be asked: the library takes the processor for one."""
+    asked = []
+    for name in ASKING:
+        original = getattr(torch.Tensor, name)
+
+        def ask(self, *args, _name=name, _original=original, **options):
+            asked.append(_name)
+            return _original(self, *args, **options)
+
+        monkeypatch.setattr(torch.Tensor, name, ask)
+    fetch = torch.Tensor.to
+
+    def to(self, *args, **options):
+        if options.get("non_blocking") and args == ("cpu",):
+            asked.append("to")
+        return fetch(self, *args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    monkeypatch.setattr(conjugate, "on_host", lambda x: False)
+    return asked
+
+
+FETCH = ["to", "__bool__"]
+"""The image, and whether the copy is finite."""
+
+
+@pytest.mark.parametrize(("check", "asked"), [("off", FETCH), ("warn", ["cpu", "tolist", *FETCH])])
+def test_a_device_is_asked_as_often_for_a_batch_as_for_a_slice(weights, questions, check, asked):
+    """For the self-check: the mask, and the measures."""
+    given = [replace(frame, raw=replace(frame.raw, whitened=True)) for frame in coils(arrived(4), header())]
+    list(network(given[:1], header(), weights=weights, check=check))
+    for batch, batches in ((1, 4), (2, 2), (4, 1)):
+        questions.clear()
+        list(network(given, header(), weights=weights, check=check, batch=batch))
+        assert questions == asked * batches
 
 
 @pytest.mark.parametrize("gadget", [coils, partial(network, name="zerofilled")])
