@@ -18,7 +18,7 @@ from mrnets.mrd.lines import Item
 
 __all__ = ["Ahead", "together"]
 
-MOST_BYTES = 256 << 20
+MAX_BYTES = 256 << 20
 """Frames that wait for the next side, the one in its hands included. Of larger frames, one at a time is made."""
 
 
@@ -117,7 +117,7 @@ class Ahead:
         with self._changed:
             self._made.append(made)
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._stopped or self._waiting() <= MOST_BYTES)
+            self._changed.wait_for(lambda: self._stopped or self._waiting() <= MAX_BYTES)
             return not self._stopped
 
     def _waiting(self) -> int:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MOST_ERROR", "regridding", "supported", "trapezoid_area"]
+__all__ = ["MAX_ERROR", "regridding", "supported", "trapezoid_area"]
 
-MOST_ERROR = 0.01
+MAX_ERROR = 0.01
 """Singular values below this share of the largest one are left out: what the samples hardly see."""
 
 
@@ -44,4 +44,4 @@ def regridding(positions: NDArray[np.float64], size: int, pixels: int) -> NDArra
     x = np.arange(known) - known // 2
     encoding = np.exp(-2j * np.pi * np.outer(positions, x) / size) / np.sqrt(size)
     first = known // 2 - pixels // 2
-    return np.linalg.pinv(encoding, rcond=MOST_ERROR)[first : first + pixels]
+    return np.linalg.pinv(encoding, rcond=MAX_ERROR)[first : first + pixels]

@@ -27,7 +27,7 @@ from tests.gadgets.toys import blob, chain, stage
 
 STARTING, LONGEST = 120.0, 45.0
 """s: for a process to start, and for a case."""
-MOST_MEMORY, MOST_FILE = 12 << 30, 16 << 20
+MAX_MEMORY, MAX_FILE = 12 << 30, 16 << 20
 """Bytes: address space of the process, and a file that it writes."""
 
 Run = Callable[["Bench", np.random.Generator], Outcome]
@@ -153,8 +153,8 @@ def case(number: int, seed: int, bench: Bench) -> tuple[str, str]:
 
 def _work(seed: int, ends: Connection) -> None:
     """The process: numbers of cases come, verdicts go."""
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_FILE, MOST_FILE))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE, MAX_FILE))
     logging.getLogger().addHandler(logging.NullHandler())
     os.environ.update(GADGETRON_STORAGE_ADDRESS="", XDG_CACHE_HOME="none")  # no noise of a scan is kept
     with tempfile.TemporaryDirectory() as place, tempfile.TemporaryFile("w+b") as said, suppress(EOFError):

@@ -1,4 +1,3 @@
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -136,12 +135,3 @@ def test_the_fields_of_a_dataclass_are_properties():
         grouped.bind({"side": "up", "last": "z"})
     with pytest.raises(InputError, match="its properties are: scale, line, side, last"):
         grouped.bind({"centre": "3"})
-
-
-@pytest.mark.parametrize("name", names())
-def test_every_property_of_a_gadget_is_documented(name):
-    """A user reads them by `python -m gadgets gadgets`."""
-    missing = [
-        wanted for wanted in lookup(name).properties if not re.search(rf"\b{wanted}\b", lookup(name).__doc__ or "")
-    ]
-    assert not missing

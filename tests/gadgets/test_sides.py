@@ -179,7 +179,7 @@ def test_whoever_takes_no_more_ends_the_threads():
 
 def test_large_frames_are_made_one_at_a_time(monkeypatch):
     """The second is begun when the first is no longer needed: memory holds one."""
-    monkeypatch.setattr(gadgets.sides, "MOST_BYTES", 0)
+    monkeypatch.setattr(gadgets.sides, "MAX_BYTES", 0)
     begun, needed = [], []
 
     def items():

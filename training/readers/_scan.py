@@ -27,7 +27,7 @@ from mrnets.mrd.header import read_header
 from mrnets.mrd.images import Key, by_image
 from mrnets.mrd.kspace import belong, line_counts, on_grid, outside_note, positions
 from training.readers._centre import NOTHING_SEEN, SeenCentres, seen_centres
-from training.readers.files import MOST_VALUES
+from training.readers.files import MAX_VALUES
 
 __all__ = ["Calibration", "Image", "Origin", "Rows", "Scan", "gap", "scan", "scan_of"]
 
@@ -156,7 +156,7 @@ def _sorted(origin: Origin, header: ismrmrdHeader, heads: NDArray[np.void], devi
         encoding = _placed(origin, header, heads[rows[0]], spaces[number].dimensions, seen)
     coils = _coils(heads[certain])
     x, y, z = encoding.reduced.matrix
-    if y * z * coils * (1 if encoding.volume else x) > MOST_VALUES:
+    if y * z * coils * (1 if encoding.volume else x) > MAX_VALUES:
         raise InputError(f"slices of {x} x {y} x {z} samples and {coils} coils are absurdly large")
     for note in (*encoding.guesses, _off_grid(heads[rows], encoding)):
         if note:

@@ -41,7 +41,7 @@ __all__ = [
 Kind = Literal["complex", "real", "integer"]
 
 MAX_ALONG_AN_AXIS = 65536
-MOST_VALUES = 1 << 28
+MAX_VALUES = 1 << 28
 """Most values in one slice, and in one NIfTI volume. More would fill the memory of the machine."""
 EXAMINED = 8
 """Slices of a data set that `check` reads."""
@@ -158,7 +158,7 @@ def array(file: h5py.File, key: str, axes: Sequence[str], kind: Kind = "complex"
         raise InputError(f"{where} lies in other files, which are not followed")
     if data.ndim != len(axes):
         raise InputError(f"{where} must have the axes ({', '.join(axes)}), got the shape {data.shape}")
-    if not all(1 <= n <= MAX_ALONG_AN_AXIS for n in data.shape) or math.prod(data.shape[1:]) > MOST_VALUES:
+    if not all(1 <= n <= MAX_ALONG_AN_AXIS for n in data.shape) or math.prod(data.shape[1:]) > MAX_VALUES:
         raise InputError(f"{where} has the shape {data.shape}, which is empty or absurdly large")
     letters, name = _KINDS[kind]
     if data.dtype.kind not in letters and not (kind == "integer" and data.dtype.kind == "b"):
@@ -192,7 +192,7 @@ def read_mask(path: Path, number: int, key: str) -> NDArray[np.bool_]:
 def _one_mask(held: Any, number: int, where: str) -> NDArray[np.bool_]:
     if held.dtype.kind not in "biuf":
         raise InputError(f"{where}: masks must be numbers, got {held.dtype}")
-    if len(held.shape) not in (2, 3) or min(held.shape) < 1 or math.prod(held.shape[-2:]) > MOST_VALUES:
+    if len(held.shape) not in (2, 3) or min(held.shape) < 1 or math.prod(held.shape[-2:]) > MAX_VALUES:
         raise InputError(f"{where}: masks must have the axes (y, x) or (mask, y, x), got the shape {held.shape}")
     mask = np.asarray(held[number % held.shape[0]] if len(held.shape) == 3 else held[...])
     if not np.isfinite(mask).all():
@@ -214,7 +214,7 @@ def nifti(path: str | Path, axes: Sequence[str] = ("x", "y", "z")) -> Any:
         image: Any = nibabel.load(path)
     if len(image.shape) != len(axes):
         raise InputError(f"{path}: must have the axes ({', '.join(axes)}), got the shape {image.shape}")
-    if not all(n >= 1 for n in image.shape) or math.prod(image.shape) > MOST_VALUES:
+    if not all(n >= 1 for n in image.shape) or math.prod(image.shape) > MAX_VALUES:
         raise InputError(f"{path}: has the shape {image.shape}, which is empty or absurdly large")
     return image
 
