@@ -146,6 +146,7 @@ def frames(
             limits=(some[0].echo.readout_limit(), *encoding.limits),
             history=(
                 *(["prewhitened"] if group.whitened else []),
+                *(["regridding along the readout"] if encoding.ramps else []),
                 *(["epi phase correction"] if group.aligned else []),
             ),
             notes=notes,

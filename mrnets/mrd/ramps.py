@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mrnets.errors import InputError
 from mrnets.physics.regrid import regridding, supported, trapezoid_area
 
-__all__ = ["Ramps", "noise_gain", "operator", "ramps_of"]
+__all__ = ["Line", "Ramps", "noise_gain", "operator", "ramps_of"]
 
 MAX_SAMPLES = 8192
 _NEEDED = ("rampUpTime", "flatTopTime", "acqDelayTime", "numSamples", "dwellTime")
@@ -70,23 +70,38 @@ def ramps_of(description: Any, name: str) -> Ramps | None:
     return Ramps(up, top, down, delay, dwell, int(samples))
 
 
+@dataclass(frozen=True)
+class Line:
+    """The facts on a line that decide how it is regridded."""
+
+    centre: int
+    """The sample at the k-space centre."""
+    used: tuple[int, int]
+    """The first sample, and one past the last."""
+    backwards: bool
+    """It was reversed, and turned round."""
+    shift: float = 0.0
+    """Offset of the field of view along the readout, in encoded fields of view, that the receiver took away."""
+
+
 @functools.lru_cache(maxsize=32)
-def operator(
-    ramps: Ramps, sizes: tuple[int, int], centre: int, used: tuple[int, int], backwards: bool
-) -> NDArray[np.complex64]:
+def operator(ramps: Ramps, sizes: tuple[int, int], line: Line) -> NDArray[np.complex64]:
     """Return (pixel, sample): what makes an image along x of a line with samples on ramps.
 
-    sizes: of the encoded grid, and pixels of the image. centre: the sample at the k-space centre. used: the first
-    sample, and one past the last. backwards: of reversed lines, after they were turned round.
-    Raises InputError where samples lie too far apart."""
+    The receiver shifts the field of view by a constant frequency, as if the gradient were constant. The rest of that
+    phase is taken away on the ramps, as Gadgetron's EPIReconX does.
+    sizes: of the encoded grid, and pixels of the image. Raises InputError where samples lie too far apart."""
     size, pixels = sizes
-    positions = ramps.positions(size, centre, backwards=backwards)[slice(*used)]
-    if (there := supported(positions, size)) < pixels:
+    positions = ramps.positions(size, line.centre, backwards=line.backwards)
+    steady = np.diff(positions).max() * (np.arange(ramps.samples) - line.centre)
+    phase = np.exp(-2j * np.pi * line.shift * (positions - steady))
+    some = slice(*line.used)
+    if (there := supported(positions[some], size)) < pixels:
         raise InputError(
             f"samples on the gradients' ramps are too far apart: they can tell {there} pixels of {size} from each "
             f"other, and the images have {pixels}"
         )
-    return np.asarray(regridding(positions, size, pixels), np.complex64)
+    return np.asarray(regridding(positions[some], size, pixels) * phase[some], np.complex64)
 
 
 def noise_gain(operator: NDArray[np.complex64]) -> float:

@@ -66,7 +66,9 @@ def noise_gain(encoding: Encoding) -> float:
     if encoding.ramps is None:
         return 1.0
     sizes, samples = (encoding.encoded.matrix[0], encoding.reduced.matrix[0]), encoding.ramps.samples
-    return ramps.noise_gain(ramps.operator(encoding.ramps, sizes, samples // 2, (0, samples), False))
+    return ramps.noise_gain(
+        ramps.operator(encoding.ramps, sizes, ramps.Line(samples // 2, (0, samples), backwards=False))
+    )
 
 
 def _regridded(lines: Lines, encoding: Encoding, times: Ramps) -> tuple[Array, int, int, str]:
@@ -86,7 +88,10 @@ def _regridded(lines: Lines, encoding: Encoding, times: Ramps) -> tuple[Array, i
             f"acquisition {int(header['scan_counter'])} has {n} samples with centre {centre} and {pre} + {post} "
             f"discarded, which misses the k-space centre"
         )
-    operator = ramps.operator(times, (size, pixels), centre, (pre, n - post), backwards)
+    fov = encoding.encoded.fov[0]
+    shift = float(header["position"] @ header["read_dir"]) / fov if encoding.siemens and fov else 0.0
+    line = ramps.Line(centre, (pre, n - post), backwards, round(shift, 6) if np.isfinite(shift) else 0.0)
+    operator = ramps.operator(times, (size, pixels), line)
     image = data[..., pre : n - post] @ asarray_like(operator.T, data)
     if encoding.volume:
         return image, 0, pixels, note

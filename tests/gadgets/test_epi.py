@@ -240,7 +240,7 @@ class TestRamps:
             one = {"flags": [Flag.IS_PHASECORR_DATA], "first_counter": n, "reverse": direction == "-"}
             blocks.insert(n, scanner.lines(turned if direction == "-" else object_, [NY // 2], **one))
         (frame,) = sort(blocks, scanner.header(), reversed_centre=how)
-        assert frame.history == ("epi phase correction",)
+        assert frame.history == ("regridding along the readout", "epi phase correction")
         found, expected = np.abs(ifftc(frame.raw.kspace[0, 0])), np.abs(object_[:, 0])
         np.testing.assert_allclose(found, expected, atol=4e-3 * expected.max())
 
@@ -257,6 +257,24 @@ class TestRamps:
         frame = only([block], scanner.header())
         (expected,) = sort([synthetic.lines(synthetic.to_kspace(images(13)))], header(PIXELS))
         np.testing.assert_allclose(frame.raw.kspace, expected.raw.kspace, atol=2e-2 * np.abs(expected.raw.kspace).max())
+
+    @pytest.mark.parametrize("reverse", [False, True])
+    def test_an_offset_along_the_readout(self, reverse: bool) -> None:
+        """A Siemens receiver shifts the field of view by a frequency, as if the gradient were constant."""
+        scanner, object_ = OnRamps(), images(16)
+        made = scanner.header()
+        made.acquisitionSystemInformation.systemVendor = "SIEMENS"
+        block = scanner.lines(object_, reverse=reverse)
+        centre = scanner.samples // 2
+        places = (scanner.area - scanner.area[centre]) * (-1 if reverse else 1)
+        steady = np.abs(np.diff(places)).max() * (np.arange(scanner.samples) - centre) * (-1 if reverse else 1)
+        offset = 9.0
+        block.headers["position"] = (offset, 0.0, 0.0)
+        turn = np.exp(2j * np.pi * offset / (4.0 * PIXELS) * (places - steady)).astype(np.complex64)
+        block = replace(block, data=block.data * turn)
+        frame = next(iter(sort([block], made, reversed_centre="mirrored")))
+        (expected,) = sort([synthetic.lines(synthetic.to_kspace(object_))], header(PIXELS))
+        np.testing.assert_allclose(frame.raw.kspace, expected.raw.kspace, atol=2e-3 * np.abs(expected.raw.kspace).max())
 
     def test_noise_after_regridding(self) -> None:
         scanner, rng = OnRamps(), np.random.default_rng(14)
