@@ -42,7 +42,7 @@ def coils(
     squares. "unitary": every coil alike.
     calibration: samples along each axis that are taken from the calibration lines at most.
     kernel: width of ESPIRiT's patches, samples. threshold: singular values that count half, relative to the largest.
-    crop: maps are zero where the eigenvalue is less.
+    crop: eigenvalue where the maps count about half; they fade to zero below it.
     batch: slices that are computed together; those that have not come are not waited for.
 
     A frame on which they fail goes on without them, and is reconstructed by a simpler method.

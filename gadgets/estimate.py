@@ -240,9 +240,14 @@ def _checked(forward: Callable[[Scan], Estimate], how: Runner, slices: int) -> C
         if first >= len(estimate.image):
             return estimate
         some = _slices(scan, first, None, step)
-        return replace(estimate, trust=tuple(examined(forward, some, estimate.image[first::step])))
+        own = Estimate(image=estimate.image[first::step], unweighted=_every(estimate.unweighted, first, step))
+        return replace(estimate, trust=tuple(examined(forward, some, own)))
 
     return run
+
+
+def _every(image: Any, first: int, step: int) -> Any:
+    return None if image is None else image[first::step]
 
 
 def _run(how: Runner, scan: Scan) -> Estimate:

@@ -15,15 +15,19 @@ from mrnets.blocks.encoding import Encoding, initial_image
 from mrnets.contract import Estimate, Scan
 from mrnets.echoes import each_echo
 from mrnets.physics.arrays import Array
-from mrnets.physics.maps import MAPS
+from mrnets.physics.coils import norm
+from mrnets.physics.maps import MAPS, scaled
 from mrnets.physics.relaxation import fit, signal, signal_region
 from mrnets.preparation import Preparation
 from mrnets.traits import Echoes
 
-__all__ = ["consistent", "ended", "maps_of_object"]
+__all__ = ["consistent", "ended", "maps_of_object", "weighted"]
 
 CONSISTENCY_ITERATIONS = 10
 """Iterations of conjugate gradients, from the network's image. What they have not reached then is below the noise."""
+
+LEAST = 1e-12
+"""Squared norm of maps, in which nothing is seen."""
 
 
 def consistent(estimate: Estimate, scan: Scan, preparation: Preparation) -> Estimate:
@@ -49,25 +53,28 @@ def consistent(estimate: Estimate, scan: Scan, preparation: Preparation) -> Esti
 
 
 def _correction(image: Array, scan: Scan, preparation: Preparation) -> Array | None:
-    """What makes `image` (batch, echo, y, x) consistent. None: the preparation or the scan has none of it."""
+    """What makes `image` (batch, echo, y, x) consistent. None: the preparation or the scan lacks what that takes."""
     level, kspace, mask, sens = preparation.consistency, scan.kspace, scan.mask, scan.sens
     if level is None or kspace is None or mask is None or sens is None or scan.noise is None:
         return None
     weight = (scan.noise / level)[:, None, None, None] ** 2
-    encoding = Encoding(kspace, mask, sens, initial_image(kspace, mask, sens))
-    return solved(-encoding.gradient(image), encoding, weight, iterations=CONSISTENCY_ITERATIONS)
+    gradient = Encoding(kspace, mask, sens, initial_image(kspace, mask, sens)).gradient(image)
+    # In this unit maps have norm 1 again. A fully sampled scan then takes one iteration, whatever their norm was.
+    unit = (norm(sens) ** 2 + weight).clamp_min(LEAST).rsqrt()
+    even = Encoding(kspace, mask, sens * unit[:, :, None], gradient)
+    return unit * solved(-unit * gradient, even, weight * unit**2, iterations=CONSISTENCY_ITERATIONS)
 
 
 def ended(network: Callable[[Scan], Estimate], preparation: Preparation, echoes: Echoes) -> Callable[[Scan], Estimate]:
     """`network` as training and scanners run it: followed by the consistency of its preparation.
 
-    The image is zero where all sensitivities are, since no data tell anything of it there. Maps: `maps_of_object`.
+    At last the image is `weighted`. So it is zero where no data tell anything of it. Maps: `maps_of_object`.
 
     echoes: of its traits; "each" takes the echoes of a scan one by one, each with its own phase (`mrnets.echoes`).
     """
 
     def run(scan: Scan) -> Estimate:
-        estimate = _where_seen(consistent(network(scan), scan, preparation), scan)
+        estimate = weighted(consistent(network(scan), scan, preparation), scan)
         return dataclasses.replace(estimate, maps=maps_of_object(estimate.maps, scan))
 
     return each_echo(run) if echoes == "each" else run
@@ -95,8 +102,15 @@ def _stacked(maps: Mapping[str, Array]) -> Array:
     return torch.stack([maps[name] for name in MAPS], dim=1)
 
 
-def _where_seen(estimate: Estimate, scan: Scan) -> Estimate:
-    if estimate.image is None or scan.sens is None:
+def weighted(estimate: Estimate, scan: Scan) -> Estimate:
+    """`estimate` with its image, and maps in its scale, multiplied with the norm of the sensitivities of `scan`."""
+    if scan.sens is None:
         return estimate
-    seen = (scan.sens != 0).any(dim=-3)
-    return dataclasses.replace(estimate, image=estimate.image * seen)
+    weight = norm(scan.sens)
+    return dataclasses.replace(
+        estimate,
+        image=None if estimate.image is None else estimate.image * weight,
+        unweighted=estimate.image,
+        maps=scaled(estimate.maps, weight[:, 0]),
+        steps=tuple(weighted(step, scan) for step in estimate.steps),
+    )

@@ -15,7 +15,7 @@ from mrnets import store
 from mrnets.blocks.consistency import sparse
 from mrnets.blocks.encoding import Encoding, initial_image
 from mrnets.contract import Estimate, Scan
-from mrnets.ending import maps_of_object
+from mrnets.ending import maps_of_object, weighted
 from mrnets.physics.maps import MAPS
 from mrnets.physics.relaxation import fit
 from training.data import Example
@@ -49,12 +49,18 @@ def maps(example: Example) -> dict[str, Estimate]:
 
 
 def _untuned(name: str, scan: Scan) -> Tensor:
-    image: Tensor = store.create(name)(scan).image
-    return image
+    return _weighted(store.create(name)(scan), scan)
 
 
 def _cgsense(example: Example) -> Tensor:
-    return _best(example, (store.create("cgsense", regularisation=r)(example.scan).image for r in REGULARISATIONS))
+    scan = example.scan
+    return _best(example, (_weighted(store.create("cgsense", regularisation=r)(scan), scan) for r in REGULARISATIONS))
+
+
+def _weighted(estimate: Estimate, scan: Scan) -> Tensor:
+    image = weighted(estimate, scan).image
+    assert isinstance(image, Tensor)
+    return image
 
 
 def _thresholded(scan: Scan) -> Iterator[Tensor]:
@@ -66,7 +72,8 @@ def _thresholded(scan: Scan) -> Iterator[Tensor]:
     encoding = Encoding(kspace, mask, sens, initial_image(kspace, mask, sens))
     noiseless = torch.zeros(len(kspace), device=kspace.device)
     for threshold in THRESHOLDS:
-        yield sparse(encoding, noiseless, iterations=60, regularisation=threshold)
+        image = sparse(encoding, noiseless, iterations=60, regularisation=threshold)
+        yield _weighted(Estimate(image=image), scan)
 
 
 def _best(example: Example, tried: Iterable[Tensor]) -> Tensor:
