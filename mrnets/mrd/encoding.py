@@ -135,7 +135,7 @@ def encoding_of(
     seen: tuple[Seen | None, Seen | None] = (None, None),
     gridded: bool = False,
 ) -> Encoding:
-    """Encoding space `index`. Values that are missing or wrong in the header are derived.
+    """Return encoding space `index`. Values that are missing or wrong in the header are derived.
 
     first: () header of the first line to be placed. Its centre can be more reliable than that of the scan's header.
     dimensions: of the images. None: as the encoded matrix has them.
@@ -148,14 +148,9 @@ def encoding_of(
     _require_supported(encoding, name, gridded)
     encoded, recon = _space(encoding.encodedSpace, name), _space(encoding.reconSpace, name)
     _require_sane_images(encoded, recon, name)
-    flattened = ""
-    if dimensions == 2 and encoded.matrix[2] > 1:
-        flattened = f"{name}: the matrix has {encoded.matrix[2]} partitions and one was measured; images are 2-D"
-        encoded = Space((*encoded.matrix[:2], 1), (*encoded.fov[:2], recon.fov[2]))
-        recon = Space((*recon.matrix[:2], 1), recon.fov)
+    encoded, recon, flattened = _flattened(encoded, recon, name) if dimensions == 2 else (encoded, recon, "")
     vendor = vendor_of(header)
-    believed = first is not None and vendor in ("", "siemens")
-    users = [int(first["idx"]["user"][n]) if first is not None and believed else 0 for n in USER_CENTRES]
+    users = _user_centres(first) if vendor in ("", "siemens") else (0, 0)
     limits = [limit_of(encoding, 1), _limit_of_partitions(encoding, encoded)]
     wholes = whole_matrix(encoded, recon)
     axes = [
@@ -192,8 +187,23 @@ def encoding_of(
     )
 
 
+def _flattened(encoded: Space, recon: Space, name: str) -> tuple[Space, Space, str]:
+    """Return both spaces as those of a slice, and a sentence where a matrix has partitions."""
+    if encoded.matrix[2] == 1:
+        return encoded, recon, ""
+    note = f"{name}: the matrix has {encoded.matrix[2]} partitions and one was measured; images are 2-D"
+    flat = Space((*encoded.matrix[:2], 1), (*encoded.fov[:2], recon.fov[2]))
+    return flat, Space((*recon.matrix[:2], 1), recon.fov), note
+
+
+def _user_centres(first: NDArray[np.void] | None) -> tuple[int, int]:
+    """Return the centres of y and z in the user counters of a line; 0: none."""
+    y, z = (0 if first is None else int(first["idx"]["user"][n]) for n in USER_CENTRES)
+    return y, z
+
+
 def found(header: ismrmrdHeader, index: int) -> Any:
-    """Encoding space `index` as the header has it. Raises InputError if there is none."""
+    """Return encoding space `index` as the header has it. Raises InputError if there is none."""
     if not 0 <= index < len(header.encoding):
         raise InputError(
             f"the header has {len(header.encoding)} encoding spaces, but the data refer to encoding space {index}"
