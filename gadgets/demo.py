@@ -1,5 +1,7 @@
 """`make demo`: two scans of a head that never took place, reconstructed by four chains, scored and shown.
 
+The picture is comparison.png. The pages are report.html and low_noise_report.html, as `replay --report` writes them.
+
 The scans are undersampled fourfold, with correlated noise and a noise measurement. One has the noise of a usual scan,
 one little. No network has seen this head. Each chain is replayed as `python -m gadgets replay` does it. The scores
 compare with the fully sampled noise-free image.
@@ -8,23 +10,27 @@ compare with the fully sampled noise-free image.
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gadgets.demo_picture import Column, Row, draw
+from gadgets.export.contents import Contents, read_contents
+from gadgets.hosts.library import load
+from gadgets.hosts.listing import described
 from gadgets.hosts.replay import replay
-from gadgets.imagefiles import read_images
+from gadgets.report.looks import Recorder
+from gadgets.report.page import Scan, write_report
+from gadgets.report.runs import Run
 from gadgets.simulate import Settings, make_scan
 from mrnets.errors import InputError
-from mrnets.files import make_folder, write_bytes
+from mrnets.files import make_folder
 from mrnets.mrd.files import write_scan
 
 __all__ = ["main"]
@@ -38,12 +44,13 @@ CHAINS = {
     "reconstruct": "L1VarNet, the default",
 }
 _SCAN = Settings(
-    volume="icbm152", coils=12, matrix=256, slices=3, fov=224.0, thickness=8.0, offset=-4.0, snr=60.0, seed=2026
+    volume="icbm152", coils=12, matrix=256, slices=2, fov=224.0, thickness=8.0, offset=-4.0, snr=60.0, seed=2026
 )
 SCANS = {"": _SCAN, "low_noise_": replace(_SCAN, snr=600.0)}
 """By the beginning of their files' names."""
 BRIGHTER = 5
 """How much errors are brightened at an SNR of 60; with less noise by the root of the ratio more."""
+REFERENCE = "Fully sampled, noise-free"
 
 
 @dataclass(frozen=True)
@@ -56,15 +63,8 @@ class Score:
     seconds: float
     """Per slice, of the whole replay."""
 
-
-@dataclass(frozen=True)
-class Shown:
-    """A scan, its noise-free images, and what each chain made of it."""
-
-    settings: Settings
-    target: Images
-    images: dict[str, Images]
-    scores: dict[str, Score]
+    def __str__(self) -> str:
+        return f"SSIM {self.ssim:.3f}, PSNR {self.psnr:.1f} dB"
 
 
 def main() -> int:
@@ -82,40 +82,65 @@ def main() -> int:
 
 def _demo(folder: Path) -> None:
     make_folder(folder)
-    shown = [_scanned(folder, prefix, settings) for prefix, settings in SCANS.items()]
+    rows = [_scanned(folder, prefix, settings) for prefix, settings in SCANS.items()]
     os.replace(folder / "reconstruct.h5", folder / "images.h5")
-    _draw(folder / "comparison.png", shown)
-    print(f"\n{folder}/comparison.png   the picture\n{folder}/images.h5        the default's, as a scanner gets them")
+    draw(folder / "comparison.png", rows)
+    print(f"\n{folder}/comparison.png   the picture\n{folder}/report.html      the same as a page, with much more")
+    print(f"{folder}/images.h5        the default's, as a scanner gets them")
 
 
-def _scanned(folder: Path, prefix: str, settings: Settings) -> Shown:
-    """Simulate a scan and replay all chains; a table is printed."""
+def _row(settings: Settings, columns: Sequence[Column]) -> Row:
+    brighter = BRIGHTER * (settings.snr / _SCAN.snr) ** 0.5
+    text = (
+        f"{settings.coils} coils\n{settings.acceleration:g}-fold\n{settings.calibration} calibration lines\n"
+        f"SNR {settings.snr:g}\n\nerrors x {brighter:.0f}"
+    )
+    return Row(text, brighter, columns)
+
+
+def _scanned(folder: Path, prefix: str, settings: Settings) -> Row:
+    """Simulate a scan and replay all chains; a table is printed, and a page written."""
     what = f"{settings.coils} coils, {settings.acceleration:g}-fold, SNR {settings.snr:g}"
     print(f"Simulating {settings.slices} slices of the ICBM152 head: {what} ...")
     header, lines, reference = make_scan(settings)
     scan = folder / f"{prefix}scan.h5"
     write_scan(scan, header, lines)
     target = np.stack(reference)[:, 0]
-    images, scores = {}, {}
-    for chain in CHAINS:
+    runs, columns, scores = [], [Column(REFERENCE, "", target[-1])], {}
+    for chain, name in CHAINS.items():
         print(f"Replaying chains/{chain}.xml ...", flush=True)
-        started = time.perf_counter()
-        replay(scan, folder / f"{prefix}{chain}.h5", chain)
+        recorder, started = Recorder(), time.perf_counter()
+        replay(scan, folder / f"{prefix}{chain}.h5", chain, watch=recorder.watch)
         seconds = (time.perf_counter() - started) / settings.slices
-        images[chain] = _in_units_of(target, _magnitudes(folder / f"{prefix}{chain}.h5"))
-        scores[chain] = _score(images[chain], target, seconds)
+        contents = read_contents(folder / f"{prefix}{chain}.h5")
+        images = _in_units_of(target, _magnitudes(contents))
+        scores[chain] = _score(images, target, seconds)
+        columns.append(Column(name, str(scores[chain]), images[-1]))
+        gadgets = ", ".join(map(described, load(chain).stages))
+        runs.append(Run(name, _with(contents, images), gadgets, recorder, str(scores[chain])))
+    reference_run = Run(REFERENCE, _with(runs[0].contents, target))
+    write_report(folder / f"{prefix}report.html", [reference_run, *runs], Scan(f"A simulated head: {what}"))
     print(f"\n{'':22s}   SSIM    PSNR   s/slice")
     for chain, name in CHAINS.items():
         score = scores[chain]
         print(f"{name:22s} {score.ssim:6.4f} {score.psnr:7.2f} {score.seconds:9.2f}")
     print()
-    return Shown(settings, target, images, scores)
+    return _row(settings, columns)
 
 
-def _magnitudes(path: Path) -> Images:
+def _magnitudes(contents: Contents) -> Images:
     """(slice, y, x) of the one series in an image file."""
-    ((_, series),) = read_images(path)
-    return np.asarray(np.abs(series[:, 0, 0]), np.float32)
+    (series,) = contents.series
+    return np.stack([np.abs(picture.pixels[0, 0]) for picture in series.pictures]).astype(np.float32)
+
+
+def _with(contents: Contents, images: Images) -> Contents:
+    """Return an image file of one series with other pixels: of a noise-free image, or in its units."""
+    (series,) = contents.series
+    pictures = tuple(
+        replace(picture, pixels=image[None, None]) for picture, image in zip(series.pictures, images, strict=True)
+    )
+    return replace(contents, series=(replace(series, pictures=pictures),))
 
 
 def _in_units_of(target: Images, images: Images) -> Images:
@@ -130,50 +155,6 @@ def _score(images: Images, target: Images, seconds: float) -> Score:
     ssim = [structural_similarity(t, i, data_range=top) for i, t, top in pairs]
     psnr = [peak_signal_noise_ratio(t, i, data_range=top) for i, t, top in pairs]
     return Score(float(np.mean(ssim)), float(np.mean(psnr)), seconds)
-
-
-def _draw(path: Path, scans: Sequence[Shown]) -> None:
-    """The middle slice of every scan by every chain, and its error, beside the noise-free image."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    size = (4 * (1 + len(CHAINS)), 8.6 * len(scans))
-    figure, axes = pyplot.subplots(
-        2 * len(scans), 1 + len(CHAINS), figsize=size, facecolor="black", layout="constrained"
-    )
-    for n, one in enumerate(scans):
-        _draw_scan(axes[2 * n : 2 * n + 2], one)
-    for axis in axes.flat:
-        axis.axis("off")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=90, facecolor="black")
-    write_bytes(path, picture.getvalue())
-    pyplot.close(figure)
-
-
-def _draw_scan(axes: Any, one: Shown) -> None:
-    """Into two rows of axes."""
-    settings, middle = one.settings, len(one.target) // 2
-    target = one.target[middle]
-    top = float(np.percentile(target, 99.7))
-    brighter = BRIGHTER * (settings.snr / _SCAN.snr) ** 0.5
-    look: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": top, "interpolation": "lanczos"}
-    write: dict[str, Any] = {"color": "white", "fontsize": 14}
-    axes[0, 0].imshow(target, **look)
-    axes[0, 0].set_title("Fully sampled, noise-free", **write)
-    text = (
-        f"{settings.coils} coils, {settings.acceleration:g}-fold\n{settings.calibration} calibration lines\n"
-        f"SNR {settings.snr:g}\n\nbelow the images:\nerror x {brighter:.0f}"
-    )
-    axes[1, 0].text(0.5, 0.5, text, ha="center", va="center", **write)
-    for column, (chain, image) in enumerate(one.images.items(), start=1):
-        score = one.scores[chain]
-        axes[0, column].imshow(image[middle], **look)
-        axes[0, column].set_title(f"{CHAINS[chain]}\nSSIM {score.ssim:.3f}   PSNR {score.psnr:.1f} dB", **write)
-        error = np.abs(image[middle] - target)
-        axes[1, column].imshow(error, cmap="inferno", vmin=0, vmax=top / brighter)
 
 
 if __name__ == "__main__":
