@@ -40,8 +40,8 @@ MAX_WORSE = 1.03
 """The network's prediction error over that of l1-wavelet. None of 71 good images of simulated scans (`bench_trust`) is
 doubted at 1.03; more wrong ones are kept at 1.06."""
 SLACK = 0.05
-"""Standard deviations of the noise that the prediction error may be larger beside. An image that keeps the data more
-exactly predicts their neighbours with a little more noise, where little is left out of a fully sampled scan."""
+"""Standard deviations of the noise that the prediction error may be larger beside. Where little is left out
+of a fully sampled scan, an image that keeps the data more exactly predicts their neighbours with more noise."""
 
 
 def doubt(trust: Trust) -> str:

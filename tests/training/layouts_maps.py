@@ -143,7 +143,7 @@ def write_brats_converted(folder: Path, rng: np.random.Generator, subjects: int 
 
 
 def write_isles(folder: Path, rng: np.random.Generator, subjects: int = 3) -> None:
-    """Write files as published: DWI and ADC 24 x 20 x 7 of 2 mm; FLAIR 48 x 40 x 7, 1 x 1 x 2 mm, a voxel away."""
+    """Write files as published. DWI and ADC are 24 x 20 x 7 of 2 mm. FLAIR is finer in plane and shifted by a voxel."""
     fixed, moving = np.diag([2.0, 2.0, 2.0, 1.0]), np.diag([1.0, 1.0, 2.0, 1.0])
     fixed[:3, 3], moving[:3, 3] = (10, 20, 30), (9, 20, 30)
     for subject in range(1, subjects + 1):
