@@ -85,7 +85,11 @@ def test_a_deferred_scan_is_answered_at_once_and_says_how_to_get_the_other_serie
     assert (entry.state, entry.record().measurement, entry.record().deferred) == ("queued", "M1", True)
 
 
-@pytest.mark.parametrize("ask", [scan(), [RETRIEVE, Header(header()), Close()], [RETRIEVE, *scan()[1:]]], ids=str)
+@pytest.mark.parametrize(
+    "ask",
+    [scan(), [RETRIEVE, Header(header()), Close()], [RETRIEVE, *scan()[1:]]],
+    ids=["the scan", "asked", "asked with the scan"],
+)
 def test_the_other_series_comes_when_the_scan_is_sent_again_or_asked_for(rules, ask):
     sent(rules, scan())
     done(rules)
