@@ -20,7 +20,7 @@ __all__ = ["Column", "Row", "draw"]
 
 ERRORS = "inferno"
 PART = (0.42, 0.68, 0.17, 0.43)
-"""What is enlarged: from and to along y, then along x, as parts of the image."""
+"""The enlarged part of the image: from and to along y, then along x, as shares of its size."""
 
 
 @dataclass(frozen=True)

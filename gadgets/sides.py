@@ -19,7 +19,7 @@ from mrnets.mrd.lines import Item
 __all__ = ["Ahead", "together"]
 
 MAX_BYTES = 256 << 20
-"""Frames that wait for the next side, the one in its hands included. Of larger frames, one at a time is made."""
+"""Frames that wait for the next side, the one in its hands included. Larger frames are made one at a time."""
 
 
 class _StoppedError(BaseException):
@@ -30,7 +30,7 @@ class _StoppedError(BaseException):
 class _Made:
     item: Any
     said: Said
-    """What was said until the item was made."""
+    """All that was said until the item was made."""
     size: int
     """Bytes."""
 

@@ -28,7 +28,7 @@ class GadgetError(RuntimeError):
 
 @dataclass(frozen=True)
 class Said:
-    """What was said of a scan up to some moment."""
+    """All that was said of a scan up to some moment."""
 
     notes: tuple[str, ...] = ()
     warnings: int = 0
@@ -48,7 +48,7 @@ class Speech:
     _known: list[Exception] = field(default_factory=list)
     """Errors that have their names already."""
     _heard: Said = Said()
-    """What the side before this one has said so far."""
+    """All that the side before this one has said so far."""
 
     @classmethod
     def of(cls, warnings: Iterable[str]) -> Speech:

@@ -53,7 +53,7 @@ def consistent(estimate: Estimate, scan: Scan, preparation: Preparation) -> Esti
 
 
 def _correction(image: Array, scan: Scan, preparation: Preparation) -> Array | None:
-    """What makes `image` (batch, echo, y, x) consistent. None: the preparation or the scan lacks what that takes."""
+    """Return the change of `image` (batch, echo, y, x); None where preparation or scan lack what it takes."""
     level, kspace, mask, sens = preparation.consistency, scan.kspace, scan.mask, scan.sens
     if level is None or kspace is None or mask is None or sens is None or scan.noise is None:
         return None

@@ -42,10 +42,10 @@ class Table:
 
     title: str
     names: tuple[str, ...]
-    """Of the columns."""
+    """The columns' names."""
     notes: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
-    """What each plane is, and its pictures."""
+    """The name of each plane, and its pictures."""
     left_out: int
     """Planes that are not shown."""
     grey: Window | None = None

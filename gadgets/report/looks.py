@@ -1,6 +1,6 @@
-"""What the gadgets of a chain know, seen from beside it: sampling, coils, sensitivities, noise, seconds and memory.
+"""Facts that the gadgets of a chain know: sampling, coils, sensitivities, noise, seconds and memory.
 
-The items pass unchanged. Of each gadget only the slice with the strongest signal is kept.
+The items pass unchanged. Only the slice with the strongest signal is kept of each gadget.
 Axes: coil, y, x.
 """
 
@@ -29,7 +29,7 @@ __all__ = ["LOOKING", "Look", "Recorder"]
 _logger = logging.getLogger(__name__)
 
 LOOKING = "the report"
-"""What the report itself takes, in the profile."""
+"""The report's own step in the profile."""
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,10 @@ REPLICAS, SQUARE = 8, 4
 
 @dataclass(frozen=True)
 class Scan:
-    """What the page says beside the images."""
+    """Facts that the page says beside the images."""
 
     name: str
-    """Of the file."""
+    """The name of the file."""
     facts: tuple[tuple[str, str], ...] = ()
     """Names and values."""
     command: str = ""

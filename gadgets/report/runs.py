@@ -23,4 +23,4 @@ class Run:
     note: str = ""
     """A line below the name, such as a score."""
     lacking: str = ""
-    """What the scan lacks, in a sentence."""
+    """A sentence on missing parts of the scan."""

@@ -88,9 +88,9 @@ def solved(
 
 
 def noise_level(encoding: Encoding, noise: Tensor | None) -> Tensor:
-    """`noise` (batch,) as (batch, 1, 1, 1); None: from the details of the zero-filled image, (batch, echo, 1, 1).
+    """Return `noise` (batch,) as (batch, 1, 1, 1).
 
-    Of several sets of maps the first gives it.
+    None: it comes from the details of the zero-filled image, (batch, echo, 1, 1), of the first set of maps.
     """
     start = encoding.start[:, :1] if encoding.sets else encoding.start
     level: Tensor = detail_noise(start) if noise is None else noise[:, None, None, None]

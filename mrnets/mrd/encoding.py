@@ -141,8 +141,8 @@ def encoding_of(
     dimensions: of the images. None: as the encoded matrix has them.
     seen: the centres of y and z that the data show, where they contradict the header (`mrnets.mrd.centre`).
     gridded: the data were put on a grid before, whatever their trajectory was.
-    Raises InputError for a space that is missing, not Cartesian (unless gridded), with several slices excited at once,
-    with samples on ramps at unknown places, or with an absurd matrix.
+    Raises InputError for a space that is missing, not Cartesian (unless gridded), or has an absurd matrix. Raises it
+    also for several slices excited at once, and for samples on ramps at unknown places.
     """
     encoding, name = found(header, index), f"encoding space {index}"
     _require_supported(encoding, name, gridded)

@@ -1,9 +1,9 @@
 """Many coils, one image: the SENSE encoding and its adjoint, coil combination.
 
 Axes: image (..., y, x); coil images, k-space and sens (..., coil, y, x); mask broadcasts against k-space.
-Where `sets` is true, an object larger than the field of view has several sets of maps (Uecker 2014, soft SENSE): image
-(..., set, y, x), sens (..., set, coil, y, x), coil images and k-space (..., 1, coil, y, x). Coil images are then the
-sum over the sets, each with an image of its own.
+Where `sets` is true, an object larger than the field of view has several sets of maps (Uecker 2014, soft SENSE). The
+axes are image (..., set, y, x), sens (..., set, coil, y, x), coil images and k-space (..., 1, coil, y, x). Coil images
+are then the sum over the sets, each with an image of its own.
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ def test_slices_of_another_form_are_in_another_batch():
 
 
 ASKING = ("__bool__", "__float__", "__int__", "__array__", "item", "tolist", "cpu")
-"""What makes the host wait for values of a tensor on a device."""
+"""Methods that make the host wait for values of a tensor on a device."""
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def comments(items: list) -> list[str]:
 
 
 def expected(scale: float) -> bytes:
-    """What the slow chain gives by itself."""
+    """Return the images of the slow chain by itself."""
     items = Incoming(io.BytesIO(blob([*toys.scan(), Close()])), State.ITEMS).items()
     return blob(reconstructed(Chain.parse(configuration(stage("noted", scale=scale))), items, header()))
 

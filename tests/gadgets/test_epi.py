@@ -160,7 +160,7 @@ def described(made: Any, **times: float) -> Any:
 
 TIMES = {"rampUpTime": 100, "flatTopTime": 240, "rampDownTime": 100, "acqDelayTime": 30, "dwellTime": 5.0}
 PIXELS = 24
-"""Of the images. The encoded field of view is twice theirs."""
+"""Pixels of the images. The encoded field of view is twice theirs."""
 
 
 class OnRamps:

@@ -26,7 +26,7 @@ GADGETS = (
 
 
 def through(host: str, scan: Scan, folder: Path) -> Outcome:
-    """What a host makes of a scan. serve and external get the chain with it."""
+    """Return the outcome of a scan in a host. serve and external get the chain with it."""
     text = configuration(*GADGETS) if host == "external" else chain(*GADGETS)
     configured = [ConfigText(text.encode())] if host in ("serve", "external") else []
     folder.mkdir()
