@@ -1,6 +1,7 @@
 """Receiving a scan with and without a spool, side by side.
 
-    python tests/benchmarks/bench_spool.py [--mebibytes 512] [--coils 32] [--repetitions 5] [--folder FOLDER]
+    python tests/benchmarks/bench_spool.py [--mebibytes 512] [--coils 32] [--repetitions 5] [--work read sort]
+        [--folder FOLDER]
 
 Another process sends a 2-D multi-slice scan through a local socket. "read" makes Lines of the messages and nothing
 else, "sort" k-space, and "zerofilled" images, by the cheapest chain that ships. With and without a spool are measured
@@ -29,6 +30,7 @@ from mrnets.mrd.header import read_header
 from mrnets.mrd.lines import Item
 from tests.benchmarks.bench_stream import HEADER, ROWS, SAMPLES, slices
 
+WORK = ("read", "sort", "zerofilled")
 ZEROFILLED = load("zerofilled.xml", ["network.device=cpu"])
 
 
@@ -73,6 +75,7 @@ def main() -> None:
     parser.add_argument("--mebibytes", type=int, default=512)
     parser.add_argument("--coils", type=int, default=32)
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--work", nargs="+", choices=WORK, default=WORK, help="what is measured (default: all)")
     parser.add_argument("--folder", help="where the spool is made (default: the system's temporary folder)")
     args = parser.parse_args()
     count = max(1, (args.mebibytes << 20) // (ROWS * args.coils * SAMPLES * 8))
@@ -80,7 +83,7 @@ def main() -> None:
     print(f"{count} slices of {ROWS} lines, {args.coils} coils of {SAMPLES} samples: {size:.0f} MiB")
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         spool = Spool(Path(folder), size=4 * size * 2**20 + 2**28)
-        for work in ("read", "sort", "zerofilled"):
+        for work in args.work:
             times: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
             for _ in range(args.repetitions):
                 for kept in times:
