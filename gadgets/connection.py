@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import select
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from gadgets.serialise import encode
 from gadgets.speaker import GadgetError
 from gadgets.wire import Source
 from mrnets.errors import InputError
-from mrnets.mrd.lines import Item
+from mrnets.mrd.lines import Item, Lines
 
 if TYPE_CHECKING:
     import gadgetron.external
@@ -68,6 +69,9 @@ class Inlet(Protocol):
 class Detour(Inlet, Source, Protocol):
     """A source between a connection and its reader that keeps the stream on the way."""
 
+    def waits(self) -> bool:
+        """Whether no byte is there to read, and more may come."""
+
     def close(self) -> None:
         """End it."""
 
@@ -98,6 +102,11 @@ class Peer:
     def __post_init__(self, state: State) -> None:
         self._inlet: Inlet | None = self.connected
         self._detour: Detour | None = None
+        self._patience = math.nan
+        """The limit of time that the inlet has, in s."""
+        self._ready = select.poll()
+        if self.connected is not None:
+            self._ready.register(self.connected, select.POLLIN)
         self.incoming = Incoming(self, state, self.limits.message)
         self._begun = self.clock()
 
@@ -135,7 +144,7 @@ class Peer:
         """Read from `detour` from now on. It has taken over the source, which must not have read ahead.
 
         kept: the file in which it keeps the stream. `close` closes it."""
-        self._detour, self.kept = detour, kept
+        self._detour, self.kept, self._patience = detour, kept, math.nan
         self._inlet = None if self._inlet is None else detour
 
     def readinto(self, buffer: Any, /) -> int | None:
@@ -146,8 +155,9 @@ class Peer:
             try:
                 if allowed <= 0:
                     raise TimeoutError
-                if self._inlet is not None:
+                if self._inlet is not None and allowed != self._patience:
                     self._inlet.settimeout(None if allowed == math.inf else allowed)
+                    self._patience = allowed
                 return (self._detour or self.source).readinto(buffer)
             except TimeoutError:
                 late = f"did not send its ISMRMRD header within {self.limits.start:g} s"
@@ -158,9 +168,15 @@ class Peer:
         """Return the next message, or None at the end of the stream. Raises InputError as `Incoming.read` does."""
         return self.incoming.read()
 
-    def items(self) -> Iterator[Item]:
-        """Yield the items up to CLOSE, acquisitions as Lines. Raises InputError as `Incoming.read` does."""
-        return self.incoming.items()
+    def items(self, look: Callable[[Lines], None] | None = None) -> Iterator[Item]:
+        """Yield the items up to CLOSE, acquisitions as Lines. See `Incoming.items`; raises InputError as it does."""
+        return self.incoming.items(look)
+
+    def waits(self) -> bool:
+        """Whether no byte has come that was not read. Bytes that were read ahead do not count. A file never waits."""
+        if self._detour is not None:
+            return self._detour.waits()
+        return self.connected is not None and not self._ready.poll(0)
 
     def send(self, message: Message) -> None:
         """Send a message or an item. Raises PeerLostError, and InputError for what no message carries."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from gadgets.messages import Bucket, Close, ConfigFile, ConfigText, Error, Header, Message, Query
 from gadgets.wire import Source, read_message
 from mrnets.errors import InputError
-from mrnets.mrd.lines import Item, Line, coalesce
+from mrnets.mrd.lines import PAUSE, Item, Line, Lines, coalesce
 
 __all__ = ["Audience", "Incoming", "State"]
 
@@ -78,9 +78,12 @@ class Incoming:
             raise InputError("The stream ended without a CLOSE message; what came may be incomplete.")
         return None
 
-    def items(self) -> Iterator[Item]:
-        """Yield the items up to CLOSE, acquisitions as Lines. Raises InputError as `read` does."""
-        return coalesce(self._items())
+    def items(self, look: Callable[[Lines], None] | None = None) -> Iterator[Item]:
+        """Yield the items up to CLOSE, acquisitions as Lines. Raises InputError as `read` does.
+
+        look: is shown lines that wait for others of their run while no more come, and may refuse them: nobody has to
+        wait for the end of a run to learn of a fault in its second line."""
+        return coalesce(self._items(pausing=look is not None), look)
 
     def drain(self) -> None:
         """Read to CLOSE, to the end of the stream, or to where it cannot be understood, whatever comes.
@@ -111,8 +114,11 @@ class Incoming:
             self.state = State.LOST
             raise
 
-    def _items(self) -> Iterator[Line | Item]:
+    def _items(self, *, pausing: bool) -> Iterator[Line | Item]:
+        waits = getattr(self.source, "waits", None) if pausing else None
         while self.state is State.ITEMS:
+            if waits is not None and waits():
+                yield PAUSE
             with self._turn:
                 if self._drained:
                     return

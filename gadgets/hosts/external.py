@@ -20,7 +20,7 @@ from gadgets.hosts.dependencies import Dependencies
 from gadgets.hosts.keeping import Keeper, keeping, spool_of_chain
 from gadgets.hosts.library import load
 from gadgets.hosts.log import name_gadgets
-from gadgets.hosts.scan import reconstructed
+from gadgets.hosts.scan import first_look, reconstructed
 from gadgets.hosts.spool import Record
 from gadgets.hosts.storage import default_store
 from gadgets.limits import PATIENT
@@ -114,13 +114,14 @@ def _items(peer: Peer, module: str, target: str, configuration: bytes, header: b
     keeper.spool = spool_of_chain(chain)
     keeper.begin(peer, (ConfigText(configuration), Header(header)), chain, Record(chain.source))
     noise, quick = Dependencies(default_store()), quick_chain(chain, keeper, None, load)
+    items = peer.items(first_look(chain))
     if chain.has("retrieve"):
         keeper.drop()
     if quick is None:
-        yield from reconstructed(chain, peer.items(), header, noise=noise, results=results_in(keeper.spool))
+        yield from reconstructed(chain, items, header, noise=noise, results=results_in(keeper.spool))
     else:
         yield from deferred(
-            keeper, chain, quick, header, lambda note: reconstructed(quick, peer.items(), header, (note,), noise)
+            keeper, chain, quick, header, lambda note: reconstructed(quick, items, header, (note,), noise)
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from ismrmrd.hdf5 import acquisition_header_dtype
@@ -21,6 +21,7 @@ from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
 
 __all__ = [
     "ACQUISITION_HEADER",
+    "PAUSE",
     "Item",
     "Line",
     "Lines",
@@ -107,6 +108,8 @@ class _Run:
     data: Array
     trajectory: Array
     count: int = 0
+    looked: int = 0
+    """How many of the lines were looked at."""
 
     @classmethod
     def start(cls, key: tuple[int, int, int, int, bool]) -> _Run:
@@ -130,9 +133,14 @@ class _Run:
         line.fill(self.data[self.count], self.trajectory[self.count])
         self.count += 1
 
-    def lines(self) -> Lines:
-        n = self.count
-        return Lines(self.headers[:n], self.data[:n], self.trajectory[:n] if self.key[2] else None)
+    def lines(self, start: int = 0) -> Lines:
+        which = slice(start, self.count)
+        return Lines(self.headers[which], self.data[which], self.trajectory[which] if self.key[2] else None)
+
+    def look(self, at: Callable[[Lines], None]) -> None:
+        if self.looked < self.count:
+            at(self.lines(self.looked))
+            self.looked = self.count
 
 
 class _Repetitions:
@@ -150,16 +158,26 @@ class _Repetitions:
         return before < repetition
 
 
-def coalesce(stream: Iterable[Line | Item]) -> Iterator[Item]:
+PAUSE: Final = object()
+"""In a stream of lines: no more have come yet."""
+
+
+def coalesce(stream: Iterable[Line | Item], look: Callable[[Lines], None] | None = None) -> Iterator[Item]:
     """Make `Lines` of each run of `Line`; other items pass in order.
 
     A run ends before another shape, encoding space, kind (noise or not) or item. It ends after each line that may
     complete an image, which is then not kept waiting: the last in a slice, repetition or measurement, and the first of
     a slice's next repetition. It also ends at 256 lines or 8 MiB. Raises InputError for a line too large.
+
+    look: is shown, at each `PAUSE`, the lines that wait for their run to end, and may refuse them by an InputError.
     """
     run: _Run | None = None
     repetitions = _Repetitions()
     for item in stream:
+        if item is PAUSE:
+            if run and look:
+                run.look(look)
+            continue
         if not isinstance(item, Line):
             if run:
                 yield run.lines()
