@@ -6,11 +6,12 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from mrnets import __version__, threads
-from mrnets.errors import InputError, nearest
+from mrnets.commandline import check_command, refuse, with_examples
+from mrnets.errors import InputError
 
+PROGRAM = "python -m gadgets"
 COMMANDS = {
     "replay": ("gadgets.hosts.replay", "run a scan from a file through a chain, here and now"),
     "export": ("gadgets.export.command", "write an image file as DICOM, NIfTI, PNG, or for BART"),
@@ -53,24 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0; 1 and one sentence on stderr if it failed; 2 for options that do not exist; 130 after ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
-        prog="python -m gadgets",
+        prog=PROGRAM,
         description="Trained MR reconstruction networks for ISMRMRD streams.",
-        epilog=_examples(*EXAMPLES),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **with_examples(PROGRAM, [lines[0] for lines in EXAMPLES.values()]),
     )
     parser.add_argument("--version", action="version", version=f"gadgetron-networks {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    asked = next((word for word in given if not word.startswith("-")), None)
-    if asked is not None and asked not in COMMANDS:
-        parser.error(f"there is no command {asked!r}.{nearest(asked, COMMANDS)}")
+    asked = check_command(parser, given, COMMANDS)
     chosen = parser
     for name, (module, words) in COMMANDS.items():
         command = commands.add_parser(
             name,
             help=words,
             description=words[0].upper() + words[1:] + ".",
-            epilog=_examples(name),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **with_examples(PROGRAM, EXAMPLES[name]),
         )
         command.add_argument("--debug", action="store_true", help="log more, and show where a failure happened")
         if name == asked:  # others need not even import
@@ -78,23 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             chosen = command
     args, rest = parser.parse_known_args(given)
     if rest:
-        _refuse(chosen, rest)
+        refuse(chosen, rest)
     args.given = given
     return _run(args)
-
-
-def _examples(*names: str) -> str:
-    """Return the examples of some commands: all of one, and the first of each of several."""
-    lines = [line for name in names for line in EXAMPLES[name][: None if len(names) == 1 else 1]]
-    return "\n".join(["examples:", *(f"  python -m gadgets {line}" for line in lines)])
-
-
-def _refuse(parser: argparse.ArgumentParser, words: Sequence[str]) -> NoReturn:
-    """End with status 2 for words that are no options of a command, and name the nearest ones."""
-    known = [option for action in parser._actions for option in action.option_strings]
-    options = [word.partition("=")[0] for word in words if word.startswith("-")]
-    hints = "".join(nearest(option, known) for option in options)
-    parser.error(f"unrecognized arguments: {' '.join(words)}.{hints}")
 
 
 def _run(args: argparse.Namespace) -> int:

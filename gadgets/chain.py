@@ -13,7 +13,7 @@ from ismrmrd.xsd import ismrmrdHeader
 from gadgets.gadget import Kind, lookup
 from gadgets.sides import Ahead, together
 from gadgets.speaker import Speech
-from mrnets.errors import InputError, nearest
+from mrnets.errors import Faults, InputError, nearest
 from mrnets.mrd.lines import Item
 from mrnets.mrd.xml import parse_xml
 
@@ -81,12 +81,14 @@ class Chain:
         """Return a chain of `stages`, after a check of each of them and of their order. Raises InputError."""
         if not stages:
             raise InputError("it names no gadget.")
+        faults = Faults()
         for name in options or ():
-            if name not in OPTIONS:
-                known, hint = ", ".join(OPTIONS), nearest(name, OPTIONS)
-                raise InputError(f'a pipeline has no property "{name}"; its properties are: {known}.{hint}')
+            with faults.gathered():
+                _require_option(name)
         for stage in stages:
-            lookup(stage.name).bind(stage.properties)
+            with faults.gathered():
+                lookup(stage.name).bind(stage.properties)
+        faults.tell()
         _require_order([stage.name for stage in stages])
         return cls(stages, source, options or {})
 
@@ -106,7 +108,8 @@ class Chain:
         if not places:
             there = ", ".join(stage.name for stage in self.stages)
             asked = f"{owner}.{number}" if dot else owner
-            raise InputError(f'Cannot set {name}: {self.source} has no gadget "{asked}"; it has: {there}.')
+            hint = nearest(owner, {stage.name for stage in self.stages} - {owner})
+            raise InputError(f'Cannot set {name}: {self.source} has no gadget "{asked}"; it has: {there}.{hint}')
         stages = list(self.stages)
         for n in places:
             stages[n] = replace(stages[n], properties={**stages[n].properties, key: value})
@@ -177,6 +180,12 @@ _NEEDED: dict[Kind, str] = {
     "estimates": "network",
 }
 """The gadget that makes each kind."""
+
+
+def _require_option(name: str) -> None:
+    if name not in OPTIONS:
+        known, hint = ", ".join(OPTIONS), nearest(name, OPTIONS)
+        raise InputError(f'a pipeline has no property "{name}"; its properties are: {known}.{hint}')
 
 
 def _require_order(names: list[str]) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeAlias, get_type_hints, overload
 from ismrmrd.xsd import ismrmrdHeader
 
 import gadgets
-from mrnets.errors import InputError, nearest
+from mrnets.errors import Faults, InputError, nearest
 from mrnets.mrd.lines import Item
 from mrnets.values import described, parsed
 
@@ -69,20 +69,28 @@ class Gadget:
     def bind(self, properties: Mapping[str, str]) -> Callable[[Iterable[Item], ismrmrdHeader], Iterator[Item]]:
         """Return the gadget with `properties`, which are texts, set. Raises InputError, naming gadget and property."""
         options: dict[str, Any] = {}
+        faults = Faults()
         for name, text in properties.items():
-            if name not in self.properties:
-                accepted = ", ".join(self.properties) or "none"
-                hint = nearest(name, self.properties)
-                raise InputError(f'Gadget {self.name} has no property "{name}"; its properties are: {accepted}.{hint}')
-            try:
-                options[name] = self.properties[name].parse(text.strip())
-            except ValueError:
-                wanted = self.properties[name]
-                raise InputError(f'Gadget {self.name}: property {name} must be {wanted}; got "{text}".') from None
+            with faults.gathered():
+                options[name] = self._value(name, text)
         for name, wanted in self.properties.items():
-            if name not in options and wanted.default is inspect.Parameter.empty:
-                raise InputError(f"Gadget {self.name} needs the property {name} ({wanted}).")
+            with faults.gathered():
+                if name not in properties and wanted.default is inspect.Parameter.empty:
+                    raise InputError(f"Gadget {self.name} needs the property {name} ({wanted}).")
+        faults.tell()
         return lambda stream, header: self.function(stream, header, **options)
+
+    def _value(self, name: str, text: str) -> Any:
+        """Return the value of a property. Raises InputError for a name or a value that cannot be."""
+        if name not in self.properties:
+            accepted = ", ".join(self.properties) or "none"
+            hint = nearest(name, self.properties)
+            raise InputError(f'Gadget {self.name} has no property "{name}"; its properties are: {accepted}.{hint}')
+        wanted = self.properties[name]
+        try:
+            return wanted.parse(text.strip())
+        except ValueError:
+            raise InputError(f'Gadget {self.name}: property {name} must be {wanted}; got "{text}".') from None
 
 
 Generator: TypeAlias = Callable[..., Iterator[Item]]

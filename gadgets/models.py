@@ -179,6 +179,12 @@ def options_of(text: str) -> dict[str, Any]:
     return options
 
 
+def _found(devices: int) -> str:
+    """Return what devices there are, and what may be given."""
+    there = ", ".join(f"cuda:{n}" for n in range(devices))
+    return f"only {there}; give one of these, cpu or auto" if devices else "no CUDA device; give cpu or auto"
+
+
 def device_of(name: str) -> torch.device:
     """Return the device of that name; "auto": CUDA if there is one. Raises InputError for one that cannot be had."""
     import torch
@@ -190,5 +196,5 @@ def device_of(name: str) -> torch.device:
     except RuntimeError:
         raise InputError(f"no such device: {name!r}; use auto, cpu, cuda, cuda:1 and so on") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device is {name}, but torch finds {torch.cuda.device_count()} CUDA devices")
+        raise InputError(f"device is {name}, but torch finds {_found(torch.cuda.device_count())}")
     return device

@@ -125,7 +125,7 @@ def _mover(device: Device) -> Callable[[Array], Array]:
     if cupy is not None:
         return cupy.asarray
     if device == "cuda":
-        raise InputError("device is cuda, but CuPy is not installed or finds no CUDA device; use cpu or auto")
+        raise InputError("device is cuda, but CuPy is not installed or finds no CUDA device; give cpu or auto")
     return lambda x: x
 
 

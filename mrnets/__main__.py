@@ -15,38 +15,33 @@ import sys
 from typing import Any
 
 from mrnets import store
-from mrnets.errors import InputError
+from mrnets.commandline import check_command, refuse, with_examples
+from mrnets.errors import InputError, nearest
 
 __all__ = ["main"]
 
+PROGRAM = "python -m mrnets"
+EXAMPLES = {
+    "list": ("list", "list --quick"),
+    "show": ("show varnet", "show l1varnet_general", "show weights.safetensors"),
+    "import-atommic": (
+        "import-atommic model.atommic -o weights.safetensors",
+        "import-atommic state.ckpt --config model.yaml -o weights.safetensors",
+    ),
+}
 _COILS, _SIZE = 8, 64
 """Coils and pixels of the slice that `list` measures. It is small, since time grows with the number of pixels."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0, or 1 after one sentence on the error stream."""
-    parser = argparse.ArgumentParser(prog="python -m mrnets", description=(__doc__ or "").partition("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    listing = commands.add_parser("list", help="print the table of networks")
-    listing.add_argument("--quick", action="store_true", help="leave out multiply-adds and seconds: runs no network")
-    showing = commands.add_parser("show", help="print the options of a network, or the header of a weights file")
-    showing.add_argument(
-        "what", metavar="NAME", help="a network, the path of a .safetensors file, or the name of a shipped one"
-    )
-    importing = commands.add_parser(
-        "import-atommic", help="make a weights file of a network trained with ATOMMIC 1.0.1"
-    )
-    importing.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="its .atommic archive, or a state dict with --config"
-    )
-    importing.add_argument("-o", "--output", metavar="WEIGHTS", required=True, help="the .safetensors file to write")
-    importing.add_argument("--config", metavar="YAML", help="the settings, where CHECKPOINT is a state dict")
-    chosen = parser.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = _options(given)
     try:
         if chosen.command == "list":
             print(_listed(quick=chosen.quick))
         elif chosen.command == "show":
-            print(_described(chosen.what) if chosen.what in store.names() else _shown(chosen.what))
+            print(_told(chosen.what))
         else:
             print(_imported(chosen.checkpoint, chosen.output, chosen.config))
     except InputError as error:
@@ -56,6 +51,40 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     return 0
+
+
+def _options(given: list[str]) -> argparse.Namespace:
+    """Return the command and its options. Words that are none end the program with status 2."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description=(__doc__ or "").partition("\n")[0],
+        **with_examples(PROGRAM, [lines[0] for lines in EXAMPLES.values()]),
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    listing = _command(commands, "list", "print the table of networks")
+    listing.add_argument("--quick", action="store_true", help="leave out multiply-adds and seconds: runs no network")
+    showing = _command(commands, "show", "print the options of a network, or the header of a weights file")
+    showing.add_argument(
+        "what", metavar="NAME", help="a network, the path of a .safetensors file, or the name of a shipped one"
+    )
+    importing = _command(commands, "import-atommic", "make a weights file of a network trained with ATOMMIC 1.0.1")
+    importing.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="its .atommic archive, or a state dict with --config"
+    )
+    importing.add_argument("-o", "--output", metavar="WEIGHTS", required=True, help="the .safetensors file to write")
+    importing.add_argument("--config", metavar="YAML", help="the settings, where CHECKPOINT is a state dict")
+    asked = check_command(parser, given, EXAMPLES)
+    chosen, rest = parser.parse_known_args(given)
+    if rest:
+        refuse(commands.choices[asked] if asked else parser, rest)
+    return chosen
+
+
+def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}.", **with_examples(PROGRAM, EXAMPLES[name])
+    )
+    return parser
 
 
 def _listed(*, quick: bool) -> str:
@@ -105,6 +134,16 @@ def _imported(checkpoint: str, output: str, config: str | None) -> str:
 
     imported = import_atommic(checkpoint, output, config)
     return f"wrote {output}: {imported.name}, {sum(p.numel() for p in imported.network.parameters()):,} parameters"
+
+
+def _told(what: str) -> str:
+    """Return the text on a network or on a weights file. Raises InputError."""
+    if what in store.names():
+        return _described(what)
+    try:
+        return _shown(what)
+    except InputError as error:
+        raise InputError(f"{error}{nearest(what, store.names())}") from error
 
 
 def _described(name: str) -> str:

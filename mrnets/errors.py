@@ -5,13 +5,37 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-__all__ = ["InputError", "naming", "nearest", "unknown"]
+__all__ = ["Faults", "InputError", "naming", "nearest", "unknown"]
 
 
 class InputError(ValueError):
     """Input that cannot be used: one clear sentence that names the file, gadget, property or acquisition,
     what was expected and what came. Hosts and command lines print the sentence and never a traceback."""
+
+
+@dataclass
+class Faults:
+    """Faults of one input, gathered so that a user is told all of them at once."""
+
+    found: list[InputError] = field(default_factory=list)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Keep an InputError that is raised inside, and go on after the block."""
+        try:
+            yield
+        except InputError as error:
+            self.found.append(error)
+
+    def tell(self) -> None:
+        """Raise InputError with the sentences of all faults, or the only one as it came, where there is any."""
+        if len(self.found) == 1:
+            raise self.found[0]
+        if self.found:
+            told = list(dict.fromkeys(str(error).rstrip() for error in self.found))
+            raise InputError("".join(f"{text} " if text[-1:] in ".?" else f"{text}; " for text in told).rstrip("; "))
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:

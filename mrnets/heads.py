@@ -19,5 +19,7 @@ def icbm152(volume: Literal["t1", "gm", "wm"] = "t1") -> Path:
     try:
         folder = resources.files("nilearn.datasets")
     except ModuleNotFoundError:
-        raise InputError("the head ICBM152 comes with nilearn, which is not installed (pip install nilearn)") from None
+        raise InputError(
+            "the head ICBM152 comes with nilearn, which is not installed (pip install 'gadgetron-networks[demo]')"
+        ) from None
     return Path(str(folder / "data" / f"mni_icbm152_{volume}_tal_nlin_sym_09a_converted.nii.gz"))

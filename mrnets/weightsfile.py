@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mrnets.errors import InputError
+from mrnets.errors import InputError, nearest
 from mrnets.files import write_bytes
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def located(path: str | os.PathLike[str]) -> Path:
         raise InputError(
             f"no weights {str(given)!r}: give the path of a .safetensors file, or one of those that ship: "
             + (", ".join(shipped()) or "none")
+            + (f".{hint}" if (hint := nearest(given.name, shipped())) else "")
         )
     return _WEIGHTS / f"{given.name}.safetensors"
 

@@ -6,13 +6,34 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mrnets import threads
-from mrnets.errors import InputError
+from mrnets.commandline import check_command, refuse, with_examples
+from mrnets.errors import InputError, nearest
 
 _RECIPES = Path(__file__).parent / "recipes"
+PROGRAM = "python -m training"
+EXAMPLES = {
+    "check": ("check DATA --recipe fastmri_brains",),
+    "fit": (
+        "fit fastmri_brains data=DATA device=cuda",
+        "fit demo data=FOLDER_OF_ANATOMY steps=2000 --dry-run",
+        "fit fastmri_brains data=DATA network.name=varnet optimiser.learning_rate=5e-4",
+    ),
+    "evaluate": (
+        "evaluate weights.safetensors fastmri_brains data=DATA --part test",
+        "evaluate varnet_brain,l1varnet_general demo -o evaluation",
+    ),
+    "compare": ("compare varnet,rim,modl compare data=DATA", "compare all compare data=DATA"),
+    "tissue": ("tissue HEADS -o DATA",),
+    "pool": ("pool FOLDER -o pool.npz",),
+}
+SEVERAL = (
+    "fit RECIPE device=cuda    # on several GPUs: torchrun --nproc-per-node N -m training fit RECIPE device=cuda",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,10 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     After ctrl-C the status is 130, and where nobody reads the output any more 141. Start again to go on.
     """
-    parser = _parser()
-    chosen, later = parser.parse_known_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser, commands = _parser()
+    check_command(parser, given, EXAMPLES)
+    chosen, later = parser.parse_known_args(given)
     if any("=" not in word or word.startswith("-") for word in later) or (later and "overrides" not in chosen):
-        parser.error(f"unrecognized arguments: {' '.join(later)}")
+        refuse(commands[chosen.command], later)
     if later:  # argparse takes no more of them after an option such as --recipe or -o
         chosen.overrides += later
     logging.basicConfig(format=f"training {chosen.command}: %(message)s")
@@ -39,8 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if package in ("mrnets", "training"):
             raise
         extra = package if package in ("tensorboard", "wandb") else "training"
-        advice = f"in the project's folder, pip install '.[{extra}]' installs it"
-        print(f"training {chosen.command}: the Python package {package} is missing; {advice}", file=sys.stderr)
+        advice = f"pip install 'gadgetron-networks[{extra}]'"
+        print(f"training {chosen.command}: the Python package {package} is missing: {advice}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -49,63 +72,84 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser, and those of its commands."""
     parser = argparse.ArgumentParser(
-        prog="python -m training",
+        prog=PROGRAM,
         description="Train the networks that the gadgets load.",
-        epilog="With several GPUs: torchrun --nproc-per-node N -m training fit RECIPE device=cuda",
+        **with_examples(PROGRAM, [*(lines[0] for lines in EXAMPLES.values()), *SEVERAL]),
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    check = commands.add_parser("check", help="say within seconds what is missing or malformed in a data set")
+    check = _command(commands, "check", "say within seconds what is missing or malformed in a data set", _check)
     check.add_argument("data", metavar="DATA", help="folder of the data set")
     check.add_argument("--recipe", required=True, metavar="RECIPE", help=_recipe_help())
-    check.set_defaults(run=_check)
-    fit = commands.add_parser("fit", help="train as a recipe says; goes on where the run's folder has a checkpoint")
+    fit = _command(commands, "fit", "train as a recipe says; goes on where the run's folder has a checkpoint", _fit)
     fit.add_argument("--dry-run", action="store_true", help="only print the bound options, parameters and memory")
-    fit.set_defaults(run=_fit)
-    evaluate = commands.add_parser("evaluate", help="table, CSV and figure of weights beside the classical methods")
+    evaluate = _command(
+        commands, "evaluate", "table, CSV and figure of weights beside the classical methods", _evaluate
+    )
     evaluate.add_argument("weights", help="a .safetensors file, or the name of weights that ship; several: W1,W2")
-    evaluate.add_argument("--part", choices=("validation", "test"), default="validation", help="of the data set")
-    evaluate.add_argument("-o", "--output", default="evaluation", metavar="FOLDER", help="for the CSV and the figure")
+    evaluate.add_argument(
+        "--part", choices=("validation", "test"), default="validation", help="of the data set (default %(default)s)"
+    )
+    evaluate.add_argument(
+        "-o", "--output", default="evaluation", metavar="FOLDER", help="for CSV and figure (default %(default)s)"
+    )
     evaluate.add_argument(
         "--wavelet", action="store_true", help="beside them l1-wavelet with the best of six thresholds"
     )
-    evaluate.set_defaults(run=_evaluate)
-    compare = commands.add_parser("compare", help="train several networks alike, and evaluate them side by side")
+    compare = _command(commands, "compare", "train several networks alike, and evaluate them side by side", _compare)
     compare.add_argument("networks", help="names with commas between them, or all: every one of the recipe's task")
-    compare.set_defaults(run=_compare)
-    tissue = commands.add_parser("tissue", help="label CSF, grey and white matter in heads, for the recipe tissue")
-    tissue.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="a folder for each head: T1*, T2*, FLAIR*, GOLD_STANDARD* (NIfTI)"
-    )
-    tissue.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DATA", help="for the data set, ICBM152 and pictures in it"
-    )
-    tissue.set_defaults(run=_tissue)
-    pool = commands.add_parser("pool", help="gather images of a folder in a file, for the recipe pool")
-    pool.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="volumes (.nii, .nii.gz, .cfl) and photographs (.png, .jpg)"
-    )
-    pool.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write (.npz)")
-    pool.set_defaults(run=_pool)
     for command in (check, fit, evaluate, compare):
         if command is not check:
             command.add_argument("recipe", metavar="RECIPE", help=_recipe_help())
         command.add_argument(
             "overrides", nargs="*", metavar="key=value", help="data=FOLDER steps=100 loss.ssim=0.5 ..."
         )
+    _add_makers(commands)
+    return parser, commands.choices
+
+
+def _add_makers(commands: Any) -> None:
+    """Add the commands that make data sets."""
+    tissue = _command(commands, "tissue", "label CSF, grey and white matter in heads, for the recipe tissue", _tissue)
+    tissue.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="a folder for each head: T1*, T2*, FLAIR*, GOLD_STANDARD* (NIfTI)"
+    )
+    tissue.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DATA", help="for the data set, ICBM152 and pictures in it"
+    )
+    pool = _command(commands, "pool", "gather images of a folder in a file, for the recipe pool", _pool)
+    pool.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="volumes (.nii, .nii.gz, .cfl) and photographs (.png, .jpg)"
+    )
+    pool.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write (.npz)")
+
+
+def _command(commands: Any, name: str, text: str, run: Callable[..., Any]) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}.", **with_examples(PROGRAM, EXAMPLES[name])
+    )
+    parser.set_defaults(run=run)
     return parser
 
 
+def _recipes() -> list[str]:
+    return sorted(path.stem for path in _RECIPES.glob("*.yaml"))
+
+
 def _recipe_help() -> str:
-    known = ", ".join(sorted(path.stem for path in _RECIPES.glob("*.yaml")))
-    return f"a YAML file, or the name of a recipe that comes along: {known}"
+    return f"a YAML file, or the name of a recipe that comes along: {', '.join(_recipes())}"
 
 
 def _recipe(name: str) -> Path:
-    """The recipe's file; a bare name is one of ours."""
-    ours = _RECIPES / f"{name}.yaml"
-    return ours if Path(name).name == name and not Path(name).suffix and ours.exists() else Path(name)
+    """Return the recipe's file; a bare name is one of ours. Raises InputError for one that is neither."""
+    if Path(name).name != name or Path(name).suffix or Path(name).exists():
+        return Path(name)
+    if name not in _recipes():
+        hint = nearest(name, _recipes())
+        raise InputError(f"there is no recipe {name!r}; there are: {', '.join(_recipes())}, or a YAML file.{hint}")
+    return _RECIPES / f"{name}.yaml"
 
 
 def _check(chosen: argparse.Namespace) -> int:

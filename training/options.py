@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mrnets import store
-from mrnets.errors import InputError
+from mrnets.errors import Faults, InputError
 from mrnets.physics import masks
 from mrnets.preparation import Preparation
 from mrnets.seen import Seen
@@ -283,24 +283,38 @@ def read(recipe: str | Path, overrides: Sequence[str] = ()) -> Options:
         raise InputError(f"recipe {recipe}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise InputError(f"recipe {recipe}: expected keys and values at its top")
+    faults = Faults()
     for text, key, value, equals in settings:
-        if not equals:
-            raise InputError(f"expected key=value on the command line, got {text!r}")
-        if key == "network.name":
-            _carry(values, value)
-        _set(values, key, value)
-    options = build(Options, values)
+        with faults.gathered():
+            if not equals:
+                raise InputError(f"expected key=value on the command line, got {text!r}")
+            if key == "network.name":
+                _carry(values, value)
+            _set(values, key, value)
+    with faults.gathered():
+        options = build(Options, values)
+    faults.tell()
     _check(options)
     return options
 
 
 def _check(options: Options) -> None:
-    """Raise InputError for values that their types allow and a run does not."""
+    """Raise InputError for names and values that their types allow and a run does not; all that are found."""
+    faults = Faults()
     for name, values in {options.network.name: options.network.options, **options.compare}.items():
-        store.bind(name, **values)
-    sets.bind(options.reader.name, options.reader.options)
-    for name in (*options.masks.names, *options.simulated.masks):
-        masks.kind(name)
+        with faults.gathered():
+            store.bind(name, **values)
+    with faults.gathered():
+        sets.bind(options.reader.name, options.reader.options)
+    for name in dict.fromkeys((*options.masks.names, *options.simulated.masks)):
+        with faults.gathered():
+            masks.kind(name)
+    with faults.gathered():
+        _check_values(options)
+    faults.tell()
+
+
+def _check_values(options: Options) -> None:
     if len(options.masks.centres) not in (1, len(options.masks.accelerations)):
         raise InputError("option masks.centres must have one value, or as many as masks.accelerations")
     for name, number in (("batch", options.batch), ("optimiser.accumulate", options.optimiser.accumulate)):

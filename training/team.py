@@ -67,7 +67,11 @@ def join(device: str) -> Team:
     if wanted.type == "cuda":
         index = local if world > 1 or wanted.index is None else wanted.index
         if index >= torch.cuda.device_count():
-            raise InputError(f"option device: cuda:{index} wanted, but torch finds {torch.cuda.device_count()} devices")
+            there = ", ".join(f"cuda:{n}" for n in range(torch.cuda.device_count()))
+            hint = (
+                f"only {there}; give device={there.partition(',')[0]}" if there else "no CUDA device; give device=cpu"
+            )
+            raise InputError(f"option device: cuda:{index} wanted, but torch finds {hint}")
         wanted = torch.device("cuda", index)
         torch.cuda.set_device(wanted)
     if world == 1:

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from mrnets.errors import InputError, unknown
+from mrnets.errors import Faults, InputError, unknown
 from mrnets.values import converted, described
 
 __all__ = ["build", "fitted"]
@@ -18,16 +18,21 @@ T = TypeVar("T")
 def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     """Return the dataclass `cls` of `values`, nested ones too. `prefix` stands before the keys, as "loss." does.
 
-    Raises InputError for an unknown key (naming the nearest right one), a missing one, or a value of another type.
+    Raises InputError with all faults: unknown keys (naming the nearest right ones), missing ones, and values of another
+    type.
     """
-    hints = typing.get_type_hints(cls)
-    for key in values:
-        if key not in hints:
-            raise unknown(f"option{f' of {prefix[:-1]}' if prefix else ''}", str(key), hints)
+    hints, found, faults = typing.get_type_hints(cls), {}, Faults()
+    for key, value in values.items():
+        with faults.gathered():
+            if key not in hints:
+                raise unknown(f"option{f' of {prefix[:-1]}' if prefix else ''}", str(key), hints)
+            found[key] = fitted(hints[key], value, f"{prefix}{key}")
     for f in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise InputError(f"option {prefix}{f.name} is missing")
-    return cls(**{key: fitted(hints[key], value, f"{prefix}{key}") for key, value in values.items()})
+        with faults.gathered():
+            if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+                raise InputError(f"option {prefix}{f.name} is missing")
+    faults.tell()
+    return cls(**found)
 
 
 def fitted(hint: Any, value: Any, option: str) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gadgets.export.cfl import write_cfl
 from gadgets.export.contents import anonymous, read_contents
@@ -12,7 +14,7 @@ from gadgets.export.dicom import require_empty, write_dicom
 from gadgets.export.needed import needed
 from gadgets.export.nifti import nifti_name, write_nifti
 from gadgets.export.png import write_png
-from mrnets.errors import InputError
+from mrnets.errors import Faults, InputError
 
 __all__ = ["add_arguments", "add_formats", "asked", "export", "for_chain", "require", "run"]
 
@@ -42,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
     """Write what the options ask for. Raises InputError."""
     if not asked(args):
         raise InputError(f"Nothing was asked for; give one or more of: {', '.join(f'--{name}' for name in _FORMATS)}.")
-    require(args)
+    faults = Faults()
+    require(args, faults)
+    faults.tell()
     for place, count in export(args.images, args, args.group.strip("/")):
         print(f"{place}: {count} files", file=sys.stderr)
     return 0
@@ -53,16 +57,19 @@ def asked(args: argparse.Namespace) -> bool:
     return any(getattr(args, name) is not None for name in _FORMATS)
 
 
-def require(args: argparse.Namespace) -> None:
-    """Raise InputError for a format that cannot be written, before anything is done."""
-    if args.dicom is not None:
-        needed("pydicom", "DICOM")
-        require_empty(args.dicom)
-    if args.nifti is not None:
-        needed("nibabel", "NIfTI")
-        nifti_name(args.nifti)
-    if args.png is not None:
-        needed("PIL", "PNG")
+def require(args: argparse.Namespace, faults: Faults) -> None:
+    """Gather the faults of formats that cannot be written, before anything is done."""
+    checks: list[tuple[Any, str, str, Callable[[Path], object]]] = [
+        (args.dicom, "pydicom", "DICOM", require_empty),
+        (args.nifti, "nibabel", "NIfTI", nifti_name),
+        (args.png, "PIL", "PNG", lambda _: None),
+    ]
+    for place, module, what, check in checks:
+        if place is not None:
+            with faults.gathered():
+                needed(module, what)
+            with faults.gathered():
+                check(place)
 
 
 def for_chain(args: argparse.Namespace, chain: str) -> argparse.Namespace:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import gadgets
 from gadgets.chain import Chain
-from mrnets.errors import InputError, nearest
+from mrnets.errors import Faults, InputError, nearest
 
 __all__ = ["find", "folder", "is_shipped", "load", "shipped"]
 
@@ -51,17 +51,20 @@ def find(name: str) -> tuple[bytes, str]:
     if path.is_file():
         return path.read_bytes(), f"chain {name}"
     if path.name != name:
-        raise InputError(f"There is no chain file {name}.")
+        beside = [one.name for one in path.parent.glob("*.xml")] if path.parent.is_dir() else []
+        raise InputError(f"There is no chain file {name}.{nearest(path.name, beside)}")
     return shipped(name)
 
 
 def load(name: str, settings: Iterable[str] = ()) -> Chain:
     """Return the chain `name` (see `find`) with "gadget.property=value" settings. Raises InputError."""
     text, source = find(name)
-    chain = Chain.parse(text, source)
+    chain, faults = Chain.parse(text, source), Faults()
     for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or "." not in key:
-            raise InputError(f'--set {setting}: "gadget.property=value" was expected.')
-        chain = chain.set(key, value)
+        with faults.gathered():
+            key, equals, value = setting.partition("=")
+            if not equals or "." not in key:
+                raise InputError(f'--set {setting}: "gadget.property=value" was expected.')
+            chain = chain.set(key, value)
+    faults.tell()
     return chain

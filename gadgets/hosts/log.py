@@ -13,6 +13,7 @@ from mrnets.errors import InputError
 __all__ = ["name_gadgets", "start"]
 
 _PREFIX = Prefix()
+_OURS = ("gadgets", "mrnets", "root", "__main__")
 MAX_BYTES, FILES = 16 << 20, 5
 
 
@@ -27,8 +28,15 @@ def start(command: str, *, debug: bool = False, path: Path | None = None) -> Non
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path is not None:
         handlers.append(_file(path))
+    for handler in handlers:
+        handler.addFilter(_told)
     logging.basicConfig(level=level, format=form, handlers=handlers)
     name_gadgets()
+
+
+def _told(record: logging.LogRecord) -> bool:
+    """Return whether a message is this project's, or a warning: other libraries log how they read their files."""
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] in _OURS
 
 
 def _file(path: Path) -> RotatingFileHandler:

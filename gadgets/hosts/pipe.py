@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m gadgets pipe`; -i and -o as Tyger passes its pipes."""
     parser.add_argument("-i", "--input", metavar="IN", help="file or named pipe to read (default: stdin)")
     parser.add_argument("-o", "--output", metavar="OUT", help="file or named pipe to write (default: stdout)")
-    parser.add_argument("-c", "--config", default="reconstruct.xml", help="chain: a file, or the name of a shipped one")
+    parser.add_argument(
+        "-c", "--config", default="reconstruct.xml", help="chain: a file or a shipped one's name (default %(default)s)"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="GADGET.PROPERTY=VALUE", help="change a property")
     add_spool_options(parser)
 

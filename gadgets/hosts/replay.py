@@ -24,7 +24,7 @@ from gadgets.imagefiles import ImageFile, write_images
 from gadgets.messages import DependencyQuery
 from gadgets.report.looks import Recorder
 from gadgets.speaker import IncompleteError
-from mrnets.errors import InputError, naming
+from mrnets.errors import Faults, InputError, naming
 from mrnets.mrd.lines import Item, Lines
 
 __all__ = ["add_arguments", "replay", "run"]
@@ -53,7 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="GADGET.PROPERTY=VALUE", help="change a property")
     parser.add_argument("--noise", metavar="FILE", help="take the noise of the scan in this file")
     parser.add_argument(
-        "--noise-folder", type=Path, metavar="FOLDER", help="where noise of other scans is, and is kept"
+        "--noise-folder",
+        type=Path,
+        metavar="FOLDER",
+        help="where noise of other scans is, and is kept (default: ~/.cache/gadgetron-networks/noise)",
     )
     export.add_formats(parser)
     reporting.add_arguments(parser)
@@ -63,13 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay as the options say. Raises InputError and GadgetError as `replay` does."""
-    if (args.scan is None) == (args.filename is None):
-        raise InputError("Name one scan: replay SCAN.h5, or replay -f SCAN.h5.")
-    report = Report.asked(args)
-    chains = _chains(args)
-    jobs = [args] if len(chains) == 1 else [_for_chain(args, name) for name in chains]
-    for job in jobs:
-        export.require(job)
+    report, chains, jobs = _asked(args)
     store = store_of(args.noise_folder) or default_store()
     noise = Dependencies(store, noise_in(args.noise) if args.noise else None)
     lacking = [_one(job, name, noise, report) for name, job in zip(chains, jobs, strict=True)]
@@ -79,6 +76,29 @@ def run(args: argparse.Namespace) -> int:
     for error in filter(None, lacking):
         raise error
     return 0
+
+
+def _asked(args: argparse.Namespace) -> tuple[Report | None, list[str], list[argparse.Namespace]]:
+    """Return the report, the chains, and the options for each. Raises InputError with all that is wrong with them."""
+    faults = Faults()
+    report, chains = None, [DEFAULT]
+    with faults.gathered():
+        if (args.scan is None) == (args.filename is None):
+            raise InputError("Name one scan: replay SCAN.h5, or replay -f SCAN.h5.")
+        if not Path(_scan(args)).is_file():
+            raise InputError(f"There is no file {_scan(args)}.")
+    with faults.gathered():
+        report = Report.asked(args)
+    with faults.gathered():
+        chains = _chains(args)
+    for name in chains:
+        with faults.gathered():
+            load(name, args.set)
+    jobs = [args] if len(chains) == 1 else [_for_chain(args, name) for name in chains]
+    for job in jobs:
+        export.require(job, faults)
+    faults.tell()
+    return report, chains, jobs
 
 
 def _scan(args: argparse.Namespace) -> str:

@@ -46,8 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
     add("--chains", type=Path, default=folder(), help="folder of the chains that clients can name (default: shipped)")
     add("--default-chain", metavar="CHAIN", help="chain for clients that name one that is not there (default: none)")
-    add("--preload", action="append", default=[], metavar="CHAIN", help="chain to load and try before the first scan")
-    add("--log-file", type=Path, help="log to this file, too; it is followed by others at 16 MiB")
+    add(
+        "--preload",
+        action="append",
+        default=[],
+        metavar="CHAIN",
+        help="chain to load and try at the start (default: none)",
+    )
+    add("--log-file", type=Path, help="log to this file, too; others follow it at 16 MiB (default: none)")
     add("--weights", type=Path, help="folder of weights that clients can name, beside those shipped (default: none)")
     add(
         "--noise",
@@ -69,7 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--queue", type=float, default=usual.queue / 2**20, help="MiB that wait for a client (default %(default)g)")
     add("--start", type=float, default=usual.start, help="seconds for configuration and header (default %(default)g)")
     add("--silence", type=float, default=usual.silence, help="seconds without data in a scan (default %(default)g)")
-    add("--unread", type=float, default=usual.unread, help="seconds in which a client reads nothing (%(default)g)")
+    add(
+        "--unread",
+        type=float,
+        default=usual.unread,
+        help="seconds in which a client reads nothing (default %(default)g)",
+    )
     add("--grace", type=float, default=600.0, help="seconds for open connections after SIGTERM (default %(default)g)")
 
 

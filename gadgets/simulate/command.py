@@ -40,17 +40,31 @@ NUMBERS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     default = Settings()
-    parser.add_argument("-o", "--output", default="scan.h5", help="ISMRMRD file to write (%(default)s)")
+    parser.add_argument("-o", "--output", default="scan.h5", help="ISMRMRD file to write (default %(default)s)")
     parser.add_argument("--reference", help="write the noise-free fully sampled images here: .npy (slice, echo, y, x)")
     parser.add_argument("--noise", help="write the noise measurement here, as a scan that the other one depends on")
-    parser.add_argument("--volume", help='NIfTI file, or "icbm152" of the nilearn package; else a Shepp-Logan phantom')
-    parser.add_argument("--orientation", choices=sorted(ORIENTATIONS), default=default.orientation)
-    parser.add_argument("--mask", choices=masks.names(), default=default.mask, help="2-D ones need --three-d")
-    parser.add_argument("--vendor", choices=list(VENDORS), default=default.vendor, help="style of header and lines")
+    parser.add_argument(
+        "--volume", help='NIfTI file, or "icbm152" of the nilearn package (default: a Shepp-Logan phantom)'
+    )
+    parser.add_argument(
+        "--orientation",
+        choices=sorted(ORIENTATIONS),
+        default=default.orientation,
+        help="of the slices (default %(default)s)",
+    )
+    parser.add_argument(
+        "--mask", choices=masks.names(), default=default.mask, help="2-D ones need --three-d (default %(default)s)"
+    )
+    parser.add_argument(
+        "--vendor",
+        choices=list(VENDORS),
+        default=default.vendor,
+        help="style of header and lines (default %(default)s)",
+    )
     for name, text in NUMBERS.items():
         value = getattr(default, name)
         option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=type(value), default=value, help=f"{text} (%(default)s)")
+        parser.add_argument(option, type=type(value), default=value, help=f"{text} (default %(default)s)")
     parser.add_argument("--separate", action="store_true", help="calibration lines before the image, for themselves")
     parser.add_argument("--three-d", action="store_true", help="a volume with two phase encodings")
 

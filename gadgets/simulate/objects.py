@@ -97,7 +97,9 @@ def _load(settings: Settings) -> _Volume:
     try:
         import nibabel
     except ModuleNotFoundError:
-        raise InputError("simulate: reading NIfTI files needs nibabel (pip install nibabel)") from None
+        raise InputError(
+            "simulate: reading NIfTI files needs nibabel (pip install 'gadgetron-networks[demo]')"
+        ) from None
     path = icbm152() if settings.volume == "icbm152" else Path(str(settings.volume))
     try:
         image = nibabel.as_closest_canonical(nibabel.load(path))

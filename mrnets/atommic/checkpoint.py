@@ -115,7 +115,9 @@ def _settings(text: bytes, source: str | os.PathLike[str]) -> Settings:
     try:
         import yaml
     except ImportError:
-        raise InputError("ATOMMIC's settings are YAML, and PyYAML is not installed: pip install pyyaml") from None
+        raise InputError(
+            "ATOMMIC's settings are YAML, and PyYAML is not installed: pip install 'gadgetron-networks[training]'"
+        ) from None
     try:
         value = yaml.safe_load(text[: _LARGEST["model_config.yaml"]].decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError):
