@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from mrnets.errors import InputError
+from mrnets.extras import install
 
 __all__ = ["icbm152"]
 
@@ -19,7 +20,5 @@ def icbm152(volume: Literal["t1", "gm", "wm"] = "t1") -> Path:
     try:
         folder = resources.files("nilearn.datasets")
     except ModuleNotFoundError:
-        raise InputError(
-            "the head ICBM152 comes with nilearn, which is not installed (pip install 'gadgetron-networks[demo]')"
-        ) from None
+        raise InputError(f"the head ICBM152 comes with nilearn, which is not installed: {install('demo')}") from None
     return Path(str(folder / "data" / f"mni_icbm152_{volume}_tal_nlin_sym_09a_converted.nii.gz"))

@@ -11,7 +11,9 @@ import pytest
 import gadgets.__main__ as gadgets_main
 import mrnets.__main__ as mrnets_main
 import training.__main__ as training_main
+from mrnets import extras
 from mrnets.errors import Faults, InputError
+from mrnets.extras import NAME, install
 from training.options import read
 from training.team import join
 
@@ -183,13 +185,18 @@ def test_other_libraries_do_not_talk_in_a_debug_log(capsys, monkeypatch):
 def test_hints_name_extras_that_exist():
     tomllib = pytest.importorskip("tomllib")  # of Python 3.11
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = set(project["optional-dependencies"])
+    there = set(project["optional-dependencies"])
     found = []
     for path in (path for folder in ("gadgets", "mrnets", "training") for path in (ROOT / folder).rglob("*.py")):
-        for hint in re.findall(r"pip install ([^\n]*)", path.read_text(encoding="utf-8")):
-            named = re.search(r"'?([\w.-]+)\[([^\]]*)\]", hint)
-            assert named, f"{path}: pip install {hint}"
-            assert named[1] == project["name"], path
-            assert "{" in named[2] or set(named[2].split(",")) <= extras | {"..."}, path
-            found.append(named[2])
+        text = path.read_text(encoding="utf-8")
+        assert path.name == "extras.py" or not re.search(r"[\"'].*pip install", text), path
+        found += re.findall(r"\binstall\([\"'](\w+)[\"']\)|needed\([^),]*,[^),]*, \"(\w+)\"\)", text)
+    assert {name for pair in found for name in pair if name} <= there
     assert len(found) > 3
+    assert project["name"] == NAME
+
+
+def test_a_project_that_is_not_installed_is_installed_from_its_folder(monkeypatch):
+    assert install("export") == f"pip install '{NAME}[export]'"
+    monkeypatch.setattr(extras, "NAME", "no-such-distribution")
+    assert install("export") == "pip install '.[export]' in the project's folder"

@@ -13,6 +13,7 @@ from typing import Any
 from mrnets import threads
 from mrnets.commandline import check_command, refuse, with_examples
 from mrnets.errors import InputError, nearest
+from mrnets.extras import install
 
 _RECIPES = Path(__file__).parent / "recipes"
 PROGRAM = "python -m training"
@@ -62,8 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if package in ("mrnets", "training"):
             raise
         extra = package if package in ("tensorboard", "wandb") else "training"
-        advice = f"pip install 'gadgetron-networks[{extra}]'"
-        print(f"training {chosen.command}: the Python package {package} is missing: {advice}", file=sys.stderr)
+        print(f"training {chosen.command}: the Python package {package} is missing: {install(extra)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

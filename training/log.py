@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError, unknown
+from mrnets.extras import install
 from mrnets.files import write_text
 
 __all__ = ["EVERY", "Log"]
@@ -22,7 +23,7 @@ __all__ = ["EVERY", "Log"]
 EVERY = 20
 """Steps from one line of progress to the next."""
 EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb"}
-"""The extra of `pip install gadgetron-networks[...]` for each."""
+"""The extra that brings each."""
 
 Picture = NDArray[np.uint8]
 
@@ -144,8 +145,7 @@ def _writer(kind: str, folder: Path, step: int) -> _Writer:
         return made[kind](folder, step)
     except ModuleNotFoundError as error:
         raise InputError(
-            f"option log: {kind} needs {error.name}, which is not installed: "
-            f"pip install 'gadgetron-networks[{EXTRAS[kind]}]'"
+            f"option log: {kind} needs {error.name}, which is not installed: {install(EXTRAS[kind])}"
         ) from None
 
 

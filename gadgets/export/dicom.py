@@ -18,10 +18,11 @@ from gadgets.export.contents import Contents
 from gadgets.export.elements import first_series_number
 from gadgets.export.identity import identity_of
 from gadgets.export.mr import NOT_CLINICAL, MrSeries, instances, moment, parts_of
-from gadgets.export.needed import INSTALL, is_there, needed
+from gadgets.export.needed import is_there, needed
 from gadgets.export.objects import DicomObject, parametric_map, segmentation
 from gadgets.export.stacks import Stack, stacks_of
 from mrnets.errors import InputError
+from mrnets.extras import install
 from mrnets.files import make_folder, write_bytes
 
 __all__ = ["NOT_CLINICAL", "require_empty", "write_dicom"]
@@ -78,7 +79,9 @@ def _objects(made: _Made) -> Iterator[tuple[MrSeries, str, list[Any]]]:
     """Yield each series of labels or of a map with the ending of its folder, and its objects, one for each frame."""
     derived = [(series, own) for series, own in made if series.part.stack.series.role != "Image"]
     if derived and not is_there("highdicom"):
-        _logger.warning("labels and maps are MR images only; highdicom makes DICOM objects of them: %s", INSTALL)
+        _logger.warning(
+            "labels and maps are MR images only; highdicom makes DICOM objects of them: %s", install("export")
+        )
         return
     for n, (series, own) in enumerate(derived, start=1):
         stack = series.part.stack

@@ -6,10 +6,9 @@ import importlib.util
 from typing import Any
 
 from mrnets.errors import InputError
+from mrnets.extras import install
 
-__all__ = ["INSTALL", "is_there", "needed"]
-
-INSTALL = "pip install 'gadgetron-networks[export]'"
+__all__ = ["is_there", "needed"]
 
 
 def is_there(module: str) -> bool:
@@ -23,5 +22,4 @@ def needed(module: str, what: str, extra: str = "export") -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         package = {"PIL": "Pillow"}.get(module.partition(".")[0], module)
-        install = INSTALL.replace("export", extra)
-        raise InputError(f"{what} needs {package}, which is not installed: {install}.") from error
+        raise InputError(f"{what} needs {package}, which is not installed: {install(extra)}.") from error

@@ -86,7 +86,7 @@ def _asked(args: argparse.Namespace) -> tuple[Report | None, list[str], list[arg
         if (args.scan is None) == (args.filename is None):
             raise InputError("Name one scan: replay SCAN.h5, or replay -f SCAN.h5.")
         if not Path(_scan(args)).is_file():
-            raise InputError(f"There is no file {_scan(args)}.")
+            raise InputError(f"{_scan(args)}: there is no such file.")
     with faults.gathered():
         report = Report.asked(args)
     with faults.gathered():

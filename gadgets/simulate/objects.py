@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gadgets.simulate.settings import ORIENTATIONS, Settings
 from mrnets.errors import InputError
+from mrnets.extras import install
 from mrnets.heads import icbm152
 from mrnets.physics import simulate
 from mrnets.physics.fourier import fftc, ifftc, resize
@@ -98,7 +99,7 @@ def _load(settings: Settings) -> _Volume:
         import nibabel
     except ModuleNotFoundError:
         raise InputError(
-            "simulate: reading NIfTI files needs nibabel (pip install 'gadgetron-networks[demo]')"
+            f"simulate: reading NIfTI files needs nibabel, which is not installed: {install('demo')}"
         ) from None
     path = icbm152() if settings.volume == "icbm152" else Path(str(settings.volume))
     try:

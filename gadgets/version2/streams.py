@@ -12,11 +12,10 @@ from typing import Any, BinaryIO
 from gadgets.version2.header import document
 from gadgets.version2.items import from_version_2, to_version_2
 from mrnets.errors import InputError
+from mrnets.extras import install
 from mrnets.mrd.lines import Item, coalesce
 
-__all__ = ["INSTALL", "Version2", "opened", "written"]
-
-INSTALL = "pip install 'gadgetron-networks[mrd2]'"
+__all__ = ["Version2", "opened", "written"]
 
 _DAMAGED = (
     *(ArithmeticError, AssertionError, BufferError, EOFError, LookupError, MemoryError, RuntimeError, TypeError),
@@ -74,7 +73,8 @@ def _package() -> Any:
     try:
         return importlib.import_module("mrd")
     except ImportError as error:
-        raise InputError(f"A stream of MRD version 2 needs mrd-python, which is not installed: {INSTALL}.") from error
+        how = install("mrd2")
+        raise InputError(f"A stream of MRD version 2 needs mrd-python, which is not installed: {how}.") from error
 
 
 @contextmanager

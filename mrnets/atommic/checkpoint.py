@@ -24,6 +24,7 @@ from mrnets import store
 from mrnets.atommic import keys
 from mrnets.atommic.settings import Settings, found, translated
 from mrnets.errors import InputError
+from mrnets.extras import install
 
 __all__ = ["Imported", "convert", "import_atommic", "read"]
 
@@ -115,9 +116,7 @@ def _settings(text: bytes, source: str | os.PathLike[str]) -> Settings:
     try:
         import yaml
     except ImportError:
-        raise InputError(
-            "ATOMMIC's settings are YAML, and PyYAML is not installed: pip install 'gadgetron-networks[training]'"
-        ) from None
+        raise InputError(f"ATOMMIC's settings are YAML, and PyYAML is not installed: {install('training')}") from None
     try:
         value = yaml.safe_load(text[: _LARGEST["model_config.yaml"]].decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError):

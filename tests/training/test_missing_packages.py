@@ -23,8 +23,7 @@ def test_the_extra_is_named(
     assert main(arguments) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        f"training {arguments[0]}: the Python package yaml is missing; "
-        "in the project's folder, pip install '.[training]' installs it"
+        f"training {arguments[0]}: the Python package yaml is missing: pip install 'gadgetron-networks[training]'"
     )
 
 
