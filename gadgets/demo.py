@@ -29,6 +29,7 @@ from gadgets.report.looks import Recorder
 from gadgets.report.page import Scan, write_report
 from gadgets.report.runs import Run
 from gadgets.simulate import Settings, make_scan
+from mrnets.commandline import with_examples
 from mrnets.errors import InputError
 from mrnets.files import make_folder
 from mrnets.mrd.files import write_scan
@@ -37,6 +38,7 @@ __all__ = ["main"]
 
 Images = NDArray[np.float32]
 
+PROGRAM = "python -m gadgets.demo"
 CHAINS = {
     "zerofilled": "Zero-filled",
     "cgsense": "CG-SENSE",
@@ -69,7 +71,9 @@ class Score:
 
 def main() -> int:
     """Simulate, replay, score, draw. Exit status 1 and one sentence if anything fails."""
-    parser = argparse.ArgumentParser(prog="python -m gadgets.demo", description="Simulate a head, reconstruct it.")
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Simulate a head, reconstruct it.", **with_examples(PROGRAM, ["--folder demo"])
+    )
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where the results go (default demo)")
     folder: Path = parser.parse_args().folder
     try:

@@ -73,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     if report is not None and report.runs:
         report.write(_scan(args), args.in_group.strip("/"), args)
         _say(args, f"{args.report}: the report")
+    elif report is not None:
+        _say(args, "there are no images, and so no report")
     for error in filter(None, lacking):
         raise error
     return 0

@@ -28,6 +28,8 @@ __all__ = ["LOOKING", "Look", "Recorder"]
 
 _logger = logging.getLogger(__name__)
 
+CENTRE = 8
+"""Samples on either side of the k-space centre, whose energy says how strong the signal of a slice is."""
 LOOKING = "the report"
 """The report's own step in the profile."""
 
@@ -95,7 +97,8 @@ class Recorder:
     def _look(self, name: str, frame: Frame) -> None:
         raw = frame.raw
         xp = array_namespace(raw.kspace)
-        energies = to_numpy(xp.sum(xp.abs(raw.kspace[:, 0]) ** 2, axis=(-3, -2, -1)))
+        y, x = (slice(max(size // 2 - CENTRE, 0), size // 2 + CENTRE) for size in raw.kspace.shape[-2:])
+        energies = to_numpy(xp.sum(xp.abs(raw.kspace[:, 0, :, y, x]) ** 2, axis=(-3, -2, -1)))
         n = int(energies.argmax())
         before = self.looks.get(name)
         if before is not None and before.energy >= energies[n]:

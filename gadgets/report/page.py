@@ -67,6 +67,8 @@ class Figure:
 
 def require(path: Path) -> None:
     """Raise InputError for a page that cannot be written, before anything is done."""
+    if path.suffix.lower() not in (".html", ".htm"):  # a scan or an image file is not to be replaced by a page
+        raise InputError(f"{path} is no name of a page; one that ends with .html was expected.")
     for module in ("jinja2", "matplotlib", "PIL"):
         needed(module, "A report", "report")
     if not path.resolve().parent.is_dir():

@@ -40,14 +40,16 @@ def g_factor(sens: Array, mask: Array, rng: np.random.Generator, replicas: int =
             variance = xp.permute_dims(_exact(xp.permute_dims(sens, (0, 2, 1)), columns), (1, 0))
     else:
         variance = _replicated(sens, mask, rng, replicas)
-    inside = xp.sum(xp.abs(sens) ** 2, axis=0) > 0
+    weight = xp.sum(xp.abs(sens) ** 2, axis=0)
+    inside = weight > 0
+    full = xp.where(inside, weight / (weight + REGULARISATION) ** 2, xp.ones_like(weight))
     share = sampled / (mask.shape[0] * mask.shape[1])
-    found = xp.sqrt(xp.clip(variance, min=0.0) * share)
+    found = xp.sqrt(xp.clip(variance, min=0.0) * share / full)
     return xp.astype(xp.where(inside, found, xp.zeros_like(found)), xp.float32)
 
 
 def _exact(sens: Array, lines: Array) -> Array:
-    """Return the noise variance (y, x) where the lines (y,) are sampled, relative to that of a full scan."""
+    """Return the noise variance (y, x) where the lines (y,) are sampled, for noise of variance 1 in each sample."""
     xp = array_namespace(sens)
     height, width = sens.shape[-2:]
     whole = xp.eye(height, dtype=sens.dtype, device=device(sens))

@@ -41,6 +41,7 @@ def test_regular_lines_have_the_g_factor_of_sense(xp, sens, rng, axis):
 
 def test_a_full_scan_has_no_more_noise_and_outside_there_is_none(xp, sens, rng):
     sens[:, :4] = 0
+    sens[:, 4:8] *= np.float32(0.1)  # maps that fade out at the edge
     found = to_numpy(g_factor(xp.asarray(sens), xp.ones(sens.shape[1:], dtype=xp.bool), rng))
     np.testing.assert_allclose(found[4:], 1, atol=2e-3)
     assert not found[:4].any()

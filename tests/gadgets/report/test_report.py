@@ -172,6 +172,10 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_done(place,
     monkeypatch.chdir(place)
     assert main(["replay", "scan.h5", "-o", "never.h5", "--report", "nowhere/report.html"]) == 1
     assert "there is no folder" in capsys.readouterr().err
+    before = Path("scan.h5").read_bytes()
+    assert main(["replay", "scan.h5", "-o", "never.h5", "--report", "scan.h5"]) == 1
+    assert "one that ends with .html was expected" in capsys.readouterr().err
+    assert Path("scan.h5").read_bytes() == before
     monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
     assert main(["replay", "scan.h5", "-o", "never.h5", "--report", "report2.html"]) == 1
     assert "pip install 'gadgetron-networks[report]'" in capsys.readouterr().err
