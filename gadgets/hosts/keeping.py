@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gadgets.chain import Chain
-from gadgets.connection import Peer, sentence
+from gadgets.connection import Peer, PeerLostError, sentence
 from gadgets.hosts.spool import (
     AGE,
     SIZE,
@@ -101,6 +101,8 @@ class Keeper:
         if self._ended:
             return
         self._ended = True
+        if isinstance(error, PeerLostError) and self._peer is not None and self.entry is not None:
+            self._peer.incoming.drain()  # it may have sent all of the scan before it was lost
         if self.record.deferred and self._peer is not None and self._peer.incoming.state is State.CLOSED:
             self.mark("queued", self.record)
         elif error is None:

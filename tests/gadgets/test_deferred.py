@@ -201,6 +201,18 @@ def test_a_scan_that_was_cut_off_is_not_queued(rules):
     assert only(rules.spool).state == "failed"
 
 
+def test_a_client_that_sends_all_and_takes_nothing_loses_no_scan(rules):
+    """More images than a socket holds; it vanishes when it has sent CLOSE."""
+    big = [toys.lines(200, coils=16, samples=512)] * 3
+    with served(rules) as client:
+        client.send(*scan(stage("noted", scale=5), "M1", *big))
+        client.socket.shutdown(socket.SHUT_RD)
+        client.socket.close()
+    assert only(rules.spool).state == "queued"
+    done(rules)
+    assert len(comments(sent(rules, [RETRIEVE, Header(header()), Close()]))) > 3
+
+
 def test_gadgetrons_external_process_defers_too(rules):
     own = f'<property name="spool" value="{rules.spool.folder}"/>'
     quick = f'<property name="defer" value="{rules.chains / "quick.xml"}"/>'
