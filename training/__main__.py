@@ -112,7 +112,9 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 
 def _add_makers(commands: Any) -> None:
     """Add the commands that make data sets."""
-    tissue = _command(commands, "tissue", "label CSF, grey and white matter in heads, for the recipe tissue", _tissue)
+    tissue = _command(
+        commands, "tissue", "label CSF, grey and white matter in heads, for the recipe simulated_joint", _tissue
+    )
     tissue.add_argument(
         "folder", type=Path, metavar="FOLDER", help="a folder for each head: T1*, T2*, FLAIR*, GOLD_STANDARD* (NIfTI)"
     )

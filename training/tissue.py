@@ -134,7 +134,7 @@ def aligned(atlas: Atlas, images: Volume, mask: NDArray[np.bool_], affine: Value
 
 
 def prepare(folder: Path, output: Path) -> None:
-    """Write the data set of `recipes/tissue.yaml`, and print a line for each subject.
+    """Write the data set of `recipes/simulated_joint.yaml`, and print a line for each subject.
 
     output/SUBJECT/T1.nii.gz and tissue.nii.gz come from every folder in `folder`. ICBM152 is labelled by its own
     probabilities. output/SUBJECT.png shows each.

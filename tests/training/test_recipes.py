@@ -24,7 +24,7 @@ RECIPES = Path(loop.__file__).parent / "recipes"
 
 
 CASES = cases()
-OURS = ("simulated", "labelled", "pool")
+OURS = ("simulated", "labelled", "pool", "freesurfer")
 """Readers of simulated scans."""
 SIMULATED = sorted(path.stem for path in RECIPES.glob("*.yaml") if read(path).reader.name in OURS)
 """Recipes of our own, which need no data set in a published layout."""
