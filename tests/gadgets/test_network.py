@@ -13,8 +13,11 @@ import torch
 import gadgets.models as module
 from gadgets.coils import coils
 from gadgets.compress import compress
+from gadgets.hosts.library import load
+from gadgets.hosts.scan import reconstructed
 from gadgets.images import images
 from gadgets.network import network as checked_network
+from gadgets.simulate import Settings, make_scan
 from mrnets import store
 from mrnets.contract import Estimate
 from mrnets.errors import InputError
@@ -344,3 +347,16 @@ def test_the_device_gives_the_same(weights):
     (there,) = network(frames(), header(), weights=weights, device="cuda")
     assert not there.estimate.image.is_cuda  # it was fetched with the answer whether it is finite
     np.testing.assert_allclose(there.estimate.image.numpy(), here.estimate.image.numpy(), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_shipped_network_does_not_diverge_without_noise():
+    """The error of the sensitivities is then all that there is, and it is no noise."""
+    options = {"coils": 6, "matrix": 64, "calibration": 16, "acceleration": 3.0, "noise_lines": 0, "oversampling": 1}
+    header, lines, truth = make_scan(Settings(snr=1e6, seed=2, **options))
+    blocks, errors = list(lines), {}
+    for name in ("reconstruct", "l1wavelet"):
+        (image,) = reconstructed(load(name, ["network.check=off"] if name == "reconstruct" else []), blocks, header)
+        found = image.data.squeeze() * (image.data.squeeze() * truth[0][0]).sum() / (image.data**2).sum()
+        errors[name] = np.linalg.norm(found - truth[0][0])
+    assert errors["reconstruct"] < 1.1 * errors["l1wavelet"]
