@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import ModuleType
 
 import numpy as np
@@ -26,3 +27,10 @@ def xp(request: pytest.FixtureRequest) -> ModuleType:
 def rng() -> np.random.Generator:
     """The same numbers in every run."""
     return np.random.default_rng(20261122)
+
+
+@pytest.fixture(autouse=True)
+def _seeded_torch() -> None:
+    """The same numbers of torch's own generator in every test, whatever ran before."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(20261122)

@@ -33,7 +33,7 @@ class _Writer(Protocol):
 
     def row(self, step: int, values: Mapping[str, float]) -> None: ...
 
-    def pictures(self, step: int, pictures: Sequence[Picture]) -> None: ...
+    def show(self, step: int, pictures: Sequence[Picture]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -59,10 +59,10 @@ class Log:
             writer.row(step, rest)
         _say("  ".join(f"{name} {value:.4g}" for name, value in values.items()), stays=True)
 
-    def pictures(self, step: int, pictures: Sequence[Picture]) -> None:
+    def show(self, step: int, pictures: Sequence[Picture]) -> None:
         """Log pictures (y, x, 3) uint8, of any sizes."""
         for writer in self._writers:
-            writer.pictures(step, pictures)
+            writer.show(step, pictures)
 
     def progress(self, step: int, steps: int, loss: float, seconds: float, waiting: float) -> None:
         """Tell how far the run is, every `EVERY` steps.
@@ -95,7 +95,7 @@ class _TensorBoard:
             self._events.add_scalar(name, value, step)
         self._events.flush()  # whoever looks sees it, also when the run is killed
 
-    def pictures(self, step: int, pictures: Sequence[Picture]) -> None:
+    def show(self, step: int, pictures: Sequence[Picture]) -> None:
         for n, picture in enumerate(pictures):
             self._events.add_image(f"validation/{n}", picture, step, dataformats="HWC")
         self._events.flush()
@@ -129,7 +129,7 @@ class _WeightsAndBiases:
         values."""
         self._run.log(dict(values), step=step)
 
-    def pictures(self, step: int, pictures: Sequence[Picture]) -> None:
+    def show(self, step: int, pictures: Sequence[Picture]) -> None:
         shown = {f"validation/{n}": self._picture(picture) for n, picture in enumerate(pictures)}
         self._run.log(shown, step=step)
 

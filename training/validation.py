@@ -67,7 +67,7 @@ def validated(
         forward = ended(run.average.module, options.preparation, store.describe(options.network.name).echoes)
         pictures = [panel.picture(forward(one.scan), one, labels) for one in examples[:SHOWN]]
     panel.write(folder / f"step{run.step:06d}.png", pictures)
-    log.pictures(run.step, pictures)
+    log.show(run.step, pictures)
     if options.early.patience:
         _compare(run, result, options.early.metric, folder / BEST)
     return result

@@ -27,7 +27,7 @@ def logged(folder, steps, *, kinds=(), start=0, **more):
     log = Log(folder, kinds, start)
     for step in steps:
         log.row({"step": step, "loss": 1 / step, **more})
-        log.pictures(step, PICTURES)
+        log.show(step, PICTURES)
     log.close()
 
 
