@@ -17,10 +17,12 @@ from gadgets.report import pictures
 from gadgets.report.runs import Run
 from mrnets.physics.maps import facts
 
-__all__ = ["MAX_PICTURES", "Cell", "Table", "tables"]
+__all__ = ["MAX_PICTURES", "MAX_TABLES", "Cell", "Table", "tables"]
 
 MAX_PICTURES = 160
 """Pictures of one page, those of differences among them. Each has at most 320 x 320 pixels, so a page has a size."""
+MAX_TABLES = 40
+"""Series of one page."""
 ERRORS = "inferno"
 Window = tuple[float, float]
 
@@ -61,9 +63,9 @@ class Table:
 
 
 def tables(runs: Sequence[Run]) -> Iterator[Table]:
-    """Yield a table of each series, in the order of the first chain that has it."""
+    """Yield a table of each series, of MAX_TABLES at most, in the order of the first chain that has it."""
     sheets = [sheets_of(run.contents) for run in runs]
-    names = list(dict.fromkeys(sheet.name for some in sheets for sheet in some))
+    names = list(dict.fromkeys(sheet.name for some in sheets for sheet in some))[:MAX_TABLES]
     found = {name: [next((s for s in some if s.name == name), None) for some in sheets] for name in names}
     share = MAX_PICTURES // max(sum(map(_count, found.values())), 1)
     for name, some in found.items():

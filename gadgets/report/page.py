@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gadgets.export.mr import NOT_CLINICAL
 from gadgets.export.needed import needed
 from gadgets.report import facts, pictures
-from gadgets.report.compared import tables
+from gadgets.report.compared import MAX_TABLES, tables
 from gadgets.report.looks import Look, Recorder
 from gadgets.report.runs import Run
 from mrnets.errors import InputError
@@ -30,7 +30,7 @@ from mrnets.physics.gfactor import g_factor
 __all__ = ["Scan", "require", "write_report"]
 
 _HERE = Path(__file__).parent
-MAX_COMMENTS = 200
+MAX_COMMENTS, MAX_ROWS = 200, 1000
 MAX_COILS = 32
 """Coils that are shown."""
 MAX_COLUMNS = 96
@@ -91,6 +91,7 @@ def write_report(path: Path, runs: Sequence[Run], scan: Scan) -> None:
         patient=list(facts.patient(runs[-1].contents.header)) if scan.patient else [],
         runs=[_run(run) for run in runs],
         tables=list(tables(runs)),
+        most_tables=MAX_TABLES,
         figures=list(_figures(next((run.recorder for run in runs if run.recorder), None))),
         versions=facts.versions(),
     )
@@ -109,7 +110,7 @@ def _run(run: Run) -> dict[str, Any]:
         "images": sum(len(series.pictures) for series in run.contents.series),
         "fallbacks": facts.fallbacks(run.contents),
         "comments": comments[:MAX_COMMENTS],
-        "trust": facts.trust(run),
+        "trust": facts.trust(run)[:MAX_ROWS],
         "steps": rows,
         "on_gpu": any(step.device for _, step in steps),
         "is_chain": run.recorder is not None,

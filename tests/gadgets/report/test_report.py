@@ -19,7 +19,7 @@ from gadgets.__main__ import main
 from gadgets.export.contents import read_contents
 from gadgets.imagefiles import read_images
 from gadgets.report import looks, page, pictures
-from gadgets.report.compared import MAX_PICTURES, tables
+from gadgets.report.compared import MAX_PICTURES, MAX_TABLES, tables
 from gadgets.report.page import Scan, write_report
 from gadgets.report.runs import Run
 from gadgets.simulate import Settings, make_scan
@@ -193,6 +193,16 @@ def test_a_large_series_is_shown_in_part_and_the_page_says_so(tmp_path, rng):
     assert len(text) < MAX_PICTURES * pictures.MAX_SIDE**2 * 4 / 3
 
 
+def test_a_file_of_many_series_is_shown_in_part_and_the_page_says_so(tmp_path, rng):
+    pixels = rng.random((6, 8)).astype(np.float32)
+    images = [image(pixels, series=n) for n in range(1, MAX_TABLES + 9)]
+    contents = read_contents(written(tmp_path / "i.h5", images))
+    write_report(tmp_path / "many.html", [Run("one", contents)], Scan("many"))
+    text = (tmp_path / "many.html").read_text()
+    assert text.count("<img data-zoom") == MAX_TABLES
+    assert f"At most {MAX_TABLES} series are shown" in text
+
+
 def pixels_of(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"))
 
@@ -257,6 +267,16 @@ def test_the_covariance_of_the_page_is_that_of_the_noise_lines(place):
     assert look.sens.shape == (4, 32, 32)
     assert look.mask.shape == (32, 32)
     assert list(recorder.looks) == ["sort", "coils", "network"]
+
+
+def test_virtual_coils_are_shown_beside_the_coils(place, monkeypatch):
+    monkeypatch.chdir(place)
+    asked = ["--set", "compress.coils=2", "--report", "virtual.html", "-q"]
+    assert main(["replay", "scan.h5", "-c", "cgsense", "-o", "virtual.h5", *asked]) == 0
+    text = Path("virtual.html").read_text(encoding="utf-8")
+    assert "slice 1, 4 coils" in text or "slice 2, 4 coils" in text
+    assert re.search(r"Virtual coils \(gdcc\)", text)
+    assert re.search(r"2 coils; the first holds \d+ % of the energy", text)
 
 
 @pytest.mark.parametrize("lines", [True, False])
