@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from gadgets.hosts.fitting import Needs, fitting
 from gadgets.hosts.recording import open_recording
 from mrnets.errors import InputError, naming
+from mrnets.mrd.centre import doubtful_centres
 from mrnets.mrd.dimensions import dimensions_of_header, dimensions_of_lines
-from mrnets.mrd.encoding import Encoding, Space, encoding_of
+from mrnets.mrd.encoding import NOTHING_BY_HAND, Encoding, Space, encoding_of
 from mrnets.mrd.files import open_scan
 from mrnets.mrd.flags import Flag, Roles, has_flag, roles
 from mrnets.mrd.header import Reading, read_header
@@ -127,12 +128,21 @@ def told(found: Found, *, related: bool = True) -> Iterator[str]:
     yield f"sampling      {_sampling(found)}"
     yield f"noise         {_noise(found, related=related)}"
     yield f"flags         {', '.join(_flags(found.lines)) or 'none'}"
-    notes = [*found.reading.warnings, *(found.encoding.guesses if found.encoding else ())]
+    notes = [*found.reading.warnings, *(_doubts(header, found.encoding) if found.encoding else ())]
     yield f"warnings      {len(notes) or 'none'}"
     yield from (f"              {note}" for note in notes)
     fits, others = fitting(_needs(found), found.refused)
     yield f"chains        {', '.join(fits) or 'none fits'}"
     yield from (f"              not {name}: {why}" for name, why in others.items())
+
+
+def _doubts(header: ismrmrdHeader, encoding: Encoding) -> Iterator[str]:
+    """Yield what is guessed, and what the data are to decide."""
+    yield from encoding.guesses
+    for doubt in doubtful_centres(encoding, header, NOTHING_BY_HAND):
+        if doubt is not None:
+            others = " or ".join(map(str, doubt.others))
+            yield f"the header's centre {doubt.centre} of step {doubt.step} may be {others}; the data decide it"
 
 
 def _protocol(header: ismrmrdHeader) -> str:
@@ -155,6 +165,7 @@ def _grid(found: Found) -> Iterator[str]:
         return
     kind = "3-D" if encoding.volume else "2-D"
     trajectory = "echo-planar" if encoding.epi else "Cartesian"
+    trajectory += " with samples on ramps" if encoding.ramps else ""
     spaces = f"{_space(encoding.recon)}, encoded {_space(encoding.encoded)}"
     several = len(found.reading.header.encoding)
     yield f"matrix        {kind} {trajectory}: {spaces}" + (f"; {several} encoding spaces" if several > 1 else "")

@@ -57,6 +57,14 @@ def test_a_scan_in_ten_lines(place, capsys):
     assert found["not joint"] == "not joint: mtlrs_brain takes one echo, and the scan has 2"
 
 
+@pytest.mark.parametrize(("vendor", "centre"), [("philips", 12), ("ge", 12), ("plain", None)])
+def test_a_doubtful_centre(place, capsys, vendor, centre):
+    scan("s.h5", vendor=vendor, partial_fourier=0.25)
+    assert main(["inspect", "s.h5"]) == 0
+    doubt = f"the header's centre {centre} of step 1 may be 8 or 16; the data decide it"
+    assert (doubt in capsys.readouterr().out) == (centre is not None)
+
+
 def test_a_volume(place, capsys):
     scan("v.h5", slices=8, three_d=True, acceleration=1.0)
     found = told(capsys, "v.h5")
