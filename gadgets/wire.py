@@ -79,7 +79,7 @@ def read_message(source: Source) -> Message | None:
 
 _FOREIGN = {
     0x4889: "is an HDF5 file; `python -m gadgets replay` takes it, or ismrmrd_hdf5_to_stream makes a stream of it",
-    0x6179: "is of MRD version 2, which is not read here; version 1 was expected",
+    0x6179: "is of MRD version 2, which `python -m gadgets pipe` and `replay` take; version 1 was expected",
 }
 """First two bytes of other kinds of data, read as a message id, and what the error says of each kind."""
 
