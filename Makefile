@@ -9,7 +9,7 @@ TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
 .PHONY: demo test slow bench clean
 
 demo: $(VENV)/.installed
-	$(RUN) -m gadgets.demo --folder demo
+	$(RUN) -m gadgets demo --folder demo
 
 test: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

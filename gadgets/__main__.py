@@ -22,6 +22,7 @@ COMMANDS = {
     "queue": ("gadgets.hosts.queue", "list the scans in a spool, and those that wait for their reconstruction"),
     "ping": ("gadgets.hosts.ping", "ask a running server whether it answers"),
     "pipe": ("gadgets.hosts.pipe", "ISMRMRD stream on stdin to ISMRMRD stream on stdout"),
+    "demo": ("gadgets.demo", "simulate a head, reconstruct it by four chains, and show the results"),
     "simulate": ("gadgets.simulate", "make a multi-coil scan with noise, calibration lines and undersampling"),
 }
 
@@ -43,6 +44,7 @@ EXAMPLES = {
     "queue": ("queue /var/lib/gadgetron-networks/spool",),
     "ping": ("ping --port 9002",),
     "pipe": ("pipe -c varnet < scan.stream > images.stream",),
+    "demo": ("demo --folder demo",),
     "simulate": (
         "simulate -o scan.h5 --acceleration 4 --coils 12",
         "simulate -o volume.h5 --three-d --slices 64 --mask poisson2d",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,16 +28,13 @@ from gadgets.report.looks import Recorder
 from gadgets.report.page import Scan, write_report
 from gadgets.report.runs import Run
 from gadgets.simulate import Settings, make_scan
-from mrnets.commandline import with_examples
-from mrnets.errors import InputError
 from mrnets.files import make_folder
 from mrnets.mrd.files import write_scan
 
-__all__ = ["main"]
+__all__ = ["add_arguments", "run"]
 
 Images = NDArray[np.float32]
 
-PROGRAM = "python -m gadgets.demo"
 CHAINS = {
     "zerofilled": "Zero-filled",
     "cgsense": "CG-SENSE",
@@ -48,7 +44,7 @@ CHAINS = {
 _SCAN = Settings(
     volume="icbm152", coils=12, matrix=256, slices=2, fov=224.0, thickness=8.0, offset=-4.0, snr=60.0, seed=2026
 )
-SCANS = {"": _SCAN, "low_noise_": replace(_SCAN, snr=600.0)}
+SCANS = {"": _SCAN, "low_noise_": replace(_SCAN, snr=600.0, slices=1, offset=0.0)}
 """By the beginning of their files' names."""
 BRIGHTER = 5
 """How much errors are brightened at an SNR of 60; with less noise by the root of the ratio more."""
@@ -69,18 +65,14 @@ class Score:
         return f"SSIM {self.ssim:.3f}, PSNR {self.psnr:.1f} dB"
 
 
-def main() -> int:
-    """Simulate, replay, score, draw. Exit status 1 and one sentence if anything fails."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="Simulate a head, reconstruct it.", **with_examples(PROGRAM, ["--folder demo"])
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `python -m gadgets demo`."""
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where the results go (default demo)")
-    folder: Path = parser.parse_args().folder
-    try:
-        _demo(folder)
-    except InputError as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
+
+
+def run(args: argparse.Namespace) -> int:
+    """Simulate, replay, score, draw. Raises InputError, where nilearn is not there for example."""
+    _demo(args.folder)
     return 0
 
 
@@ -159,7 +151,3 @@ def _score(images: Images, target: Images, seconds: float) -> Score:
     ssim = [structural_similarity(t, i, data_range=top) for i, t, top in pairs]
     psnr = [peak_signal_noise_ratio(t, i, data_range=top) for i, t, top in pairs]
     return Score(float(np.mean(ssim)), float(np.mean(psnr)), seconds)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,6 +9,7 @@ pytest.importorskip("skimage")
 image = pytest.importorskip("PIL.Image")
 
 from gadgets import demo  # noqa: E402
+from gadgets.__main__ import main  # noqa: E402
 from gadgets.imagefiles import read_images  # noqa: E402
 
 
@@ -16,8 +17,7 @@ def test_the_demo_leaves_a_picture_pages_and_images(tmp_path, monkeypatch, capsy
     small = replace(demo._SCAN, volume=None, coils=4, matrix=48, calibration=10, slices=1)
     monkeypatch.setattr(demo, "SCANS", {"": small, "low_noise_": replace(small, snr=600.0)})
     monkeypatch.setattr(demo, "CHAINS", {"zerofilled": "Zero-filled", "reconstruct": "The default"})
-    monkeypatch.setattr("sys.argv", ["demo", "--folder", str(tmp_path / "demo")])
-    assert demo.main() == 0
+    assert main(["demo", "--folder", str(tmp_path / "demo")]) == 0
     picture = np.asarray(image.open(tmp_path / "demo" / "comparison.png").convert("RGB")).astype(int)
     assert picture.std() > 10
     assert (np.ptp(picture, axis=-1) > 60).any()  # errors are in colours
