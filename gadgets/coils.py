@@ -42,7 +42,8 @@ def coils(
     squares. "unitary": every coil alike.
     calibration: samples along each axis that are taken from the calibration lines at most.
     kernel: width of ESPIRiT's patches, samples. threshold: singular values that count half, relative to the largest.
-    crop: eigenvalue where the maps count about half; they fade to zero below it.
+    crop: eigenvalue where the maps count about half; they fade to zero below it. sets: of ESPIRiT's maps, at most; 2
+    adds a second set to slices whose object is larger than the field of view.
     batch: slices that are computed together; those that have not come are not waited for.
 
     A frame on which they fail goes on without them, and is reconstructed by a simpler method.
@@ -60,7 +61,9 @@ def coils(
             if isinstance(raw, str):
                 yield replace(frame, failed=f"coil sensitivities failed ({raw})")
             else:
-                yield replace(frame, raw=raw, history=(*frame.history, f"{method} sensitivities"))
+                two = raw.sens is not None and raw.sens.shape[1] > 1
+                made = f"{method} sensitivities (2 sets)" if two else f"{method} sensitivities"
+                yield replace(frame, raw=raw, history=(*frame.history, made))
 
 
 def _sensed(frames: list[Frame], method: Sensitivities, options: Espirit) -> Iterator[Raw | str]:

@@ -298,7 +298,7 @@ def _as_it_comes(raw: Raw) -> Preparation:
     if raw.sens is None and raw.calibration is None:
         return Preparation(sens="none", normalisation="none", consistency=None)
     methods: dict[str | None, Sensitivities] = {"rss": "rss", "unitary": "unitary"}
-    return Preparation(sens=methods.get(raw.sens_method, "espirit"), normalisation="none", consistency=None)
+    return Preparation(sens=methods.get(raw.sens_method, "espirit"), sets=2, normalisation="none", consistency=None)
 
 
 def _slices(scan: Scan, start: int, stop: int | None, step: int = 1) -> Scan:

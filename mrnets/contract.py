@@ -30,8 +30,9 @@ class Raw:
     """(batch, 1, coil, y', x') complex64: a fully sampled block around the k-space centre, which is at (y'//2, x'//2).
     From calibration lines, separate or embedded; of the first echo. None: no such block is known."""
     sens: Array | None = None
-    """(batch, 1, coil, y, x) complex64. The norm over coils is a weight: 1 inside the object, 0 outside it, and between
-    them where it is not sure."""
+    """(batch, set, coil, y, x) complex64. The norm over coils is a weight: 1 inside the object, 0 outside it, and
+    between them where it is not sure. One set of maps, or two where the object is larger than the field of view: each
+    has an image of its own there, and they are orthogonal."""
     echo_times: Array | None = None
     """(echo,) float32, s."""
     noise: Array | None = None
@@ -61,7 +62,7 @@ class Scan:
     mask: Array | None = None
     """(batch or 1, 1, 1, y, x) bool."""
     sens: Array | None = None
-    """(batch, 1, coil, y, x) complex64."""
+    """(batch, set, coil, y, x) complex64; as that of `Raw`."""
     image: Array | None = None
     """(batch, contrast, [z,] y, x) complex64 or float32."""
     echo_times: Array | None = None
@@ -95,10 +96,11 @@ class Estimate:
     """Output of a network. A field that it does not estimate is None or empty."""
 
     image: Array | None = None
-    """(batch, echo, y, x) complex64. What a network gives is in the scale of the maps: E takes it to the data. The end
-    of a network (`mrnets.ending`) multiplies it with the norm of the maps."""
+    """(batch, echo, y, x) complex64. What a network gives is in the scale of the maps: E takes it to the data. With two
+    sets of maps that is (batch, set, y, x), of one echo. The end of a network (`mrnets.ending`) multiplies it with the
+    norm of the maps and combines the sets."""
     unweighted: Array | None = None
-    """`image` before that multiplication. None: there was none."""
+    """(batch, echo, set, y, x): `image` before that. None: it is as the network gave it."""
     maps: dict[str, Array] = field(default_factory=dict)
     """Name to (batch, y, x), SI units."""
     logits: Array | None = None

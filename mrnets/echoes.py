@@ -45,8 +45,9 @@ def each_echo(network: Callable[[Scan], Estimate]) -> Callable[[Scan], Estimate]
 
 @torch.no_grad()
 def echo_phases(scan: Scan) -> Tensor:
-    """exp(i phase) (batch, echo, y, x) of each echo's low-resolution image relative to the sensitivities."""
+    """exp(i phase) (batch, echo, y, x) of each echo's low-resolution image relative to the first set of maps."""
     kspace, mask, sens = _encoding(scan)
+    sens = sens[:, :1]
     image = conjugate_gradients(
         lambda x: normal(x, sens, mask) + REGULARISATION * x,
         initial_image(kspace, mask, sens),
@@ -76,7 +77,7 @@ def _apart(scan: Scan, phases: Tensor) -> Scan:
         scan,
         kspace=kspace.flatten(0, 1)[:, None],
         mask=mask if mask.shape[0] == 1 else repeated(mask),
-        sens=(sens * phases[:, :, None]).flatten(0, 1)[:, None],
+        sens=(sens[:, None] * phases[:, :, None, None]).flatten(0, 1),
         image=image,
         calibration=repeated(scan.calibration),
         noise=repeated(scan.noise),
@@ -86,12 +87,12 @@ def _apart(scan: Scan, phases: Tensor) -> Scan:
 def _together(estimate: Estimate, phases: Tensor) -> Estimate:
     """The inverse for the image of `estimate` and of its earlier steps."""
 
-    def together(image: Tensor | None) -> Tensor | None:
+    def together(image: Tensor | None, phases: Tensor) -> Tensor | None:
         return None if image is None else image[:, 0].unflatten(0, phases.shape[:2]) * phases
 
     return dataclasses.replace(
         estimate,
-        image=together(estimate.image),
-        unweighted=together(estimate.unweighted),
+        image=together(estimate.image, phases),
+        unweighted=together(estimate.unweighted, phases[:, :, None]),
         steps=tuple(_together(step, phases) for step in estimate.steps),
     )

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 import torch
 
 from mrnets.blocks.consistency import solved
-from mrnets.blocks.encoding import Encoding, initial_image
+from mrnets.blocks.encoding import Encoding, has_sets, initial_image
 from mrnets.contract import Estimate, Scan
 from mrnets.echoes import each_echo
 from mrnets.physics.arrays import Array
-from mrnets.physics.coils import norm
+from mrnets.physics.coils import joined, norm
 from mrnets.physics.maps import MAPS, scaled
 from mrnets.physics.relaxation import fit, signal, signal_region
 from mrnets.preparation import Preparation
@@ -103,14 +103,20 @@ def _stacked(maps: Mapping[str, Array]) -> Array:
 
 
 def weighted(estimate: Estimate, scan: Scan) -> Estimate:
-    """`estimate` with its image, and maps in its scale, multiplied with the norm of the sensitivities of `scan`."""
+    """`estimate` with its image, and maps in its scale, multiplied with the norm of the sensitivities of `scan`.
+
+    Images of several sets of maps become one.
+    """
     if scan.sens is None:
         return estimate
-    weight = norm(scan.sens)
+    weight, image, unweighted = norm(scan.sens), estimate.image, None
+    if image is not None:
+        unweighted = image[:, None] if has_sets(scan.sens) else image[:, :, None]
+        image = joined(unweighted * weight[:, None])
     return dataclasses.replace(
         estimate,
-        image=None if estimate.image is None else estimate.image * weight,
-        unweighted=estimate.image,
+        image=image,
+        unweighted=unweighted,
         maps=scaled(estimate.maps, weight[:, 0]),
         steps=tuple(weighted(step, scan) for step in estimate.steps),
     )

@@ -64,6 +64,9 @@ class Preparation:
     Nothing is zero-filled to it. Images come back on their whole grid, at the lower resolution."""
     sens: Sensitivities = "espirit"
     """Where sensitivities come from; "none": the network takes none, or estimates its own."""
+    sets: int = 1
+    """Sets of maps that the network takes, at most. 2: ESPIRiT adds a second one where the object is larger than the
+    field of view."""
     kernel: int = Espirit.kernel
     """ESPIRiT kernel width, in samples."""
     calibration: int = Espirit.calibration
@@ -109,6 +112,7 @@ class Preparation:
             _check_range(name, getattr(self, name), 1, 255)
             if getattr(self, name) % 2 == 0:
                 raise InputError(f"preparation: {name} must be odd, got {getattr(self, name)}")
+        _check_range("sets", self.sets, 1, 2)
         if not (math.isfinite(self.whiten_scale) and self.whiten_scale > 0):
             raise InputError(f"preparation: whiten_scale must be positive, got {self.whiten_scale}")
         if self.consistency is not None and not (math.isfinite(self.consistency) and self.consistency > 0):
@@ -126,7 +130,7 @@ class Preparation:
     @property
     def espirit(self) -> Espirit:
         """Options of ESPIRiT; its calibration width is that of the other methods too."""
-        return Espirit(kernel=self.kernel, calibration=self.calibration, threshold=self.threshold, crop=self.crop)
+        return Espirit(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Espirit)})
 
     def to_json(self) -> dict[str, Any]:
         """All fields, as JSON values."""

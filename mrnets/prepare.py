@@ -17,7 +17,7 @@ from mrnets.contract import Raw, Scan
 from mrnets.errors import InputError
 from mrnets.physics import whiten
 from mrnets.physics.arrays import Array
-from mrnets.physics.coils import mix, norm, reduce, rss
+from mrnets.physics.coils import joined, mix, norm, reduce, rss
 from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.normalise import scale_and_offset
 from mrnets.preparation import Combination, Preparation
@@ -102,15 +102,15 @@ def mixed_blocks(
 
 
 def combine(coil_images: Array, sens: Array | None, combination: Combination = "sense") -> Any:
-    """Return coil images (..., coil, y, x) as one image (..., y, x) of their dtype.
+    """Return coil images (batch, echo, coil, y, x) as one image (batch, echo, y, x) of their dtype.
 
     combination: see `Preparation.combination`. Without sensitivities: the root of the sum of squares. The norm of
-    `sens` does not matter; where it is 0, the image is.
+    `sens` (batch, set, coil, y, x) does not matter; where it is 0, the image is.
     """
     if sens is None or combination == "rss":
         return rss(coil_images).to(coil_images.dtype)
-    size = norm(sens)
-    return reduce(coil_images, sens) / torch.where(size > 0, size, 1)
+    size = norm(sens)[:, None]
+    return joined(reduce(coil_images[:, :, None], sens[:, None]) / torch.where(size > 0, size, 1))
 
 
 def _compresses(raw: Raw, preparation: Preparation) -> bool:
@@ -175,7 +175,7 @@ def _sensed(raw: Raw, preparation: Preparation) -> Raw:
             f"the network was trained with {preparation.sens} sensitivities, but the chain used {raw.sens_method}; "
             f"{LEFT}, or set coils.method={preparation.sens}"
         )
-    return raw
+    return dataclasses.replace(raw, sens=raw.sens[:, : preparation.sets])
 
 
 def _scale(raw: Raw, preparation: Preparation) -> torch.Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 from mrnets.contract import Raw
 from mrnets.errors import InputError, unknown
 from mrnets.physics import compress, espirit, whiten
-from mrnets.physics.arrays import Array, array_namespace, to_numpy
+from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
 from mrnets.physics.coils import mix, norm
 from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.interpolation import along
@@ -25,6 +25,8 @@ __all__ = ["complete_axes", "compress_raw", "compression", "crop_raw", "mixed_ra
 
 MAX_CROPPED = 0.3
 """Share of a slice's energy that may have eigenvalues below ESPIRiT's crop."""
+MIN_FOLDED = 0.002
+"""Share of a slice's energy that is folded where it gets a second set of maps."""
 
 _logger = logging.getLogger(__name__)
 
@@ -181,6 +183,9 @@ def sense_raw(
 ) -> Raw:
     """`raw` with sensitivities from its calibration lines. Raises InputError for a scan without such lines.
 
+    Where `options.sets` is 2, ESPIRiT adds a second set of maps to slices whose object is larger than the field of
+    view. Other slices have zeros there. A scan without such slices has one set.
+
     With few calibration lines for many coils, much of the object can have eigenvalues below ESPIRiT's crop. Such slices
     keep all of their maps, with a warning, because a noisy background is better than a missing head.
     """
@@ -189,24 +194,39 @@ def sense_raw(
     lines = raw.calibration[:, 0]
     shape = raw.kspace.shape[-2:]
     if method == "espirit":
-        sens = espirit.espirit(lines, shape, options)
-        xp = array_namespace(sens)
-        empty = _cropped(lines, sens) > MAX_CROPPED
-        if bool(xp.any(empty)):
-            _logger.warning(
-                "coil sensitivities: %s calibration lines do not carry the maps of %d coils; the background is kept",
-                "x".join(map(str, lines.shape[-2:])),
-                lines.shape[-3],
-            )
-            uncropped = espirit.espirit(lines, shape, dataclasses.replace(options, crop=0.0))
-            sens = xp.where(empty[:, None, None, None], uncropped, sens)
+        sens = _espirit(lines, shape, options)
     elif method == "rss":
-        sens = espirit.rss_maps(lines, shape, width=options.calibration)
+        sens = espirit.rss_maps(lines, shape, width=options.calibration)[:, None]
     elif method == "unitary":
-        sens = espirit.unitary_maps(lines, shape)
+        sens = espirit.unitary_maps(lines, shape)[:, None]
     else:
         raise unknown("method for coil sensitivities", method, ("espirit", "rss", "unitary"))
-    return dataclasses.replace(raw, sens=sens[:, None], sens_method=method)
+    return dataclasses.replace(raw, sens=sens, sens_method=method)
+
+
+def _espirit(lines: Array, shape: tuple[int, ...], options: espirit.Espirit) -> Array:
+    """(batch, set, coil, y, x)."""
+    sens = espirit.espirit(lines, shape, options)
+    xp = array_namespace(sens)
+    empty = _cropped(lines, sens) > MAX_CROPPED
+    if bool(xp.any(empty)):
+        _logger.warning(
+            "coil sensitivities: %s calibration lines do not carry the maps of %d coils; the background is kept",
+            "x".join(map(str, lines.shape[-2:])),
+            lines.shape[-3],
+        )
+        uncropped = espirit.espirit(lines, shape, dataclasses.replace(options, crop=0.0))
+        sens = xp.where(empty[:, None, None, None], uncropped, sens)
+    sens = sens[:, None]
+    if options.sets == 1:
+        return sens
+    (folded,) = np.nonzero(to_numpy((espirit.folded(lines, shape, options) > MIN_FOLDED) & ~empty))
+    if not len(folded):
+        return sens
+    both = xp.concat((sens, xp.zeros_like(sens)), axis=1)
+    where = asarray_like(folded, sens)
+    both[where] = espirit.espirit(xp.take(lines, where, axis=0), shape, options, maps=2)
+    return both
 
 
 def _cropped(calibration: Array, sens: Array) -> Array:

@@ -20,9 +20,11 @@ from torch import Tensor
 from mrnets.blocks.consistency import sparse
 from mrnets.blocks.encoding import Encoding, initial_image
 from mrnets.contract import Estimate, Scan, Trust
+from mrnets.ending import ended
 from mrnets.physics.coils import expand
 from mrnets.physics.fourier import fftc
 from mrnets.physics.masks import calibration_region
+from mrnets.preparation import Preparation
 
 __all__ = ["MAX_RESIDUAL", "MAX_WORSE", "doubt", "examined", "left_out", "together"]
 
@@ -73,11 +75,9 @@ def examined(network: Callable[[Scan], Estimate], scan: Scan, estimate: Estimate
     held = left_out(scan.mask)
     kept = scan.mask & ~held
     kspace = torch.where(kept, scan.kspace, torch.zeros_like(scan.kspace))
-    image, predicted = (
-        _unweighted(made) for made in (estimate, network(dataclasses.replace(scan, kspace=kspace, mask=kept)))
-    )
-    encoding = Encoding(kspace, kept, scan.sens, initial_image(kspace, kept, scan.sens))
-    classical = sparse(encoding, scan.noise, iterations=REFERENCE_ITERATIONS)
+    less = dataclasses.replace(scan, kspace=kspace, mask=kept)
+    reference = ended(_classical, Preparation(consistency=None), "each")
+    image, predicted, classical = (_unweighted(made) for made in (estimate, network(less), reference(less)))
     unit = _size(scan, held) if scan.noise is None else scan.noise
     measures = {
         "residual": None if scan.noise is None else _misfit(image, scan, scan.mask, unit),
@@ -95,11 +95,19 @@ def examined(network: Callable[[Scan], Estimate], scan: Scan, estimate: Estimate
     return [Trust(**dict(zip(values, one, strict=True))) for one in zip(*values.values(), strict=True)]
 
 
+def _classical(scan: Scan) -> Estimate:
+    """The l1-wavelet image."""
+    assert scan.kspace is not None
+    assert scan.mask is not None
+    assert scan.sens is not None
+    encoding = Encoding(scan.kspace, scan.mask, scan.sens, initial_image(scan.kspace, scan.mask, scan.sens))
+    return Estimate(image=sparse(encoding, scan.noise, iterations=REFERENCE_ITERATIONS))
+
+
 def _unweighted(estimate: Estimate) -> Tensor:
-    """The image in the scale of the maps."""
-    image = estimate.image if estimate.unweighted is None else estimate.unweighted
-    assert image is not None
-    return image
+    """The image (batch, echo, set, y, x) in the scale of the maps."""
+    assert estimate.image is not None
+    return estimate.image[:, :, None] if estimate.unweighted is None else estimate.unweighted
 
 
 def together(trusts: Sequence[Trust]) -> Trust | None:
@@ -166,7 +174,8 @@ def _spread(places: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _misfit(image: Tensor, scan: Scan, where: Tensor, unit: Tensor) -> Tensor:
     """(batch,): root mean square of E x - y over the samples `where`, over `unit` (batch,)."""
-    difference = fftc(expand(image, scan.sens)) - scan.kspace
+    assert scan.sens is not None
+    difference = fftc(expand(image, scan.sens[:, None], sets=True))[:, :, 0] - scan.kspace
     return _rms(difference, where) / unit.clamp_min(1e-20)
 
 

@@ -82,20 +82,23 @@ class Encoding:
         return Estimate(image=last, steps=tuple(Estimate(image=image) for image in earlier) if steps else ())
 
 
-def encoded(scan: Scan, network: nn.Module) -> Encoding:
-    """The encoding of `scan`, for `network`, which errors name.
+def encoded(scan: Scan, network: nn.Module, *, sets: bool = False) -> Encoding:
+    """The encoding of `scan`, for `network`, which errors name. sets: as in `measured`.
 
     Raises InputError where the scan lacks k-space, mask or sensitivities, or where their shapes do not fit.
     """
-    kspace, mask = measured(scan, network)
+    kspace, mask = measured(scan, network, sets=sets)
     if scan.sens is None:
         raise InputError(f"{name_of(network)} needs coil sensitivities, and the scan has none")
     sens: Tensor = scan.sens
     return Encoding(kspace, mask, sens, initial_image(kspace, mask, sens))
 
 
-def measured(scan: Scan, network: nn.Module) -> tuple[Tensor, Tensor]:
-    """The k-space and the mask of `scan`. Raises InputError where they are absent or do not fit."""
+def measured(scan: Scan, network: nn.Module, *, sets: bool = False) -> tuple[Tensor, Tensor]:
+    """The k-space and the mask of `scan`. Raises InputError where they are absent or do not fit.
+
+    sets: whether the network takes several sets of maps, for scans of one echo.
+    """
     kspace, mask, sens = scan.kspace, scan.mask, scan.sens
     if kspace is None or mask is None:
         name = name_of(network)
@@ -108,6 +111,9 @@ def measured(scan: Scan, network: nn.Module) -> tuple[Tensor, Tensor]:
             raise InputError(
                 f"{name_of(network)}: {what} of shape {tuple(array.shape)} does not fit k-space of shape {shape}"
             )
+    if sens is not None and has_sets(sens) and not (sets and kspace.shape[1] == 1):
+        have = f"the scan has {sens.shape[1]} for {kspace.shape[1]} echoes"
+        raise InputError(f"{name_of(network)} takes one set of coil maps, and {have}; set coils.sets=1")
     return kspace, mask
 
 

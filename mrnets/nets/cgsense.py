@@ -40,10 +40,11 @@ class CGSense(nn.Module):
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
-        encoding = encoded(scan, self)
+        encoding = encoded(scan, self, sets=True)
         weight: Tensor | float | None = self.regularisation
         if weight is None:
-            weight = regularisation_of(encoding.start, noise_level(encoding, scan.noise))
+            start = encoding.start[:, :1] if encoding.sets else encoding.start
+            weight = regularisation_of(start, noise_level(encoding, scan.noise))
         return encoding.estimate(
             solved(encoding.start, encoding, weight, iterations=self.iterations, tolerance=self.tolerance)
         )

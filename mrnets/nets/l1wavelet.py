@@ -39,7 +39,7 @@ class L1Wavelet(nn.Module):
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
-        encoding = encoded(scan, self)
+        encoding = encoded(scan, self, sets=True)
         image = sparse(
             encoding,
             scan.noise,

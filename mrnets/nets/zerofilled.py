@@ -26,7 +26,7 @@ class ZeroFilled(nn.Module):
 
     def forward(self, scan: Scan) -> Estimate:
         """image (batch, echo, y, x) complex64."""
-        kspace, mask = measured(scan, self)
+        kspace, mask = measured(scan, self, sets=True)
         image = initial_image(kspace, mask, scan.sens)
         if scan.sens is not None:
             power = norm(scan.sens) ** 2

@@ -11,7 +11,7 @@ from __future__ import annotations
 from mrnets.physics.arrays import Array, array_namespace
 from mrnets.physics.fourier import fftc, ifftc
 
-__all__ = ["adjoint", "expand", "forward", "mix", "norm", "normal", "reduce", "regularisation_of", "rss"]
+__all__ = ["adjoint", "expand", "forward", "joined", "mix", "norm", "normal", "reduce", "regularisation_of", "rss"]
 
 PER_NOISE = 0.3
 """Regularisation of CG-SENSE for noise as strong as the image; see `regularisation_of`."""
@@ -27,6 +27,23 @@ def reduce(coil_images: Array, sens: Array) -> Array:
     """Coil images (..., coil, y, x) to one image (..., y, x): the sum of conj(sens) * image, adjoint of `expand`."""
     xp = array_namespace(coil_images, sens)
     return xp.sum(xp.conj(sens) * coil_images, axis=-3)
+
+
+def joined(images: Array) -> Array:
+    """Images (..., set, y, x) of several sets of maps as one (..., y, x).
+
+    The magnitude is the root of the sum of squares. Maps of different sets are orthogonal, so this is also the root of
+    the sum of squares over the coils. The phase is that of the first set, which holds most of the signal.
+    """
+    xp = array_namespace(images)
+    first = images[..., 0, :, :]
+    if images.shape[-3] == 1:
+        return first
+    power = xp.sum(xp.real(images) ** 2 + xp.imag(images) ** 2, axis=-3)
+    size = xp.abs(first)
+    ones, zeros = xp.ones_like(size), xp.zeros_like(size)
+    magnitude = xp.where(power > 0, xp.sqrt(xp.where(power > 0, power, ones)), zeros)
+    return xp.where(size > 0, first / xp.where(size > 0, size, ones), xp.ones_like(first)) * magnitude
 
 
 def mix(matrix: Array, x: Array) -> Array:
