@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from ismrmrd.xsd import encodingLimitsType, ismrmrdHeader
+from ismrmrd.xsd import encodingType, ismrmrdHeader
 from numpy.typing import NDArray
 
 from gadgets.frame import CUT_SHORT, Frame
@@ -21,7 +21,7 @@ from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.images import Key, echo_times
 from mrnets.mrd.kspace import Echo, averages, kspace_and_mask, outside_note
 from mrnets.mrd.noise import NoiseScan, bandwidth, whitened_variance
-from mrnets.mrd.plausible import TWICE, beyond_field, beyond_limits, out_of_line
+from mrnets.mrd.plausible import TWICE, beyond_field, beyond_limits, off_pattern, out_of_line
 from mrnets.mrd.readout import noise_gain
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 
@@ -99,12 +99,17 @@ class Shortfalls:
         return tuple(f"{CUT_SHORT} {note}" for note in notes)
 
 
-def implausible(key: Key, group: Group, parts: list[Part], limits: encodingLimitsType | None) -> tuple[str, ...]:
-    """Return what contradicts itself in the lines of an image, a sentence each; see `mrnets.mrd.plausible`."""
+def implausible(key: Key, group: Group, parts: list[Part], space: encodingType) -> tuple[str, ...]:
+    """Return what contradicts itself in the lines of an image, a sentence each; see `mrnets.mrd.plausible`.
+
+    space: the encoding space as the header has it."""
+    limits, factors = space.encodingLimits, getattr(space.parallelImaging, "accelerationFactor", None)
+    acceleration = getattr(factors, "kspace_encoding_step_1", None) or 1
     notes: list[str | None] = [*group.facts.notes(limits), *beyond_limits(key, limits)]
     for echo in (part.echo for part in parts):
         notes.append(echo.repeats.note(echo.kspace, echo.counts, twice=TWICE in echo.notes, whitened=group.whitened))
         notes += out_of_line(echo.kspace, echo.counts)
+        notes += off_pattern(echo.counts, int(acceleration))
     return tuple(dict.fromkeys(note for note in notes if note))
 
 

@@ -22,6 +22,7 @@ from gadgets.messages import Close, ConfigFile, ConfigText, Message, Query, Resp
 from gadgets.protocol import Audience
 from gadgets.serialise import encode
 from mrnets import __version__
+from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
 
 __all__ = ["answer", "handle", "refuse"]
@@ -69,6 +70,8 @@ def _converse(peer: Peer, rules: Rules, keeper: Keeper) -> str:
             audience = Audience.GADGETRON
         order = order_of(configuration, rules)
         header = _expect(peer)
+        if header is None and audience is Audience.CLIENT:  # Gadgetron runs a chain without input so
+            raise InputError("The stream ended before the ISMRMRD header came; there are no images.")
         if header is not None:
             if "spool" in order.chain.options:
                 _logger.warning("the property spool of a client means nothing here; serve --spool names the folder")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gadgets.simulate.sampling import centre, left_out
 from gadgets.simulate.settings import Settings, echo_times
 from gadgets.simulate.vendors import Vendor, named
+from mrnets.physics import masks
 
 __all__ = ["NOISE", "SCAN", "document", "measurement"]
 
@@ -75,7 +76,7 @@ def _encoding(settings: Settings, vendor: Vendor, mask: NDArray[np.bool_]) -> xs
     parallel = None
     if vendor.calibration:
         parallel = xsd.parallelImagingType(
-            accelerationFactor=_acceleration(mask),
+            accelerationFactor=_acceleration(settings, mask),
             calibrationMode=xsd.calibrationModeType("separate" if settings.separate else "embedded"),
         )
     return xsd.encodingType(
@@ -97,8 +98,10 @@ def _space(matrix: tuple[int, int, int], fov: tuple[float, float, float]) -> xsd
     )
 
 
-def _acceleration(mask: NDArray[np.bool_]) -> xsd.accelerationFactorType:
-    """Whole numbers, as the header wants them, of the lines that there are."""
+def _acceleration(settings: Settings, mask: NDArray[np.bool_]) -> xsd.accelerationFactorType:
+    """The distance between lines, as scanners say it. Of other masks, whole numbers of the lines that there are."""
+    if masks.kind(settings.mask).by_distance:
+        return xsd.accelerationFactorType(kspace_encoding_step_1=int(settings.acceleration), kspace_encoding_step_2=1)
     sampled = int(mask.any(axis=0).sum()), int(mask.any(axis=1).sum())
     steps = [max(1, round(n / max(there, 1))) for n, there in zip(mask.shape[::-1], sampled, strict=True)]
     return xsd.accelerationFactorType(kspace_encoding_step_1=steps[0], kspace_encoding_step_2=steps[1])

@@ -12,7 +12,10 @@ Noted in the comment of the image:
 - averages of prewhitened lines that differ by more than twice what noise explains;
 - spikes: the largest sample of a line is 50 times that of its neighbours (500 times near the k-space centre). It is
   also at least 5 % of that of any other line;
-- weak lines: the same with line and neighbours exchanged.
+- weak lines: the same with line and neighbours exchanged. Weak is also a line between strong ones with less than a
+  tenth of the noise that all lines have;
+- lines beside a regular pattern, and lines of it that did not come: the pattern is every n-th line and a full block
+  around the centre, or all lines. One or two lines differ from it. More of them are another way to sample.
 
 Refused elsewhere: NaN and infinite samples (`mrnets.mrd.lines`), negative dwell times (`mrnets.physics.whiten`).
 
@@ -32,9 +35,10 @@ from numpy.typing import NDArray
 from mrnets.mrd.encoding import Space
 from mrnets.mrd.images import Key
 from mrnets.mrd.lines import Lines, take
+from mrnets.mrd.pattern import misfits
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
 
-__all__ = ["TWICE", "Facts", "Repeats", "beyond_field", "beyond_limits", "nonzero", "out_of_line"]
+__all__ = ["TWICE", "Facts", "Repeats", "beyond_field", "beyond_limits", "nonzero", "off_pattern", "out_of_line"]
 
 TWICE = "lines that came twice with the same counters were averaged"
 DWELL = (0.05, 1000.0)
@@ -51,6 +55,12 @@ STRONG, STRONG_AT_CENTRE = 50.0, 500.0
 CENTRE = 8
 """Lines on either side of the k-space centre, where neighbours differ much by nature."""
 VISIBLE = 0.05
+QUIET = 0.1
+"""The median sample of a damaged line, relative to that of the lines that have little but noise."""
+NOISY = 20
+"""One line in so many, at least, has little but noise."""
+LOOKED_AT = 4, 64
+"""Coils and samples of a line, from which its median is taken."""
 
 
 @dataclass
@@ -174,16 +184,18 @@ def out_of_line(kspace: Array, counts: NDArray[np.int32]) -> Iterator[str]:
     """Yield a sentence on lines that are much stronger, and on those much weaker, than their neighbours.
 
     kspace: (z, y, coil, x). counts: (z, y), how many lines each place got."""
-    peaks = _peaks(kspace)
-    both = [_outliers(peaks, counts, z) for z in range(len(peaks))]
+    peaks, quiet = _peaks(kspace), _quiet(kspace, counts)
+    both = [_outliers(peaks, quiet, counts, z) for z in range(len(peaks))]
     for n, word in enumerate(("stronger", "weaker")):
         found = [(z, y) for z, some in enumerate(both) for y in some[n]]
         if not found:
             continue
-        z, y = found[0]
-        where = f"line {y}" if len(peaks) == 1 else f"line {y} of partition {z}"
         more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-        yield f"{where}{more} is much {word} than the lines beside it; it may be damaged"
+        yield f"{_place(*found[0], len(peaks))}{more} is much {word} than the lines beside it; it may be damaged"
+
+
+def _place(z: int, y: int, depth: int) -> str:
+    return f"line {y}" if depth == 1 else f"line {y} of partition {z}"
 
 
 def _peaks(kspace: Array) -> NDArray[np.float64]:
@@ -194,7 +206,20 @@ def _peaks(kspace: Array) -> NDArray[np.float64]:
     return np.asarray(to_numpy(xp.stack([xp.maximum(most, -least) for most, least in ends])), np.float64)
 
 
-def _outliers(peaks: NDArray[np.float64], counts: NDArray[np.int32], z: int) -> tuple[list[int], list[int]]:
+def _quiet(kspace: Array, counts: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return which lines (z, y) have less than the noise that all lines have."""
+    steps = [max(1, n // most) for n, most in zip(kspace.shape[2:], LOOKED_AT, strict=True)]
+    some = to_numpy(kspace[:, :, :: steps[0], :: steps[1]])
+    medians = np.median(np.abs(some).reshape(*counts.shape, -1), axis=-1) * np.sqrt(counts)
+    noise = np.sort(medians[medians > 0])  # 0: a readout of which less than half was measured
+    if not len(noise):
+        return np.zeros(counts.shape, np.bool_)
+    return (medians > 0) & (medians < QUIET * noise[max(1, len(noise) // NOISY) % len(noise)])
+
+
+def _outliers(
+    peaks: NDArray[np.float64], quiet: NDArray[np.bool_], counts: NDArray[np.int32], z: int
+) -> tuple[list[int], list[int]]:
     """Return the lines of a plane that are too strong, and those that are too weak."""
     there = np.flatnonzero(counts[z])
     if len(there) < 5:
@@ -208,5 +233,20 @@ def _outliers(peaks: NDArray[np.float64], counts: NDArray[np.int32], z: int) -> 
     bound = np.where(near, STRONG_AT_CENTRE, STRONG)
     largest = np.sort(peaks[counts > 0])[-2]
     strong = (own > bound * beside) & (own >= VISIBLE * largest)
-    weak = (own * bound < beside) & (beside >= VISIBLE * largest)
+    weak = ((own * bound < beside) | quiet[z, there]) & (beside >= VISIBLE * largest)
     return there[strong].tolist(), there[weak].tolist()
+
+
+def off_pattern(counts: NDArray[np.int32], announced: int) -> Iterator[str]:
+    """Yield a sentence on lines beside the regular pattern of the others, and one on lines of it that did not come.
+
+    counts: (z, y), how many lines each place got. announced: the header's acceleration; 1 where it does not say."""
+    found = list(misfits(counts > 0, announced))
+    for came, words in ((True, "came, and is not in"), (False, "did not come, and is in")):
+        some = [misfit for misfit in found if (counts[misfit[:2]] > 0) == came]
+        if not some:
+            continue
+        z, y, step = some[0]
+        more = f", and {len(some) - 1} more" if len(some) > 1 else ""
+        pattern = "all lines" if step == 1 else f"one line in {step}"
+        yield f"{_place(z, y, len(counts))}{more} {words} the regular pattern of the others ({pattern})"

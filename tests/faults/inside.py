@@ -1,7 +1,8 @@
-"""Faults inside: exceptions in gadgets, and networks that give nonsense. Each is a context in which a case runs."""
+"""Faults inside: gadgets that raise, networks that give nonsense, disks. Each is a context in which a case runs."""
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -13,7 +14,8 @@ import torch
 from gadgets import chain, estimate
 from gadgets.gadget import Gadget, lookup
 from mrnets.contract import Estimate
-from tests.faults.sound import NAMES
+from tests.faults import hosts
+from tests.faults.sound import NAMES, TRAINED
 
 Inside = Callable[[np.random.Generator], AbstractContextManager[None]]
 
@@ -78,18 +80,15 @@ NONSENSE: dict[str, Callable[[Estimate, np.random.Generator], object]] = {
 
 
 def nonsense(name: str) -> Inside:
-    """The network gives this kind of nonsense, always or once."""
+    """The network gives this kind of nonsense."""
 
     @contextmanager
     def context(rng: np.random.Generator) -> Iterator[None]:
-        sound, always, calls = estimate._run, rng.random() < 0.5, []
+        sound = estimate._run
 
         def run(how, scan):
             made = sound(how, scan)
-            calls.append(how)
-            if how.model.name != "cgsense" or not (always or len(calls) == 1):
-                return made
-            return NONSENSE[name](made, rng)
+            return NONSENSE[name](made, rng) if how.model.name == TRAINED else made
 
         with mock.patch.object(estimate, "_run", run):
             yield
@@ -97,7 +96,21 @@ def nonsense(name: str) -> Inside:
     return context
 
 
-INSIDE: dict[str, Inside] = {
-    "broken gadget": broken_gadget,
-    **{f"network gives {name}": nonsense(name) for name in NONSENSE},
-}
+NETWORKS: dict[str, Inside] = {f"network gives {name}": nonsense(name) for name in NONSENSE}
+
+
+@contextmanager
+def full_disk(rng: np.random.Generator) -> Iterator[None]:
+    """The disk takes no more than some bytes of the image file."""
+    sound, room = hosts.replay, int(rng.integers(100_000))
+
+    def replay(*args):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            sound(*args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    with mock.patch.object(hosts, "replay", replay):
+        yield

@@ -12,7 +12,7 @@ import numpy as np
 from gadgets.messages import Close, Header, Id
 from gadgets.simulate import Settings, make_scan
 from mrnets.mrd.lines import ACQUISITION_HEADER
-from tests.gadgets.toys import blob, chain, configuration, stage
+from tests.gadgets.toys import blob, stage
 
 MEMORY = 0.125
 """GiB that a scan may take."""
@@ -24,11 +24,9 @@ STAGES = (
     stage("network", name="cgsense", options="iterations=6, regularisation=0.01"),
     stage("images"),
 )
+TRAINED = "varnet_brain"
+"""Weights that ship."""
 NAMES = ("noise", "sort", "compress", "coils", "network", "images")
-CHAIN = chain(*STAGES)
-"""As an ISMRMRD client sends it."""
-NODE = configuration(*STAGES)
-"""As Gadgetron sends it to an external process."""
 
 ACQUISITION = Id.ACQUISITION.to_bytes(2, "little")
 HEAD = 2 + ACQUISITION_HEADER.itemsize

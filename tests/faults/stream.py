@@ -11,7 +11,7 @@ import numpy as np
 from gadgets.messages import Close, ConfigText, Header, Id, Query
 from tests.faults.sound import (
     HEAD,
-    NODE,
+    STAGES,
     head_of,
     places,
     samples_of,
@@ -19,7 +19,7 @@ from tests.faults.sound import (
     with_samples,
     xml_of,
 )
-from tests.gadgets.toys import blob, waveform
+from tests.gadgets.toys import blob, configuration, waveform
 
 Fault = Callable[[np.random.Generator, list[bytes]], list[bytes]]
 
@@ -209,8 +209,13 @@ def _scaled(scan: list[bytes], which: list[int], factor: float, count: int | Non
 
 
 def extreme(rng: np.random.Generator, scan: list[bytes]) -> list[bytes]:
-    """Samples of an acquisition that are absurd: all, or two."""
-    return _scaled(scan, [_one(rng, scan)], rng.choice(STRONG), 2 if rng.random() < 0.3 else None)
+    """All samples of an acquisition that are absurd."""
+    return _scaled(scan, [_one(rng, scan)], rng.choice(STRONG))
+
+
+def spike(rng: np.random.Generator, scan: list[bytes]) -> list[bytes]:
+    """Two samples of an acquisition that are absurd. The format cannot show it of all of them."""
+    return _scaled(scan, [_one(rng, scan)], rng.choice(STRONG), 2)
 
 
 def gain(rng: np.random.Generator, scan: list[bytes]) -> list[bytes]:
@@ -234,17 +239,17 @@ def shorter(rng: np.random.Generator, scan: list[bytes]) -> list[bytes]:
 
 
 def messages(rng: np.random.Generator, scan: list[bytes]) -> list[bytes]:
-    """A message of another kind somewhere."""
+    """A message of another kind somewhere behind the header."""
     others = [
         "a text",
         "text of 100 kB" * 7000,
         Query(1, "gadgetron::info"),
         Close(),
         Header(b"<ismrmrdHeader/>"),
-        ConfigText(NODE.encode()),
+        ConfigText(configuration(*STAGES).encode()),
         waveform(),
     ]
-    place = int(rng.integers(len(scan)))
+    place = int(rng.integers(1, len(scan)))  # Gadgetron runs a chain without input by a CLOSE in front
     return [*scan[:place], blob([others[rng.integers(len(others))]]), *scan[place:]]
 
 
@@ -273,6 +278,7 @@ FAULTS: dict[str, Fault] = {
         double,
         order,
         extreme,
+        spike,
         gain,
         shorter,
         messages,

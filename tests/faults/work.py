@@ -8,10 +8,11 @@ import os
 import resource
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import cycle
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from gadgets.messages import ConfigText
 from tests.faults import files, inside, stream
 from tests.faults.hosts import HOSTS, Outcome, Seen
 from tests.faults.judge import judged
-from tests.faults.sound import CHAIN, NODE, STAGES, parts
-from tests.gadgets.toys import blob, chain, stage
+from tests.faults.sound import STAGES, TRAINED, parts
+from tests.gadgets.toys import blob, chain, configuration, stage
 
 STARTING, LONGEST = 120.0, 45.0
 """s: for a process to start, and for a case."""
@@ -66,19 +67,29 @@ class Bench:
         self.count = 0
         self.expected: dict[str, list[Seen]] = {
             "cgsense": self.send("pipe", list(parts())).images,
-            "weights": self.send("pipe", list(parts()), chain_of(place / "sound.safetensors")).images,
+            "weights": self.send("pipe", list(parts()), with_weights(place / "sound.safetensors")).images,
+            "trained": self.send("pipe", list(parts()), with_weights(TRAINED)).images,
         }
 
-    def send(self, host: str, scan: list[bytes], config: str = CHAIN) -> Outcome:
+    def send(self, host: str, scan: list[bytes], stages: Sequence[str] = STAGES) -> Outcome:
         """The outcome of a stream in one of the hosts."""
-        first = {"serve": config, "external": NODE}.get(host)
-        start = b"" if first is None else blob([ConfigText(first.encode())])
-        return HOSTS[host](start + b"".join(scan), config, self.place)
+        return self.run(host, scan, configured(host, stages))
+
+    def run(self, host: str, scan: list[bytes], config: str | bytes) -> Outcome:
+        """The outcome of a stream and a configuration in one of the hosts. Two of them get it with the stream."""
+        text = config if isinstance(config, bytes) else config.encode()
+        start = blob([ConfigText(text)]) if host in ("serve", "external") else b""
+        return HOSTS[host](start + b"".join(scan), text.decode(errors="replace"), self.place)
 
 
-def chain_of(weights: Path) -> str:
-    """The chain with a weights file as the network."""
-    return chain(*(stage("network", weights=weights) if "cgsense" in s else s for s in STAGES))
+def configured(host: str, stages: Sequence[str]) -> str:
+    """The configuration as Gadgetron sends it to an external process, or a whole chain."""
+    return configuration(*stages) if host == "external" else chain(*stages)
+
+
+def with_weights(weights: str | Path) -> tuple[str, ...]:
+    """The stages with a weights file as the network."""
+    return tuple(stage("network", weights=weights) if "cgsense" in s else s for s in STAGES)
 
 
 def _faulty_stream(fault: stream.Fault, host: str, bench: Bench, rng: np.random.Generator) -> Outcome:
@@ -86,17 +97,18 @@ def _faulty_stream(fault: stream.Fault, host: str, bench: Bench, rng: np.random.
 
 
 def _faulty_configuration(host: str, bench: Bench, rng: np.random.Generator) -> Outcome:
-    text = stream.changed_configuration(rng, (CHAIN if host == "serve" else NODE).encode())
-    return HOSTS[host](blob([ConfigText(text)]) + b"".join(parts()), CHAIN, bench.place)
+    return bench.run(host, list(parts()), stream.changed_configuration(rng, configured(host, STAGES).encode()))
 
 
-def _faulty_inside(fault: inside.Inside, host: str, bench: Bench, rng: np.random.Generator) -> Outcome:
+def _faulty_inside(
+    fault: inside.Inside, host: str, stages: Sequence[str], bench: Bench, rng: np.random.Generator
+) -> Outcome:
     with fault(rng):
-        return bench.send(host, list(parts()))
+        return bench.send(host, list(parts()), stages)
 
 
 def _faulty_file(damage: files.Damage, bench: Bench, rng: np.random.Generator) -> Outcome:
-    return HOSTS["replay"](damage(rng, bench.scan), CHAIN, bench.place)
+    return HOSTS["replay"](damage(rng, bench.scan), configured("replay", STAGES), bench.place)
 
 
 def _faulty_weights(damage: files.Damage, host: str, bench: Bench, rng: np.random.Generator) -> Outcome:
@@ -104,7 +116,7 @@ def _faulty_weights(damage: files.Damage, host: str, bench: Bench, rng: np.rando
     path = bench.place / f"w{bench.count}.safetensors"
     path.write_bytes(damage(rng, bench.weights))
     try:
-        return bench.send(host, list(parts()), chain_of(path if host == "pipe" else Path(path.stem)))
+        return bench.send(host, list(parts()), with_weights(path.stem if host == "serve" else path))
     finally:
         path.unlink()
 
@@ -112,20 +124,22 @@ def _faulty_weights(damage: files.Damage, host: str, bench: Bench, rng: np.rando
 @cache
 def kinds() -> list[Kind]:
     """All kinds of faults in all hosts that they can reach."""
-    unseen = ("flipped_sample", "gain")
+    unseen = ("flipped_sample", "spike", "gain")
     found = [
         Kind(name, host, partial(_faulty_stream, fault, host), name not in unseen)
         for name, fault in stream.FAULTS.items()
         for host in HOSTS
     ]
+    found += [Kind("configuration", host, partial(_faulty_configuration, host), visible=False) for host in HOSTS]
     found += [
-        Kind("configuration", host, partial(_faulty_configuration, host), visible=False)
-        for host in ("serve", "external")
+        Kind("broken gadget", host, partial(_faulty_inside, inside.broken_gadget, host, STAGES)) for host in HOSTS
     ]
+    trained = with_weights(TRAINED)
     found += [
-        Kind(name, list(HOSTS)[n % len(HOSTS)], partial(_faulty_inside, fault, list(HOSTS)[n % len(HOSTS)]))
-        for n, (name, fault) in enumerate(inside.INSIDE.items())
+        Kind(name, host, partial(_faulty_inside, fault, host, trained), expected="trained")
+        for host, (name, fault) in zip(cycle(HOSTS), inside.NETWORKS.items(), strict=False)
     ]
+    found += [Kind("full disk", "replay", partial(_faulty_inside, inside.full_disk, "replay", STAGES))]
     found += [
         Kind(f"file {name}", "replay", partial(_faulty_file, damage), name in ("cut", "edited"))
         for name, damage in files.SCAN_FILES.items()
@@ -133,7 +147,7 @@ def kinds() -> list[Kind]:
     found += [
         Kind(f"weights {name}", host, partial(_faulty_weights, damage, host), expected="weights")
         for name, damage in files.WEIGHTS.items()
-        for host in ("pipe", "serve")
+        for host in HOSTS
     ]
     return found
 

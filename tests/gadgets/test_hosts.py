@@ -340,9 +340,13 @@ def test_a_connection_without_a_stream_is_closed(tmp_path):
     with served(tmp_path) as client:
         client.send(Close())
         assert client.receive() == []
+
+
+def test_a_configuration_without_a_header_is_told(tmp_path):
     with served(tmp_path) as client:
         client.send(ConfigText(chain(stage("toy")).encode()), Close())
-        assert client.receive() == []
+        (text,) = client.receive()
+    assert text == "[gadgets] ERROR: The stream ended before the ISMRMRD header came; there are no images."
 
 
 def test_texts_of_gadgets_reach_an_ordinary_client_but_not_gadgetron(tmp_path):

@@ -8,6 +8,8 @@ import pytest
 from gadgets.sort import sort
 from gadgets.speaker import IncompleteError
 from mrnets.mrd.lines import Lines
+from mrnets.mrd.plausible import off_pattern
+from mrnets.physics import masks
 from mrnets.physics.fourier import ifftc
 from tests.gadgets import synthetic
 from tests.gadgets.frames import SIZE, coil_maps, disc
@@ -121,6 +123,77 @@ def test_counters_beyond_the_limits():
     stream = [scan(repetition=n) for n in range(3)]
     assert notes(*stream, header=announced) == ("repetition 2 came, and 0 to 1 are announced",)
     assert notes(*stream) == (), "converters fill limits with 0"
+
+
+@pytest.mark.parametrize("n", range(0, SIZE, 3))
+def test_a_line_with_less_than_the_noise_is_told(n):
+    """Also at the centre, where lines differ much by nature. Beyond it, what a weak line lacks is not seen."""
+    found = notes(with_line(scan(), n, 1e-3))
+    expected = f"line {n} is much weaker than the lines beside it; it may be damaged"
+    assert found == ((expected,) if abs(n - SIZE // 2) < SIZE // 4 else found)
+
+
+SIDE = 48
+BLOCK = range(SIDE // 2 - 6, SIDE // 2 + 6)
+
+
+def pattern(step: int, start: int = 0) -> np.ndarray:
+    """How many lines each place (z, y) got: one in `step`, and a full block around the centre."""
+    counts = np.zeros((1, SIDE), np.int32)
+    counts[0, start::step] = 1
+    counts[0, BLOCK] = 1
+    return counts
+
+
+@pytest.mark.parametrize("announced", [1, 2, 3, 4])
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_regular_patterns_have_no_notes(step, announced):
+    for start in range(step):
+        counts = pattern(step, start)
+        assert list(off_pattern(counts, announced)) == []
+        counts[0, : SIDE // 5] = 0  # partial Fourier
+        assert list(off_pattern(counts, announced)) == []
+
+
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_a_line_with_another_counter_is_told(step):
+    """A line that comes to lie at the border of the block makes a larger block, so that only its gap is seen."""
+    there = np.flatnonzero(pattern(step))
+    for source in there[(there > 0) & (there < SIDE - step) & ~np.isin(there, BLOCK)]:
+        for target in set(range(step, SIDE - step)) - {*there, *range(BLOCK[0] - 2, BLOCK[-1] + 3)}:
+            counts = pattern(step)
+            counts[0, source], counts[0, target] = 0, 1
+            told = " ".join(off_pattern(counts, step))
+            assert f"line {target} came, and is not in the regular pattern of the others (one line in {step})" in told
+            assert f"line {source} did not come" in told
+
+
+def test_a_hole_in_a_fully_sampled_scan_is_told():
+    counts = np.ones((1, 96), np.int32)
+    counts[0, 20] = 0
+    assert list(off_pattern(counts, 1)) == [
+        "line 20 did not come, and is in the regular pattern of the others (all lines)"
+    ]
+
+
+def test_a_plane_of_a_volume_that_differs_from_the_others_is_told():
+    counts = np.repeat(pattern(2), 12, axis=0)
+    counts[5, 4], counts[5, 7] = 0, 1
+    assert list(off_pattern(counts, 1)) == [], "nothing announces the pattern"
+    assert list(off_pattern(counts, 2)) == [
+        "line 7 of partition 5 came, and is not in the regular pattern of the others (one line in 2)",
+        "line 4 of partition 5 did not come, and is in the regular pattern of the others (one line in 2)",
+    ]
+
+
+@pytest.mark.parametrize("name", masks.names())
+def test_no_mask_is_taken_for_a_damaged_pattern(name):
+    kind, rng = masks.kind(name), np.random.default_rng(11)
+    for size in (48, 64):
+        for acceleration in (2, 3, 4):
+            drawn = kind.draw((size, size if kind.axes == 2 else 1), acceleration, rng, centre=8)
+            counts = (drawn if kind.axes == 2 else drawn.T).astype(np.int32)
+            assert list(off_pattern(counts, acceleration if kind.by_distance else 1)) == []
 
 
 def test_what_is_left_in_is_what_it_was():
