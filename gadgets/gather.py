@@ -5,11 +5,15 @@ Axes: line, coil, sample for blocks of lines; k-space as in `mrnets.mrd.kspace`.
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 import numpy as np
 
+from gadgets.limits import usual_memory
 from mrnets.errors import InputError
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.epi import PhaseDifference, require_even, united
@@ -19,7 +23,7 @@ from mrnets.mrd.kspace import Echo, add_lines, belong
 from mrnets.mrd.lines import Lines, counter, take
 from mrnets.mrd.plausible import Facts
 
-__all__ = ["DROPPED", "TAKEN", "Group", "Memory", "gather", "settle", "unite"]
+__all__ = ["DROPPED", "TAKEN", "Group", "Memory", "gather", "settle", "taken", "unite"]
 
 TAKEN = "lines flagged as surface coil correction (29) are lines of the image: no other lines have their places"
 DROPPED = "lines flagged as surface coil correction (29) were left out: other lines have their places"
@@ -49,12 +53,25 @@ PIXEL_BYTES = 24
 """Memory for a pixel of an image while it is brought onto the grid that the header asks for: three complex copies."""
 
 
-@dataclass
+_scans: WeakSet[Memory] = WeakSet()
+"""The scans of this process. Those that are over are in it no longer."""
+_lock = threading.Lock()
+
+
+@dataclass(eq=False)
 class Memory:
     """The bytes of k-space in work, and how many a scan may take, its reconstruction included."""
 
     limit: float
+    together: float = field(default_factory=lambda: usual_memory() * 2**30)
+    """How many all scans of this process may take."""
     used: int = 0
+    image: int = 0
+    """Bytes that the reconstruction of one image takes, at most."""
+
+    def __post_init__(self) -> None:
+        with _lock:
+            _scans.add(self)
 
     def take(self, lines: Lines, encoding: Encoding, echoes: int) -> None:
         """Account for one more echo, the last of `echoes` of an image. Raises InputError where that is too much."""
@@ -62,12 +79,14 @@ class Memory:
         coils = lines.data.shape[1]
         self.used += x * y * z * coils * 8
         image = echoes * (PREPARING * x * y * z * coils * 8 + PIXEL_BYTES * encoding.pixels)
+        self.image = max(self.image, math.ceil(image))
         if self.used + image > self.limit:
             raise InputError(
                 f"with acquisition {counter(lines)} k-space in work takes {self.used / 2**30:.1f} GiB and one image "
                 f"{image / 2**30:.1f} GiB more ({x} x {y} x {z} samples of {coils} coils, {echoes} echoes); "
                 f"sort.memory allows {self.limit / 2**30:.3g} GiB"
             )
+        self._require_room(lines)
 
     def hold(self, lines: Lines) -> None:
         """Account for lines that may have to wait. Raises InputError where they are too many."""
@@ -77,6 +96,16 @@ class Memory:
                 f"with acquisition {counter(lines)} lines that wait for others, and k-space in work, take "
                 f"{self.used / 2**30:.1f} GiB; sort.memory allows {self.limit / 2**30:.3g} GiB"
             )
+        self._require_room(lines)
+
+    def _require_room(self, lines: Lines) -> None:
+        """Raise InputError where all scans of this process together take too much."""
+        if taken() > self.together:
+            raise InputError(
+                f"with acquisition {counter(lines)} the scans in work here, this one and others, take "
+                f"{taken() / 2**30:.1f} GiB; this machine allows {self.together / 2**30:.3g} GiB; send the scan again "
+                "when others are done"
+            )
 
     def drop(self, lines: Lines) -> None:
         """Give back what lines took that waited."""
@@ -85,6 +114,12 @@ class Memory:
     def free(self, group: Group) -> None:
         """Give back what the echoes of a group took."""
         self.used -= sum(echo.kspace.nbytes for echo in (*group.echoes.values(), *group.backwards.values()))
+
+
+def taken() -> int:
+    """Return the bytes that the scans in work in this process take, one image of each in reconstruction."""
+    with _lock:
+        return sum(scan.used + scan.image for scan in _scans)
 
 
 def gather(

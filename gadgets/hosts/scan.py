@@ -14,6 +14,7 @@ from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.chain import Chain, Watch, unwatched
 from gadgets.hosts.dependencies import Dependencies
+from gadgets.hosts.totals import TOTALS
 from gadgets.messages import ResultQuery
 from gadgets.speaker import Speech
 from mrnets.errors import InputError
@@ -121,6 +122,7 @@ def _run(
 ) -> Iterator[Item]:
     counts, begun = _Counts(), clock()
     _logger.info("scan begins: protocol %s, %s", _protocol(header), chain.source)
+    TOTALS.add(begun=1)
     outcome = "fails"
     try:
         for item in chain.run(counts.coming(items), header, speech, watch):
@@ -128,7 +130,10 @@ def _run(
             yield item
         outcome = "ends"
     finally:
-        _logger.info("scan %s: %s, %.1f s, %d warnings", outcome, counts, clock() - begun, speech.warnings)
+        seconds = clock() - begun
+        TOTALS.add(ended=outcome == "ends", failed=outcome == "fails", seconds=seconds, warnings=speech.warnings)
+        TOTALS.add(lines=counts.lines, images=counts.images)
+        _logger.info("scan %s: %s, %.1f s, %d warnings", outcome, counts, seconds, speech.warnings)
 
 
 def _protocol(header: ismrmrdHeader) -> str:

@@ -22,6 +22,9 @@ from gadgets.hosts.deferred import QUICK
 from gadgets.hosts.doors import Doors, Spare, accepted, listen
 from gadgets.hosts.keeping import add_spool_options, spool_of
 from gadgets.hosts.library import folder
+from gadgets.hosts.metrics import publish
+from gadgets.hosts.notify import notify
+from gadgets.hosts.optionfile import add_config
 from gadgets.hosts.preload import preload
 from gadgets.hosts.rules import Rules, chain_of
 from gadgets.hosts.storage import store_of
@@ -41,6 +44,7 @@ _logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `python -m gadgets serve`."""
     usual = Limits()
+    add_config(parser)
     add = parser.add_argument
     add("-p", "--port", type=int, default=9002, help="TCP port (default 9002; 0: any that is free)")
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
@@ -54,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="chain to load and try at the start (default: none)",
     )
     add("--log-file", type=Path, help="log to this file, too; others follow it at 16 MiB (default: none)")
+    add("--metrics", type=int, metavar="PORT", help="numbers for Prometheus on this port (default: none)")
     add("--weights", type=Path, help="folder of weights that clients can name, beside those shipped (default: none)")
     add(
         "--noise",
@@ -94,11 +99,15 @@ def run(args: argparse.Namespace) -> int:
         address, port = listener.getsockname()[:2]
         signal.signal(signal.SIGTERM, _interrupt)
         _say(f"listening on {address} port {port}")
+        if args.metrics is not None:
+            publish(args.host, args.metrics, doors)
         worker = Worker(rules)
         worker.start()
+        notify("READY=1")
         try:
             serve(listener, rules, doors)
         except KeyboardInterrupt:
+            notify("STOPPING=1")
             listener.close()
             worker.stop()
             _say(f"finishing {len(doors)} connections")

@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +30,8 @@ __all__ = ["Folder", "Key", "Record", "Store", "decoded", "dependency", "encoded
 MAX_COILS = 1024
 MAX_TEXT = 1 << 20
 MAX_BLOB = 16 << 20
+MAX_FILES, MAX_SIZE = 1000, 1 << 30
+"""Noise measurements that a folder keeps, and their bytes. Those that were not used for the longest time go first."""
 
 _START = struct.Struct("<6sIIIQQQ")
 _MAGIC, _VERSION, _COMPLEX64, _DIMENSIONS = b"SFNDAM", 1, 7, 2
@@ -78,6 +82,8 @@ class Folder:
         file = self._file(key)
         try:
             with open(file, "rb") as opened:
+                with suppress(OSError):  # a folder that is only read
+                    os.utime(file)
                 return opened.read(MAX_BLOB + 1)
         except FileNotFoundError:
             return None
@@ -88,10 +94,26 @@ class Folder:
         """Keep a blob. Raises InputError where the folder cannot be written."""
         make_folder(self.path)
         write_bytes(self._file(key), blob)
+        _forget(self.path)
 
     def _file(self, key: Key) -> Path:
         words = json.dumps([key.measurement, key.subject, key.device, key.session])
         return self.path / f"{hashlib.sha256(words.encode()).hexdigest()[:32]}.noise"
+
+
+def _forget(folder: Path) -> None:
+    """Remove the noise measurements of a folder that are too many. What another process removes is gone, too."""
+    found = []
+    for path in folder.glob("*.noise"):
+        with suppress(OSError):
+            status = path.stat()
+            found.append((status.st_mtime_ns, status.st_size, path))
+    size = 0
+    for count, (_, bytes_, path) in enumerate(sorted(found, reverse=True)):
+        size += bytes_
+        if count >= MAX_FILES or size > MAX_SIZE:
+            with suppress(OSError):
+                path.unlink()
 
 
 def own(header: ismrmrdHeader) -> Key | None:

@@ -1,6 +1,7 @@
 """Noise of other scans: keys, the blob that Gadgetron keeps, coils by their names, a folder."""
 
 import json
+import os
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -130,3 +131,27 @@ def test_a_folder_keeps_what_it_is_given(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot make the folder"):
         Folder(tmp_path / "file" / "noise").put(key, b"one")
+
+
+def test_a_folder_keeps_so_many_measurements_the_last_used(kept: Record, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("mrnets.mrd.noise_store.MAX_FILES", 3)
+    folder = Folder(tmp_path)
+    keys = [Key(str(n)) for n in range(4)]
+    for n, key in enumerate(keys[:3]):
+        folder.put(key, encoded(kept))
+        os.utime(folder._file(key), (n, n))
+    assert folder.get(keys[0]) is not None  # and so it was used later than the others
+    folder.put(keys[3], encoded(kept))
+    assert [folder.get(key) is not None for key in keys] == [True, False, True, True]
+
+
+def test_a_folder_keeps_so_many_bytes_and_no_file_of_others(kept: Record, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("mrnets.mrd.noise_store.MAX_SIZE", 2 * len(encoded(kept)))
+    other = tmp_path / "notes.txt"
+    other.write_text("of somebody else")
+    folder = Folder(tmp_path)
+    for n in range(4):
+        folder.put(Key(str(n)), encoded(kept))
+        os.utime(folder._file(Key(str(n))), (n, n))
+    assert [folder.get(Key(str(n))) is not None for n in range(4)] == [False, False, True, True]
+    assert other.exists()
