@@ -8,6 +8,7 @@ from typing import Any
 from gadgets.gather import taken
 from gadgets.hosts.totals import TOTALS
 from mrnets.errors import InputError
+from mrnets.extras import install
 
 __all__ = ["publish"]
 
@@ -19,7 +20,7 @@ def publish(host: str, port: int, connections: Sized) -> Any:
     try:
         import prometheus_client as prometheus
     except ImportError:
-        raise InputError("--metrics needs the package prometheus-client: pip install '.[metrics]'") from None
+        raise InputError(f"--metrics needs the package prometheus-client: {install('metrics')}") from None
     registry = prometheus.CollectorRegistry()
     registry.register(_Collector(connections))
     try:
