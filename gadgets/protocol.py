@@ -81,8 +81,8 @@ class Incoming:
     def items(self, look: Callable[[Lines], None] | None = None) -> Iterator[Item]:
         """Yield the items up to CLOSE, acquisitions as Lines. Raises InputError as `read` does.
 
-        look: is shown lines that wait for others of their run while no more come, and may refuse them: nobody has to
-        wait for the end of a run to learn of a fault in its second line."""
+        look: is shown lines that wait for others of their run while no more come, and may refuse them. A fault in the
+        second line of a run is told before the run ends then."""
         return coalesce(self._items(pausing=look is not None), look)
 
     def drain(self) -> None:

@@ -31,7 +31,7 @@ class Raw:
     From calibration lines, separate or embedded; of the first echo. None: no such block is known."""
     sens: Array | None = None
     """(batch, set, coil, y, x) complex64. The norm over coils is a weight: 1 inside the object, 0 outside it, and
-    between them where it is not sure. One set of maps, or two where the object is larger than the field of view: each
+    between them where it is not sure. One set of maps, or two where the object is larger than the field of view. Each
     has an image of its own there, and they are orthogonal."""
     echo_times: Array | None = None
     """(echo,) float32, s."""

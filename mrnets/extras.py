@@ -12,7 +12,7 @@ NAME = "gadgetron-networks"
 def install(extra: str) -> str:
     """Return the command that installs an extra. pip takes an installed project from where it is.
 
-    Of a project that runs from its folder, pip would ask a registry for another one of that name."""
+    Where the project runs from its folder, pip would ask a registry for another one of that name."""
     try:
         metadata.distribution(NAME)
     except metadata.PackageNotFoundError:

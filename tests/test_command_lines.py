@@ -1,4 +1,4 @@
-"""What every command line says: examples in each help, nearest names, and all faults at once."""
+"""Rules for every command line: examples in each help, nearest names, and all faults at once."""
 
 import argparse
 import importlib

@@ -30,7 +30,7 @@ def publish(host: str, port: int, connections: Sized) -> Any:
 
 
 class _Collector:
-    """What prometheus-client asks when it is asked."""
+    """The numbers of a server, as prometheus-client collects them."""
 
     def __init__(self, connections: Sized) -> None:
         self._connections = connections

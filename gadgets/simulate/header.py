@@ -99,7 +99,7 @@ def _space(matrix: tuple[int, int, int], fov: tuple[float, float, float]) -> xsd
 
 
 def _acceleration(settings: Settings, mask: NDArray[np.bool_]) -> xsd.accelerationFactorType:
-    """The distance between lines, as scanners say it. Of other masks, whole numbers of the lines that there are."""
+    """Return the distance between lines, as scanners say it; for other masks, whole numbers by the lines there are."""
     if masks.kind(settings.mask).by_distance:
         return xsd.accelerationFactorType(kspace_encoding_step_1=int(settings.acceleration), kspace_encoding_step_2=1)
     sampled = int(mask.any(axis=0).sum()), int(mask.any(axis=1).sum())

@@ -17,8 +17,8 @@ __all__ = ["misfits"]
 MAX_MISFITS = 2
 """Lines of a plane that differ from a pattern. Where more do, the lines are sampled in another way."""
 FOLLOW, FOLLOW_EACH, FOLLOW_HOLE = 6, 10, 40
-"""Lines outside of the block that follow a pattern, at least: where the header announces it; else for each misfit; and
-for each hole among all lines, since random sampling leaves out a few of few lines."""
+"""The least numbers of lines outside of the block that follow a pattern. The first counts where the header announces
+it, the others for each misfit and for each hole. Random sampling leaves out a few of few lines."""
 
 Mask = NDArray[np.bool_]
 

@@ -14,7 +14,7 @@ Noted in the comment of the image:
   also at least 5 % of that of any other line;
 - weak lines: the same with line and neighbours exchanged. Weak is also a line between strong ones with less than a
   tenth of the noise that all lines have;
-- lines beside a regular pattern, and lines of it that did not come: the pattern is every n-th line and a full block
+- lines beside a regular pattern, and lines of it that did not come. The pattern is every n-th line and a full block
   around the centre, or all lines. One or two lines differ from it. More of them are another way to sample.
 
 Refused elsewhere: NaN and infinite samples (`mrnets.mrd.lines`), negative dwell times (`mrnets.physics.whiten`).

@@ -56,8 +56,8 @@ class L1VarNet(nn.Module):
     channels, pooling_layers, blocks: of the U-Net, see `ConditionedUnet`. conditions: width of the layer that mixes the
     conditions. orientations: 1 to 4 in which the U-Net sees the image once it is trained. The result is the mean over
     them, and each takes as long as the first.
-    Of two sets of maps, D sees the image and the gradient of the first. It changes that image alone. The image of the
-    second set comes from the data: a U-Net that changes both is 0 to 6 dB worse.
+    Where there are two sets of maps, D sees the image and the gradient of the first. It changes that image alone. The
+    image of the second set comes from the data: a U-Net that changes both is 0 to 6 dB worse.
 
     An unknown noise level comes from the details of the zero-filled image. Raises InputError where the scan lacks
     k-space, mask or sensitivities.

@@ -112,10 +112,10 @@ def espirit(
 
 
 def folded(calibration: Array, shape: Sequence[int], options: Espirit = DEFAULT) -> Array:
-    """Share (...,) of the energy of calibration k-space (..., coil, *block) where the object is folded.
+    """Return the share (...,) of the energy of calibration k-space (..., coil, *block) where the object is folded.
 
-    That is where parts of it that lie a field of view apart are seen on top of each other, so that two sets of maps
-    are needed. There the second eigenvalue is near 1. It is below 0.0002 in heads that fit into the field of view, and
+    Parts of it that lie a field of view apart are seen on top of each other there, and two sets of maps are needed.
+    There the second eigenvalue is near 1. It is below 0.0002 in heads that fit into the field of view, and
     above 0.005 where 12 % of the field of view is missing. Raises InputError as `espirit` does.
     """
     shape = tuple(shape)

@@ -1,4 +1,4 @@
-"""What operators of a server use: options in a file, words to systemd, numbers for Prometheus, memory of all scans."""
+"""Tools of a server's operators: options in a file, words to systemd, numbers for Prometheus, memory of all scans."""
 
 import argparse
 import gc

@@ -2,8 +2,8 @@
 
     folder/SUBJECT.mgz, .nii or .nii.gz; also in folders below it
 
-No image is read. Each label gets a random intensity, and the slice is blurred, shaded and made noisy as a scanner would
-do it (Billot et al., SynthSeg, Medical Image Analysis 86:102789, 2023). A network that learnt from them works for
+No image is read. Each label gets a random intensity. The slice is blurred, shaded and made noisy as a scanner would do
+it (Billot et al., SynthSeg, Medical Image Analysis 86:102789, 2023). A network that learnt from them works for
 images of any contrast. Label maps of whole heads (skull, scalp) teach it also what is not brain.
 
 Axes: volume (z, y, x), upwards, forwards and to the right; slice (y, x), slab (plane, y, x). Distances in mm.
@@ -56,9 +56,9 @@ SHARES: dict[Name, dict[tuple[int, ...], Range]] = {
         (25, 57, 77, 78, 79): (-0.5, 1.0),  # lesions
     },
 }
-"""Labels of each class (FreeSurferColorLUT), and how far their intensities lie on the way from CSF to grey matter (csf)
-or from grey to white matter (the others). Cortical parcels (1000 to 2999) are cortex, those of white matter (3000 to
-5002) white matter. Other labels are no brain."""
+"""Labels of each class (FreeSurferColorLUT), and the range of their intensities. That is a share of the way from CSF to
+grey matter (csf), or from grey to white matter (the others). Cortical parcels (1000 to 2999) are cortex, those of white
+matter (3000 to 5002) white matter. Other labels are no brain."""
 OVERSAMPLED = 2
 """Points along each axis for a pixel."""
 PLANES = 3
@@ -74,7 +74,7 @@ class Reader:
     view: Range = (160.0, 300.0)
     """Field of view, mm; log-uniform. The pixels follow from `simulated.matrix`."""
     thickness: Range = (1.0, 4.0)
-    """Of a slice, mm."""
+    """Thickness of a slice, mm."""
     tilt: float = 8.0
     """Standard deviation of the angles between slices and the axes of the volume, degrees."""
     bend: float = 3.0
