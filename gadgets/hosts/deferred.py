@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import filecmp
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 from gadgets.chain import Chain
@@ -18,7 +18,7 @@ from gadgets.hosts.recording import open_recording
 from gadgets.hosts.scan import Results, no_results
 from gadgets.hosts.spool import Entry, Record, Spool, entries
 from gadgets.received import annotated
-from gadgets.speaker import IncompleteError
+from gadgets.speaker import GadgetError, IncompleteError
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
 from mrnets.mrd.xml import parse_xml
@@ -61,18 +61,36 @@ def deferred(
     if keeper.record.measurement:
         how += f", or by the chain retrieve.xml with the measurement ID {keeper.record.measurement}"
     items = made(f"quick series by {quick.source}; the better one by {chain.source} comes later: it is given {how}")
-    earlier = _alike(keeper)
-    if earlier:
-        items = iter(list(items))  # whether it is the same scan is known at its end
-        before = next((one for one in earlier if _same(one, keeper.entry)), None)
-        if before is not None:
-            keeper.drop()
-            yield from items if before.state == "queued" else results(before)
-            return
-    yield from items
+    if not _alike(keeper):
+        yield from items
+    elif (yield from _again(keeper, items)):
+        return
     if keeper.entry is None:
         raise InputError(f"the scan could not be kept in the spool; the series by {chain.source} does not follow")
     keeper.end(None)
+
+
+def _again(keeper: Keeper, items: Iterator[Item]) -> Generator[Item, None, bool]:
+    """Yield the images that are there of a scan that came before, or else the quick series. Returns whether it came.
+
+    items: the quick series. It is held back, since the end of a scan shows whether it is the same."""
+    held: list[Item] = []
+    failure = None
+    try:
+        for item in items:
+            held.append(item)
+    except (InputError, GadgetError) as error:
+        failure = error
+    before = next((one for one in _alike(keeper) if _same(one, keeper.entry)), None)
+    if before is not None:
+        keeper.drop()
+    if before is not None and before.state == "done":
+        yield from results(before)
+        return True
+    yield from held
+    if failure is not None:
+        raise failure
+    return before is not None
 
 
 def results_in(spool: Spool | None) -> Results:

@@ -1,6 +1,6 @@
 """The spool: a folder with the scans that came, each as it came, and what became of it.
 
-An entry has a name of a time and random letters; no patient data are in names. Its files, all private:
+The name of an entry is a time and random letters, without patient data. Its files, all private:
 - NAME.stream: the messages as they came, from configuration and header to CLOSE. It only grows, so that a process that
   is killed leaves all that had come (HDF5 would be damaged). `python -m gadgets replay` reads it.
 - NAME.xml: the chain.

@@ -97,6 +97,16 @@ def test_the_other_series_comes_when_the_scan_is_sent_again_or_asked_for(rules, 
     assert only(rules.spool).state == "done"
 
 
+def test_a_scan_that_lacks_something_is_given_when_it_is_sent_again(rules):
+    (rules.chains / "quick.xml").write_text(chain(stage("lacking")))
+    *_, text = sent(rules, scan())
+    assert "lacking: a slice is missing; the scan is kept as" in text
+    *_, text = sent(rules, scan())
+    assert "lacking: a slice is missing" in text
+    done(rules)
+    assert blob(sent(rules, scan())) == expected(5)
+
+
 def test_a_scan_that_is_sent_again_before_its_turn_is_queued_once(rules):
     first = sent(rules, scan())
     assert blob(sent(rules, scan())) == blob(first)
