@@ -31,6 +31,11 @@ class _Waiting:
     firsts: list[NDArray[np.void]] = field(default_factory=list)
     """(line,) headers: the first line of each image in each block."""
 
+    def over(self, lines: Lines) -> bool:
+        """Whether `lines` are of another repetition than the first ones: the lines before tell all that they can."""
+        first = self.lines[0].headers["idx"]["repetition"][0]
+        return bool((lines.headers["idx"]["repetition"] != first).any())
+
 
 @dataclass
 class Spaces:
@@ -92,7 +97,7 @@ class Spaces:
             known = np.concatenate([*waiting.firsts, lines.headers])
             waiting.firsts.append(lines.headers[[which[0] for _, _, which in by_image(lines.headers, index)]])
             self._decide(index, dimensions_of_lines(self.header, index, known, whole=False))
-        certain = all(evidence.complete for evidence in waiting.evidence)
+        certain = all(evidence.complete for evidence in waiting.evidence) or waiting.over(lines)
         return self._release(index) if certain and index in self._dimensions else []
 
     def rest(self) -> list[Lines]:

@@ -353,6 +353,19 @@ class TestCentreFromTheData:
         (frame,) = frames([block], discs.header(limits=self.LIMITS), centre_line=12)
         assert any("centre 12 was set by hand" in note for note in frame.notes)
 
+    def test_lines_leave_with_the_next_repetition_where_lines_lack_beside_a_centre(self) -> None:
+        came = []
+
+        def stream() -> Any:
+            for n in range(4):
+                lines = [*range(8, 20), *range(28, 32)]  # none beside 16, where one half of k-space would be full
+                yield synthetic.lines(discs.kspace(), lines, y_shift=-8, repetition=n)
+                came.append(n)
+
+        frame = next(iter(sort(stream(), discs.header(limits=self.LIMITS))))
+        assert any(re.search(self.WORDS.format(1), note) for note in frame.notes)
+        assert came == [0]
+
     def test_lines_leave_as_soon_as_the_centre_is_known(self) -> None:
         came = []
 
