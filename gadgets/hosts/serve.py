@@ -113,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
             _say(f"finishing {len(doors)} connections")
             if shut := doors.finish(args.grace):
                 _say(f"{shut} connections were not finished within {args.grace:g} s and were shut")
+        worker.join()
     return 0
 
 

@@ -56,8 +56,11 @@ class Worker:
             self._looking.start()
 
     def stop(self) -> None:
-        """Stop. Scans that are not done stay in the queue."""
+        """Begin nothing more, and stop at the next image. Scans that are not done stay in the queue."""
         self._stopped.set()
+
+    def join(self) -> None:
+        """Wait until the threads have stopped, each for a few seconds at most."""
         for thread in (self._looking, *self._devices.values()):
             if thread.ident is not None:
                 thread.join(PATIENCE)

@@ -357,7 +357,16 @@ def test_the_threads_of_a_server_work_off_the_queue(rules, monkeypatch):
         assert eventually(lambda: only(rules.spool).state == "done")
     finally:
         work.stop()
+        work.join()
     assert oct(os.stat(only(rules.spool).images).st_mode)[-3:] == "600"
+
+
+def test_a_file_of_options_names_spool_and_quick_chain(tmp_path, capsys):
+    """The port is one that cannot be, so that the server ends at once."""
+    (tmp_path / "toml").write_text(f'spool = "{tmp_path / "spool"}"\nspool-age = 3\ndefer = "nonesuch"\n')
+    assert main(["serve", "--config", str(tmp_path / "toml"), "-p", "70000"]) == 1
+    assert 'There is no chain "nonesuch"' in capsys.readouterr().err
+    assert oct(os.stat(tmp_path / "spool").st_mode)[-3:] == "700"
 
 
 def test_defer_needs_a_spool(capsys):
