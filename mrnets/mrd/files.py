@@ -6,10 +6,10 @@ Acquisitions are read in blocks; a record of the file is ismrmrd's: header, traj
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import h5py
 import ismrmrd
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 from mrnets.hdf5 import whole_hdf5
+from mrnets.hdf5_reading import opened, require_lengths, require_own
 from mrnets.mrd.lines import ACQUISITION_HEADER, Item, Line, Lines, coalesce
 from mrnets.mrd.streams import MAGIC, Stream, is_stream, open_stream
 from mrnets.physics.arrays import Array, to_numpy
@@ -34,6 +35,8 @@ __all__ = [
     "open_source",
     "write_scan",
 ]
+
+Opening: TypeAlias = Callable[[str | Path], AbstractContextManager[h5py.File]]
 
 BLOCK_BYTES = 32 << 20
 WAVEFORM_BLOCK = 1024
@@ -87,9 +90,10 @@ def open_scan(path: str | Path, group: str = "dataset") -> Iterator[Scan]:
     lists those with scans), header or acquisitions. Raises it for samples that are no floating-point numbers or that
     h5py cannot read.
     """
-    with hdf5(path) as file:
+    with hdf5(path, opened) as file:
         with explained(path):
             folder = _scan_in(file, path, group)
+            require_lengths(path, folder["xml"], 0, folder["xml"].size)
             header = folder["xml"][()]
         yield Scan(str(path), header, folder)
 
@@ -99,6 +103,9 @@ def _scan_in(file: h5py.File, path: str | Path, group: str) -> h5py.Group:
         there = ", ".join(_scans(file)) or "none"
         raise InputError(f'{path}: there is no scan in the group "{group}"; groups with scans: {there}.')
     folder = file[group]
+    for name in ("xml", "data", "waveforms"):
+        if name in folder:
+            require_own(file, f"{group}/{name}")
     if "xml" not in folder:
         raise InputError(f'{path}: the scan in the group "{group}" has no ISMRMRD header (data set xml).')
     if not len(folder["data"]):
@@ -128,19 +135,19 @@ def explained(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def hdf5(path: str | Path) -> Iterator[h5py.File]:
+def hdf5(path: str | Path, opening: Opening = h5py.File) -> Iterator[h5py.File]:
     """An HDF5 file, open for reading. Raises InputError: no such file, not HDF5."""
     if not Path(path).is_file():
         raise InputError(f"{path}: there is no such file.")
-    with explained(path):
-        start = first_bytes(path)
-        if is_stream(start):
-            raise InputError(f"{path}: is a stream of ISMRMRD, not HDF5; ismrmrd_stream_to_hdf5 makes HDF5 of it.")
-        if start.startswith(MAGIC):
-            way = "mrd_to_ismrmrd and ismrmrd_stream_to_hdf5 make HDF5 of it"
-            raise InputError(f"{path}: is a stream of MRD version 2, not HDF5; {way}.")
-        file = h5py.File(path, "r")
-    with file:
+    with ExitStack() as stack:
+        with explained(path):
+            start = first_bytes(path)
+            if is_stream(start):
+                raise InputError(f"{path}: is a stream of ISMRMRD, not HDF5; ismrmrd_stream_to_hdf5 makes HDF5 of it.")
+            if start.startswith(MAGIC):
+                way = "mrd_to_ismrmrd and ismrmrd_stream_to_hdf5 make HDF5 of it"
+                raise InputError(f"{path}: is a stream of MRD version 2, not HDF5; {way}.")
+            file = stack.enter_context(opening(path))
         yield file
 
 
@@ -208,6 +215,7 @@ def _acquisitions(scan: Scan, rows: NDArray[np.integer[Any]]) -> Iterator[tuple[
     while start < len(rows):
         which = rows[start : start + step]
         with explained(scan.path):
+            require_lengths(scan.path, records, int(which[0]), int(which[-1]) + 1)
             block = _records(records, which)
         headers = _headers(scan.path, block["head"])
         raw = headers.view(np.uint8).reshape(len(headers), -1)
@@ -260,6 +268,7 @@ def _real(samples: Array) -> NDArray[np.float32]:
 def _waveforms(path: str | Path, records: h5py.Dataset) -> Iterator[ismrmrd.Waveform]:
     for start in range(0, len(records), WAVEFORM_BLOCK):
         with explained(path):
+            require_lengths(path, records, start, min(start + WAVEFORM_BLOCK, len(records)))
             block = records[start : start + WAVEFORM_BLOCK]
         for n, record in enumerate(block):
             head = np.zeros(1, waveform_header_dtype)

@@ -12,6 +12,8 @@ import argparse
 import socket
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -36,6 +38,7 @@ def served(*options: str) -> Iterator[tuple[subprocess.Popen[str], tuple[str, in
         assert server.stderr is not None
         try:
             line = next(line for line in server.stderr if "listening on" in line)
+            threading.Thread(target=deque, args=(server.stderr, 0), daemon=True).start()  # its log goes nowhere
             yield server, ("127.0.0.1", int(line.split()[-1]))
         finally:
             server.kill()

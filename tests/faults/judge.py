@@ -20,8 +20,6 @@ from tests.faults.hosts import Outcome, Seen
 TOLERANCE = 0.05
 LONGEST = 2000
 """Characters of a sentence."""
-GAPS = ("file flipped", "file overwritten")
-"""Kinds that tests leave out: the HDF5 library can loop for ever. The command runs them."""
 BAD = ("silent", "unforeseen", "hang", "crash")
 
 

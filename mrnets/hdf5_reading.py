@@ -1,0 +1,154 @@
+"""HDF5 files that are read to their end, however damaged they are.
+
+The HDF5 library reads arrays of changing length, such as the samples of ISMRMRD, from heaps: blocks of objects, each
+with its size. It loops for ever where a damaged size is zero or overflows. So each heap is checked as it is read. Where
+the length of an array is damaged, the library takes memory for all of it, and then clears that for minutes. So lengths
+are checked, too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["opened", "require_lengths", "require_own"]
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[h5py.File]:
+    """An HDF5 file to read, with its heaps checked. Links to other files lead nowhere: see `require_own`.
+
+    Raises OSError, here or as it is read, for a file that is cut short, corrupt or not HDF5. Raises BlockingIOError
+    where another program writes it."""
+    with open(path, "rb", buffering=0) as raw:
+        try:
+            fcntl.flock(raw.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # a file system without locks
+            pass
+        with h5py.File(_Checked(raw.fileno()), "r") as file:
+            yield file
+
+
+def require_own(file: h5py.File, name: str) -> None:
+    """Raise OSError if `name` leads to another file, which `opened` would take for the same file."""
+    node: Any = file
+    for part in filter(None, name.split("/")):
+        link = node.get(part, getlink=True)
+        if isinstance(link, h5py.ExternalLink | h5py.SoftLink):
+            raise OSError(f"{part} is a link to {link.path}, and links are not followed")
+        node = node[part]
+    if isinstance(node, h5py.Dataset) and node.is_virtual:
+        raise OSError(f"{name} is put together from other files")
+
+
+def require_lengths(path: str | Path, dataset: h5py.Dataset, first: int, end: int) -> None:
+    """Raise OSError where arrays of changing length in some records are longer than the whole file.
+
+    dataset: of one axis. Records that go through filters, such as compression, are not looked at: those find damage
+    themselves."""
+    kind = dataset.id.get_type()
+    places = np.array(list(_arrays(kind)), np.int64).reshape(-1, 2)
+    size = os.path.getsize(path)
+    for records in _raw(path, dataset, kind.get_size(), first, end) if len(places) else ():
+        for offset, width in places:
+            lengths = np.ascontiguousarray(records[:, offset : offset + 4]).view("<u4").astype(np.int64)
+            if lengths.sum() * width > size:
+                raise OSError(f"{dataset.name} has an array of {lengths.max()} values, more than the file can hold")
+
+
+def _arrays(kind: Any) -> Iterator[tuple[int, int]]:
+    """Yield the place of each array of changing length in a record, and the bytes of one of its values."""
+    if isinstance(kind, h5py.h5t.TypeCompoundID):
+        for n in range(kind.get_nmembers()):
+            yield from ((kind.get_member_offset(n) + at, width) for at, width in _arrays(kind.get_member_type(n)))
+    elif kind.get_class() == h5py.h5t.VLEN:
+        yield 0, kind.get_super().get_size()
+    elif isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str():
+        yield 0, 1
+
+
+def _raw(path: str | Path, dataset: h5py.Dataset, width: int, first: int, end: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield (record, byte) of records as they are in the file, and some before and after them."""
+    parts: Iterable[bytes] = ()
+    if dataset.ndim > 1 or dataset.id.get_create_plist().get_nfilters():
+        return
+    if dataset.chunks is not None:
+        (step,) = dataset.chunks
+        parts = (_chunk(dataset, start) for start in range(first // step * step, end, step))
+    elif (offset := dataset.id.get_offset()) is not None:
+        with open(path, "rb", buffering=0) as file:
+            parts = [os.pread(file.fileno(), (end - first) * width, offset + first * width)]
+    for part in parts:
+        yield np.frombuffer(part[: len(part) // width * width], np.uint8).reshape(-1, width)
+
+
+def _chunk(dataset: h5py.Dataset, start: int) -> bytes:
+    """Return a chunk as it is in the file; nothing where it cannot be read, which reading it later says."""
+    with suppress(OSError, RuntimeError, ValueError):
+        return bytes(dataset.id.read_direct_chunk((start,))[1])
+    return b""
+
+
+class _Checked:
+    """An open file for the HDF5 library to read. Raises OSError for a heap in which the library would loop."""
+
+    _HEAP = struct.Struct("<4sI Q")
+    """Signature, version, size."""
+    _OBJECT = struct.Struct("<HHIQ")
+    """Number, references, 0, size; then the object itself, filled up to a multiple of 8. Number 0: the free rest."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._position = 0
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        if self._position > sys.maxsize:
+            raise OSError(f"it has no byte {self._position}")
+        count = os.preadv(self._number, [view], self._position)
+        if bytes(view[:4]) == b"GCOL" and count >= self._HEAP.size:
+            self._walk(self._HEAP.unpack_from(view)[2])
+        return count
+
+    def read(self, size: int) -> bytes:
+        found = bytearray(size)
+        return bytes(found[: self.readinto(found)])
+
+    def _walk(self, size: int) -> None:
+        """Go from object to object of the heap at the position of the file."""
+        place, end = self._position + self._HEAP.size, self._position + size
+        while place + self._OBJECT.size <= end:
+            head = os.pread(self._number, self._OBJECT.size, place)
+            number, _, _, content = self._OBJECT.unpack(head.ljust(self._OBJECT.size, b"\0"))
+            taken = self._OBJECT.size + -(-content // 8) * 8 if number else content
+            if not 0 < taken <= end - place:
+                raise OSError(f"an object in a heap at {place} has the size {content}")
+            place += taken
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: os.fstat(self._number).st_size}
+        self._position = base[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: memoryview) -> int:
+        raise OSError("the file is only read")
+
+    truncate = write
+
+    def flush(self) -> None:
+        pass

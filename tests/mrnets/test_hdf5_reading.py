@@ -1,0 +1,111 @@
+"""HDF5 files that are damaged where the library would loop, take all memory, or read another file instead."""
+
+import fcntl
+import struct
+from pathlib import Path
+
+import h5py
+import pytest
+
+from mrnets.errors import InputError
+from mrnets.hdf5_reading import opened, require_lengths, require_own
+from mrnets.mrd.files import open_scan, write_scan
+from tests.gadgets import toys
+
+OBJECT = struct.Struct("<HHIQ")
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    path = tmp_path / "scan.h5"
+    write_scan(path, toys.HEADER, toys.scan())
+    return path
+
+
+def read(path: Path) -> int:
+    with open_scan(path) as opened_scan:
+        return len(list(opened_scan.items()))
+
+
+def heaps(content: bytes) -> list[int]:
+    """Where heaps start."""
+    found = [content.find(b"GCOL")]
+    while found[-1] >= 0:
+        found.append(content.find(b"GCOL", found[-1] + 1))
+    return found[:-1]
+
+
+def test_a_sound_file_is_read(scan):
+    with open_scan(scan) as found:
+        assert toys.blob(found.items()) == toys.blob(toys.scan())
+
+
+@pytest.mark.parametrize(
+    ("number", "size"), [(0, 0), (0, 2**40), (1, 2**64 - 16), (1, 2**64 - 1), (0, 2**64 - 1), (1, 2**40)]
+)
+def test_an_object_of_a_heap_with_an_impossible_size_is_refused(scan, number, size):
+    """Number 0 is the free rest of a heap. The library would loop for ever, or read beyond the heap."""
+    content = bytearray(scan.read_bytes())
+    for place in heaps(bytes(content)):
+        OBJECT.pack_into(content, place + 16, number, 1, 0, size)
+    scan.write_bytes(content)
+    with pytest.raises(
+        InputError, match=rf"{scan.name}: cannot be read; .*an object in a heap at \d+ has the size {size}"
+    ):
+        read(scan)
+
+
+@pytest.mark.parametrize("name", ["xml", "data", "waveforms"])
+def test_a_length_beyond_the_file_is_refused_before_memory_is_taken(scan, name):
+    with h5py.File(scan, "r+") as file:
+        dataset = file["dataset"][name]
+        if dataset.chunks is None:
+            place = dataset.id.get_offset()
+        else:
+            kind = dataset.id.get_type()
+            place = dataset.id.get_chunk_info(0).byte_offset + kind.get_member_offset(kind.get_nmembers() - 1)
+    content = bytearray(scan.read_bytes())
+    content[place : place + 4] = b"\xf0\xff\xff\xff"
+    scan.write_bytes(content)
+    with pytest.raises(
+        InputError, match=f"{scan.name}: .*{name} has an array of 4294967280 values, more than the file"
+    ):
+        read(scan)
+
+
+def test_lengths_of_compressed_records_are_the_filters_matter(tmp_path):
+    path = tmp_path / "packed.h5"
+    with h5py.File(path, "w") as file:
+        packed = file.create_dataset("x", (4,), h5py.vlen_dtype("f4"), chunks=(2,), compression="gzip")
+        packed[1] = [1.0, 2.0]
+    with opened(path) as file:
+        require_lengths(path, file["x"], 0, 4)
+        assert file["x"][1].tolist() == [1.0, 2.0]
+
+
+def test_what_lies_in_another_file_is_refused(tmp_path, scan):
+    """The library would read the same names of the same file instead."""
+    path = tmp_path / "links.h5"
+    layout = h5py.VirtualLayout(shape=(3,), dtype="i8")
+    layout[:] = h5py.VirtualSource(str(scan), "dataset/xml", shape=(3,))
+    with h5py.File(path, "w") as file:
+        file["outer"] = h5py.ExternalLink(str(scan), "/dataset")
+        file["soft"] = h5py.SoftLink("/outer")
+        file.create_virtual_dataset("virtual", layout)
+        file["own/x"] = [1]
+    with opened(path) as file:
+        require_own(file, "own/x")
+        for name, words in (
+            ("outer/xml", "a link to /dataset"),
+            ("soft/xml", "a link to /outer"),
+            ("virtual", "other"),
+        ):
+            with pytest.raises(OSError, match=words):
+                require_own(file, name)
+
+
+def test_a_file_that_is_written_is_not_read(scan):
+    with open(scan, "rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="is open in another program that writes it"):
+            read(scan)
