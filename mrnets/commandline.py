@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from mrnets.errors import nearest
 
-__all__ = ["check_command", "refuse", "with_examples"]
+__all__ = ["check_command", "one_of", "refuse", "with_examples"]
 
 
 def with_examples(program: str, examples: Iterable[str]) -> dict[str, Any]:
     """Return what an argument parser needs to show `examples`, lines without the name of the program, in its help."""
     lines = "\n".join(["examples:", *(f"  {program} {line}" for line in examples)])
     return {"epilog": lines, "formatter_class": argparse.RawDescriptionHelpFormatter}
+
+
+def one_of(known: Sequence[str]) -> Callable[[str], str]:
+    """Return the type of an option that takes one of the names `known`. A misspelt one names the nearest."""
+
+    def name(text: str) -> str:
+        if text not in known:
+            there = ", ".join(known)
+            raise argparse.ArgumentTypeError(f"there is no {text!r}; there are: {there}.{nearest(text, known)}")
+        return text
+
+    return name
 
 
 def check_command(parser: argparse.ArgumentParser, words: Sequence[str], known: Iterable[str]) -> str | None:

@@ -87,6 +87,7 @@ def test_defaults_are_called_defaults(program, command, monkeypatch):
     [
         ("gadgets", "replya scan.h5", "replay"),
         ("gadgets", "replay scan.h5 --nifty x.nii", "--nifti"),
+        ("gadgets", "simulate --mask poison2d", "poisson2d"),
         ("mrnets", "shwo varnet", "show"),
         ("mrnets", "list --quik", "--quick"),
         ("training", "fti demo", "fit"),
@@ -124,6 +125,21 @@ def test_replay_tells_all_that_is_wrong_at_once(tmp_path, monkeypatch, capsys):
         assert fault in text
     assert text.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "faults"),
+    [
+        ("gadgets", "serve --chains no/chains --weights no/weights --queue -1", ("no/chains", "no/weights", "--queue")),
+        ("gadgets", "simulate --coils 0 --snr -1 --partial-fourier 0.7", ("coils", "snr", "partial_fourier")),
+        ("gadgets", "export none.h5 --nifti images.txt", ("none.h5", "images.txt")),
+        ("training", "compare varnte,rimm compare data=.", ("'varnet'?", "'rim'?")),
+    ],
+)
+def test_other_commands_tell_all_that_is_wrong_at_once(program, words, faults, capsys):
+    text = said(PROGRAMS[program][0], words.split(), capsys, 1)
+    assert all(fault in text for fault in faults)
+    assert text.count("\n") == 1
 
 
 def test_a_recipe_tells_all_that_is_wrong_at_once():

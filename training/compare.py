@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mrnets import store
-from mrnets.errors import unknown
+from mrnets.errors import Faults, unknown
 from training.evaluate import evaluate
 from training.loop import fit
 from training.options import Options
@@ -26,9 +26,12 @@ def compare(names: Sequence[str], options: Options) -> list[Path]:
     if list(names) == ["all"]:
         task = store.describe(options.network.name).task
         names = [n for n in known if store.describe(n).task == task]
+    faults = Faults()
     for name in names:
-        if name not in known:
-            raise unknown("network", name, known)
+        with faults.gathered():
+            if name not in known:
+                raise unknown("network", name, known)
+    faults.tell()
     paths = [_fitted(name, options) for name in names]
     evaluate([str(path) for path in paths], options, part="validation", folder=options.folder)
     return paths

@@ -42,9 +42,14 @@ def add_formats(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write what the options ask for. Raises InputError."""
-    if not asked(args):
-        raise InputError(f"Nothing was asked for; give one or more of: {', '.join(f'--{name}' for name in _FORMATS)}.")
     faults = Faults()
+    with faults.gathered():
+        if not asked(args):
+            formats = ", ".join(f"--{name}" for name in _FORMATS)
+            raise InputError(f"Nothing was asked for; give one or more of: {formats}.")
+    with faults.gathered():
+        if not Path(args.images).is_file():
+            raise InputError(f"{args.images}: there is no such file.")
     require(args, faults)
     faults.tell()
     for place, count in export(args.images, args, args.group.strip("/")):

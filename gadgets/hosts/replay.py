@@ -90,6 +90,9 @@ def _asked(args: argparse.Namespace) -> tuple[Report | None, list[str], list[arg
         if not Path(_scan(args)).is_file():
             raise InputError(f"{_scan(args)}: there is no such file.")
     with faults.gathered():
+        if args.noise and not Path(args.noise).is_file():
+            raise InputError(f"{args.noise}: there is no such file.")
+    with faults.gathered():
         report = Report.asked(args)
     with faults.gathered():
         chains = _chains(args)

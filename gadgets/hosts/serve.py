@@ -31,7 +31,7 @@ from gadgets.hosts.storage import store_of
 from gadgets.hosts.worker import Worker
 from gadgets.limits import Limits, usual_memory
 from gadgets.messages import ConfigFile
-from mrnets.errors import InputError
+from mrnets.errors import Faults, InputError
 
 __all__ = ["add_arguments", "run", "serve"]
 
@@ -118,20 +118,25 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rules(args: argparse.Namespace) -> Rules:
-    """Return what the options say. Raises InputError for values that make no sense."""
+    """Return what the options say. Raises InputError with all values that make no sense."""
+    faults = Faults()
     for name in ("connections", "per_address", "memory", "queue", "start", "silence", "unread"):
         value = getattr(args, name)
-        if value is not None and not value > 0:
-            raise InputError(f"--{name.replace('_', '-')} must be positive; got {value}.")
+        with faults.gathered():
+            if value is not None and not value > 0:
+                raise InputError(f"--{name.replace('_', '-')} must be positive; got {value}.")
     for name in ("chains", "weights"):
         place = getattr(args, name)
-        if place is not None and not place.is_dir():
-            raise InputError(f"There is no folder of {name} {place}.")
+        with faults.gathered():
+            if place is not None and not place.is_dir():
+                raise InputError(f"There is no folder of {name} {place}.")
+    with faults.gathered():
+        if args.defer and not args.spool:
+            raise InputError("--defer needs --spool: the scans wait there.")
+    faults.tell()
     memory = usual_memory(SHARE) if args.memory is None else args.memory
     limits = Limits(args.start, args.silence, args.unread, int(args.queue * 2**20), message=memory * 2**30)
     rules = Rules(args.chains, args.default_chain, args.weights, memory, limits, store_of(args.noise))
-    if args.defer and not args.spool:
-        raise InputError("--defer needs --spool: the scans wait there")
     rules = replace(rules, spool=spool_of(args), defer=args.defer)
     for name in filter(None, (rules.default, rules.defer)):
         chain_of(ConfigFile(name), rules)

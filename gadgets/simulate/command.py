@@ -12,6 +12,7 @@ from gadgets.simulate.header import NOISE, measurement
 from gadgets.simulate.scan import make_noise_scan, make_scan
 from gadgets.simulate.settings import ORIENTATIONS, Settings
 from gadgets.simulate.vendors import VENDORS
+from mrnets.commandline import one_of
 from mrnets.errors import InputError
 from mrnets.files import whole
 from mrnets.mrd.files import write_scan
@@ -46,21 +47,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--volume", help='NIfTI file, or "icbm152" of the nilearn package (default: a Shepp-Logan phantom)'
     )
-    parser.add_argument(
-        "--orientation",
-        choices=sorted(ORIENTATIONS),
-        default=default.orientation,
-        help="of the slices (default %(default)s)",
-    )
-    parser.add_argument(
-        "--mask", choices=masks.names(), default=default.mask, help="2-D ones need --three-d (default %(default)s)"
-    )
-    parser.add_argument(
-        "--vendor",
-        choices=list(VENDORS),
-        default=default.vendor,
-        help="style of header and lines (default %(default)s)",
-    )
+    for name, known, text in (
+        ("orientation", sorted(ORIENTATIONS), "of the slices"),
+        ("mask", masks.names(), "2-D ones need --three-d"),
+        ("vendor", list(VENDORS), "style of header and lines"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=one_of(known),
+            metavar=name.upper(),
+            default=getattr(default, name),
+            help=f"{text}: {', '.join(known)} (default %(default)s)",
+        )
     for name, text in NUMBERS.items():
         value = getattr(default, name)
         option = f"--{name.replace('_', '-')}"

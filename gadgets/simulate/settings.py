@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gadgets.simulate import vendors
-from mrnets.errors import InputError, unknown
+from mrnets.errors import Faults, InputError, unknown
 from mrnets.physics import masks
 
 __all__ = ["ORIENTATIONS", "Settings", "check", "echo_times", "heights", "position"]
@@ -62,7 +62,7 @@ class Settings:
 
 
 def check(settings: Settings) -> None:
-    """Raises InputError for settings that make no scan."""
+    """Raise InputError for settings that make no scan, with all numbers that are wrong."""
     _check_numbers(settings)
     if settings.orientation not in ORIENTATIONS:
         raise unknown("orientation", settings.orientation, ORIENTATIONS)
@@ -83,6 +83,7 @@ def check(settings: Settings) -> None:
 
 
 def _check_numbers(settings: Settings) -> None:
+    faults = Faults()
     for name, least, most in (
         ("coils", 1, 128),
         ("matrix", 16, 4096),
@@ -92,13 +93,17 @@ def _check_numbers(settings: Settings) -> None:
         ("echoes", 1, 64),
         ("calibration", 0, settings.matrix),
     ):
-        if not least <= getattr(settings, name) <= most:
-            raise InputError(f"simulate: {name} must be from {least} to {most}, got {getattr(settings, name)}")
+        with faults.gathered():
+            if not least <= getattr(settings, name) <= most:
+                raise InputError(f"simulate: {name} must be from {least} to {most}, got {getattr(settings, name)}")
     for name in ("fov", "thickness", "snr"):
-        if not 0 < getattr(settings, name) < math.inf:
-            raise InputError(f"simulate: {name} must be positive, got {getattr(settings, name)}")
-    if not 0 <= settings.partial_fourier < 0.5:
-        raise InputError(f"simulate: partial_fourier must be from 0 to below 0.5, got {settings.partial_fourier:g}")
+        with faults.gathered():
+            if not 0 < getattr(settings, name) < math.inf:
+                raise InputError(f"simulate: {name} must be positive, got {getattr(settings, name)}")
+    with faults.gathered():
+        if not 0 <= settings.partial_fourier < 0.5:
+            raise InputError(f"simulate: partial_fourier must be from 0 to below 0.5, got {settings.partial_fourier:g}")
+    faults.tell()
 
 
 def heights(settings: Settings) -> NDArray[np.float64]:
