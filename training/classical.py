@@ -19,8 +19,9 @@ from mrnets.ending import maps_of_object, weighted
 from mrnets.physics.maps import MAPS
 from mrnets.physics.relaxation import fit
 from training.data import Example
+from training.kmeans import classes
 
-__all__ = ["REGULARISATIONS", "THRESHOLDS", "images", "maps"]
+__all__ = ["REGULARISATIONS", "THRESHOLDS", "images", "maps", "segmentations"]
 
 REGULARISATIONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Weights of CG-SENSE's regularisation."""
@@ -46,6 +47,14 @@ def maps(example: Example) -> dict[str, Estimate]:
         return {}
     fitted = fit(_cgsense(example), example.scan.echo_times)
     return {"fit": Estimate(maps=maps_of_object(dict(zip(MAPS, fitted.unbind(1), strict=True)), example.scan))}
+
+
+def segmentations(example: Example) -> dict[str, Estimate]:
+    """ "kmeans": the grey values of the slice, in as many classes as there are labels, the brightest last."""
+    image, labels = example.scan.image, example.labels
+    if image is None or labels is None or image.ndim != 4 or image.shape[1] != 1:
+        return {}
+    return {"kmeans": Estimate(logits=torch.stack([classes(plane[0], labels.shape[1]) for plane in image]))}
 
 
 def _untuned(name: str, scan: Scan) -> Tensor:

@@ -177,6 +177,10 @@ def _estimates(
     if (example := first_of.get("quantitative")) is not None:
         for method, estimate in classical.maps(example).items():
             yield method, estimate, example
+    exclusive = classes_of(contenders[0].batches.source.labels) == "exclusive"
+    if exclusive and (example := first_of.get("segmentation")) is not None:
+        for method, estimate in classical.segmentations(example).items():
+            yield method, estimate, example
     for contender, example in zip(contenders, examples, strict=True):
         forward = ended(contender.trained.network, contender.preparation, store.describe(contender.trained.name).echoes)
         yield contender.label, forward(example.scan), example

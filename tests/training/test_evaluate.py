@@ -105,8 +105,8 @@ def segmented(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_segmentation_weights_by_slice_and_volume(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = saved(folder / "s.safetensors", "segunet", labels=TISSUES, contrasts=1, classes=3, **UNET)
     got = evaluate.evaluate(path, options(folder, "segunet", examples=0), folder=folder)
-    assert list(got) == ["segunet"]
-    assert len(table(folder / "evaluation.csv")) == 4
+    assert list(got) == ["kmeans", "segunet"]
+    assert len(table(folder / "evaluation.csv")) == 2 * 4
     assert "| volumes" in capsys.readouterr().out
 
 
@@ -114,7 +114,7 @@ def test_segmentation_weights_by_slice_and_volume(folder: Path, capsys: pytest.C
 def test_no_slice_is_scored_twice(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = saved(folder / "s.safetensors", "segunet", labels=TISSUES, contrasts=1, classes=3, **UNET)
     evaluate.evaluate(path, options(folder, "segunet", examples=64), folder=folder)
-    names = [row["slice"] for row in table(folder / "evaluation.csv")]
+    names = [row["slice"] for row in table(folder / "evaluation.csv") if row["method"] == "segunet"]
     assert len(names) == len(set(names)) == 4
     assert "| 4 slices" in capsys.readouterr().out
 
