@@ -10,14 +10,13 @@ from contextlib import suppress
 
 from gadgets.chain import is_whole
 from gadgets.connection import Peer, PeerLostError, report, sentence
-from gadgets.hosts.deferred import deferred, quick_chain, results_in
+from gadgets.hosts.deferred import deferred, planned, quick_chain, results_in
 from gadgets.hosts.dependencies import Dependencies
 from gadgets.hosts.keeping import Keeper, keeping
 from gadgets.hosts.parameters import Order, order_of, parameters_in, with_parameters
 from gadgets.hosts.recording import with_header
 from gadgets.hosts.rules import Rules, chain_of
 from gadgets.hosts.scan import first_look, reconstructed
-from gadgets.hosts.spool import Record
 from gadgets.messages import Close, ConfigFile, ConfigText, Message, Query, Response
 from gadgets.protocol import Audience
 from gadgets.serialise import encode
@@ -75,7 +74,8 @@ def _converse(peer: Peer, rules: Rules, keeper: Keeper) -> str:
         if header is not None:
             if "spool" in order.chain.options:
                 _logger.warning("the property spool of a client means nothing here; serve --spool names the folder")
-            keeper.begin(peer, (configuration, header), order.chain.noted(order.warnings), Record(order.chain.source))
+            record = planned(order.chain, header.text, rules.defer)
+            keeper.begin(peer, (configuration, header), order.chain.noted(order.warnings), record)
         for item in _stream(peer, order, header.text, rules, keeper) if header else ():
             if isinstance(item, Query):
                 item = Response(item.number, answer(item.key))
@@ -101,7 +101,7 @@ def _stream(peer: Peer, order: Order, header: bytes, rules: Rules, keeper: Keepe
     parameters = parameters_in(first) if isinstance(first, str) else None
     if parameters is not None:
         order = with_parameters(order, parameters, rules)
-        keeper.replan(order.chain.noted(order.warnings))
+        keeper.replan(order.chain.noted(order.warnings), planned(order.chain, header, rules.defer))
         next(items)
     header, items, notes = with_header(header, items)
     warnings = (*order.warnings, *notes)
@@ -118,7 +118,7 @@ def _stream(peer: Peer, order: Order, header: bytes, rules: Rules, keeper: Keepe
     def quickly(note: str) -> Iterator[Item]:
         return reconstructed(quick, items, header, (*warnings, note), noise)
 
-    return deferred(keeper, chain.noted(order.warnings), quick, header, quickly)
+    return deferred(keeper, chain, quick, quickly)
 
 
 def _peeked(items: Iterator[Item]) -> tuple[Item | None, Iterator[Item]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import filecmp
 import logging
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from gadgets.chain import Chain
@@ -23,7 +24,7 @@ from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
 from mrnets.mrd.xml import parse_xml
 
-__all__ = ["deferred", "place_in_queue", "quick_chain", "results_in"]
+__all__ = ["deferred", "place_in_queue", "planned", "quick_chain", "results_in"]
 
 QUICK = "cgsense"
 MAX_MEASUREMENT = 200
@@ -33,30 +34,43 @@ _NO = ("", "no", "none", "false")
 _logger = logging.getLogger(__name__)
 
 
+def planned(chain: Chain, header: bytes, usual: str | None) -> Record:
+    """Return the record of a scan that comes: a server that starts again must know that it is deferred.
+
+    usual: as for `quick_chain`."""
+    return Record(chain.source, _measurement(header), deferred=_quick_name(chain, usual) is not None)
+
+
 def quick_chain(chain: Chain, keeper: Keeper, usual: str | None, named: Callable[[str], Chain]) -> Chain | None:
     """Return the chain for the quick series; None where the scan is not deferred.
 
     usual: the quick chain for chains with trained weights that do not say. named: gives a chain by its name.
     Raises InputError as `named` does."""
-    trained = any("weights" in stage.properties for stage in chain.stages)
-    name = chain.options.get("defer", usual if trained and usual else "").strip()
-    if name.lower() in _NO:
+    name = _quick_name(chain, usual)
+    if name is None:
         return None
     if keeper.entry is None:
         _logger.warning("%s runs at once: a scan can only be deferred where it is kept in a spool", chain.source)
         return None
-    quick = named(QUICK if name.lower() == "true" else name)
-    return None if quick.stages == chain.stages else quick
+    quick = named(name)
+    if quick.stages != chain.stages:
+        return quick
+    keeper.record = replace(keeper.record, deferred=False)
+    keeper.mark("coming", keeper.record)
+    return None
 
 
-def deferred(
-    keeper: Keeper, chain: Chain, quick: Chain, header: bytes, made: Callable[[str], Iterator[Item]]
-) -> Iterator[Item]:
+def _quick_name(chain: Chain, usual: str | None) -> str | None:
+    trained = any("weights" in stage.properties for stage in chain.stages)
+    name = chain.options.get("defer", usual if trained and usual else "").strip()
+    return None if name.lower() in _NO else QUICK if name.lower() == "true" else name
+
+
+def deferred(keeper: Keeper, chain: Chain, quick: Chain, made: Callable[[str], Iterator[Item]]) -> Iterator[Item]:
     """Yield the quick series of a scan, and queue it for `chain`. One that came before gives what `chain` made of it.
 
     made: gives the items of the quick series, with a sentence in the comment of each image.
     Raises InputError at the end if the scan could not be kept after all, and what `made` raises."""
-    keeper.replan(chain, deferred=True, measurement=_measurement(header))
     how = "when the scan is sent again"
     if keeper.record.measurement:
         how += f", or by the chain retrieve.xml with the measurement ID {keeper.record.measurement}"

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 
 from gadgets.chain import Chain
 from gadgets.connection import Peer, PeerLostError, report, sentence
-from gadgets.hosts.deferred import deferred, quick_chain, results_in
+from gadgets.hosts.deferred import deferred, planned, quick_chain, results_in
 from gadgets.hosts.dependencies import Dependencies
 from gadgets.hosts.keeping import Keeper, keeping, spool_of_chain
 from gadgets.hosts.library import load
 from gadgets.hosts.log import name_gadgets
 from gadgets.hosts.scan import first_look, reconstructed
-from gadgets.hosts.spool import Record
 from gadgets.hosts.storage import default_store
 from gadgets.limits import PATIENT
 from gadgets.messages import Close, ConfigText, Header
@@ -112,7 +111,7 @@ def _conversation(peer: Peer, module: str, target: str, keeper: Keeper) -> Itera
 def _items(peer: Peer, module: str, target: str, configuration: bytes, header: bytes, keeper: Keeper) -> Iterator[Item]:
     chain = Chain.external(module, target, configuration, _SOURCE)
     keeper.spool = spool_of_chain(chain)
-    keeper.begin(peer, (ConfigText(configuration), Header(header)), chain, Record(chain.source))
+    keeper.begin(peer, (ConfigText(configuration), Header(header)), chain, planned(chain, header, None))
     noise, quick = Dependencies(default_store()), quick_chain(chain, keeper, None, load)
     items = peer.items(first_look(chain))
     if chain.has("retrieve"):
@@ -120,9 +119,7 @@ def _items(peer: Peer, module: str, target: str, configuration: bytes, header: b
     if quick is None:
         yield from reconstructed(chain, items, header, noise=noise, results=results_in(keeper.spool))
     else:
-        yield from deferred(
-            keeper, chain, quick, header, lambda note: reconstructed(quick, items, header, (note,), noise)
-        )
+        yield from deferred(keeper, chain, quick, lambda note: reconstructed(quick, items, header, (note,), noise))
 
 
 def _answer(peer: Peer, items: Iterator[Item], keeper: Keeper) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from gadgets.chain import Chain
 from gadgets.connection import Peer, PeerLostError, sentence
@@ -85,9 +84,9 @@ class Keeper:
         _logger.info("the scan is kept as %s", self.entry.stream)
         self._tap.start()
 
-    def replan(self, chain: Chain, **changes: Any) -> None:
-        """Keep this chain instead of the one before, and a record with these changes."""
-        self.record = replace(self.record, chain=chain.source, **changes)
+    def replan(self, chain: Chain, record: Record) -> None:
+        """Keep this chain and this record instead of those before."""
+        self.record = record
         with self._lock:
             if self.entry is not None:
                 with suppress(OSError), drafted(self.entry.chain) as file:

@@ -6,6 +6,7 @@ import socket
 import threading
 
 import ismrmrd
+import numpy as np
 import pytest
 
 from gadgets.__main__ import main
@@ -188,6 +189,11 @@ def test_a_server_that_defers_defers_the_chains_with_trained_weights(rules, weig
     assert only(rules.spool).record().deferred == is_deferred
 
 
+def test_the_quick_chain_itself_is_not_deferred(rules):
+    sent(rules, scan(stage("noted", scale=1)))
+    assert (only(rules.spool).state, only(rules.spool).record().deferred) == ("done", False)
+
+
 def test_a_quick_series_that_fails_does_not_lose_the_scan(rules):
     (rules.chains / "quick.xml").write_text(chain(stage("toy", fail="bug")))
     (text,) = texts(sent(rules, scan()))
@@ -329,6 +335,32 @@ def test_a_server_that_was_killed_finishes_its_queue_when_it_starts_again(rules)
     assert len(comments(sent(rules, [RETRIEVE, Header(header("M2")), Close()]))) == 4
 
 
+def kill_when_it_has_come(rules: Rules, stream: bytes, images: int) -> None:
+    """Kill a server that has received a whole scan, when it has sent so many images of the quick series."""
+    folder = rules.spool.folder
+    before = len(entries(folder))
+    with server(rules.chains, folder) as (process, port), socket.create_connection(("127.0.0.1", port)) as connected:
+        client = Client(connected)
+        connected.sendall(stream)
+        assert eventually(lambda: [e.stream.stat().st_size for e in entries(folder)[before:]] == [len(stream)])
+        for _ in range(images):
+            client.peer.read()
+        process.kill()
+        process.wait(60)
+        client.peer.close()
+
+
+@pytest.mark.slow
+def test_no_deferred_scan_is_lost_by_a_server_that_is_killed_again_and_again(rules):
+    rng = np.random.default_rng(20)
+    for number in range(20):
+        kill_when_it_has_come(rules, blob(scan(measurement=f"M{number}")), int(rng.integers(5)))
+    with server(rules.chains, rules.spool.folder):
+        assert eventually(lambda: {entry.state for entry in entries(rules.spool.folder)} == {"done"})
+    for number in range(20):
+        assert blob(sent(rules, [RETRIEVE, Header(header(f"M{number}")), Close()])) == expected(5)
+
+
 def test_a_server_that_was_killed_at_work_begins_again(rules, tmp_path):
     folder, gate = rules.spool.folder, tmp_path / "gate"
     slow = stage("waiting_for", path=gate) + stage("noted", scale=5)
@@ -362,9 +394,8 @@ def test_the_threads_of_a_server_work_off_the_queue(rules, monkeypatch):
 
 
 def test_a_file_of_options_names_spool_and_quick_chain(tmp_path, capsys):
-    """The port is one that cannot be, so that the server ends at once."""
     (tmp_path / "toml").write_text(f'spool = "{tmp_path / "spool"}"\nspool-age = 3\ndefer = "nonesuch"\n')
-    assert main(["serve", "--config", str(tmp_path / "toml"), "-p", "70000"]) == 1
+    assert main(["serve", "--config", str(tmp_path / "toml")]) == 1
     assert 'There is no chain "nonesuch"' in capsys.readouterr().err
     assert oct(os.stat(tmp_path / "spool").st_mode)[-3:] == "700"
 
