@@ -27,10 +27,17 @@ class Step:
     """Time and memory of one gadget."""
 
     seconds: float = 0.0
+    busy: float = 0.0
+    """Seconds of all processors that the process took while the gadget ran."""
     memory: int = 0
     """Most memory of the whole process while the gadget ran, in bytes; 0 where the system does not tell it."""
     device: int = 0
     """Most memory of torch on the GPU while the gadget ran, in bytes."""
+
+    @property
+    def waiting(self) -> float:
+        """Seconds, at least, in which the process computed nothing: it waited for a disk, a peer, a GPU or a turn."""
+        return max(self.seconds - self.busy, 0.0)
 
 
 @dataclass
@@ -40,12 +47,13 @@ class Profile:
     A GPU is waited for at the end of each gadget, so that its seconds are counted where they belong."""
 
     clock: Callable[[], float] = time.perf_counter
+    processors: Callable[[], float] = time.process_time
     steps: dict[str, Step] = field(default_factory=lambda: {OUTSIDE: Step()})
 
     def __post_init__(self) -> None:
         self._running = OUTSIDE
         _forget_peak()
-        self._since = self.clock()
+        self._since, self._busy = self.clock(), self.processors()
 
     def timed(self, name: str, items: Iterator[Item]) -> Iterator[Item]:
         """Yield `items`, which the gadget `name` makes, and count what making them takes."""
@@ -68,9 +76,9 @@ class Profile:
     def table(self) -> Iterator[str]:
         """Yield the lines of a table: a head, and one line for each gadget in the order of the chain."""
         rows = self.rows()
-        yield f"{'gadget':<20} {'seconds':>8} {'memory':>9}" + ("   on GPU" if self.on_gpu else "")
+        yield f"{'gadget':<20} {'seconds':>8} {'waiting':>8} {'memory':>9}" + ("   on GPU" if self.on_gpu else "")
         for name, step in rows:
-            line = f"{name:<20} {step.seconds:>8.2f} {_shown(step.memory)}"
+            line = f"{name:<20} {step.seconds:>8.2f} {step.waiting:>8.2f} {_shown(step.memory)}"
             yield line + (_shown(step.device) if self.on_gpu else "")
 
     @property
@@ -82,11 +90,12 @@ class Profile:
         """Count what passed for the gadget that ran. `name` runs from now on. Return the name of the one that ran."""
         step, before = self.steps[self._running], self._running
         step.device = max(step.device, _peak_on_gpu())
-        now = self.clock()
+        now, busy = self.clock(), self.processors()
         step.seconds += now - self._since
+        step.busy += busy - self._busy
         step.memory = max(step.memory, _peak())
         _forget_peak()
-        self._running, self._since = name, now
+        self._running, self._since, self._busy = name, now, busy
         return before
 
 

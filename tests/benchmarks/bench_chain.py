@@ -1,7 +1,8 @@
 """Chain overhead: seconds per slice of a whole replay over seconds per slice of the bare network. Aim: under 1.15.
 
 The replay reads a file, whitens, sorts, estimates sensitivities, prepares, runs the network and writes images. The
-network alone gets the same slices, prepared before the clock starts. Both in one process, imports done, in turn.
+network alone gets the same slices, prepared before the clock starts. Both in one process, imports done, in turn. The
+self-check is off: random weights do not stand it.
     python tests/benchmarks/bench_chain.py [--slices 6]
 """
 
@@ -11,10 +12,12 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from gadgets.chain import Chain
 from gadgets.frame import Frame
 from gadgets.hosts.library import load
 from gadgets.hosts.replay import replay
@@ -23,6 +26,7 @@ from mrnets import store
 from mrnets.contract import Scan
 from mrnets.mrd.files import open_scan, write_scan
 from mrnets.mrd.header import read_header
+from mrnets.mrd.lines import Item
 from mrnets.preparation import Preparation
 from mrnets.prepare import prepare
 
@@ -46,7 +50,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        scan = Path(folder) / "scan.h5"
+        scan, images = Path(folder) / "scan.h5", Path(folder) / "images.h5"
         header, lines, _ = make_scan(Settings(slices=args.slices, coils=args.coils))
         write_scan(scan, header, lines)
         print(f"{args.slices} slices of 256 x 256, {args.coils} coils, {torch.get_num_threads()} threads")
@@ -55,20 +59,29 @@ def main() -> None:
             torch.manual_seed(0)
             network = store.create("varnet", **options)
             store.save(weights, network, name="varnet", options=options, preparation=Preparation().to_json())
-            chain = [f"network.weights={weights}"]
+            chain = [f"network.weights={weights}", "network.check=off"]
             scans = prepared(scan, chain)
-            alone, whole = [], []
+            alone, whole, serial = [], [], []
             for _ in range(args.rounds):
                 alone.append(timed(lambda: [bare(network.eval(), one) for one in scans]))  # noqa: B023
-                whole.append(timed(lambda: replay(scan, Path(folder) / "images.h5", "varnet", settings=chain)))  # noqa: B023
-            bare_s, chain_s = (statistics.median(times) / args.slices for times in (alone, whole))
-            print(f"{name}: network {bare_s:.3f} s/slice, replay {chain_s:.3f} s/slice, ratio {chain_s / bare_s:.2f}")
+                whole.append(timed(lambda: replay(scan, images, "varnet", settings=chain)))  # noqa: B023
+                serial.append(timed(lambda: replay(scan, images, "varnet", settings=chain, watch=one_thread)))  # noqa: B023
+            bare_s, chain_s, serial_s = (statistics.median(times) / args.slices for times in (alone, whole, serial))
+            print(
+                f"{name}: network {bare_s:.3f} s/slice, replay {chain_s:.3f} s/slice, ratio {chain_s / bare_s:.2f}; "
+                f"with all gadgets in one thread {serial_s / bare_s:.2f}"
+            )
+
+
+def one_thread(name: str, items: Iterator[Item]) -> Iterator[Item]:
+    """A watch, for which a chain runs in one thread."""
+    return items
 
 
 def prepared(path: Path, settings: list[str]) -> list[Scan]:
     """Input of the network for each slice: the frames that the chain gives it, prepared."""
     chain = load("varnet", settings)
-    before = chain.of(tuple(stage for stage in chain.stages if stage.name not in ("network", "images")))
+    before = Chain(tuple(stage for stage in chain.stages if stage.name not in ("network", "images")))
     with open_scan(path) as source:
         frames = [f for f in before.run(source.items(), read_header(source.header).header) if isinstance(f, Frame)]
     return [prepare(frame.raw, Preparation()).scan for frame in frames]

@@ -59,6 +59,24 @@ def test_a_failure_ends_the_time_of_its_gadget():
     assert (profile.steps["broken"].seconds, profile.steps[OUTSIDE].seconds) == (3, 5)
 
 
+def test_a_gadget_that_computes_nothing_waits():
+    """On a clock and a processor that stand still unless they are moved."""
+    clock, processors = Clock(), Clock()
+    profile = Profile(clock, processors)
+
+    def items():
+        clock.now += 5
+        processors.now += 2
+        yield 1
+
+    for _ in profile.timed("one", items()):
+        clock.now += 1
+        processors.now += 4  # several processors
+    list(profile.rows())
+    assert (profile.steps["one"].seconds, profile.steps["one"].waiting) == (5, 3)
+    assert profile.steps[OUTSIDE].waiting == 0
+
+
 def test_memory_is_the_peak_while_the_gadget_ran():
     profile = Profile()
 
