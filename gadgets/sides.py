@@ -48,6 +48,8 @@ class Ahead:
         self._end: tuple[BaseException | None, Said] | None = None
         """How the items ended, and what was said until then."""
         self._stopped = False
+        self._alone = False
+        """Whether there is no thread."""
         self._changed = threading.Condition()
         name = threading.current_thread().name  # the log of a server names the connection by it
         self._thread = threading.Thread(target=self._fill, name=name, daemon=True)
@@ -57,6 +59,8 @@ class Ahead:
 
     def __next__(self) -> Item:
         """Return the next item in order. Raises what making it raised. A frame knows how many others have come."""
+        if self._alone:
+            return self._made_now()
         with self._changed:
             self._taken = 0
             self._changed.notify_all()
@@ -71,8 +75,11 @@ class Ahead:
         return replace(made.item, behind=behind) if isinstance(made.item, Frame) else made.item
 
     def start(self) -> None:
-        """Begin to make items."""
-        self._thread.start()
+        """Begin to make items. Where the system has no more threads, they are made as they are taken."""
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._alone = True
 
     def stop(self) -> None:
         """Make no more items. An item that is being made is not waited for."""
@@ -82,8 +89,15 @@ class Ahead:
             self._changed.notify_all()
 
     def join(self) -> None:
-        """Wait until the thread has ended."""
-        self._thread.join()
+        """Wait until the thread has ended, if it has begun and is not this one."""
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _made_now(self) -> Item:
+        try:
+            return next(self._items)
+        finally:
+            self._taker.hear(self._maker.said())
 
     def _ended(self) -> BaseException:
         assert self._end is not None

@@ -177,6 +177,15 @@ def test_whoever_takes_no_more_ends_the_threads():
     assert threading.active_count() == before
 
 
+def test_a_system_without_more_threads_costs_no_image(monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    one = list(Chain.of(STAGES).run(scan(), header()))
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert blob(Chain.of(STAGES).run(scan(), header())) == blob(one)
+
+
 def test_large_frames_are_made_one_at_a_time(monkeypatch):
     """The second is begun when the first is no longer needed: memory holds one."""
     monkeypatch.setattr(gadgets.sides, "MAX_BYTES", 0)
