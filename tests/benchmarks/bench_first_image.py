@@ -107,6 +107,7 @@ def answered(connected: socket.socket, messages: list[Message], start: float) ->
     for _ in items:
         pass
     sending.join()
+    peer.close()
     return seconds
 
 
