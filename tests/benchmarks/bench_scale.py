@@ -1,6 +1,6 @@
 """Growth of time and memory with coils, matrix, slices, repetitions, echoes and the partitions of a volume.
 
-    python tests/benchmarks/bench_scale.py [--plot tests/benchmarks/scale.png]
+    python tests/benchmarks/bench_scale.py [--sweeps coils slices] [--plot tests/benchmarks/scale.png]
 
 Each scan is simulated and goes through noise, sort, coils (ESPIRiT), network (zerofilled) and images in a process of
 its own, in one thread. Where it is "compressed", compress (GDCC, to 8 coils) comes before coils. Seconds are of the
@@ -40,17 +40,23 @@ LIMIT = 600
 def main() -> None:
     """Measure all sweeps, print them, and plot them if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sweeps", nargs="*", choices=SWEEPS, default=list(SWEEPS), help="only these")
+    parser.add_argument("--keep", type=Path, help="JSON file: what it has is not measured again")
     parser.add_argument("--plot", type=Path, help="PNG to write")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         print(json.dumps(measured(json.loads(args.one))))
         return
-    found = {name: [in_process({**USUAL, **change}) for change in changes] for name, changes in SWEEPS.items()}
-    for name, rows in found.items():
-        report(name, [next(iter(change.values())) for change in SWEEPS[name]], rows)
+    found = json.loads(args.keep.read_text()) if args.keep and args.keep.exists() else {}
+    for name in args.sweeps:
+        if name not in found:
+            found[name] = [in_process({**USUAL, **change}) for change in SWEEPS[name]]
+            if args.keep:
+                args.keep.write_text(json.dumps(found))
+        report(name, [next(iter(change.values())) for change in SWEEPS[name]], found[name])
     if args.plot:
-        plot(found, args.plot)
+        plot({name: found[name] for name in args.sweeps}, args.plot)
 
 
 def in_process(settings: dict[str, int]) -> dict[str, float]:
@@ -140,7 +146,7 @@ def report(name: str, values: list[int], rows: list[dict[str, float]]) -> None:
         print(f"{value:<12} {row['bytes'] / 2**20:8.0f} {row['memory'] / row['bytes']:7.1f}x {times}")
     growth = math.log(rows[-1]["bytes"] / rows[0]["bytes"])
     exponents = (math.log(max(rows[-1][s], 1e-4) / max(rows[0][s], 1e-4)) / growth for s in STAGES)
-    print(f"{'exponent':<30} " + " ".join(f"{x:9.2f}" for x in exponents))
+    print(f"{'exponent':<30} " + " ".join(f"{x:9.2f}" for x in exponents), flush=True)
 
 
 def plot(found: dict[str, list[dict[str, float]]], path: Path) -> None:
