@@ -16,7 +16,7 @@ from gadgets.gadget import gadget
 from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
-from mrnets.physics.arrays import array_namespace
+from mrnets.physics.arrays import Array, array_namespace
 from mrnets.physics.espirit import DEFAULT, Espirit
 from mrnets.preparation import Sensitivities
 from mrnets.stages import sense_raw
@@ -71,12 +71,17 @@ def _sensed(frames: list[Frame], method: Sensitivities, options: Espirit) -> Ite
     together = _sensed_together(frames, method, options) if len(frames) > 1 else None
     if together is not None and together.sens is not None:
         for n, frame in enumerate(frames):
-            yield replace(frame.raw, sens=together.sens[n : n + 1], sens_method=together.sens_method)
+            yield replace(frame.raw, sens=_own(together.sens[n : n + 1]), sens_method=together.sens_method)
         return
     for frame in frames:
         with naming_shortfalls(frame):
             raw = attempted(partial(sense_raw, frame.raw, method, options))
         yield raw
+
+
+def _own(sens: Array) -> Array:
+    """Return the maps (1, set, coil, y, x) of a slice of a batch without a second set that only other slices have."""
+    return sens if sens.shape[1] == 1 or bool((sens[:, 1:] != 0).any()) else sens[:, :1]
 
 
 def _sensed_together(frames: list[Frame], method: Sensitivities, options: Espirit) -> Raw | None:

@@ -147,6 +147,30 @@ def test_maps_are_estimated_together(monkeypatch):
         assert (one.history, one.failed) == (other.history, other.failed)
 
 
+def test_a_slice_has_a_second_set_of_maps_only_if_it_has_one_alone(monkeypatch):
+    """The stand-in finds the two brightest of the slices folded, and their second set is the first once more."""
+    espirit = stages.espirit.espirit
+    bright = np.sort([np.abs(frame.raw.calibration).max() for frame in arrived()])[-2]
+
+    def folded(lines, shape, options):
+        return (np.abs(lines).max(axis=(1, 2, 3)) >= bright).astype(np.float32)
+
+    def twice(lines, shape, options, maps=1):
+        return (
+            np.repeat(espirit(lines, shape, options)[:, None], 2, axis=1)
+            if maps == 2
+            else espirit(lines, shape, options)
+        )
+
+    monkeypatch.setattr(stages.espirit, "folded", folded)
+    monkeypatch.setattr(stages.espirit, "espirit", twice)
+    alone = [frame.raw.sens for frame in coils(arrived(), header())]
+    together = [frame.raw.sens for frame in coils(arrived(), header(), batch=4)]
+    assert sorted(sens.shape[1] for sens in alone) == [1, 1, 1, 2, 2]
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 def test_maps_that_fail_cost_no_other_slice():
     given = arrived(3)
     calibration = given[1].raw.calibration
