@@ -5,7 +5,7 @@ Left out, with a note: lines whose samples are all zero. They were not measured.
 Noted in the comment of the image:
 - dwell times that differ within an echo by more than 1 %, or that are beyond 0.05 to 1000 µs;
 - positions and directions that differ within an image, or that are not finite or no unit vectors;
-- a field of view of the images more than twice the encoded one;
+- a field of view of the images more than twice the encoded one, or a sixteenth of it and less;
 - averages, and values of other counters, that the header's limits do not announce. Limits from 0 to 0 say nothing of
   the other counters: converters fill them so;
 - lines that came twice with the same counters, with how much they differ, relative to the image;
@@ -45,6 +45,7 @@ DWELL = (0.05, 1000.0)
 """µs."""
 DWELL_DIFFERENCE = 0.01
 GEOMETRY = ("position", "read_dir", "phase_dir", "slice_dir")
+MAX_OVERSAMPLING = 16
 SAME_PLACE = 0.01
 """mm, and of unit vectors."""
 NOISE_EXPLAINS = 4.0
@@ -59,7 +60,7 @@ QUIET = 0.1
 """The median sample of a damaged line, relative to that of the lines that have little but noise."""
 NOISY = 20
 """One line in so many, at least, has little but noise."""
-LOOKED_AT = 4, 64
+LOOKED_AT = 4, 32
 """Coils and samples of a line, from which its median is taken."""
 
 
@@ -124,9 +125,10 @@ def _is_direction(vector: NDArray[np.float32]) -> bool:
 
 
 def beyond_field(encoded: Space, images: Space) -> Iterator[str]:
-    """Yield a sentence for each axis along which the images are to show more than twice what was encoded."""
+    """Yield a sentence for each axis along which the images are to show more than twice what was encoded, or a
+    sixteenth of it and less."""
     for axis, own, wanted in zip("xyz", encoded.fov, images.fov, strict=True):
-        if 0 < 2 * own < wanted:
+        if 0 < 2 * own < wanted or 0 < MAX_OVERSAMPLING * wanted <= own:
             yield f"the images are to show {wanted:g} mm along {axis}, and {own:g} mm were encoded"
 
 
@@ -208,7 +210,7 @@ def _peaks(kspace: Array) -> NDArray[np.float64]:
 
 def _quiet(kspace: Array, counts: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return which lines (z, y) have less than the noise that all lines have."""
-    steps = [max(1, n // most) for n, most in zip(kspace.shape[2:], LOOKED_AT, strict=True)]
+    steps = [-(-n // most) for n, most in zip(kspace.shape[2:], LOOKED_AT, strict=True)]
     some = to_numpy(kspace[:, :, :: steps[0], :: steps[1]])
     medians = np.median(np.abs(some).reshape(*counts.shape, -1), axis=-1) * np.sqrt(counts)
     noise = np.sort(medians[medians > 0])  # 0: a readout of which less than half was measured

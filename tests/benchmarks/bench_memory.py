@@ -80,7 +80,8 @@ def main() -> None:
         Settings(matrix=args.matrix, coils=8, slices=2, acceleration=2, calibration=16, noise_lines=16)
     )
     lines = list(blocks)
-    with served() as (server, address):
+    places = str(2 * args.at_once)  # a connection that ends may still hold its place when the next one comes
+    with served("--connections", places, "--per-address", places) as (server, address):
         expected = reconstructed(address, args.chain, header, lines)
         for threads in (1, args.at_once):
             memory, right = [], 0

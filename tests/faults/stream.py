@@ -77,7 +77,7 @@ def flipped_sample(rng: np.random.Generator, scan: list[bytes]) -> list[bytes]:
 def identifier(rng: np.random.Generator, scan: list[bytes]) -> list[bytes]:
     """Another message id, known or not."""
     which = int(rng.integers(len(scan)))
-    known = [int(i) for i in Id]
+    known = [int(i) for i in Id if which > 0 or i is not Id.CLOSE]  # CLOSE in front: a chain without input
     number = int(rng.choice([*known, *rng.integers(0, 65536, 4).tolist()]))
     return [*scan[:which], struct.pack("<H", number) + scan[which][2:], *scan[which + 1 :]]
 

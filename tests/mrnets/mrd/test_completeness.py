@@ -4,6 +4,7 @@ import pytest
 
 from mrnets.mrd.completeness import Arrivals
 from mrnets.mrd.images import Key
+from mrnets.mrd.limits import announced
 from tests.gadgets import synthetic
 
 
@@ -85,3 +86,8 @@ def test_a_space_without_images_lacks_nothing():
         synthetic.encoding((16, 12, 1)), synthetic.encoding((16, 12, 1), limits={"slice": (0, 9, 0)})
     )
     assert lacks(two, series("slice", [0])) == []
+
+
+def test_an_absurd_limit_is_told_and_costs_no_memory():
+    made = header(slice=2**40)
+    assert announced(made.encoding[0].encodingLimits, "slice") == range(65536)

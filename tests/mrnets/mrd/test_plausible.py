@@ -7,8 +7,9 @@ import pytest
 
 from gadgets.sort import sort
 from gadgets.speaker import IncompleteError
+from mrnets.mrd.encoding import Space
 from mrnets.mrd.lines import Lines
-from mrnets.mrd.plausible import off_pattern
+from mrnets.mrd.plausible import beyond_field, off_pattern
 from mrnets.physics import masks
 from mrnets.physics.fourier import ifftc
 from tests.gadgets import synthetic
@@ -131,6 +132,13 @@ def test_a_line_with_less_than_the_noise_is_told(n):
     found = notes(with_line(scan(), n, 1e-3))
     expected = f"line {n} is much weaker than the lines beside it; it may be damaged"
     assert found == ((expected,) if abs(n - SIZE // 2) < SIZE // 4 else found)
+
+
+@pytest.mark.parametrize(("wanted", "told"), [(600.0, True), (500.0, False), (17.0, False), (16.0, True)])
+def test_images_of_another_field_of_view_are_told(wanted, told):
+    encoded, images = (Space((32, 32, 1), (256.0, y, 5.0)) for y in (256.0, wanted))
+    words = f"the images are to show {wanted:g} mm along y, and 256 mm were encoded"
+    assert list(beyond_field(encoded, images)) == ([words] if told else [])
 
 
 SIDE = 48
