@@ -156,17 +156,21 @@ def plot(found: dict[str, list[dict[str, float]]], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(found), figsize=(3 * len(found), 3.2), sharey=True)
+    figure, axes = plt.subplots(1, len(found), figsize=(2.2 * len(found), 3.2), sharey=True)
     for axis, (name, rows) in zip(axes, found.items(), strict=True):
         size = [row["bytes"] / 2**20 for row in rows]
-        for stage in (stage for stage in STAGES if any(row[stage] for row in rows)):
-            axis.loglog(size, [max(row[stage], 1e-4) for row in rows], ".-", label=stage)
+        for n, stage in enumerate(STAGES):
+            if any(row[stage] for row in rows):
+                axis.loglog(size, [max(row[stage], 1e-4) for row in rows], ".-", color=f"C{n}", label=stage)
         axis.loglog(size, [row["memory"] / 2**30 for row in rows], "k.--", label="memory (GiB)")
         axis.loglog(size, [n / size[0] * 0.01 for n in size], color="0.8", lw=3, zorder=0, label="linear")
         axis.set_title(name)
         axis.set_xlabel("raw data (MiB)")
+        axis.set_xticks([size[0], size[-1]], [f"{n:.0f}" for n in (size[0], size[-1])])
+        axis.minorticks_off()
     axes[0].set_ylabel("seconds of one processor")
-    axes[1].legend(fontsize=6)
+    handles = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    axes[-1].legend(handles.values(), handles.keys(), fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     figure.savefig(path, dpi=80)
 
