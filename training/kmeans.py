@@ -11,7 +11,7 @@ from mrnets.physics.arrays import to_numpy
 __all__ = ["classes"]
 
 BINS = 256
-"""Of the histogram, from 0 to `BRIGHT`."""
+"""Bins of the histogram, from 0 to `BRIGHT`."""
 BRIGHT = 0.999
 """Quantile of the values above 0 beyond which all values count alike."""
 

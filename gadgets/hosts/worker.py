@@ -29,7 +29,7 @@ __all__ = ["Worker", "work_on"]
 
 LOOK = 1.0
 """Seconds between looks into the spool."""
-MOST_ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 """Times that the reconstruction of a scan may end with the process."""
 PATIENCE = 10.0
 """Seconds for reconstructions to stop."""
@@ -109,8 +109,8 @@ def work_on(entry: Entry, rules: Rules, stopped: threading.Event) -> None:
         before = entry.record()
         record = replace(before, attempts=before.attempts + 1)
         try:
-            if record.attempts > MOST_ATTEMPTS:
-                raise InputError(f"the server ended {MOST_ATTEMPTS} times while it reconstructed this scan")
+            if record.attempts > MAX_ATTEMPTS:
+                raise InputError(f"the server ended {MAX_ATTEMPTS} times while it reconstructed this scan")
             mark(entry, "queued", record)
             lacking = _write(entry, rules, stopped)
             mark(entry, "done", replace(record, reason=lacking))

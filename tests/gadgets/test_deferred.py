@@ -282,7 +282,7 @@ def test_a_scan_that_ends_the_server_again_and_again_is_given_up(rules):
     sent(rules, scan())
     entry = only(rules.spool)
     record = entry.record()
-    mark(entry, "queued", type(record)(record.chain, record.measurement, deferred=True, attempts=worker.MOST_ATTEMPTS))
+    mark(entry, "queued", type(record)(record.chain, record.measurement, deferred=True, attempts=worker.MAX_ATTEMPTS))
     done(rules)
     assert only(rules.spool).state == "failed"
     assert "the server ended 3 times" in only(rules.spool).record().reason
