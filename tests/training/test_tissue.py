@@ -5,7 +5,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import yaml
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -14,7 +13,13 @@ from training import tissue
 from training.__main__ import main
 from training.data import Split, bind
 
-RECIPE = Path(tissue.__file__).parent / "recipes" / "tissue.yaml"
+FILES = {
+    "contrasts": ["T1*"],
+    "label_map": "tissue*",
+    "classes": {"background": [0], "csf": [1], "grey": [2], "white": [3]},
+    "axes": ["z", "y", "x"],
+}
+"""Options of the reader `labelled` for the data set that the command makes."""
 MEANS = np.array([[0.3, 1.0, 0.1], [0.7, 0.6, 0.9], [1.0, 0.5, 0.7]])  # (class, contrast)
 AFFINE = np.diag([-1.0, 1.0, 1.0, 1.0]) + np.array([[0, 0, 0, 9.0], [0, 0, 0, -9.0], [0, 0, 0, -9.0], [0, 0, 0, 0]])
 SHAPE = (18, 19, 20)  # z, y, x
@@ -170,14 +175,12 @@ def test_the_command_makes_a_data_set(folder: Path, tmp_path: Path, capsys: pyte
     assert dice(labels, truth).min() > 0.93
     assert (labels[8:10, 9, 9:11] == 3).all()  # the lesion, as dark as CSF
     np.testing.assert_array_equal(loaded(output / "p1" / "T1.nii.gz"), loaded(folder / "p1" / "T1_x.nii.gz"))
-    options = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["reader"]["options"]
     split = Split(validation=("p2",))
     for part, subjects in (("train", ("icbm152", "p1")), ("validation", ("p2",))):
-        source = bind("labelled", options).read(output, part, split)
+        source = bind("labelled", FILES).read(output, part, split)
         assert source.subjects == subjects
         assert source.labels == ("background", *tissue.CLASSES)
-    files = {key: options[key] for key in ("contrasts", "label_map", "classes", "axes")}
-    assert list(bind("labelled", files).check(output, split)) == []
+    assert list(bind("labelled", FILES).check(output, split)) == []
 
 
 def test_a_voxel_that_one_image_lacks_is_background(folder: Path, tmp_path: Path) -> None:
