@@ -218,7 +218,7 @@ def _espirit(lines: Array, shape: tuple[int, ...], options: espirit.Espirit) -> 
         uncropped = espirit.espirit(lines, shape, dataclasses.replace(options, crop=0.0))
         sens = xp.where(empty[:, None, None, None], uncropped, sens)
     sens = sens[:, None]
-    if options.sets == 1:
+    if min(options.sets, lines.shape[-3]) == 1:  # maps of one coil cannot be orthogonal
         return sens
     (folded,) = np.nonzero(to_numpy((espirit.folded(lines, shape, options) > MIN_FOLDED) & ~empty))
     if not len(folded):

@@ -14,7 +14,7 @@ from mrnets.contract import Raw, Scan
 from mrnets.ending import ended
 from mrnets.errors import InputError
 from mrnets.physics.coils import norm
-from mrnets.physics.espirit import AT_CROP, Espirit
+from mrnets.physics.espirit import AT_CROP, Espirit, espirit
 from mrnets.physics.fourier import fftc, resize
 from mrnets.preparation import Preparation
 from mrnets.prepare import prepare
@@ -192,3 +192,22 @@ def test_sets_are_added_slice_by_slice_and_only_where_needed() -> None:
     assert sense_raw(both, options=Espirit(sets=1)).sens.shape[1] == 1
     empty = dataclasses.replace(fits, calibration=0 * fits.calibration)
     assert not sense_raw(empty).sens.any()
+
+
+def test_one_coil_has_one_set() -> None:
+    """Whatever its image: a second map of one coil would count the signal twice."""
+    rng = np.random.default_rng(1)
+    raw = scan_of(rng.standard_normal((1, 40, 32)) + 0j, noise=0.01, lines=40, step=1, width=32)
+    assert sense_raw(raw).sens.shape[1] == 1
+    assert prepare(raw, Preparation(sets=2)).scan.sens.shape[1] == 1
+    with pytest.raises(InputError, match="2 sets of maps need as many coils, and the data have one"):
+        espirit(raw.calibration[:, 0], (40, 32), maps=2)
+
+
+@pytest.mark.parametrize("coils", [2, 4, 8])
+@pytest.mark.parametrize("noise", [0.01, 0.1, 1.0])
+def test_noise_is_not_taken_for_a_fold(coils: int, noise: float) -> None:
+    small = np.zeros((SIZE, SIZE), complex)
+    small[12:84, 12:84] = head((72, 72))
+    raw = scan_of(birdcage(coils, (SIZE, SIZE)) * small, noise=noise, lines=24, step=2)
+    assert sense_raw(raw).sens.shape[1] == 1
