@@ -21,12 +21,23 @@ from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.interpolation import along
 from mrnets.preparation import Compression, Sensitivities
 
-__all__ = ["complete_axes", "compress_raw", "compression", "crop_raw", "mixed_raw", "sense_raw", "whiten_raw"]
+__all__ = [
+    "coils_needed",
+    "complete_axes",
+    "compress_raw",
+    "compression",
+    "crop_raw",
+    "mixed_raw",
+    "sense_raw",
+    "whiten_raw",
+]
 
 MAX_CROPPED = 0.3
 """Share of a slice's energy that may have eigenvalues below ESPIRiT's crop."""
 MIN_FOLDED = 0.002
 """Share of a slice's energy that is folded where it gets a second set of maps."""
+STEP = 4
+"""Steps in which the number of virtual coils follows the noise."""
 
 _logger = logging.getLogger(__name__)
 
@@ -78,14 +89,7 @@ def compression(
         raise InputError(f"coil compression: already compressed to {have} coils, now {coils} are asked for")
     if raw.sens is not None:
         raise InputError("coil compression must come before coil sensitivities")
-    if method == "auto":
-        method = "svd" if raw.readout is None else "gdcc"
-    if method == "gdcc" and raw.readout is None:
-        raise InputError("coil compression: gdcc needs a fully sampled readout; use svd")
-    block = (raw.kspace if raw.calibration is None else raw.calibration)[:, 0]
-    if options.lines is not None:
-        axes = (-2,) if raw.readout == "x" else (-2, -1)
-        block = resize(block, [min(options.lines, block.shape[axis]) for axis in axes], axes)
+    method, block = _method_and_block(raw, method, options)
     if method == "svd":
         matrices = compress.svd_matrix(block, coils)[:, None]  # the same for every echo
         return method, lambda kspace: mix(matrices, kspace)
@@ -94,6 +98,42 @@ def compression(
         return method, lambda kspace: mix(matrices, kspace)
     matrices = compress.gdcc_matrices(block, coils, options, size=raw.kspace.shape[-1])[:, None]
     return method, lambda kspace: compress.compress(kspace, matrices)
+
+
+def coils_needed(
+    raw: Raw, share: float, method: Compression = "auto", options: compress.Gdcc = compress.DEFAULT
+) -> int:
+    """The number of virtual coils with which compression loses signal worth less than `share` of the noise's energy.
+
+    That is the energy of the noise in one image. All coils are needed where the noise is not known or there are no
+    calibration lines. In steps of 4, so that most slices of a scan have the same number. Raises InputError as
+    `compress_raw` does.
+    """
+    have: int = raw.kspace.shape[-3]
+    if not raw.whitened or raw.calibration is None:
+        return have
+    method, block = _method_and_block(raw, method, options)
+    variance = raw.variance / raw.averages
+    limit = share * variance * raw.kspace.shape[-2] * raw.kspace.shape[-1]
+    if method == "gdcc" and raw.readout == "batch":
+        found = compress.fewest_hybrid(block, limit * raw.kspace.shape[0], variance, options)
+    else:
+        size = None if method == "svd" else raw.kspace.shape[-1]
+        found = compress.fewest(block, limit, variance, options, size=size)
+    return min(-(-max(found, 1) // STEP) * STEP, have)
+
+
+def _method_and_block(raw: Raw, method: Compression, options: compress.Gdcc) -> tuple[Compression, Array]:
+    """The method in place of "auto", and the calibration (batch, coil, y, x) that its matrices come from."""
+    if method == "auto":
+        method = "svd" if raw.readout is None else "gdcc"
+    if method == "gdcc" and raw.readout is None:
+        raise InputError("coil compression: gdcc needs a fully sampled readout; use svd")
+    block = (raw.kspace if raw.calibration is None else raw.calibration)[:, 0]
+    if options.lines is not None:
+        axes = (-2,) if raw.readout == "x" else (-2, -1)
+        block = resize(block, [min(options.lines, block.shape[axis]) for axis in axes], axes)
+    return method, block
 
 
 def complete_axes(mask: Array) -> tuple[bool, bool]:

@@ -9,13 +9,27 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from mrnets.errors import InputError
-from mrnets.physics.arrays import Array, array_namespace
+from mrnets.physics.arrays import Array, array_namespace, to_numpy
 from mrnets.physics.coils import mix
 from mrnets.physics.fourier import ifftc, resize
 
-__all__ = ["Gdcc", "compress", "compress_images", "gdcc_hybrid_matrices", "gdcc_matrices", "svd_matrix"]
+__all__ = [
+    "Gdcc",
+    "compress",
+    "compress_images",
+    "fewest",
+    "fewest_hybrid",
+    "gdcc_hybrid_matrices",
+    "gdcc_matrices",
+    "svd_matrix",
+]
 
+LEAST_SEEN = 0.1
+"""Median of the weaker half of the eigenvalues, over what noise alone gives: about 0.5. If it is less, the noise
+level is wrong."""
 _BLOCK = 1 << 20  # samples that go through hybrid space at a time: few enough for the caches, enough for a GPU
 
 
@@ -73,6 +87,50 @@ def gdcc_hybrid_matrices(calibration: Array, coils: int, options: Gdcc = DEFAULT
     gram = xp.moveaxis(_gram(_flat(calibration)), 0, -3)
     matrices = xp.moveaxis(_geometric(gram, coils, options), -3, 0)
     return xp.astype(matrices, calibration.dtype)
+
+
+def fewest(
+    calibration: Array, limit: float, variance: float, options: Gdcc = DEFAULT, *, size: int | None = None
+) -> int:
+    """The fewest virtual coils with which compression loses signal of at most the energy `limit`, in each scan.
+
+    calibration (..., coil, y, x): as for `gdcc_matrices`, with the same `size`. size None: for `svd_matrix`. variance:
+    of complex noise in its samples, white. The energy is that of the calibration, beyond its expected noise. It is
+    found by the eigenvalues over windows that do not overlap. All coils are needed where these eigenvalues say that
+    there is less noise than that.
+    """
+    _check(calibration, 1, options.window)
+    if size is None:
+        return _fewest(_gram(_flat(calibration))[..., None, :, :], limit, variance * _samples(calibration), 1)
+    hybrid = ifftc(resize(calibration, (size,), axes=(-1,)), axes=(-1,))
+    noise = variance * _samples(calibration) / size
+    return _fewest(_gram(_by_position(hybrid)), limit, noise, options.window)
+
+
+def fewest_hybrid(calibration: Array, limit: float, variance: float, options: Gdcc = DEFAULT) -> int:
+    """As `fewest`, for calibration as `gdcc_hybrid_matrices` takes it."""
+    xp = array_namespace(calibration)
+    _check(calibration, 1, options.window)
+    gram = xp.moveaxis(_gram(_flat(calibration)), 0, -3)
+    return _fewest(gram, limit, variance * _samples(calibration), options.window)
+
+
+def _samples(calibration: Array) -> int:
+    return int(calibration.shape[-2] * calibration.shape[-1])
+
+
+def _fewest(gram: Array, limit: float, noise: float, window: int) -> int:
+    """gram (..., position, coil, coil); noise: its expected part in each diagonal element."""
+    xp = array_namespace(gram)
+    positions, coils = gram.shape[-3], gram.shape[-1]
+    counts = [min(n + window // 2 + 1, positions) - max(n - window // 2, 0) for n in range(0, positions, window)]
+    values = to_numpy(xp.linalg.eigvalsh(_windowed(gram, window)[..., ::window, :, :]))
+    expected = noise * np.array(counts)[:, None]
+    if np.median(values[..., : max(coils // 2, 1)] / expected) < LEAST_SEEN:
+        return int(coils)
+    signal = np.clip(values - expected, 0, None).sum(axis=-2)
+    lost = np.cumsum(signal, axis=-1)  # of the weakest 1, 2, 3 and so on
+    return int(coils - (lost <= limit).reshape(-1, coils).sum(axis=-1).min())
 
 
 def compress(kspace: Array, matrices: Array) -> Array:

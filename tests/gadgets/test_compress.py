@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from gadgets.compress import compress
+from gadgets.frame import Frame
+from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.physics.coils import rss
-from mrnets.physics.fourier import ifftc, resize
-from tests.gadgets.frames import COILS, frames, header, volume
+from mrnets.physics.fourier import fftc, ifftc, resize
+from tests.gadgets.frames import COILS, coil_maps, disc, frames, header, volume
 
 
 @pytest.mark.parametrize("method", ["auto", "gdcc", "svd"])
@@ -64,3 +66,58 @@ def test_the_streaming_gadgets_start_without_torch():
     modules = "gadgets.noise, gadgets.sort, gadgets.compress, gadgets.coils, gadgets.network, gadgets.images"
     code = f"import {modules}, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def many_coils(noise: float, slices: int = 1) -> list[Frame]:
+    """Frames of a disc under 24 coils, whitened: noise of variance 1, a disc 1 / noise as bright."""
+    rng = np.random.default_rng(0)
+    images = coil_maps(24, 64, 64) * disc(64, 64) / noise
+    (frame,) = frames()
+    made = []
+    for _ in range(slices):
+        white = rng.standard_normal((2, *images.shape)) / 2**0.5
+        kspace = (fftc(images) + white[0] + 1j * white[1]).astype(np.complex64)[None, None]
+        mask = np.ones((1, 1, 1, 64, 64), dtype=bool)
+        raw = Raw(kspace=kspace, mask=mask, calibration=resize(kspace, (24, 64)), whitened=True)
+        made.append(replace(frame, raw=raw))
+    return made
+
+
+@pytest.mark.parametrize("method", ["gdcc", "svd"])
+def test_as_many_virtual_coils_as_the_noise_asks_for(method):
+    found = []
+    for noise in (1.0, 0.03, 0.0003):
+        (frame,) = many_coils(noise)
+        (out,) = compress([frame], header(), method=method)
+        found.append(out.raw.kspace.shape[-3])
+        lost = np.linalg.norm(frame.raw.kspace) ** 2 - np.linalg.norm(out.raw.kspace) ** 2
+        dropped = 24 - found[-1]
+        assert lost < (dropped + 0.3) * 64 * 64  # noise of the coils that were left out, and less than half of one
+    assert found == sorted(found)
+    assert found[-1] < 24
+    assert all(n % 4 == 0 for n in found)
+
+
+def test_coils_that_all_see_something_else_are_all_kept(rng):
+    (frame,) = many_coils(1.0)
+    images = rng.standard_normal((1, 1, 24, 64, 64)) * 20
+    kspace = (frame.raw.kspace + fftc(images)).astype(np.complex64)
+    raw = replace(frame.raw, kspace=kspace, calibration=resize(kspace, (24, 64)))
+    (out,) = compress([replace(frame, raw=raw)], header())
+    assert out.raw.kspace.shape[-3] == 24
+
+
+def test_all_coils_where_the_noise_is_not_known_or_wrong_and_never_more_than_32():
+    (frame,) = many_coils(0.3)
+    for change in ({"whitened": False}, {"calibration": None}, {"variance": 1e4}):
+        (out,) = compress([replace(frame, raw=replace(frame.raw, **change))], header())
+        assert out.raw.kspace.shape[-3] == 24
+        assert out.raw.compressed is None
+    wide = np.concatenate([frame.raw.kspace] * 2, axis=-3)
+    (out,) = compress([replace(frame, raw=replace(frame.raw, kspace=wide, calibration=wide, whitened=False))], header())
+    assert out.raw.kspace.shape[-3] == 32
+
+
+def test_a_number_of_coils_is_kept_whatever_the_noise():
+    (out,) = compress(many_coils(0.3), header(), coils=20)
+    assert out.raw.kspace.shape[-3] == 20

@@ -277,3 +277,39 @@ def test_what_cannot_be_compressed_is_refused(xp, rng):
     matrices = compress.gdcc_matrices(calibration, 2, size=8)
     with pytest.raises(InputError, match="8 readout positions, but 9 came"):
         compress.compress_images(random_complex(xp, rng, (4, 6, 9)), matrices)
+
+
+def noisy(xp, rng, *, signals=3, coils=16, shape=(12, 20)):
+    """Calibration (coil, y, x) of a few strong signals with noise of variance 1."""
+    mixing = np.linalg.qr(random_complex(np, rng, (coils, coils)))[0][:, :signals]
+    strong = 10 * random_complex(np, rng, (signals, *shape))
+    kspace = np.tensordot(mixing, strong, axes=1) + random_complex(np, rng, (coils, *shape))
+    return xp.asarray(kspace.astype(np.complex64))
+
+
+@pytest.mark.parametrize("size", [None, 20, 40])
+def test_the_fewest_coils_that_hold_the_signal(xp, rng, size):
+    calibration = noisy(xp, rng)
+    energy = 100.0 * 12 * 20  # of each signal
+    for limit, coils in ((1.5 * energy, 2), (0.5 * energy, 3), (4 * energy, 0)):
+        assert compress.fewest(calibration, limit, 1.0, size=size) == coils
+    both = xp.stack((calibration, noisy(xp, rng, signals=5)))
+    assert compress.fewest(both, 0.5 * energy, 1.0, size=size) == 5  # what the neediest scan needs
+
+
+def test_the_fewest_coils_of_a_volume_transformed_along_its_readout(xp, rng):
+    calibration = noisy(np, rng, shape=(12, 20))
+    planes = xp.asarray(np.moveaxis(ifftc(calibration, axes=(-1,)), -1, 0)[..., None].copy())  # (x, coil, y, 1)
+    limit = 0.5 * 100 * 12 * 20
+    assert compress.fewest_hybrid(planes, limit, 1.0) == 3
+    assert compress.fewest(xp.asarray(calibration), limit, 1.0, size=20) == 3
+
+
+@pytest.mark.parametrize("size", [None, 20])
+def test_all_coils_where_the_noise_level_is_wrong(xp, rng, size):
+    calibration = noisy(xp, rng)
+    for variance in (1e-3, 100.0, 1e6):
+        assert compress.fewest(calibration, 10.0 * variance, variance, size=size) == 16
+    assert compress.fewest(0 * calibration, 10.0, 1.0, size=size) == 16
+    with pytest.raises(InputError, match="NaN or Inf"):
+        compress.fewest(np.nan * calibration, 10.0, 1.0, size=size)
