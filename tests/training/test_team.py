@@ -15,11 +15,12 @@ from mrnets import store
 from tests.training.layouts import write_knees_converted
 
 ROOT = Path(__file__).parents[2]
+# The consistency is weak: a strong one solves equations that multiply rounding, which differs with the size of a batch.
 RECIPE = """
 network: {name: varnet, options: {cascades: 2, channels: 2, pooling_layers: 1}}
 reader: {name: knees, split: {counts: [2, 1, 0]}}
 masks: {accelerations: [2, 2.5], centres: [0.3]}
-preparation: {sens: rss, whiten: none}
+preparation: {sens: rss, whiten: none, consistency: 0.001}
 optimiser: {warm_up: 0}
 validation: {every: 2, examples: 2}
 weights: none
@@ -60,6 +61,11 @@ def gradients(path: Path) -> dict[str, Any]:
     return dict(torch.load(f"{path}.gradients", weights_only=True))
 
 
+def whole(gradients: dict[str, Any]) -> torch.Tensor:
+    """All gradients as one vector. Some of its parts are nearly zero by themselves, and rounding is all they hold."""
+    return torch.cat([gradient.flatten() for gradient in gradients.values()]).double()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_processes_give_the_gradients_of_one_with_the_double_batch(
@@ -70,9 +76,8 @@ def test_two_processes_give_the_gradients_of_one_with_the_double_batch(
     both = start(tmp_path, "both", 2, "batch=1", option) + start(tmp_path, "one", 1, "batch=2", option)
     finish(both)
     one, first, second = (gradients(tmp_path / f"{name}.safetensors") for name in ("one0", "both0", "both1"))
-    for name, gradient in one.items():
-        assert torch.equal(first[name], second[name])
-        error = torch.linalg.vector_norm(first[name] - gradient) / torch.linalg.vector_norm(gradient)
-        assert float(error) < 1e-4
+    assert all(torch.equal(first[name], second[name]) for name in one)
+    error = whole(first) - whole(one)
+    assert float(torch.linalg.vector_norm(error) / torch.linalg.vector_norm(whole(one))) < 1e-4
     assert store.load(tmp_path / "both0.safetensors").name == "varnet"
     assert not (tmp_path / "both1.safetensors").exists()  # only the first process writes
