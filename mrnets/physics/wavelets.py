@@ -22,17 +22,12 @@ __all__ = ["Transform", "analysis", "detail_noise", "l1_wavelet", "shrunk", "syn
 Transform = tuple[tuple[Array, Array], ...]
 """For each level the matrices (coefficient, pixel) along y and x: the coarse half of the coefficients comes first."""
 
-_LOW = (
-    0.2303778133088964,
-    0.7148465705529154,
-    0.6308807679298587,
-    -0.0279837694168599,
-    -0.1870348117190931,
-    0.0308413818355607,
-    0.0328830116668852,
-    -0.0105974017850690,
-)
-"""The low-pass filter of Daubechies' wavelet with four vanishing moments (Daubechies 1988, table 1)."""
+_ROOT = math.sqrt(3)
+_LOW = tuple(tap / (4 * math.sqrt(2)) for tap in (1 + _ROOT, 3 + _ROOT, 3 - _ROOT, 1 - _ROOT))
+"""The low-pass filter of Daubechies' wavelet with two vanishing moments (Daubechies 1988, section 4.B).
+
+With four moments l1-wavelet is up to 1.3 dB behind at 8-fold, on real and on simulated scans, and nowhere ahead. With
+one (Haar) it is up to 1.1 dB ahead on simulated scans, and 0.15 dB behind at 10-fold Poisson disc on a real one."""
 LEVELS = 3
 COARSE = 0.02
 """Threshold of the first iterations, relative to the image's maximum."""

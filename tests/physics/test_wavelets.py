@@ -29,12 +29,12 @@ def test_the_transform_keeps_the_norm_and_its_adjoint_is_its_inverse(xp, rng, sh
 
 
 def test_bands_have_the_energy_that_pywavelets_gives(xp):
-    """PyWavelets 1.9: wavedec2(roll(image, (3, 3)), "db4", mode="periodization", level=2), norms of its bands."""
+    """PyWavelets 1.8: wavedec2(roll(image, (1, 1)), "db2", mode="periodization", level=2), norms of its bands."""
     image = np.random.default_rng(5).standard_normal((16, 24)).round(3)
     made = wavelets.transform(image.shape, xp.asarray(image.astype(np.float32)), levels=2)
     c = np.abs(to_numpy(wavelets.analysis(xp.asarray(image.astype(np.complex64)), made)))
     bands = [c[:4, :6], c[4:8, :6], c[:4, 6:12], c[4:8, 6:12], c[8:, :12], c[:8, 12:], c[8:, 12:]]
-    golden = [4.882316, 3.685354, 4.116588, 5.368493, 10.811495, 8.684338, 9.154207]
+    golden = [5.031868, 4.163887, 4.646001, 5.190336, 10.240837, 10.428083, 7.381688]
     np.testing.assert_allclose([np.linalg.norm(band) for band in bands], golden, rtol=1e-5)
 
 
@@ -52,7 +52,7 @@ def test_shrinking_spares_smooth_images_and_takes_noise(xp, rng):
     made = wavelets.transform((64, 48), xp.real(smooth))
     out = wavelets.shrunk(smooth + noise, 0.03, made)
     left = np.linalg.norm(to_numpy(out - smooth)) / np.linalg.norm(to_numpy(noise))
-    assert left < 0.6
+    assert left < 0.8
 
 
 @pytest.mark.parametrize("levels", [0, -1])
