@@ -83,6 +83,7 @@ def coil_transform(raw: Raw, preparation: Preparation) -> tuple[Raw, Callable[[A
         steps.append(compressed)
     if raw.whitened and preparation.whiten_scale != 1:
         raw = mixed_raw(raw, lambda kspace: kspace * preparation.whiten_scale)
+        raw = dataclasses.replace(raw, variance=raw.variance * preparation.whiten_scale**2)
         steps.append(lambda kspace: kspace * preparation.whiten_scale)
     return raw, lambda kspace: functools.reduce(lambda x, step: step(x), steps, kspace)
 
@@ -91,7 +92,7 @@ def mixed_blocks(
     raw: Raw, preparation: Preparation, *, image: Array | None = None, size: int | None = None
 ) -> Iterator[Prepared]:
     """Yield what `prepare_blocks` does, for a scan whose coils `coil_transform` has mixed."""
-    noise, notes = noise_level(raw, preparation)
+    noise, notes = noise_level(raw)
     coil = _virtual_coil(raw)
     slices = raw.kspace.shape[0]
     for start in range(0, slices, size or max(slices, 1)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -234,7 +235,7 @@ def sense_raw(
     lines = raw.calibration[:, 0]
     shape = raw.kspace.shape[-2:]
     if method == "espirit":
-        sens = _espirit(lines, shape, options)
+        sens = _espirit(lines, shape, options, math.sqrt(raw.variance / raw.averages) if raw.whitened else None)
     elif method == "rss":
         sens = espirit.rss_maps(lines, shape, width=options.calibration)[:, None]
     elif method == "unitary":
@@ -244,9 +245,9 @@ def sense_raw(
     return dataclasses.replace(raw, sens=sens, sens_method=method)
 
 
-def _espirit(lines: Array, shape: tuple[int, ...], options: espirit.Espirit) -> Array:
+def _espirit(lines: Array, shape: tuple[int, ...], options: espirit.Espirit, noise: float | None) -> Array:
     """(batch, set, coil, y, x)."""
-    sens = espirit.espirit(lines, shape, options)
+    sens = espirit.espirit(lines, shape, options, noise=noise)
     xp = array_namespace(sens)
     empty = _cropped(lines, sens) > MAX_CROPPED
     if bool(xp.any(empty)):
@@ -255,17 +256,17 @@ def _espirit(lines: Array, shape: tuple[int, ...], options: espirit.Espirit) -> 
             "x".join(map(str, lines.shape[-2:])),
             lines.shape[-3],
         )
-        uncropped = espirit.espirit(lines, shape, dataclasses.replace(options, crop=0.0))
+        uncropped = espirit.espirit(lines, shape, dataclasses.replace(options, crop=0.0), noise=noise)
         sens = xp.where(empty[:, None, None, None], uncropped, sens)
     sens = sens[:, None]
     if min(options.sets, lines.shape[-3]) == 1:  # maps of one coil cannot be orthogonal
         return sens
-    (folded,) = np.nonzero(to_numpy((espirit.folded(lines, shape, options) > MIN_FOLDED) & ~empty))
+    (folded,) = np.nonzero(to_numpy((espirit.folded(lines, shape, options, noise=noise) > MIN_FOLDED) & ~empty))
     if not len(folded):
         return sens
     both = xp.concat((sens, xp.zeros_like(sens)), axis=1)
     where = asarray_like(folded, sens)
-    both[where] = espirit.espirit(xp.take(lines, where, axis=0), shape, options, maps=2)
+    both[where] = espirit.espirit(xp.take(lines, where, axis=0), shape, options, noise=noise, maps=2)
     return both
 
 

@@ -37,7 +37,7 @@ def covariance_left(raw: Raw, preparation: Preparation) -> Array | None:
     return whiten.periphery_covariance(first, start=preparation.patch_start, length=preparation.patch_length)
 
 
-def noise_level(raw: Raw, preparation: Preparation) -> tuple[torch.Tensor | None, tuple[str, ...]]:
+def noise_level(raw: Raw) -> tuple[torch.Tensor | None, tuple[str, ...]]:
     """Return the standard deviation (batch,) of complex noise in a sample of one coil, and notes if it was estimated.
 
     raw: torch tensors. Whitened data have the root of their variance, less by averaging. Other data are looked at:
@@ -45,7 +45,7 @@ def noise_level(raw: Raw, preparation: Preparation) -> tuple[torch.Tensor | None
     """
     batch = raw.kspace.shape[0]
     if raw.whitened:
-        level = preparation.whiten_scale * math.sqrt(raw.variance / raw.averages)
+        level = math.sqrt(raw.variance / raw.averages)
         return torch.full((batch,), level, device=raw.kspace.device), ()
     if raw.readout == "batch":
         found = [_estimated(raw)] * batch

@@ -9,7 +9,7 @@ The reasons for its speed (measured in tests/benchmarks/bench_sensitivities.py):
 - No singular value decomposition. Singular values s of the calibration matrix A are not cut at the threshold. They are
   weighted by s^2 / (s^2 + t^2), where t = threshold * largest s. The result is the projection
   A^H (A A^H + t^2)^-1 A, which takes one Cholesky factorisation. The maps are more accurate, too, because this is the
-  Wiener weight for noise at the level t.
+  Wiener weight for noise at the level t. Where the noise is known and less, t is the largest singular value of noise.
 - Patches of a ball rather than of a cube (Lobos 2023).
 - H(x) is a trigonometric polynomial of 2 kernel - 1 terms along each axis. That many samples determine it, and it is
   smooth. Eigenvectors are found on a coarse grid, and interpolated with phases and weights of low-resolution images.
@@ -17,6 +17,7 @@ The reasons for its speed (measured in tests/benchmarks/bench_sensitivities.py):
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, device
 from mrnets.physics.fourier import ifftc, resize
 from mrnets.physics.interpolation import along, cubic, trigonometric
-from mrnets.physics.patches import filters_of, sampled_matrices
+from mrnets.physics.patches import filters_of, sampled_matrices, widths_of
 
 __all__ = ["Espirit", "espirit", "folded", "rss_maps", "unitary_maps", "weight"]
 
@@ -52,11 +53,12 @@ class Espirit:
     """Options of ESPIRiT, with the defaults that gadgets and preparations take too."""
 
     kernel: int = 6
-    """Width of the patches, in samples; smaller, to less than half the block, along axes with few calibration lines."""
+    """Width of the patches, in samples; smaller where there are few calibration lines (`patches.widths_of`)."""
     calibration: int = 24
     """Samples along each axis that are taken from the middle of the calibration block, where it has that many."""
     threshold: float = 0.01
-    """Singular values of the calibration matrix that count half, relative to the largest (module docstring)."""
+    """Singular values of the calibration matrix that count half, relative to the largest (module docstring). Lower
+    ones do where the noise is known to be less."""
     crop: float = 0.9
     """Eigenvalue where the maps count about half; see `weight`. 0 keeps all. Uecker's usual 0.8 to 0.95 mean
     the same here."""
@@ -83,6 +85,7 @@ def espirit(
     shape: Sequence[int],
     options: Espirit = DEFAULT,
     *,
+    noise: float | None = None,
     maps: int = 1,
     grid: int | None = None,
 ) -> Array:
@@ -94,6 +97,7 @@ def espirit(
     contains the phase of the image, as it does in `rss_maps`. (The usual choice is the phase of a fixed virtual coil.
     It is singular where the sensitivity of that coil vanishes. With local coils that happens inside the object, and the
     combined image gets a phase vortex there.)
+    noise: standard deviation of complex noise in a sample of `calibration`; None: unknown.
     maps: 2 adds a second set, (..., 2, coil, *shape), for objects larger than the field of view. Two eigenvectors are
     kept where the object is folded. The second set is orthogonal to the first at each pixel.
     grid: points along each axis where eigenvectors are found. None: 8 * kernel for one set, 16 * kernel for two sets,
@@ -102,31 +106,33 @@ def espirit(
     samples are not finite.
     """
     shape = tuple(shape)
-    block, lead = _block(calibration, shape, options, maps)
+    block, noise_power, lead = _block(calibration, shape, options, maps, noise)
     xp = array_namespace(block)
     points = grid or SAMPLES_PER_KERNEL * options.kernel * maps
     sens = [
         _interpolated(vectors, values, images, shape, options.crop)
-        for vectors, values, images in _coarse(block, shape, options, points, maps)
+        for vectors, values, images in _coarse(block, noise_power, shape, options, points, maps)
     ]
     joined = xp.concat(sens) if len(sens) > 1 else sens[0]
     own = joined if maps > 1 else joined[:, 0]
     return xp.reshape(own, (*lead, *own.shape[1:]))
 
 
-def folded(calibration: Array, shape: Sequence[int], options: Espirit = DEFAULT) -> Array:
+def folded(
+    calibration: Array, shape: Sequence[int], options: Espirit = DEFAULT, *, noise: float | None = None
+) -> Array:
     """Return the share (...,) of the energy of calibration k-space (..., coil, *block) where the object is folded.
 
     Parts of it that lie a field of view apart are seen on top of each other there, and two sets of maps are needed.
     There the second eigenvalue is near 1. It is below 0.0002 in heads that fit into the field of view, and
     above 0.005 where 12 % of the field of view is missing. The share is 0 where noise lifts that eigenvalue: at
-    signal-to-noise ratios below about 10 it is high everywhere. Raises InputError as `espirit` does.
+    signal-to-noise ratios below about 10 it is high everywhere. noise: as for `espirit`, whose errors it raises.
     """
     shape = tuple(shape)
-    block, lead = _block(calibration, shape, options, 2)
+    block, noise_power, lead = _block(calibration, shape, options, 2, noise)
     xp = array_namespace(block)
     shares = []
-    for _, values, images in _coarse(block, shape, options, FOLDED_POINTS, 2):
+    for _, values, images in _coarse(block, noise_power, shape, options, FOLDED_POINTS, 2):
         energy = xp.sum(xp.real(images) ** 2 + xp.imag(images) ** 2, axis=1)
         axes = tuple(range(1, energy.ndim))
         second = values[:, 1, 0]
@@ -137,30 +143,37 @@ def folded(calibration: Array, shape: Sequence[int], options: Espirit = DEFAULT)
     return xp.reshape(xp.concat(shares), lead)
 
 
-def _block(calibration: Array, shape: tuple[int, ...], options: Espirit, maps: int) -> tuple[Array, tuple[int, ...]]:
-    """The calibration block (batch, coil, *block) that is used, and the axes that batch was. Raises InputError."""
+def _block(
+    calibration: Array, shape: tuple[int, ...], options: Espirit, maps: int, noise: float | None
+) -> tuple[Array, Array | None, tuple[int, ...]]:
+    """The calibration block (batch, coil, *block) that is used, with peak 1, its variance of noise (batch, 1, 1), and
+    the axes that batch was. Raises InputError."""
     options.check()
     _check(calibration, shape, options.calibration, maps)
     axes = tuple(range(-len(shape), 0))
     block = resize(calibration, [min(n, options.calibration) for n in calibration.shape[-len(shape) :]], axes)
     xp = array_namespace(block)
     lead = block.shape[: -len(shape) - 1]
-    return _scaled(xp.reshape(block, (-1, *block.shape[-len(shape) - 1 :]))), lead
+    block, peak = _scaled(xp.reshape(block, (-1, *block.shape[-len(shape) - 1 :])))
+    return block, None if noise is None else (noise / peak) ** 2, lead
 
 
 def _coarse(
-    block: Array, shape: tuple[int, ...], options: Espirit, points: int, maps: int
+    block: Array, noise_power: Array | None, shape: tuple[int, ...], options: Espirit, points: int, maps: int
 ) -> Iterator[tuple[Array, Array, Array]]:
     """Eigenvectors, eigenvalues and low-resolution images, as in `_coarse_maps`, for parts of the batch in turn."""
     coarse = tuple(min(n, max(points, 2 * options.kernel - 1)) for n in shape)
-    kernels = tuple(min(options.kernel, max(3, (n - 1) // 2)) for n in block.shape[2:])
     coils = block.shape[1]
     at_once = max(1, ENTRIES_AT_ONCE // (coils**2 * math.prod(coarse)))
-    for first in range(0, block.shape[0], at_once):
-        part = block[first : first + at_once]
-        matrices = sampled_matrices(*filters_of(part, kernels, options.threshold), coils, kernels)
-        images = _low_resolution(part, coarse)
-        yield *_coarse_maps(matrices, images, maps), images
+    widths = widths_of(block, options.kernel, options.threshold)
+    for kernels, numbers in itertools.groupby(range(len(widths)), widths.__getitem__):
+        run = list(numbers)
+        for first in range(run[0], run[-1] + 1, at_once):
+            some = slice(first, min(first + at_once, run[-1] + 1))
+            power = None if noise_power is None else noise_power[some]
+            filters = filters_of(block[some], kernels, options.threshold, power)
+            images = _low_resolution(block[some], coarse)
+            yield *_coarse_maps(sampled_matrices(*filters, coils, kernels), images, maps), images
 
 
 def weight(eigenvalues: Array, crop: float) -> Array:
@@ -234,13 +247,15 @@ def _check(calibration: Array, shape: tuple[int, ...], width: int, maps: int) ->
         )
 
 
-def _scaled(block: Array) -> Array:
-    """The block with peak magnitude 1, so that single precision suffices for any scanner's units. Zeros stay zeros."""
+def _scaled(block: Array) -> tuple[Array, Array]:
+    """The block with peak magnitude 1, so that single precision suffices for any scanner's units, and its peak
+    (batch, 1, 1). Zeros stay zeros."""
     xp = array_namespace(block)
     peak = xp.max(xp.abs(block), axis=tuple(range(1, block.ndim)), keepdims=True)
     if not bool(xp.all(xp.isfinite(peak))):
         raise InputError("ESPIRiT: the calibration data contain NaN or infinite samples")
-    return block / xp.where(peak > 0, peak, xp.ones_like(peak))
+    peak = xp.where(peak > 0, peak, xp.ones_like(peak))
+    return block / peak, xp.reshape(peak, (-1, 1, 1))
 
 
 def _coarse_maps(matrices: Array, images: Array, maps: int) -> tuple[Array, Array]:

@@ -5,13 +5,24 @@ Axes: block (batch, coil, *block), patches (batch, patch, coil * position). See 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from mrnets.physics.arrays import Array, array_namespace, asarray_like, device
+from mrnets.physics.arrays import Array, array_namespace, asarray_like, device, to_numpy
 
-__all__ = ["filters_of", "sampled_matrices"]
+__all__ = ["filters_of", "sampled_matrices", "widths_of"]
+
+SMALLEST_KERNEL = 3
+MAX_FILLED = 0.8
+"""Share of the patches that singular values above the threshold fill, at most. Where nearly every patch is possible,
+maps are poor: there a kernel narrower by one gains 0.7 to 1.2 dB of a head with 10 to 14 calibration lines."""
+ENOUGH = 0.5
+"""Patches for each value in one from which they never fill that share: 0.6 at most in heads of 8 and 16 coils."""
+SMALLEST_THRESHOLD = 0.003
+"""Singular values that count half where there is next to no noise, relative to the largest. Lower ones (0.002) gain no
+more than 0.2 dB on real heads and lose 0.1 dB on others."""
 
 
 def _ball(kernels: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -34,18 +45,54 @@ def _patches(block: Array, kernels: tuple[int, ...]) -> Array:
     return xp.reshape(gathered, (*gathered.shape[:2], -1))
 
 
-def filters_of(block: Array, kernels: tuple[int, ...], threshold: float) -> tuple[Array, bool]:
+def widths_of(block: Array, largest: int, threshold: float) -> list[tuple[int, ...]]:
+    """Return the widths of the kernel along each axis for each problem of a block (batch, coil, *block).
+
+    They are `largest`, less than half the block along each axis, and less where the patches fill nearly all of the
+    space that there is for them: so few calibration lines do not tell possible patches from others.
+    """
+    xp = array_namespace(block)
+    widths = np.full(block.shape[0], min(largest, _half(max(block.shape[2:]))))
+    for width in range(int(widths.max(initial=0)), SMALLEST_KERNEL, -1):
+        kernels = _within(block, width)
+        patches = math.prod(n - kernel + 1 for n, kernel in zip(block.shape[2:], kernels, strict=True))
+        (left,) = np.nonzero(widths == width)
+        if not len(left) or patches >= ENOUGH * block.shape[1] * len(_ball(kernels)):
+            break
+        filters, _ = filters_of(xp.take(block, asarray_like(left, block), axis=0), kernels, threshold)
+        filled = to_numpy(xp.sum(xp.real(filters) ** 2 + xp.imag(filters) ** 2, axis=(1, 2))) / patches
+        widths[left[filled > MAX_FILLED]] = width - 1
+    return [_within(block, int(width)) for width in widths]
+
+
+def _within(block: Array, width: int) -> tuple[int, ...]:
+    return tuple(min(width, _half(n)) for n in block.shape[2:])
+
+
+def _half(samples: int) -> int:
+    return max(SMALLEST_KERNEL, (samples - 1) // 2)
+
+
+def filters_of(
+    block: Array, kernels: tuple[int, ...], threshold: float, noise_power: Array | None = None
+) -> tuple[Array, bool]:
     """Return filters F (batch, filter, coil * position), and a flag.
 
     F^T conj(F) is the projection onto the space of patches or, if the flag is set, onto its complement. The smaller of
     the two Gram matrices is factorised.
+    noise_power: the variance of complex noise in a sample (batch, 1, 1). Singular values then count half where the
+    largest one of noise is, between `SMALLEST_THRESHOLD` and `threshold`. None: at `threshold`.
     """
     xp = array_namespace(block)
     patches = _patches(block, kernels)
     count, length = patches.shape[1:]
     adjoint = xp.conj(xp.matrix_transpose(patches))
     gram = xp.matmul(adjoint, patches) if count > length else xp.matmul(patches, adjoint)
-    level = threshold**2 * _largest_eigenvalue(gram)
+    largest = _largest_eigenvalue(gram)
+    level = threshold**2 * largest
+    if noise_power is not None:
+        noise = noise_power * (math.sqrt(count) + math.sqrt(length)) ** 2  # Marchenko and Pastur 1967
+        level = xp.minimum(xp.maximum(noise, SMALLEST_THRESHOLD**2 * largest), level)
     level = xp.where(level > 0, level, xp.ones_like(level))
     identity = xp.eye(gram.shape[-1], dtype=gram.dtype, device=device(gram))
     triangle = xp.linalg.cholesky(gram + level * identity)

@@ -136,7 +136,9 @@ def test_a_slice_that_contradicts_the_weights_ends_the_chain_after_those_before_
 def test_maps_are_estimated_together(monkeypatch):
     calls = []
     original = stages.espirit.espirit
-    monkeypatch.setattr(stages.espirit, "espirit", lambda *args: calls.append(len(args[0])) or original(*args))
+    monkeypatch.setattr(
+        stages.espirit, "espirit", lambda *args, **more: calls.append(len(args[0])) or original(*args, **more)
+    )
     alone = list(coils(arrived(), header()))
     assert calls == [1] * SLICES
     calls.clear()
@@ -152,14 +154,14 @@ def test_a_slice_has_a_second_set_of_maps_only_if_it_has_one_alone(monkeypatch):
     espirit = stages.espirit.espirit
     bright = np.sort([np.abs(frame.raw.calibration).max() for frame in arrived()])[-2]
 
-    def folded(lines, shape, options):
+    def folded(lines, shape, options, noise):
         return (np.abs(lines).max(axis=(1, 2, 3)) >= bright).astype(np.float32)
 
-    def twice(lines, shape, options, maps=1):
+    def twice(lines, shape, options, noise, maps=1):
         return (
-            np.repeat(espirit(lines, shape, options)[:, None], 2, axis=1)
+            np.repeat(espirit(lines, shape, options, noise=noise)[:, None], 2, axis=1)
             if maps == 2
-            else espirit(lines, shape, options)
+            else espirit(lines, shape, options, noise=noise)
         )
 
     monkeypatch.setattr(stages.espirit, "folded", folded)

@@ -199,14 +199,14 @@ def test_a_preparation_survives_json_and_refuses_what_it_does_not_know() -> None
 
 @pytest.mark.parametrize("array", [np.asarray, torch.from_numpy])
 def test_a_crop_that_would_take_the_object_is_not_applied(array: Any, caplog: Any) -> None:
-    """Eleven calibration lines of 26 coils in much noise, and the same without noise."""
+    """Nine calibration lines of 26 coils in much noise, and the same without noise."""
     rng = np.random.default_rng(17)
     image = simulate.phantom((96, 96)) * simulate.random_phase(rng, (96, 96), strength=2)
     kspace = simulate.encode(image, simulate.sensitivities(simulate.random_loops(rng, 26), (96, 96)), (64, 62))
-    noise = simulate.noise(rng, np.eye(26, dtype=np.complex64) / 4**2, kspace.shape)
+    noise = simulate.noise(rng, np.eye(26, dtype=np.complex64) / 2**2, kspace.shape)
     both = np.stack([kspace + noise, kspace])[:, None]
     raw = Raw(
-        kspace=array(both), mask=array(np.ones((1, 1, 1, 64, 62), bool)), calibration=array(both[..., 27:38, 26:37])
+        kspace=array(both), mask=array(np.ones((1, 1, 1, 64, 62), bool)), calibration=array(both[..., 28:37, 27:36])
     )
     head = np.abs(simulate.phantom((64, 62))) > 0.1
     power = (np.abs(np.asarray(sense_raw(raw).sens)) ** 2).sum(-3)[:, 0]
@@ -278,7 +278,8 @@ def test_the_scale_of_whitened_noise_is_for_the_network_alone(raw: Raw, scale: f
         torch.testing.assert_close(prepared.scan.kspace, scale * plain.scan.kspace, rtol=1e-4, atol=1e-3)
         images = [Estimate(image=x.scan.kspace[:, :, 0]) for x in (plain, prepared)]
         back = [restore(i, p).image for i, p in zip(images, (plain, prepared), strict=True)]
-        torch.testing.assert_close(back[1], back[0], rtol=1e-4, atol=1e-4 * float(back[0].abs().max()))
+        error = torch.linalg.vector_norm(back[1] - back[0]) / torch.linalg.vector_norm(back[0])
+        assert float(error) < 1e-3  # where maps are nearly zero, their phase is that of rounding
     unwhitened = dataclasses.replace(raw, noise=None)
     torch.testing.assert_close(
         prepare(unwhitened, preparation).scan.kspace, prepare(unwhitened, Preparation(normalisation="none")).scan.kspace

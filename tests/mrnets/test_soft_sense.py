@@ -52,8 +52,8 @@ def error(image: Tensor, truth: np.ndarray, where: np.ndarray) -> float:
 def test_a_small_object_beside_a_large_one_stays() -> None:
     y, x = grid((SIZE, SIZE))
     small = (x - 0.9) ** 2 + (y - 0.1) ** 2 < 0.06**2
-    objects = ((x**2 + y**2 < 0.55**2) + 0.3 * small) * np.exp(1j * (1.5 * x + 2 * y**2))
-    raw = scan_of(birdcage(8, (SIZE, SIZE)) * objects, noise=0.01, lines=12, step=2, width=12)
+    objects = ((x**2 + y**2 < 0.55**2) + 0.1 * small) * np.exp(1j * (1.5 * x + 2 * y**2))
+    raw = scan_of(birdcage(8, (SIZE, SIZE)) * objects, noise=0.01, lines=10, step=2, width=10)
     scan = prepare(raw, PLAIN).scan
     size = norm(scan.sens)
     hard = dataclasses.replace(scan, sens=scan.sens * ((size >= AT_CROP) / size.clamp_min(1e-6))[:, :, None])

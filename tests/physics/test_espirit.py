@@ -10,6 +10,7 @@ from mrnets.physics.arrays import to_numpy
 from mrnets.physics.espirit import AT_CROP, Espirit, espirit, rss_maps, unitary_maps, weight
 from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.interpolation import along, cubic, trigonometric
+from mrnets.physics.patches import widths_of
 
 # Projection errors of SigPy 0.1.27 (calib_width=24, crop=0.9) and BART 0.8.00 (ecalib -m1 -r24) on `scan(coils)`.
 SIGPY = {4: 0.0058, 12: 0.0060, 32: 0.0079}
@@ -219,6 +220,33 @@ def test_three_dimensions():
     assert_norm_of_a_weight(sens, axis=0)
     projected = sens * np.sum(np.conj(sens) * images, axis=0)
     assert np.linalg.norm(images - projected) / np.linalg.norm(images) < 0.03
+
+
+@pytest.mark.parametrize("size", [(24, 24), (12, 24)])
+def test_known_little_noise_makes_maps_more_exact(xp, size):
+    """Without it, singular values of the coils are lost below the threshold, too."""
+    images, kspace = scan(8, snr=2000)
+    block, noise = xp.asarray(resize(kspace, size)), float(np.abs(head((128, 128))).max()) / 2000
+    known, unknown = (projection_error(espirit(block, (128, 128), noise=n), images) for n in (noise, None))
+    assert known < 0.95 * unknown
+    much = projection_error(espirit(block, (128, 128), noise=1e3 * noise), images)
+    assert much == pytest.approx(unknown, rel=1e-3)  # the threshold of the options is the largest
+
+
+def test_kernels_are_narrower_where_patches_fill_their_space(xp):
+    """In noise alone every patch is possible. Each problem of a batch has its own width, and the maps that it has
+    alone."""
+    rng = np.random.default_rng(4)
+    every = (rng.standard_normal((16, 24, 24)) + 1j * rng.standard_normal((16, 24, 24))).astype(np.complex64)
+    _, kspace = scan(16, (96, 96), snr=2000)
+    block = xp.asarray(np.stack([resize(every, (12, 12)), resize(kspace, (12, 12)), resize(every, (12, 12))]))
+    narrow, wide, same = widths_of(block, 6, 0.01)
+    assert narrow == same == (3, 3)
+    assert wide == (5, 5)
+    together = to_numpy(espirit(block, (96, 96)))
+    for n in range(3):
+        np.testing.assert_allclose(together[n], to_numpy(espirit(block[n], (96, 96))), atol=1e-4)
+    assert widths_of(xp.asarray(every)[None], 6, 0.01) == [(6, 6)]
 
 
 def test_only_the_centre_of_a_wide_block_is_used():
