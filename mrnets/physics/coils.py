@@ -11,7 +11,19 @@ from __future__ import annotations
 from mrnets.physics.arrays import Array, array_namespace
 from mrnets.physics.fourier import fftc, ifftc
 
-__all__ = ["adjoint", "expand", "forward", "joined", "mix", "norm", "normal", "reduce", "regularisation_of", "rss"]
+__all__ = [
+    "adjoint",
+    "expand",
+    "forward",
+    "gain",
+    "joined",
+    "mix",
+    "norm",
+    "normal",
+    "reduce",
+    "regularisation_of",
+    "rss",
+]
 
 PER_NOISE = 0.3
 """Regularisation of CG-SENSE for noise as strong as the image; see `regularisation_of`."""
@@ -58,6 +70,22 @@ def norm(sens: Array) -> Array:
     """The root of the sum over coils of |sens|^2: (..., coil, y, x) to (..., y, x)."""
     xp = array_namespace(sens)
     return xp.sqrt(xp.sum(xp.real(sens) ** 2 + xp.imag(sens) ** 2, axis=-3))
+
+
+def gain(sens: Array, *, sets: bool = False) -> Array:
+    """The largest eigenvalue of S^H S over all pixels, an upper bound of that of E^H E, but at least 1: (..., 1, 1).
+
+    With sets the result is (..., 1, 1, 1), and there are two of them at most. Maps of ESPIRiT have 1. Given maps may
+    have any norm.
+    """
+    xp = array_namespace(sens)
+    power = norm(sens) ** 2
+    if sets and sens.shape[-4] == 2:
+        first, second = power[..., :1, :, :], power[..., 1:, :, :]
+        overlap = reduce(sens[..., :1, :, :, :], sens[..., 1:, :, :, :])
+        common = xp.real(overlap) ** 2 + xp.imag(overlap) ** 2
+        power = (first + second) / 2 + xp.sqrt(((first - second) / 2) ** 2 + common)
+    return xp.clip(xp.max(power, axis=(-2, -1), keepdims=True), min=1.0)
 
 
 def rss(coil_images: Array, axis: int = -3) -> Array:

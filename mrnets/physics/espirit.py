@@ -42,6 +42,9 @@ FOLDED, FOLDED_POINTS = 0.9, 24
 NOISY = 0.8
 """A second eigenvalue that is nowhere lower comes from noise. Its lowest value is 0.1 to 0.6 at signal-to-noise ratios
 of 20 and more, whether the object is folded or not."""
+LEAST_OWN = 0.25
+"""Share of a second map's energy that is orthogonal to the first one, at least. Where it is less, the interpolation has
+lost the second map, and there is none."""
 AT_CROP = 4 / 9
 """`weight` of the eigenvalue `crop`."""
 DAMPED, CHEBYSHEV_STEPS = 0.65, 18
@@ -322,6 +325,21 @@ def _interpolated(vectors: Array, values: Array, images: Array, shape: tuple[int
         if shape[axis - 3] != maps.shape[axis]:
             matrix = cubic(shape[axis - 3], maps.shape[axis])
             maps, values = along(matrix, maps, axis), along(matrix, values, axis)
+    first = _unit(maps[:, :1])
+    if maps.shape[1] == 1:
+        return first * weight(values, crop)
+    # Eigenvectors are orthogonal, but what is interpolated between them is not. Maps that overlap would count their
+    # common part twice, and iterations with steps for a norm of 1 would diverge.
+    second = maps[:, 1:]
+    own = second - first * xp.sum(xp.conj(first) * second, axis=2, keepdims=True)
+    whole, left = (xp.sum(xp.real(x) ** 2 + xp.imag(x) ** 2, axis=2, keepdims=True) for x in (second, own))
+    own = xp.where(left > LEAST_OWN * whole, own, xp.zeros_like(own))
+    return xp.concat((first, _unit(own)), axis=1) * weight(values, crop)
+
+
+def _unit(maps: Array) -> Array:
+    """Maps (batch, maps, coil, *shape) with norm 1 over coils; zeros stay."""
+    xp = array_namespace(maps)
     power = xp.sum(xp.real(maps) ** 2 + xp.imag(maps) ** 2, axis=2, keepdims=True)
     norm = xp.sqrt(xp.where(power > 0, power, xp.ones_like(power)))
-    return maps * xp.where(power > 0, weight(values, crop) / norm, xp.zeros_like(power))
+    return maps * xp.where(power > 0, 1 / norm, xp.zeros_like(power))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
-from mrnets.physics.coils import normal
+from mrnets.physics.coils import gain, normal
 
 __all__ = ["Transform", "analysis", "detail_noise", "l1_wavelet", "shrunk", "synthesis", "transform"]
 
@@ -99,10 +99,10 @@ def l1_wavelet(
 ) -> Array:
     """argmin 1/2 ||E x - y||^2 + t ||W x||_1, with `start` = E^H y, by accelerated proximal gradients.
 
-    start (..., y, x); sens (..., coil, y, x) of norm 1 or less; mask and sets as for `coils.normal`; noise, which
-    broadcasts against `start`: standard deviation of complex noise in a sample. Nobody has to tune it: the threshold t
-    falls from `COARSE` to `PER_NOISE` noise + `regularisation`, relative to an image whose maximum is 1. W is shifted
-    at random in every iteration, by the same shifts in every run: an average over places (Coifman and Donoho 1995).
+    start (..., y, x); sens (..., coil, y, x) of any norm; mask and sets as for `coils.normal`; noise, which broadcasts
+    against `start`: standard deviation of complex noise in a sample. Nobody has to tune it: the threshold t falls from
+    `COARSE` to `PER_NOISE` noise + `regularisation`, relative to an image whose maximum is 1. W is shifted at random
+    in every iteration, by the same shifts in every run: an average over places (Coifman and Donoho 1995).
     FISTA: Beck and Teboulle, SIAM J. Imaging Sci. 2009. The device is asked nothing meanwhile.
     """
     xp = array_namespace(start)
@@ -110,13 +110,14 @@ def l1_wavelet(
     scale = xp.max(xp.abs(start), axis=(-3, -2, -1) if sets else (-2, -1), keepdims=True)
     scale = xp.where(scale > 0, scale, xp.ones_like(scale))
     last = PER_NOISE * noise + regularisation * scale
+    largest = gain(sens, sets=sets)
     unshifted = _unshifted(start.shape[-2:], xp.real(start), levels)
     image = ahead = xp.zeros_like(start)
     momentum = 1.0
     for n in range(iterations):
         done = min(n / (FALL * iterations), 1.0)
         threshold = (COARSE * scale) ** (1 - done) * last**done
-        step = ahead - (normal(ahead, sens, mask, sets=sets) - start)
+        step = ahead - (normal(ahead, sens, mask, sets=sets) - start) / largest
         wavelets = _shifted(unshifted, start.shape[-2:], rng.integers(0, 2**levels, 2).tolist())
         previous, image = image, shrunk(step, threshold, wavelets)
         following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrnets.errors import InputError
-from mrnets.physics import simulate, wavelets
+from mrnets.physics import coils, simulate, wavelets
 from mrnets.physics.arrays import to_numpy
 from mrnets.physics.coils import adjoint, forward
 from tests.physics.adjoint import assert_adjoint, assert_close, assert_linear, random_complex
@@ -117,3 +117,29 @@ def test_nothing_measured_gives_nothing(xp):
     start = xp.zeros((1, 16, 16), dtype=xp.complex64)
     out = wavelets.l1_wavelet(start, xp.ones((1, 1, 16, 16), dtype=xp.complex64), xp.zeros((16, 16), dtype=bool), 0.1)
     assert float(np.abs(to_numpy(out)).max()) == 0
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_maps_of_any_norm_do_not_diverge(xp, rng, sets):
+    """With maps twice as large the image is half as large."""
+    shape = (1, sets, 4, 32, 32)
+    sens = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+    sens /= np.sqrt(np.sum(np.abs(sens) ** 2, axis=(1, 2), keepdims=True))
+    if sets == 2:
+        sens[:, 1] = sens[:, 0]  # they overlap altogether
+    else:
+        sens = sens[:, 0]
+    mask = np.ones((1, 1, 32, 32), bool) if sets == 1 else np.ones((1, 1, 1, 32, 32), bool)
+    truth = np.ones((1, sets, 32, 32)) if sets == 2 else np.ones((1, 32, 32))
+
+    def solved(factor):
+        maps = xp.asarray((factor * sens).astype(np.complex64))
+        image = xp.asarray(truth.astype(np.complex64))
+        start = coils.normal(image, maps, xp.asarray(mask), sets=sets == 2)
+        noise = xp.asarray(np.zeros((1,) * start.ndim, np.float32))
+        found = wavelets.l1_wavelet(start, maps, xp.asarray(mask), noise, sets=sets == 2, iterations=80)
+        error = coils.normal(found - image, maps, xp.asarray(mask), sets=sets == 2)
+        return float(np.linalg.norm(to_numpy(error)) / np.linalg.norm(to_numpy(start)))
+
+    assert solved(1.0) < 0.02
+    assert solved(3.0) < 0.02
