@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from ismrmrd.xsd import encodingType, ismrmrdHeader
+from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
 from gadgets.frame import CUT_SHORT, Frame
@@ -99,13 +99,13 @@ class Shortfalls:
         return tuple(f"{CUT_SHORT} {note}" for note in notes)
 
 
-def implausible(key: Key, group: Group, parts: list[Part], space: encodingType) -> tuple[str, ...]:
-    """Return what contradicts itself in the lines of an image, a sentence each; see `mrnets.mrd.plausible`.
-
-    space: the encoding space as the header has it."""
+def implausible(key: Key, group: Group, parts: list[Part], header: ismrmrdHeader) -> tuple[str, ...]:
+    """Return what contradicts itself in the lines of an image, a sentence each; see `mrnets.mrd.plausible`."""
+    space = header.encoding[key.encoding]
     limits, factors = space.encodingLimits, getattr(space.parallelImaging, "accelerationFactor", None)
     acceleration = getattr(factors, "kspace_encoding_step_1", None) or 1
-    notes: list[str | None] = [*group.facts.notes(limits), *beyond_limits(key, limits)]
+    notes: list[str | None] = [*group.facts.notes(limits)]
+    notes += beyond_limits(key, [part.contrast for part in parts], header)
     for echo in (part.echo for part in parts):
         notes.append(echo.repeats.note(echo.kspace, echo.counts, twice=TWICE in echo.notes, whitened=group.whitened))
         notes += out_of_line(echo.kspace, echo.counts)

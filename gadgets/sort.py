@@ -207,7 +207,7 @@ class _Scan:
             doubt for part in parts for doubt in centre_doubts(part.kspace, part.mask, volume=encoding.volume)
         )
         doubts = tuple(dict.fromkeys(doubts))
-        doubts += implausible(key, group, parts, self.header.encoding[key.encoding])
+        doubts += implausible(key, group, parts, self.header)
         return _Finished(key, group, parts, (*notes, *doubts, *self._shortfalls.of(key, encoding, parts)))
 
     def _calibrated(self, finished: _Finished) -> Iterator[Frame]:

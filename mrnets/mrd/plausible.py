@@ -7,7 +7,8 @@ Noted in the comment of the image:
 - positions and directions that differ within an image, or that are not finite or no unit vectors;
 - a field of view of the images more than twice the encoded one, or a sixteenth of it and less;
 - averages, and values of other counters, that the header's limits do not announce. Limits from 0 to 0 say nothing of
-  the other counters: converters fill them so;
+  the other counters: converters fill them so. Echo times announce contrasts, too, as do several inversion times,
+  repetition times or flip angles beside them;
 - lines that came twice with the same counters, with how much they differ, relative to the image;
 - averages of prewhitened lines that differ by more than twice what noise explains;
 - spikes: the largest sample of a line is 50 times that of its neighbours (500 times near the k-space centre). It is
@@ -25,11 +26,12 @@ Axes: line, coil, sample for lines; z, y, coil, x for k-space.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
 from mrnets.mrd.encoding import Space
@@ -141,12 +143,25 @@ def nonzero(lines: Lines) -> Lines:
     return take(lines, np.flatnonzero(there))
 
 
-def beyond_limits(key: Key, limits: Any) -> Iterator[str]:
-    """Yield a sentence for each counter of an image that is beyond the header's limits."""
+def beyond_limits(key: Key, contrasts: Iterable[int], header: ismrmrdHeader) -> Iterator[str]:
+    """Yield a sentence for each counter of an image, and of its contrasts, that is beyond what the header announces."""
+    limits = header.encoding[key.encoding].encodingLimits
     for name in ("slice", "phase", "set", "repetition"):
         limit, value = getattr(limits, name, None), getattr(key, name)
         if limit is not None and int(limit.maximum) > 0 and not int(limit.minimum) <= value <= int(limit.maximum):
             yield f"{name} {value} came, and {limit.minimum} to {limit.maximum} are announced"
+    last = _last_contrast(header, limits)
+    for value in contrasts:
+        if last is not None and value > last:
+            yield f"contrast {value} came, and 0 to {last} are announced"
+
+
+def _last_contrast(header: ismrmrdHeader, limits: Any) -> int | None:
+    """Return the largest contrast that a header announces; None where it says nothing."""
+    limit = getattr(limits, "contrast", None)
+    last = 0 if limit is None else int(limit.maximum)
+    listed = [len(getattr(header.sequenceParameters, name, ())) for name in ("TE", "TI", "TR", "flipAngle_deg")]
+    return max(last, max(listed) - 1) if listed[0] else last or None
 
 
 @dataclass

@@ -126,6 +126,26 @@ def test_counters_beyond_the_limits():
     assert notes(*stream) == (), "converters fill limits with 0"
 
 
+@pytest.mark.parametrize(
+    ("limits", "te", "last"),
+    [
+        ({}, (), None),
+        ({"contrast": (0, 0, 0)}, (), None),
+        ({"contrast": (0, 0, 0)}, (2.0,), 0),
+        ({"contrast": (0, 1, 0)}, (), 1),
+        ({"contrast": (0, 1, 0)}, (2.0,), 1),
+        ({"contrast": (0, 0, 0)}, (2.0, 4.0), 1),
+        ({"contrast": (0, 0, 0)}, (2.0, 4.0, 6.0), None),
+    ],
+)
+def test_contrasts_beyond_the_limits_and_the_echo_times(limits, te, last):
+    announced = synthetic.header(synthetic.encoding((SIZE, SIZE, 1), limits=limits), te=te)
+    stream = [scan(contrast=n) for n in range(3)]
+    beyond = () if last is None else range(last + 1, 3)
+    found = [note for note in notes(*stream, header=announced) if note.startswith("contrast")]
+    assert found == [f"contrast {n} came, and 0 to {last} are announced" for n in beyond]
+
+
 @pytest.mark.parametrize("n", range(0, SIZE, 3))
 def test_a_line_with_less_than_the_noise_is_told(n):
     """Also at the centre, where lines differ much by nature. Beyond it, what a weak line lacks is not seen."""
