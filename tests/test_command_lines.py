@@ -216,3 +216,21 @@ def test_a_project_that_is_not_installed_is_installed_from_its_folder(monkeypatc
     assert install("export") == f"pip install '{NAME}[export]'"
     monkeypatch.setattr(extras, "NAME", "no-such-distribution")
     assert install("export") == "pip install '.[export]' in the project's folder"
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "folders", "told"),
+    [
+        ("training", "check nowhere --recipe demo", ["demo"], "nowhere"),
+        ("gadgets", "chains cgsense", ["cgsense", "cgsense.xml"], "gadgets: noise"),
+        ("mrnets", "show varnet_brain", ["varnet_brain"], "network      varnet"),
+    ],
+)
+def test_a_folder_does_not_hide_what_ships_under_its_name(program, words, folders, told, tmp_path, monkeypatch, capsys):
+    """`make demo` makes a folder `demo`, and the recipe `demo` must still be found beside it."""
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path)
+    text = said(PROGRAMS[program][0], words.split(), capsys, int(program == "training"))
+    assert told in text
+    assert "directory" not in text

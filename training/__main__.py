@@ -146,7 +146,7 @@ def _recipe_help() -> str:
 
 def _recipe(name: str) -> Path:
     """Return the recipe's file; a bare name is one of ours. Raises InputError for one that is neither."""
-    if Path(name).name != name or Path(name).suffix or Path(name).exists():
+    if Path(name).name != name or Path(name).suffix or Path(name).is_file():
         return Path(name)
     if name not in _recipes():
         hint = nearest(name, _recipes())
