@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 # Torch computes with all cores; the tests run one process per core instead.
 TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
 
-.PHONY: demo test slow bench clean
+.PHONY: demo test slow bench docs clean
 
 demo: $(VENV)/.installed
 	$(RUN) -m gadgets demo --folder demo
@@ -17,11 +17,14 @@ test: $(VENV)/.installed
 	$(VENV)/bin/mypy
 	$(TEST) -m "not slow and not gpu"
 
-slow: $(VENV)/.installed $(VENV)/.wandb
+slow: $(VENV)/.installed $(VENV)/.wandb $(VENV)/.docs
 	$(TEST) -m "slow and not gpu"
 
 bench: $(VENV)/.installed
 	for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(RUN) $$script || exit 1; done
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed, $(PYTHON) is older"; exit 1; }
@@ -34,5 +37,9 @@ $(VENV)/.wandb: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[wandb]'
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo build *.egg-info .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo site build *.egg-info .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""The site: its pages, the pages made from the project, and the tutorials."""
