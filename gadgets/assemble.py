@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gadgets.frame import CUT_SHORT, Frame
 from gadgets.gather import Group
 from mrnets.contract import Raw
-from mrnets.mrd.calibration import has_centre_block
+from mrnets.mrd.calibration import Mean, has_centre_block
 from mrnets.mrd.completeness import Arrivals
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.images import Key, echo_times
@@ -128,7 +128,7 @@ def frames(
     parts: list[Part],
     group: Group,
     encoding: Encoding,
-    calibration: Array | None,
+    calibration: Mean,
     header: ismrmrdHeader,
     noise: NoiseScan,
     notes: tuple[str, ...],
@@ -162,7 +162,7 @@ def _raw(
     parts: list[Part],
     group: Group,
     encoding: Encoding,
-    calibration: Array | None,
+    calibration: Mean,
     header: ismrmrdHeader,
     noise: NoiseScan,
 ) -> Raw:
@@ -176,7 +176,8 @@ def _raw(
     return Raw(
         kspace=kspace,
         mask=asarray_like(parts[0].mask[None, None, None], kspace),
-        calibration=calibration,
+        calibration=calibration.block,
+        calibration_images=calibration.images,
         echo_times=None if times is None else asarray_like(times, kspace, dtype=xp.float32),
         noise=None if covariance is None else asarray_like(covariance, kspace, dtype=kspace.dtype),
         readout="batch" if encoding.volume else "x",

@@ -38,4 +38,4 @@ def _form(frame: Frame) -> tuple[Any, ...]:
     arrays = (raw.kspace, raw.mask, raw.calibration, raw.sens, None if estimate is None else estimate.image)
     shapes = tuple(None if array is None else tuple(array.shape) for array in arrays)
     times = None if raw.echo_times is None else tuple(float(time) for time in raw.echo_times)
-    return (*shapes, times, raw.readout, raw.compressed, raw.sens_method)
+    return (*shapes, times, raw.readout, raw.calibration_images, raw.compressed, raw.sens_method)

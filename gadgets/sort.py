@@ -26,7 +26,7 @@ from gadgets.spaces import Spaces
 from gadgets.speaker import lack, warn
 from gadgets.trigger import Trigger, complete
 from mrnets.errors import InputError
-from mrnets.mrd.calibration import middle_of
+from mrnets.mrd.calibration import Mean, middle_of
 from mrnets.mrd.centre import centre_doubts
 from mrnets.mrd.completeness import Arrivals
 from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand
@@ -34,7 +34,6 @@ from mrnets.mrd.flags import Flag, has_flag, roles
 from mrnets.mrd.images import Key
 from mrnets.mrd.lines import Item, Lines, counter, require_finite, take
 from mrnets.mrd.noise import NoiseScan
-from mrnets.physics.arrays import Array
 
 __all__ = ["sort"]
 
@@ -155,7 +154,7 @@ class _Scan:
         if self._aside.doubtful:
             self._warn(DROPPED)
         for finished, mean in self._means.rest():
-            yield from self._frames(finished, mean.block, mean.note)
+            yield from self._frames(finished, mean)
 
     def lacks(self) -> str:
         """Return what the scan lacks of what its header announces, or nothing."""
@@ -219,13 +218,13 @@ class _Scan:
         if not averaged:
             aligned = finished.group.aligned
             block = self.calibrations.of(key, self.spaces, first.kspace, first.mask, aligned)
-            yield from self._frames(finished, block)
+            yield from self._frames(finished, Mean(block))
             return
         middle = middle_of(first.kspace, first.mask, volume=encoding.volume)
         for image, mean in self._means.add(key, finished, middle):
-            yield from self._frames(image, mean.block, mean.note)
+            yield from self._frames(image, mean)
 
-    def _frames(self, finished: _Finished, calibration: Array | None, *notes: str) -> Iterator[Frame]:
+    def _frames(self, finished: _Finished, calibration: Mean) -> Iterator[Frame]:
         encoding = self.spaces.encoding(finished.key.encoding)
         for frame in frames(
             finished.parts,
@@ -234,7 +233,7 @@ class _Scan:
             calibration,
             self.header,
             self._checks.noise,
-            (*finished.notes, *notes),
+            (*finished.notes, *calibration.notes),
         ):
             for note in frame.notes[len(encoding.guesses) :]:
                 self._warn(note, f"{finished.key}: ")

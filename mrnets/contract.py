@@ -29,6 +29,9 @@ class Raw:
     calibration: Array | None = None
     """(batch, 1, coil, y', x') complex64: a fully sampled block around the k-space centre, which is at (y'//2, x'//2).
     From calibration lines, separate or embedded; of the first echo. None: no such block is known."""
+    calibration_images: int = 1
+    """Images with different lines whose mean `calibration` is. Several do not agree to within their noise where the
+    object or its brightness changes."""
     sens: Array | None = None
     """(batch, set, coil, y, x) complex64. The norm over coils is a weight: 1 inside the object, 0 outside it, and
     between them where it is not sure. One set of maps, or two where the object is larger than the field of view. Each

@@ -235,7 +235,8 @@ def sense_raw(
     lines = raw.calibration[:, 0]
     shape = raw.kspace.shape[-2:]
     if method == "espirit":
-        sens = _espirit(lines, shape, options, math.sqrt(raw.variance / raw.averages) if raw.whitened else None)
+        known = raw.whitened and raw.calibration_images == 1
+        sens = _espirit(lines, shape, options, math.sqrt(raw.variance / raw.averages) if known else None)
     elif method == "rss":
         sens = espirit.rss_maps(lines, shape, width=options.calibration)[:, None]
     elif method == "unitary":
@@ -261,7 +262,7 @@ def _espirit(lines: Array, shape: tuple[int, ...], options: espirit.Espirit, noi
     sens = sens[:, None]
     if min(options.sets, lines.shape[-3]) == 1:  # maps of one coil cannot be orthogonal
         return sens
-    (folded,) = np.nonzero(to_numpy((espirit.folded(lines, shape, options, noise=noise) > MIN_FOLDED) & ~empty))
+    (folded,) = np.nonzero(to_numpy((espirit.folded(lines, shape, options) > MIN_FOLDED) & ~empty))
     if not len(folded):
         return sens
     both = xp.concat((sens, xp.zeros_like(sens)), axis=1)

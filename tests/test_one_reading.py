@@ -342,7 +342,7 @@ def test_both_paths_give_the_same(make: Callable[[np.random.Generator], Case], t
         found = source.take([number], rng).raw
         assert same(found.kspace, raw.kspace[n : n + 1])
         assert same(found.mask, raw.mask)
-        for name in ("noise", "echo_times", "readout", "averages", "whitened"):
+        for name in ("noise", "echo_times", "readout", "averages", "calibration_images", "whitened"):
             assert same(getattr(found, name), getattr(raw, name)), name
         block = found.calibration
         if block is None:  # the reader leaves the centre of the image's own lines to those who undersample

@@ -104,17 +104,17 @@ class Middle:
 
 @dataclass(frozen=True)
 class Mean:
-    """A calibration block from the mean over images that sampled different lines."""
+    """A calibration block of one image, or from the mean over images that sampled different lines."""
 
     block: Array | None
     """(batch, 1, coil, y', x'); None where the images together do not sample the centre."""
-    images: int
+    images: int = 1
     """How many there are in the mean."""
 
     @property
-    def note(self) -> str:
-        """A sentence for the comment of the images."""
-        return f"calibration lines are the mean over {self.images} repetitions"
+    def notes(self) -> tuple[str, ...]:
+        """A sentence for the comment of the images, where there are several."""
+        return (f"calibration lines are the mean over {self.images} repetitions",) if self.images > 1 else ()
 
 
 def middle_of(kspace: Array, mask: NDArray[np.bool_], *, volume: bool) -> Middle:

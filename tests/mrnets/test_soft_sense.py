@@ -194,6 +194,24 @@ def test_sets_are_added_slice_by_slice_and_only_where_needed() -> None:
     assert not sense_raw(empty).sens.any()
 
 
+def test_a_mean_over_images_is_not_as_exact_as_its_noise() -> None:
+    """Every other calibration line is 10 % brighter: its ghost must not pass for a part of the object."""
+    images = birdcage(8, (SIZE, SIZE)) * head((SIZE, SIZE))
+    raw = scan_of(images, noise=0.0005, lines=24, step=2)
+    drift = np.where(np.arange(24) % 2, 1.1, 1.0)[:, None]
+    mean = dataclasses.replace(raw, calibration=(raw.calibration * drift).astype(np.complex64), calibration_images=2)
+    inside = np.abs(head((SIZE, SIZE))) > 0.1
+
+    def of(scan: Raw) -> float:
+        network = ended(store.create("cgsense"), PLAIN, "each")
+        made = prepare(scan, PLAIN)
+        image = restore(network(made.scan), made).image
+        return error(image, np.abs(head((SIZE, SIZE))) / 0.0005, inside)
+
+    assert of(mean) < 0.02
+    assert of(mean) < 0.2 * of(dataclasses.replace(mean, calibration_images=1))
+
+
 def test_one_coil_has_one_set() -> None:
     """Whatever its image: a second map of one coil would count the signal twice."""
     rng = np.random.default_rng(1)

@@ -7,13 +7,13 @@ undersampling (`training.undersample`) takes the centre of the image's own lines
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrnets.errors import naming
 from mrnets.mrd.calibration import (
+    Mean,
     Middle,
     centre_block,
     for_later,
@@ -36,20 +36,20 @@ MAX_BYTES = 512 << 20
 """Most bytes of a volume's k-space in memory. A larger volume is read from the file in several passes."""
 
 
-def calibration(scan: Scan, number: int, mask: NDArray[np.bool_]) -> Complex | None:
+def calibration(scan: Scan, number: int, mask: NDArray[np.bool_]) -> Mean:
     """Return the calibration block of image `number` with this mask (y, x).
 
-    It is (1, 1, coil, y', x) of a slice, (x, 1, coil, z', y') of a volume. None: the image's own centre is to be used,
-    or there are no calibration lines. Raises InputError.
+    It is (1, 1, coil, y', x) of a slice, (x, 1, coil, z', y') of a volume. No block: the image's own centre is to be
+    used, or there are no calibration lines. Raises InputError.
     """
     image = scan.images[number]
     if image.calibration is not None:
-        return _separate(scan, image.calibration, image.key)
+        return Mean(_separate(scan, image.calibration, image.key))
     if has_centre_block(mask):
-        return None
+        return Mean(None)
     if scan.encoding.calibration == "interleaved":
         return _mean(scan, number)
-    return _earlier(scan, number)
+    return Mean(_earlier(scan, number))
 
 
 def windows(scan: Scan, encoding: Encoding) -> list[slice]:
@@ -74,7 +74,7 @@ def _centre(scan: Scan, rows: Rows, encoding: Encoding, key: Key) -> Complex | N
     return np.concatenate(blocks) if blocks else None
 
 
-def _mean(scan: Scan, number: int) -> Any:
+def _mean(scan: Scan, number: int) -> Mean:
     key = scan.images[number].key
     series = [n for n, image in enumerate(scan.images) if image.key[1:] == key[1:]]
 
@@ -82,7 +82,7 @@ def _mean(scan: Scan, number: int) -> Any:
         return _middle(scan.origin, series[n]) if n < len(series) else None
 
     mean = window_mean(middle, series.index(number), ended=True)
-    return None if mean is None else mean.block
+    return Mean(None) if mean is None else mean
 
 
 def _earlier(scan: Scan, number: int) -> Complex | None:

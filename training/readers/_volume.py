@@ -1,7 +1,7 @@
 """3-D ISMRMRD scans as slices: converted once, since every readout position needs all lines.
 
 The converted file holds `kspace` (x, echo, coil, z, y) complex64, inverse-transformed along x, and `mask` (z, y). With
-separate calibration lines it also holds `calibration` (x, 1, coil, z', y').
+separate calibration lines it also holds `calibration` (x, 1, coil, z', y'), and how many images are in its mean.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mrnets.errors import InputError
 from mrnets.files import Draft
 from mrnets.hdf5 import whole_hdf5
+from mrnets.mrd.calibration import Mean
 from training.readers._calibration import calibration, windows
 from training.readers._kspace import doubt, gridded
 from training.readers._scan import Origin, Scan
@@ -27,14 +28,12 @@ from training.readers.files import hdf5
 
 __all__ = ["position", "same_mask"]
 
-FORMAT = 2
+FORMAT = 3
 ADVICE = "3-D scans are converted to slices once; set reader.options.cache to a folder with room for them"
 
 
-def position(
-    scan: Scan, number: int, x: int, cache: str
-) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[Any] | None]:
-    """k-space (echo, coil, z, y), mask (z, y) and calibration (1, coil, z', y') of an image at readout position x.
+def position(scan: Scan, number: int, x: int, cache: str) -> tuple[NDArray[Any], NDArray[np.bool_], Mean]:
+    """k-space (echo, coil, z, y), mask (z, y) and calibration (1, 1, coil, z', y') of an image at readout position x.
 
     The scan is converted first, unless that was done since its last change. The converted file is in the folder
     `cache`, or in .slices beside the scan where `cache` is empty. Raises InputError, also where the folder cannot be
@@ -46,8 +45,10 @@ def position(
             if not _is_fresh(target, scan):
                 _convert(scan, number, target)
     with hdf5(target) as file:
-        calibration = file["calibration"][x] if "calibration" in file else None
-        return file["kspace"][x], file["mask"][()], calibration
+        found = Mean(None)
+        if "calibration" in file:
+            found = Mean(file["calibration"][x : x + 1], int(file["calibration"].attrs["images"]))
+        return file["kspace"][x], file["mask"][()], found
 
 
 def same_mask(path: str, masks: Sequence[Any]) -> NDArray[np.bool_]:
@@ -116,5 +117,6 @@ def _write(scan: Scan, number: int, file: h5py.File, draft: Draft) -> None:
         masks.append(mask)
     file["mask"] = same_mask(scan.path, masks)
     found = calibration(scan, number, masks[0])
-    if found is not None:
-        file["calibration"] = found
+    if found.block is not None:
+        file["calibration"] = found.block
+        file["calibration"].attrs["images"] = found.images

@@ -18,6 +18,7 @@ import torch
 
 from mrnets.contract import Raw
 from mrnets.errors import InputError
+from mrnets.mrd.calibration import Mean
 from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand
 from mrnets.mrd.images import echo_times
 from mrnets.mrd.kspace import averages, line_counts
@@ -120,12 +121,13 @@ def load(place: Place, cache: str = "", by_hand: ByHand = NOTHING_BY_HAND) -> Sa
     found = scan(place.path, by_hand)
     number, x = divmod(place.index, found.width) if found.encoding.volume else (place.index, 0)
     image = found.images[number]
-    kspace, mask, block = position(found, number, x, cache) if found.encoding.volume else _slice(found, number)
+    kspace, mask, mean = position(found, number, x, cache) if found.encoding.volume else _slice(found, number)
     dwell = float(found.heads["sample_time_us"][image.echoes[0][0]])
     raw = Raw(
         kspace=_tensor(kspace[None]),
         mask=_tensor(mask[None, None, None]),
-        calibration=_tensor(None if block is None else block[None]),
+        calibration=_tensor(mean.block),
+        calibration_images=mean.images,
         noise=_tensor(noise(found, image)),
         echo_times=_tensor(echo_times(found.header, image.contrasts)),
         readout="batch" if found.encoding.volume else "x",
@@ -139,14 +141,14 @@ def _tensor(values: Any) -> torch.Tensor | None:
     return None if values is None else torch.from_numpy(np.ascontiguousarray(values))
 
 
-def _slice(found: Scan, number: int) -> tuple[Any, Any, Any]:
-    """k-space (echo, coil, y, x), mask (y, x), calibration (1, coil, y', x')."""
+def _slice(found: Scan, number: int) -> tuple[Any, Any, Mean]:
+    """k-space (echo, coil, y, x), mask (y, x), calibration (1, 1, coil, y', x')."""
     image = found.images[number]
     pairs = [gridded(found, rows, found.encoding, image.key) for rows in image.echoes]
     mask = same_mask(found.path, [sampled for _, sampled in pairs])
-    block = calibration(found, number, mask)
+    mean = calibration(found, number, mask)
     doubt(found, pairs[0][0], mask)
-    return np.concatenate([kspace[0] for kspace, _ in pairs]), mask, None if block is None else block[0]
+    return np.concatenate([kspace[0] for kspace, _ in pairs]), mask, mean
 
 
 def _require_complete(found: Scan) -> None:
