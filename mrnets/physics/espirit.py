@@ -121,18 +121,17 @@ def espirit(
     return xp.reshape(own, (*lead, *own.shape[1:]))
 
 
-def folded(
-    calibration: Array, shape: Sequence[int], options: Espirit = DEFAULT, *, noise: float | None = None
-) -> Array:
+def folded(calibration: Array, shape: Sequence[int], options: Espirit = DEFAULT) -> Array:
     """Return the share (...,) of the energy of calibration k-space (..., coil, *block) where the object is folded.
 
     Parts of it that lie a field of view apart are seen on top of each other there, and two sets of maps are needed.
     There the second eigenvalue is near 1. It is below 0.0002 in heads that fit into the field of view, and
     above 0.005 where 12 % of the field of view is missing. The share is 0 where noise lifts that eigenvalue: at
-    signal-to-noise ratios below about 10 it is high everywhere. noise: as for `espirit`, whose errors it raises.
+    signal-to-noise ratios below about 10 it is high everywhere. Singular values count as at unknown noise:
+    lower thresholds take ghosts for folds. Raises the errors of `espirit`.
     """
     shape = tuple(shape)
-    block, noise_power, lead = _block(calibration, shape, options, 2, noise)
+    block, noise_power, lead = _block(calibration, shape, options, 2, None)
     xp = array_namespace(block)
     shares = []
     for _, values, images in _coarse(block, noise_power, shape, options, FOLDED_POINTS, 2):

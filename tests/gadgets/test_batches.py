@@ -154,7 +154,7 @@ def test_a_slice_has_a_second_set_of_maps_only_if_it_has_one_alone(monkeypatch):
     espirit = stages.espirit.espirit
     bright = np.sort([np.abs(frame.raw.calibration).max() for frame in arrived()])[-2]
 
-    def folded(lines, shape, options, noise):
+    def folded(lines, shape, options):
         return (np.abs(lines).max(axis=(1, 2, 3)) >= bright).astype(np.float32)
 
     def twice(lines, shape, options, noise, maps=1):
