@@ -18,8 +18,9 @@ from gadgets.messages import IMAGE_TYPES
 from mrnets.errors import InputError
 from mrnets.files import Draft
 from mrnets.hdf5 import whole_hdf5
-from mrnets.mrd.files import append_waveform, explained, hdf5
+from mrnets.mrd.files import append_waveform, hdf5
 from mrnets.mrd.lines import Item
+from mrnets.mrd.records import explained
 from mrnets.mrd.xml import text_of
 from mrnets.physics.arrays import Array
 

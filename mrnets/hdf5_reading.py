@@ -12,7 +12,8 @@ import fcntl
 import os
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["opened", "require_lengths", "require_own"]
+__all__ = ["HEAP", "OBJECT", "objects", "opened", "require_lengths", "require_own", "stored"]
+
+HEAP = struct.Struct("<4sB3xQ")
+"""The start of a heap: signature, version, size."""
+OBJECT = struct.Struct("<HH4xQ")
+"""The start of an object in a heap: number, references, size. Then comes the object, filled up to a multiple of 8.
+Number 0: the free rest."""
 
 
 @contextmanager
@@ -61,7 +68,7 @@ def require_lengths(path: str | Path, dataset: h5py.Dataset, first: int, end: in
     kind = dataset.id.get_type()
     places = np.array(list(_arrays(kind)), np.int64).reshape(-1, 2)
     size = os.path.getsize(path)
-    for records in _raw(path, dataset, kind.get_size(), first, end) if len(places) else ():
+    for records in _raw(path, dataset, np.arange(first, end)) if len(places) else ():
         for offset, width in places:
             lengths = np.ascontiguousarray(records[:, offset : offset + 4]).view("<u4").astype(np.int64)
             if lengths.sum() * width > size:
@@ -79,19 +86,38 @@ def _arrays(kind: Any) -> Iterator[tuple[int, int]]:
         yield 0, 1
 
 
-def _raw(path: str | Path, dataset: h5py.Dataset, width: int, first: int, end: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield (record, byte) of records as they are in the file, and some before and after them."""
-    parts: Iterable[bytes] = ()
-    if dataset.ndim > 1 or dataset.id.get_create_plist().get_nfilters():
+def stored(path: str | Path, dataset: h5py.Dataset, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8] | None:
+    """Return the records with these numbers (ascending) as they are in the file, (record, byte).
+
+    None where they are not there so: they go through filters, or cannot be read. dataset: of one axis."""
+    found = list(_raw(path, dataset, rows))
+    whole = np.concatenate(found) if found else np.empty((0, 1), np.uint8)
+    return whole if len(whole) == len(rows) else None
+
+
+def _raw(path: str | Path, dataset: h5py.Dataset, rows: NDArray[np.integer[Any]]) -> Iterator[NDArray[np.uint8]]:
+    """Yield (record, byte) of the records with these numbers, without those that are not so in the file."""
+    width = dataset.id.get_type().get_size()
+    if not len(rows) or dataset.ndim > 1 or dataset.id.get_create_plist().get_nfilters():
         return
-    if dataset.chunks is not None:
-        (step,) = dataset.chunks
-        parts = (_chunk(dataset, start) for start in range(first // step * step, end, step))
-    elif (offset := dataset.id.get_offset()) is not None:
-        with open(path, "rb", buffering=0) as file:
-            parts = [os.pread(file.fileno(), (end - first) * width, offset + first * width)]
-    for part in parts:
-        yield np.frombuffer(part[: len(part) // width * width], np.uint8).reshape(-1, width)
+    if dataset.chunks is None:
+        first, size = int(rows[0]), (int(rows[-1]) + 1 - int(rows[0])) * width
+        offset = dataset.id.get_offset()
+        if offset is not None and offset + first * width + size <= os.path.getsize(path):
+            with open(path, "rb", buffering=0) as file:
+                part = os.pread(file.fileno(), size, offset + first * width)
+            yield _records(part, width)[rows - first]
+        return
+    (step,) = dataset.chunks
+    numbers, firsts = np.unique(rows // step, return_index=True)
+    for number, some in zip(numbers.tolist(), np.split(rows, firsts[1:]), strict=True):
+        part = _chunk(dataset, number * step)
+        if len(part) == step * width:
+            yield _records(part, width)[some - number * step]
+
+
+def _records(part: bytes, width: int) -> NDArray[np.uint8]:
+    return np.frombuffer(part, np.uint8).reshape(-1, width)
 
 
 def _chunk(dataset: h5py.Dataset, start: int) -> bytes:
@@ -101,13 +127,24 @@ def _chunk(dataset: h5py.Dataset, start: int) -> bytes:
     return b""
 
 
+def objects(file: int, place: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the number, the place and the bytes of each object in a part of a heap, from `place` to `end`.
+
+    file: its descriptor. Raises OSError for an object that does not fit there, such as one at which the library would
+    loop."""
+    while place + OBJECT.size <= end:
+        head = os.pread(file, OBJECT.size, place)
+        number, _, content = OBJECT.unpack(head.ljust(OBJECT.size, b"\0"))
+        taken = OBJECT.size + -(-content // 8) * 8 if number else content
+        if not 0 < taken <= end - place:
+            raise OSError(f"an object in a heap at {place} has the size {content}")
+        if number:
+            yield number, place + OBJECT.size, content
+        place += taken
+
+
 class _Checked:
     """An open file for the HDF5 library to read. Raises OSError for a heap in which the library would loop."""
-
-    _HEAP = struct.Struct("<4sI Q")
-    """Signature, version, size."""
-    _OBJECT = struct.Struct("<HHIQ")
-    """Number, references, 0, size; then the object itself, filled up to a multiple of 8. Number 0: the free rest."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -117,25 +154,19 @@ class _Checked:
         view = memoryview(buffer)
         if self._position > sys.maxsize:
             raise OSError(f"it has no byte {self._position}")
-        count = os.preadv(self._number, [view], self._position)
-        if bytes(view[:4]) == b"GCOL" and count >= self._HEAP.size:
-            self._walk(self._HEAP.unpack_from(view)[2])
+        count = 0
+        while count < len(view):
+            part = os.preadv(self._number, [view[count:]], self._position + count)  # 2 GiB at most
+            if not part:  # the library would go on with zeros
+                raise OSError(f"it ends at byte {self._position + count}")
+            count += part
+        if bytes(view[:4]) == b"GCOL" and count >= HEAP.size:
+            deque(objects(self._number, self._position + HEAP.size, self._position + HEAP.unpack_from(view)[2]), 0)
         return count
 
     def read(self, size: int) -> bytes:
         found = bytearray(size)
         return bytes(found[: self.readinto(found)])
-
-    def _walk(self, size: int) -> None:
-        """Go from object to object of the heap at the position of the file."""
-        place, end = self._position + self._HEAP.size, self._position + size
-        while place + self._OBJECT.size <= end:
-            head = os.pread(self._number, self._OBJECT.size, place)
-            number, _, _, content = self._OBJECT.unpack(head.ljust(self._OBJECT.size, b"\0"))
-            taken = self._OBJECT.size + -(-content // 8) * 8 if number else content
-            if not 0 < taken <= end - place:
-                raise OSError(f"an object in a heap at {place} has the size {content}")
-            place += taken
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: os.fstat(self._number).st_size}

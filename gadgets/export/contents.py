@@ -18,8 +18,9 @@ from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError
-from mrnets.mrd.files import explained, hdf5
+from mrnets.mrd.files import hdf5
 from mrnets.mrd.header import read_header
+from mrnets.mrd.records import explained
 from mrnets.mrd.xml import mended, parse_xml, text_of
 
 __all__ = ["Contents", "Picture", "Series", "anonymous", "read_contents"]

@@ -1,7 +1,4 @@
-"""Scans in ISMRMRD's HDF5 files: header, acquisitions, waveforms.
-
-Acquisitions are read in blocks; a record of the file is ismrmrd's: header, trajectory and samples of one acquisition.
-"""
+"""Scans in ISMRMRD's HDF5 files: header, acquisitions (see `mrnets.mrd.records`), waveforms."""
 
 from __future__ import annotations
 
@@ -21,13 +18,13 @@ from mrnets.errors import InputError
 from mrnets.hdf5 import whole_hdf5
 from mrnets.hdf5_reading import opened, require_lengths, require_own
 from mrnets.mrd.lines import ACQUISITION_HEADER, Item, Line, Lines, coalesce
+from mrnets.mrd.records import acquisitions, explained, whole_headers
 from mrnets.mrd.streams import MAGIC, Stream, is_stream, open_stream
 from mrnets.physics.arrays import Array, to_numpy
 
 __all__ = [
     "Scan",
     "append_waveform",
-    "explained",
     "first_bytes",
     "hdf5",
     "is_scan",
@@ -38,7 +35,6 @@ __all__ = [
 
 Opening: TypeAlias = Callable[[str | Path], AbstractContextManager[h5py.File]]
 
-BLOCK_BYTES = 32 << 20
 WAVEFORM_BLOCK = 1024
 HEADER_BLOCK = 16384
 MAX_ACQUISITIONS = 1 << 24
@@ -65,7 +61,7 @@ class Scan:
 
     def lines(self, rows: NDArray[np.integer[Any]]) -> Iterator[Lines]:
         """The acquisitions with these numbers (ascending). Raises InputError as `items` does."""
-        return coalesce(line for _, line in _acquisitions(self, rows))
+        return coalesce(line for _, line in acquisitions(self.path, self.folder["data"], rows))
 
     def headers(self, fields: Sequence[str]) -> NDArray[np.void]:
         """These fields of the headers of all acquisitions, (acquisition,). Samples are not read. Raises InputError."""
@@ -76,7 +72,7 @@ class Scan:
         for start in range(0, count, HEADER_BLOCK):
             with explained(self.path):
                 block = records.fields("head")[start : start + HEADER_BLOCK]
-            whole = _headers(self.path, block)
+            whole = whole_headers(self.path, block)
             for name in fields:
                 found[name][start : start + len(block)] = whole[name]
         return found
@@ -120,18 +116,6 @@ def is_scan(path: str | Path, group: str = "dataset") -> bool:
     """Whether an HDF5 file has a scan in `group`. Raises InputError where the file cannot be read."""
     with hdf5(path) as file, explained(path):
         return _is_scan(file.get(group))
-
-
-@contextmanager
-def explained(path: str | Path) -> Iterator[None]:
-    """Raises HDF5's exceptions as InputError."""
-    try:
-        yield
-    except BlockingIOError as error:  # HDF5 locks a file that is being written
-        raise InputError(f"{path}: is open in another program that writes it; close it there first.") from error
-    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read; it is cut short, corrupt or not HDF5 ({reason}).") from error
 
 
 @contextmanager
@@ -198,7 +182,7 @@ def _merge(scan: Scan) -> Iterator[Line | ismrmrd.Waveform]:
     """Acquisitions and waveforms, each in the order of the file, merged by their time stamps."""
     waveforms = _waveforms(scan.path, scan.folder["waveforms"]) if "waveforms" in scan.folder else iter(())
     waveform = next(waveforms, None)
-    for time, line in _acquisitions(scan, np.arange(scan.acquisitions)):
+    for time, line in acquisitions(scan.path, scan.folder["data"], np.arange(scan.acquisitions)):
         while waveform is not None and waveform.time_stamp < time:
             yield waveform
             waveform = next(waveforms, None)
@@ -206,63 +190,6 @@ def _merge(scan: Scan) -> Iterator[Line | ismrmrd.Waveform]:
     while waveform is not None:
         yield waveform
         waveform = next(waveforms, None)
-
-
-def _acquisitions(scan: Scan, rows: NDArray[np.integer[Any]]) -> Iterator[tuple[int, Line]]:
-    """The time stamp of each acquisition, and the acquisition."""
-    records = scan.folder["data"]
-    start, step = 0, 16
-    while start < len(rows):
-        which = rows[start : start + step]
-        with explained(scan.path):
-            require_lengths(scan.path, records, int(which[0]), int(which[-1]) + 1)
-            block = _records(records, which)
-        headers = _headers(scan.path, block["head"])
-        raw = headers.view(np.uint8).reshape(len(headers), -1)
-        times = headers["acquisition_time_stamp"].tolist()
-        trajectories = block["traj"] if "traj" in block.dtype.names else [_NOTHING] * len(block)
-        for n, (time, samples, trajectory) in enumerate(zip(times, block["data"], trajectories, strict=True)):
-            yield time, Line(raw[n], _filler(f"{scan.path}: acquisition {which[n]}", samples, trajectory))
-        start += len(block)
-        mean = sum(samples.nbytes for samples in block["data"]) // len(block)
-        step = max(1, min(2 * step, 4096, BLOCK_BYTES // max(mean, 1)))
-
-
-def _records(records: h5py.Dataset, which: NDArray[np.integer[Any]]) -> Array:
-    """Records by number. HDF5 reads a range much faster than single records, so a range with gaps is read whole."""
-    first, end = int(which[0]), int(which[-1]) + 1
-    if end - first == len(which):
-        return records[first:end]
-    return records[first:end][which - first] if end - first <= 4 * len(which) else records[which]
-
-
-_NOTHING = np.empty(0, np.float32)
-
-
-def _headers(path: str | Path, headers: Array) -> Array:
-    if headers.dtype.names != ACQUISITION_HEADER.names:
-        raise InputError(f"{path}: its acquisition headers do not have the fields of ISMRMRD version 1.")
-    return np.ascontiguousarray(headers.astype(ACQUISITION_HEADER, copy=False))
-
-
-def _filler(what: str, samples: Array, trajectory: Array) -> Callable[[Array, Array], None]:
-    def fill(data: Array, places: Array) -> None:
-        numbers = _real(samples)
-        if numbers.size != 2 * data.size or trajectory.size != places.size:
-            raise InputError(
-                f"{what} has {numbers.size / 2:g} samples and {trajectory.size} trajectory values; "
-                f"its header announces {data.size} and {places.size}."
-            )
-        data[...] = numbers.view(np.complex64).reshape(data.shape)
-        places[...] = trajectory.reshape(places.shape)
-
-    return fill
-
-
-def _real(samples: Array) -> NDArray[np.float32]:
-    """Real and imaginary parts in a row. The file may hold complex numbers, and double precision."""
-    parts = samples.view(samples.dtype[0]) if samples.dtype.names else samples
-    return np.ascontiguousarray(parts.view(parts.real.dtype), np.float32)
 
 
 def _waveforms(path: str | Path, records: h5py.Dataset) -> Iterator[ismrmrd.Waveform]:
@@ -325,7 +252,7 @@ def _line_records(lines: Lines) -> Array:
     rows["head"] = lines.headers
     for n, row in enumerate(data):
         rows["data"][n] = row.view(np.float32).ravel()
-        rows["traj"][n] = _NOTHING if lines.trajectory is None else lines.trajectory[n].ravel()
+        rows["traj"][n] = np.empty(0, np.float32) if lines.trajectory is None else lines.trajectory[n].ravel()
     return rows
 
 

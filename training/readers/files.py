@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mrnets.contract import Raw
 from mrnets.errors import InputError, unknown
 from mrnets.mrd import files
-from mrnets.mrd.files import explained
+from mrnets.mrd.records import explained
 from training.data import Part, Place, Sample, Slices, Split, part_of
 
 __all__ = [

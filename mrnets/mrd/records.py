@@ -1,0 +1,184 @@
+"""Acquisitions of an ISMRMRD file. A record of the file is ismrmrd's: header, trajectory, samples.
+
+Samples go from the file straight to where they are wanted, if they lie there as ismrmrd's own library writes them.
+Otherwise, and where the file is damaged, h5py reads them in blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mrnets.errors import InputError
+from mrnets.hdf5_heap import REFERENCE, Heaps
+from mrnets.hdf5_reading import require_lengths, stored
+from mrnets.mrd.lines import ACQUISITION_HEADER, Line
+from mrnets.physics.arrays import Array
+
+__all__ = ["acquisitions", "explained", "whole_headers"]
+
+Fill: TypeAlias = Callable[[Array, Array], None]
+"""As `Line.fill`."""
+Rows: TypeAlias = NDArray[np.integer[Any]]
+"""Numbers of records, ascending."""
+
+BLOCK_BYTES = 32 << 20
+BLOCK_RECORDS = 4096
+_NOTHING = np.empty(0, np.float32)
+
+
+@contextmanager
+def explained(path: str | Path) -> Iterator[None]:
+    """Raises HDF5's exceptions as InputError."""
+    try:
+        yield
+    except BlockingIOError as error:  # HDF5 locks a file that is being written
+        raise InputError(f"{path}: is open in another program that writes it; close it there first.") from error
+    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read; it is cut short, corrupt or not HDF5 ({reason}).") from error
+
+
+def acquisitions(path: str, records: h5py.Dataset, rows: Rows) -> Iterator[tuple[int, Line]]:
+    """Yield the time stamp of each acquisition, and the acquisition; it is read while `records` are open.
+
+    Raises InputError for records that do not fit their headers, and where the file is corrupt."""
+    layout = _layout(records)
+    start, step = 0, 16
+    with open(path, "rb", buffering=0) as file:
+        while start < len(rows):
+            which = rows[start : start + step]
+            block = None if layout is None else _in_heaps(path, records, which, layout, file.fileno())
+            block = block or _by_library(path, records, which)
+            raw = block.headers.view(np.uint8).reshape(len(which), -1)
+            times = block.headers["acquisition_time_stamp"].tolist()
+            for n, (time, fill) in enumerate(zip(times, block.fills, strict=True)):
+                yield time, Line(raw[n], fill)
+            start += len(which)
+            step = max(1, min(2 * step, BLOCK_RECORDS, BLOCK_BYTES // max(block.bytes // len(which), 1)))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some acquisitions."""
+
+    headers: NDArray[np.void]
+    fills: Iterator[Fill]
+    bytes: int
+    """Memory that their samples take."""
+
+
+def whole_headers(path: str | Path, headers: Array) -> NDArray[np.void]:
+    """Return headers (acquisition,) as the wire has them. Raises InputError for those of another version."""
+    if headers.dtype.names != ACQUISITION_HEADER.names:
+        raise InputError(f"{path}: its acquisition headers do not have the fields of ISMRMRD version 1.")
+    return np.ascontiguousarray(headers.astype(ACQUISITION_HEADER, copy=False))
+
+
+# By h5py
+
+
+def _by_library(path: str, records: h5py.Dataset, which: Rows) -> _Block:
+    with explained(path):
+        require_lengths(path, records, int(which[0]), int(which[-1]) + 1)
+        block = _records(records, which)
+    headers = whole_headers(path, block["head"])
+    trajectories = block["traj"] if "traj" in block.dtype.names else [_NOTHING] * len(block)
+    fills = (
+        _filler(f"{path}: acquisition {number}", samples, trajectory)
+        for number, samples, trajectory in zip(which, block["data"], trajectories, strict=True)
+    )
+    return _Block(headers, fills, sum(samples.nbytes for samples in block["data"]))
+
+
+def _records(records: h5py.Dataset, which: Rows) -> Array:
+    """Records by number. HDF5 reads a range much faster than single records, so a range with gaps is read whole."""
+    first, end = int(which[0]), int(which[-1]) + 1
+    if end - first == len(which):
+        return records[first:end]
+    return records[first:end][which - first] if end - first <= 4 * len(which) else records[which]
+
+
+def _filler(what: str, samples: Array, trajectory: Array) -> Fill:
+    def fill(data: Array, places: Array) -> None:
+        numbers = _real(samples)
+        if numbers.size != 2 * data.size or trajectory.size != places.size:
+            raise InputError(
+                f"{what} has {numbers.size / 2:g} samples and {trajectory.size} trajectory values; "
+                f"its header announces {data.size} and {places.size}."
+            )
+        data[...] = numbers.view(np.complex64).reshape(data.shape)
+        places[...] = trajectory.reshape(places.shape)
+
+    return fill
+
+
+def _real(samples: Array) -> NDArray[np.float32]:
+    """Real and imaginary parts in a row. The file may hold complex numbers, and double precision."""
+    parts = samples.view(samples.dtype[0]) if samples.dtype.names else samples
+    return np.ascontiguousarray(parts.view(parts.real.dtype), np.float32)
+
+
+# From the heaps of the file
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where a record of the file has its parts: bytes from its start."""
+
+    head: int
+    samples: int
+    trajectory: int | None
+
+
+def _layout(records: h5py.Dataset) -> _Layout | None:
+    """Return where the parts of a record are; None for records that only h5py reads."""
+    created, types, kind = records.file.id.get_create_plist(), records.dtype, records.id.get_type()
+    at = {kind.get_member_name(n).decode(): kind.get_member_offset(n) for n in range(kind.get_nmembers())}
+    usual = tuple(created.get_sizes()) == (8, 8) and not created.get_userblock()
+    usual &= bool(types["head"] == ACQUISITION_HEADER)
+    usual &= all(h5py.check_vlen_dtype(types[name]) == np.dtype("<f4") for name in ("data", "traj") if name in at)
+    return _Layout(at["head"], at["data"], at.get("traj")) if usual else None
+
+
+def _in_heaps(path: str, records: h5py.Dataset, which: Rows, layout: _Layout, file: int) -> _Block | None:
+    """The records that are in the file as it is; None where one of them is not as its header announces."""
+    raw = stored(path, records, which)
+    if raw is None:
+        return None
+    headers = _part(raw, layout.head, ACQUISITION_HEADER)
+    samples, trajectories = (
+        np.zeros(len(raw), REFERENCE) if at is None else _part(raw, at, REFERENCE)
+        for at in (layout.samples, layout.trajectory)
+    )
+    count = headers["number_of_samples"].astype(np.int64)
+    announced = 2 * count * headers["active_channels"], count * headers["trajectory_dimensions"]
+    if any((found["length"] != size).any() for found, size in zip((samples, trajectories), announced, strict=True)):
+        return None
+    heaps = Heaps(file)
+
+    def filler(number: int, *places: tuple[int, int, int]) -> Fill:
+        def fill(*arrays: Array) -> None:
+            try:
+                for (length, heap, inside), array in zip(places, arrays, strict=True):
+                    if length:
+                        heaps.read(heap, inside, array)
+            except (OSError, OverflowError):  # damaged, and h5py says how
+                next(_by_library(path, records, np.array([number])).fills)(*arrays)
+
+        return fill
+
+    fills = map(filler, which.tolist(), samples.tolist(), trajectories.tolist())
+    return _Block(headers, fills, int(announced[0].sum()) * 4)
+
+
+def _part(raw: NDArray[np.uint8], at: int, kind: np.dtype[np.void]) -> NDArray[np.void]:
+    """Return one part of each record (record, byte)."""
+    return np.ascontiguousarray(raw[:, at : at + kind.itemsize]).view(kind)[:, 0]
