@@ -32,6 +32,8 @@ MAX_TEXT = 1 << 20
 MAX_BLOB = 16 << 20
 MAX_FILES, MAX_SIZE = 1000, 1 << 30
 """Noise measurements that a folder keeps, and their bytes. Those that were not used for the longest time go first."""
+MAX_AGE = 30 * 86400
+"""s between the last use of a noise measurement and that of the newest one, after which it goes."""
 
 _START = struct.Struct("<6sIIIQQQ")
 _MAGIC, _VERSION, _COMPLEX64, _DIMENSIONS = b"SFNDAM", 1, 7, 2
@@ -102,16 +104,19 @@ class Folder:
 
 
 def _forget(folder: Path) -> None:
-    """Remove the noise measurements of a folder that are too many. What another process removes is gone, too."""
+    """Remove the noise measurements of a folder that are too many or too old.
+
+    What another process removes is gone, too."""
     found = []
     for path in folder.glob("*.noise"):
         with suppress(OSError):
             status = path.stat()
-            found.append((status.st_mtime_ns, status.st_size, path))
+            found.append((status.st_mtime, status.st_size, path))
+    found.sort(reverse=True)
     size = 0
-    for count, (_, bytes_, path) in enumerate(sorted(found, reverse=True)):
+    for count, (used, bytes_, path) in enumerate(found):
         size += bytes_
-        if count >= MAX_FILES or size > MAX_SIZE:
+        if count >= MAX_FILES or size > MAX_SIZE or found[0][0] - used > MAX_AGE:
             with suppress(OSError):
                 path.unlink()
 

@@ -133,13 +133,20 @@ def test_a_folder_keeps_what_it_is_given(tmp_path: Path) -> None:
         Folder(tmp_path / "file" / "noise").put(key, b"one")
 
 
+def used(folder: Folder, key: Key, ago: float) -> None:
+    """Let a noise measurement have been used last so many seconds ago."""
+    file = folder._file(key)
+    time = file.stat().st_mtime - ago
+    os.utime(file, (time, time))
+
+
 def test_a_folder_keeps_so_many_measurements_the_last_used(kept: Record, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("mrnets.mrd.noise_store.MAX_FILES", 3)
     folder = Folder(tmp_path)
     keys = [Key(str(n)) for n in range(4)]
     for n, key in enumerate(keys[:3]):
         folder.put(key, encoded(kept))
-        os.utime(folder._file(key), (n, n))
+        used(folder, key, 10 - n)
     assert folder.get(keys[0]) is not None  # and so it was used later than the others
     folder.put(keys[3], encoded(kept))
     assert [folder.get(key) is not None for key in keys] == [True, False, True, True]
@@ -152,6 +159,18 @@ def test_a_folder_keeps_so_many_bytes_and_no_file_of_others(kept: Record, tmp_pa
     folder = Folder(tmp_path)
     for n in range(4):
         folder.put(Key(str(n)), encoded(kept))
-        os.utime(folder._file(Key(str(n))), (n, n))
+        used(folder, Key(str(n)), 10 - n)
     assert [folder.get(Key(str(n))) is not None for n in range(4)] == [False, False, True, True]
     assert other.exists()
+
+
+def test_a_folder_keeps_what_was_used_in_the_last_days(kept: Record, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    keys = [Key(str(n)) for n in range(3)]
+    for key in keys:
+        folder.put(key, encoded(kept))
+    for days, key in zip((40, 40, 20), keys, strict=True):
+        used(folder, key, days * 86400)
+    assert folder.get(keys[0]) is not None  # and so it was used today
+    folder.put(Key("new"), encoded(kept))
+    assert [folder.get(key) is not None for key in keys] == [True, False, True]
