@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -17,20 +18,21 @@ from gadgets.hosts.parameters import Order, order_of, parameters_in, with_parame
 from gadgets.hosts.recording import with_header
 from gadgets.hosts.rules import Rules, chain_of
 from gadgets.hosts.scan import first_look, reconstructed
-from gadgets.messages import Close, ConfigFile, ConfigText, Message, Query, Response
+from gadgets.messages import Close, ConfigFile, ConfigText, Id, Message, Query, Response
 from gadgets.protocol import Audience
 from gadgets.serialise import encode
+from gadgets.wire import read_message
 from mrnets import __version__
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
 
-__all__ = ["answer", "handle", "refuse"]
+__all__ = ["answer", "greeted", "handle", "refuse"]
 
 LONGEST_TEXT = 1000
 """Characters of a client's text that go into the log."""
 
 REFUSING = 1.0
-"""Seconds for a peer to take the sentence that refuses it."""
+"""Seconds in which a peer that is refused must take a byte, or send one."""
 
 _logger = logging.getLogger(__name__)
 
@@ -48,12 +50,43 @@ def handle(connected: socket.socket, rules: Rules) -> None:
             peer.close()
 
 
-def refuse(connected: socket.socket, reason: str) -> None:
-    """Tell a peer in one sentence that it is not served, and close its connection."""
+def refuse(connected: socket.socket, reason: str, patience: float = 0.0) -> None:
+    """Tell a peer in one sentence that it is not served, and close its connection.
+
+    patience: seconds in which what it sends is read all the same. Unread bytes reset the connection, and the sentence
+    may be lost."""
     with connected, suppress(OSError):
         connected.settimeout(REFUSING)
-        connected.sendall(b"".join(part for m in (Audience.CLIENT.failure(reason), Close()) for part in encode(m)))
+        connected.sendall(_encoded(Audience.CLIENT.failure(reason), Close()))
         connected.shutdown(socket.SHUT_WR)
+        end = time.monotonic() + patience
+        while time.monotonic() < end and connected.recv(1 << 20):
+            pass
+
+
+def greeted(connected: socket.socket, seconds: float) -> bool:
+    """Answer the questions that come first, and return whether something else follows, of which nothing is read.
+
+    seconds: for all of it. Raises InputError where they are over, and for what is no message; and OSError."""
+    end = time.monotonic() + seconds
+    with connected.makefile("rb", 0) as source:
+        try:
+            while True:
+                connected.settimeout(max(end - time.monotonic(), 0.001))
+                first = connected.recv(1, socket.MSG_PEEK)
+                if not first or first[0] not in (Id.QUERY, Id.CLOSE):
+                    return bool(first)
+                message = read_message(source)
+                if not isinstance(message, Query):
+                    connected.sendall(_encoded(Close()))
+                    return False
+                connected.sendall(_encoded(Response(message.number, answer(message.key))))
+        except TimeoutError:
+            raise InputError(f"The peer did not send its ISMRMRD header within {seconds:g} s.") from None
+
+
+def _encoded(*messages: Message) -> bytes:
+    return b"".join(part for message in messages for part in encode(message))
 
 
 def _converse(peer: Peer, rules: Rules, keeper: Keeper) -> str:

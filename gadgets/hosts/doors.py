@@ -9,8 +9,8 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from mrnets.errors import InputError
 
@@ -18,6 +18,10 @@ __all__ = ["Doors", "accepted", "listen"]
 
 LOOK = 0.25
 """Seconds between looks for a signal, which wakes no accept when it comes in on another thread."""
+WAITING = 64
+"""Connections without a place: they wait for one, or have not said yet what they want."""
+CROWD = 16
+"""Those among them of addresses with too many connections."""
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _GONE = (errno.ECONNABORTED, errno.EPROTO, errno.EPERM)
 
@@ -82,27 +86,44 @@ def _refuse_one(listener: socket.socket, spare: Spare) -> None:
 
 
 class Doors:
-    """Connections that are open, each with its thread: so many in all, others wait, and so many of one address."""
+    """Connections that are open, each with its thread: so many in all and of one address.
 
-    def __init__(self, most: int, most_of_one: int) -> None:
+    Scans have places, and wait for them. A question needs none, so that a full server still answers health checks."""
+
+    def __init__(self, most: int, most_of_one: int, waiting: int = WAITING) -> None:
         self.most_of_one = most_of_one
+        self._room = threading.BoundedSemaphore(most + waiting)
         self._places = threading.BoundedSemaphore(most)
+        self._ending = False
         self._lock = threading.Lock()
         self._of: Counter[str] = Counter()
         self._open: dict[threading.Thread, socket.socket] = {}
 
     def wait(self) -> None:
-        """Wait for a place, and take it."""
-        self._places.acquire()
+        """Wait until one more connection may be open."""
+        self._room.acquire()
 
     def release(self) -> None:
-        """Give back a place that no connection has."""
-        self._places.release()
+        """Give back what `wait` gave, where no connection has it."""
+        self._room.release()
+
+    @contextmanager
+    def place(self) -> Iterator[bool]:
+        """Wait for a place, and have it while the block lasts. False: the server ends, and begins no more scans."""
+        with self._places:
+            yield not self._ending
 
     def enter(self, connected: socket.socket, address: str, work: Callable[[], None], name: str) -> bool:
-        """Run `work` in a thread of that name, in a place that `wait` gave. False if the address has too many."""
+        """Run `work` in a thread of that name, after `wait`. False if the address has too many connections."""
+        return self._enter(connected, address, self.most_of_one, work, name)
+
+    def hear(self, connected: socket.socket, work: Callable[[], None], name: str) -> bool:
+        """Do as `enter` does for a connection that its address may not have. False if there are too many of them."""
+        return self._enter(connected, "", CROWD, work, name)
+
+    def _enter(self, connected: socket.socket, address: str, most: int, work: Callable[[], None], name: str) -> bool:
         with self._lock:
-            if self._of[address] >= self.most_of_one:
+            if self._of[address] >= most:
                 return False
             thread = threading.Thread(target=self._run, args=(work, address), name=name, daemon=True)
             self._of[address] += 1
@@ -116,6 +137,7 @@ class Doors:
 
     def finish(self, grace: float, clock: Callable[[], float] = time.monotonic) -> int:
         """Wait for the open connections, `grace` seconds in all; then shut the rest. Returns how many were shut."""
+        self._ending = True
         end = clock() + grace
         for thread in list(self._open):
             thread.join(max(end - clock(), 0.0))
@@ -136,7 +158,7 @@ class Doors:
             work()
         finally:
             self._leave(threading.current_thread(), address)
-            self._places.release()
+            self._room.release()
 
     def _leave(self, thread: threading.Thread, address: str) -> None:
         with self._lock:

@@ -11,13 +11,14 @@ import logging
 import signal
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from gadgets.hosts.conversation import handle, refuse
+from gadgets.hosts.conversation import greeted, handle, refuse
 from gadgets.hosts.deferred import QUICK
 from gadgets.hosts.doors import Doors, Spare, accepted, listen
 from gadgets.hosts.keeping import add_spool_options, spool_of
@@ -37,6 +38,10 @@ __all__ = ["add_arguments", "run", "serve"]
 
 SHARE = 0.5
 """The part of the machine's memory that one scan may take, unless the operator says otherwise. Others may run, too."""
+
+PATIENCE = 5.0
+"""Seconds for a client that is refused: to say what it wants, and to send it."""
+ENDING = "The server ends; send the scan again when it has started anew."
 
 _logger = logging.getLogger(__name__)
 
@@ -74,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CHAIN",
         help=f"answer scans for trained networks with a quick series by this chain ({QUICK}); theirs comes later",
     )
-    add("--connections", type=int, default=16, help="at most so many at once (default 16); others wait")
+    add("--connections", type=int, default=16, help="at most so many scans at once (default 16); others wait")
     add("--per-address", type=int, default=8, help="at most so many of one address (default 8); others are refused")
     add("--memory", type=float, help="GiB for one scan (default: half of the machine's memory)")
     add("--queue", type=float, default=usual.queue / 2**20, help="MiB that wait for a client (default %(default)g)")
@@ -162,15 +167,45 @@ def serve(listener: socket.socket, rules: Rules, doors: Doors) -> NoReturn:
 
 def _let_in(connected: socket.socket, address: str, rules: Rules, doors: Doors, name: str) -> bool:
     """Whether the connection got a thread. Without a thread, it is refused."""
+    reason = f"This address has {doors.most_of_one} connections already; no more are taken."
     try:
-        if doors.enter(connected, address, partial(handle, connected, rules), name):
+        if doors.enter(connected, address, partial(_serve, connected, rules, doors), name):
             return True
-        reason = f"This address has {doors.most_of_one} connections already; no more are taken."
+        if doors.hear(connected, partial(_turn_away, connected, reason), name):
+            return True
     except OSError as error:
         reason = f"The server has no room for another connection ({error.strerror})."
     _logger.error("%s was refused: %s", name, reason)
     refuse(connected, reason)
     return False
+
+
+def _serve(connected: socket.socket, rules: Rules, doors: Doors) -> None:
+    """Answer questions at once, and serve a scan when there is a place."""
+    try:
+        scan = greeted(connected, rules.limits.start)
+    except (InputError, OSError) as error:
+        _logger.error("%s", error)
+        refuse(connected, str(error))
+        return
+    with connected:
+        if not scan:
+            return
+        with doors.place() as free:
+            if free:
+                handle(connected, rules)
+            else:
+                refuse(connected, ENDING, PATIENCE)
+
+
+def _turn_away(connected: socket.socket, reason: str) -> None:
+    """Answer questions, and refuse a scan."""
+    with connected, suppress(OSError):
+        with suppress(InputError):
+            if not greeted(connected, PATIENCE):
+                return
+        _logger.error("refused: %s", reason)
+        refuse(connected, reason, PATIENCE)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -3,16 +3,21 @@
 import errno
 import socket
 import threading
+from contextlib import contextmanager
 
 import pytest
 
 from gadgets.connection import Peer
+from gadgets.hosts import conversation
 from gadgets.hosts import serve as module
 from gadgets.hosts.doors import Doors, Spare, accepted
+from gadgets.hosts.ping import ping
 from gadgets.hosts.rules import Rules
+from gadgets.messages import Close, ConfigFile, Header, Query, Response
 from gadgets.protocol import State
 from mrnets.errors import InputError
 from tests.gadgets.test_connection import Clock
+from tests.gadgets.toys import blob
 
 
 class Scripted:
@@ -86,8 +91,8 @@ def test_so_many_connections_of_one_address_and_not_more(pairs):
     visits.doors.finish(20)
 
 
-def test_more_connections_than_places_wait(pairs):
-    doors = Doors(1, 9)
+def test_more_connections_than_there_is_room_for_wait(pairs):
+    doors = Doors(1, 9, waiting=0)
     visits = Visits(doors, pairs)
     assert visits.enter()
     waiting = threading.Thread(target=visits.enter)
@@ -97,6 +102,25 @@ def test_more_connections_than_places_wait(pairs):
     waiting.join(20)
     assert not waiting.is_alive()
     doors.finish(20)
+
+
+def test_more_scans_than_places_wait_and_a_server_that_ends_begins_none():
+    doors, begun, inside = Doors(1, 9), [], threading.Event()
+
+    def scan():
+        inside.set()
+        with doors.place() as free:
+            begun.append(free)
+
+    with doors.place() as free:
+        assert free
+        thread = threading.Thread(target=scan)
+        thread.start()
+        assert inside.wait(20)
+        assert begun == []
+        doors.finish(0)
+    thread.join(20)
+    assert begun == [False]
 
 
 def test_when_the_server_stops_connections_have_so_long_and_are_shut_then(pairs):
@@ -114,28 +138,85 @@ def test_when_the_server_stops_connections_have_so_long_and_are_shut_then(pairs)
     assert doors.finish(20) == 0
 
 
-def test_who_is_refused_is_told(monkeypatch):
-    """Two connections of one address, where one is allowed: the second gets a sentence and CLOSE."""
-    monkeypatch.setattr("gadgets.hosts.serve._logger.error", lambda *_: None)
-    listener = module.listen("127.0.0.1", 0)
-    stop = threading.Event()
+@contextmanager
+def server(doors):
+    """The address of a server in this process."""
+    listener, stop = module.listen("127.0.0.1", 0), threading.Event()
 
     def serve():
         with pytest.raises(OSError, match=r"stop"):
-            module.serve(Stopping(listener, stop), Rules(), Doors(4, 1))
+            module.serve(Stopping(listener, stop), Rules(), doors)
 
     thread = threading.Thread(target=serve)
     thread.start()
-    with listener, socket.create_connection(listener.getsockname()) as first:
-        with socket.create_connection(listener.getsockname()) as second:
+    try:
+        with listener:
+            yield listener.getsockname()
+            stop.set()
+            thread.join(20)
+    finally:
+        doors.finish(20)
+
+
+SCAN = blob([ConfigFile("cgsense.xml")])
+
+
+def answered(connected: socket.socket) -> list:
+    connected.settimeout(20)
+    peer = Peer.on(connected, State.ITEMS)
+    items = list(peer.items())
+    peer.close()
+    return items
+
+
+@pytest.mark.parametrize("start", [b"", SCAN, b"\xff\xff"], ids=["nothing", "a scan", "noise"])
+def test_who_is_refused_is_told(monkeypatch, start):
+    """Two connections of one address, where one is allowed: the second gets a sentence and CLOSE."""
+    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    with server(Doors(4, 1)) as address, socket.create_connection(address) as first:
+        first.sendall(SCAN)
+        with socket.create_connection(address) as second:
+            second.sendall(start)
+            (text,) = answered(second)
+    assert text == "[gadgets] ERROR: This address has 1 connections already; no more are taken."
+
+
+@pytest.mark.parametrize("bounds", [(1, 30), (9, 1)], ids=["all places", "all of the address"])
+def test_a_full_server_answers_questions(bounds):
+    with server(Doors(*bounds)) as address, socket.create_connection(address) as first:
+        first.sendall(SCAN)
+        for _ in range(20):
+            assert ping(*address, 20).startswith("gadgetron-networks")
+
+
+def test_a_scan_that_waited_for_a_place_is_served(monkeypatch):
+    """Whatever it asked before. The time that it waits does not count."""
+    with server(Doors(1, 9)) as address, socket.create_connection(address) as first:
+        first.sendall(SCAN)
+        with socket.create_connection(address) as second:
+            second.sendall(blob([Query(7, "gadgetron::info"), ConfigFile("nonesuch"), Header(b"<x/>"), Close()]))
             second.settimeout(20)
             peer = Peer.on(second, State.ITEMS)
+            assert peer.read() == Response(7, conversation.answer("gadgetron::info"))
+            first.close()
             (text,) = peer.items()
             peer.close()
-        assert text == "[gadgets] ERROR: This address has 1 connections already; no more are taken."
-        stop.set()
-        first.close()
-        thread.join(20)
+    assert "There is no chain" in text
+
+
+def test_who_says_nothing_is_told_so():
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(InputError, match=r"did not send its ISMRMRD header within 0.01 s"):
+        conversation.greeted(theirs, 0.01)
+
+
+@pytest.mark.parametrize(("sent", "scan"), [(b"", False), ([Close()], False), ([Query(1, "x"), Close()], False)])
+def test_who_brings_no_scan(sent, scan):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(blob(sent))
+        ours.shutdown(socket.SHUT_WR)
+        assert conversation.greeted(theirs, 20) == scan
 
 
 class Stopping:
