@@ -29,7 +29,7 @@ docs: $(VENV)/.docs
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed, $(PYTHON) is older"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a virtual environment; on Debian: apt install python3-venv"; exit 1; }
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[training,tensorboard,export,report,demo,mrd2,dev]'
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 # Only the slow tests log to Weights & Biases, which brings two dozen packages.

@@ -10,6 +10,8 @@ import importlib.util
 import sys
 from typing import Any
 
+from mrnets import __version__ as __version__
+
 
 def __getattr__(name: str) -> Any:
     if name in ("pipeline", "run"):  # on demand: only Gadgetron's external process needs `gadgetron`

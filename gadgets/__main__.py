@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from mrnets import __version__, threads
-from mrnets.commandline import check_command, refuse, with_examples
+from mrnets.commandline import check_command, program, refuse, with_examples
 from mrnets.errors import InputError
+from mrnets.extras import missing
 
-PROGRAM = "python -m gadgets"
+PROGRAM = program("gadgets")
 COMMANDS = {
     "replay": ("gadgets.hosts.replay", "run a scan from a file through a chain, here and now"),
     "export": ("gadgets.export.command", "write an image file as DICOM, NIfTI, PNG, or for BART"),
@@ -94,12 +95,24 @@ def _run(args: argparse.Namespace) -> int:
     except Exception as error:
         if args.debug:
             raise
-        text = " ".join(str(error).split())
-        known = isinstance(error, InputError) or type(error).__name__ == "GadgetError"
-        print(f"gadgets {args.command}: {text if known else f'{type(error).__name__}: {text}'}", file=sys.stderr)
+        print(f"gadgets {args.command}: {_told(error)}", file=sys.stderr)
         return 1
 
 
-if __name__ == "__main__":
+def _told(error: Exception) -> str:
+    """Return an error in one sentence."""
+    if isinstance(error, ModuleNotFoundError):
+        return missing(error, "networks")
+    text = " ".join(str(error).split())
+    known = isinstance(error, InputError) or type(error).__name__ == "GadgetError"
+    return text if known else f"{type(error).__name__}: {text}"
+
+
+def console() -> int:
+    """Run the command line as the program of a process, before NumPy and torch are imported."""
     threads.settle()
-    raise SystemExit(main())
+    return main()
+
+
+if __name__ == "__main__":
+    raise SystemExit(console())

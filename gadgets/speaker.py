@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from mrnets.errors import InputError
+from mrnets.extras import missing
 from mrnets.mrd.lines import Item
 
 __all__ = ["GadgetError", "IncompleteError", "Prefix", "Said", "Speech", "lack", "notes", "warn"]
@@ -150,6 +151,8 @@ def _with_name(name: str, error: Exception) -> Exception:
     reason = " ".join(str(error).split())
     if isinstance(error, InputError):
         return InputError(f"{name}: {reason}")
+    if isinstance(error, ModuleNotFoundError):
+        return InputError(f"{name}: {missing(error, 'networks')}")
     return GadgetError(f"Gadget {name} failed: {type(error).__name__}: {reason or 'no message'}")
 
 

@@ -14,13 +14,14 @@ import math
 import sys
 from typing import Any
 
-from mrnets import store
-from mrnets.commandline import check_command, refuse, with_examples
+from mrnets import store, threads
+from mrnets.commandline import check_command, program, refuse, with_examples
 from mrnets.errors import InputError, nearest
+from mrnets.extras import missing
 
 __all__ = ["main"]
 
-PROGRAM = "python -m mrnets"
+PROGRAM = program("mrnets")
 EXAMPLES = {
     "list": ("list", "list --quick"),
     "show": ("show varnet", "show l1varnet_general", "show weights.safetensors"),
@@ -45,7 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             print(_imported(chosen.checkpoint, chosen.output, chosen.config))
     except InputError as error:
-        print(f"python -m mrnets: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"{PROGRAM}: {missing(error, 'networks')}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
@@ -196,5 +200,11 @@ def _plain(value: Any) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+def console() -> int:
+    """Run the command line as the program of a process, before NumPy and torch are imported."""
+    threads.settle()
+    return main()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console())

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mrnets.errors import nearest
 
-__all__ = ["check_command", "one_of", "refuse", "with_examples"]
+__all__ = ["check_command", "one_of", "program", "refuse", "with_examples"]
+
+
+def program(package: str) -> str:
+    """Return how the program of a package was called: by its console command, or else by `python -m`."""
+    return package if Path(sys.argv[0]).name == package else f"python -m {package}"
 
 
 def with_examples(program: str, examples: Iterable[str]) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from importlib import metadata
 
-__all__ = ["NAME", "install"]
+__all__ = ["NAME", "install", "missing"]
 
 NAME = "gadgetron-networks"
+_OURS = ("gadgets", "mrnets", "training")
 
 
 def install(extra: str) -> str:
@@ -18,3 +19,13 @@ def install(extra: str) -> str:
     except metadata.PackageNotFoundError:
         return f"pip install '.[{extra}]' in the project's folder"
     return f"pip install '{NAME}[{extra}]'"
+
+
+def missing(error: ModuleNotFoundError, extra: str) -> str:
+    """Return the sentence on a package that is not installed, with the command that installs it.
+
+    extra: what brings the packages of the program. Raises `error` again where the module is one of ours."""
+    package = str(error.name).partition(".")[0]
+    if package in _OURS:
+        raise error
+    return f"the Python package {package} is missing: {install(extra)}"

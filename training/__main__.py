@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from mrnets import threads
-from mrnets.commandline import check_command, refuse, with_examples
+from mrnets.commandline import check_command, program, refuse, with_examples
 from mrnets.errors import InputError, nearest
-from mrnets.extras import install
+from mrnets.extras import missing
 
 _RECIPES = Path(__file__).parent / "recipes"
-PROGRAM = "python -m training"
+PROGRAM = program("training")
 EXAMPLES = {
     "check": ("check DATA --recipe fastmri_brains",),
     "fit": (
@@ -59,11 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"training {chosen.command}: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        package = str(error.name).partition(".")[0]
-        if package in ("mrnets", "training"):
-            raise
-        extra = package if package in ("tensorboard", "wandb") else "training"
-        print(f"training {chosen.command}: the Python package {package} is missing: {install(extra)}", file=sys.stderr)
+        print(f"training {chosen.command}: {missing(error, 'training')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -212,6 +208,11 @@ def _pool(chosen: argparse.Namespace) -> None:
     print(f"{chosen.output}: {len(images.names)} images of {len(set(images.names))} sources")
 
 
-if __name__ == "__main__":
+def console() -> int:
+    """Run the command line as the program of a process, before NumPy and torch are imported."""
     threads.settle()
-    sys.exit(main())
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(console())
