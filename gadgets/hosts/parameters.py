@@ -2,6 +2,7 @@
 
 python-ismrmrd-server's client and OpenRecon send {"parameters": {...}} in a text. `config` or `customconfig` names the
 chain. The others are properties of its gadgets, as "gadget.property" or as {"gadget": {"property": ...}}.
+OpenRecon allows only letters and digits in names, so that "networkCheck" means network.check, too.
 """
 
 from __future__ import annotations
@@ -65,8 +66,9 @@ def with_parameters(order: Order, parameters: Mapping[str, str], rules: Rules) -
     chain, warnings = order.chain, list(order.warnings)
     settings = [(name, value) for name, value in parameters.items() if name not in _NAMES]
     for name, value in settings[:MAX_PARAMETERS]:
-        if _is_property(chain, name):
-            chain = set_by_client(chain, name, value, rules)
+        setting = _setting(chain, name)
+        if setting is not None:
+            chain = set_by_client(chain, setting, value, rules)
         else:
             warnings.append(f'the parameter "{name[:80]}" means nothing to {chain.source}; it was left out')
     if len(settings) > MAX_PARAMETERS:
@@ -86,6 +88,18 @@ def _text(value: Any) -> str:
     """A value as a chain's XML has it."""
     text = value if isinstance(value, str) else "none" if value is None else json.dumps(value)
     return text.lower() if text in ("True", "False") else text
+
+
+def _setting(chain: Chain, name: str) -> str | None:
+    """Return the gadget.property that a parameter means in the chain, or None."""
+    if _is_property(chain, name):
+        return name
+    there = [f"{stage.name}.{key}" for stage in chain.stages for key in lookup(stage.name).properties]
+    return {_bare(setting): setting for setting in there}.get(name.lower())
+
+
+def _bare(setting: str) -> str:
+    return setting.replace(".", "").replace("_", "").lower()
 
 
 def _is_property(chain: Chain, name: str) -> bool:

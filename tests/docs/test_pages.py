@@ -1,5 +1,6 @@
 """Every chain, gadget, network, recipe, command and module has a page, and what it says comes from the thing itself."""
 
+import ast
 import re
 
 import pytest
@@ -101,3 +102,33 @@ def test_links_in_files_of_the_project_lead_somewhere(path):
         assert there.exists() or site in MADE or tutorial, f"{path.name} -> {target}"
         if anchor and there.suffix == ".md" and there.exists():
             assert anchor in anchors(there.read_text(encoding="utf-8")), f"{path.name} -> {target}"
+
+
+SENTENCES = re.findall(
+    r"^\| `([^`]+)` \|", (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE
+)
+
+
+def texts() -> str:
+    """All texts in the project's code, with what is filled in left out."""
+    found = []
+    for program in PROGRAMS:
+        for path in (ROOT / program).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    found.append(
+                        "".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values)
+                    )
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.append(node.value)
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_sentences_of_the_troubleshooting_page_are_in_the_code(sentence, every_text):
+    assert sentence in every_text
+
+
+@pytest.fixture(scope="module")
+def every_text() -> str:
+    return texts()
