@@ -20,6 +20,9 @@ __all__ = ["Ahead", "together"]
 
 MAX_BYTES = 256 << 20
 """Frames that wait for the next side, the one in its hands included. Larger frames are made one at a time."""
+LAST_READ = 2.0
+"""Seconds in which a source may end what it reads, when no more is wanted. A file needs milliseconds. A silent peer
+could need for ever."""
 
 
 class _StoppedError(BaseException):
@@ -88,10 +91,10 @@ class Ahead:
             self._made.clear()
             self._changed.notify_all()
 
-    def join(self) -> None:
-        """Wait until the thread has ended, if it has begun and is not this one."""
+    def join(self, seconds: float | None = None) -> None:
+        """Wait until the thread has ended, if it has begun and is not this one. seconds: at most so long."""
         if self._thread.ident is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            self._thread.join(seconds)
 
     def _made_now(self) -> Item:
         try:
@@ -141,7 +144,9 @@ class Ahead:
 def together(sides: Sequence[Ahead], items: Iterator[Item]) -> Iterator[Item]:
     """Yield `items` of the last side, while the sides before it run.
 
-    At the end, or at an error, all sides are stopped. The first may wait for its source: the others have ended then."""
+    At the end, or at an error, all sides are stopped. The first may wait for its source: the others have ended then.
+    It is waited for, too, for `LAST_READ`. A process that ends while a thread reads HDF5 can wait for ever for that
+    library's lock."""
     try:
         for side in sides:
             side.start()
@@ -149,8 +154,8 @@ def together(sides: Sequence[Ahead], items: Iterator[Item]) -> Iterator[Item]:
     finally:
         for side in sides:
             side.stop()
-        for side in sides[1:]:
-            side.join()
+        for number, side in enumerate(sides):
+            side.join(None if number else LAST_READ)
 
 
 def _size(item: Item) -> int:

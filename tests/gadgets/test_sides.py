@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 
+import gadgets.chain
 import gadgets.network
 import gadgets.sides
 from gadgets.chain import Chain, Stage
@@ -175,6 +176,29 @@ def test_whoever_takes_no_more_ends_the_threads():
     for thread in sides:
         thread.join(WAIT)
     assert threading.active_count() == before
+
+
+def test_after_an_error_no_thread_reads_any_more(monkeypatch):
+    """A process that ended while a thread read an HDF5 file waited for ever."""
+    stopped, read = threading.Event(), []
+
+    class Heard(Ahead):
+        def stop(self):
+            super().stop()
+            stopped.set()
+
+    def source():
+        stopped.wait(WAIT)
+        for line in scan():
+            read.append(line)
+            yield line
+
+    monkeypatch.setattr(gadgets.chain, "Ahead", Heard)
+    stages = (*STAGES[:3], Stage("network", {"weights": "none/such.safetensors"}), STAGES[4])
+    _, error = collected(Chain.of(stages).run(source(), header()))
+    assert isinstance(error, InputError)
+    assert read
+    assert not [thread for thread in threading.enumerate() if thread.daemon]
 
 
 def test_a_system_without_more_threads_costs_no_image(monkeypatch):
