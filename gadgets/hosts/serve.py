@@ -10,7 +10,6 @@ import argparse
 import logging
 import signal
 import socket
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -103,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     with listen(args.host, args.port) as listener:
         address, port = listener.getsockname()[:2]
         signal.signal(signal.SIGTERM, _interrupt)
-        _say(f"listening on {address} port {port}")
+        _logger.info("listening on %s port %s", address, port)
         if args.metrics is not None:
             publish(args.host, args.metrics, doors)
         worker = Worker(rules)
@@ -115,9 +114,9 @@ def run(args: argparse.Namespace) -> int:
             notify("STOPPING=1")
             listener.close()
             worker.stop()
-            _say(f"finishing {len(doors)} connections")
+            _logger.info("finishing %d connections", len(doors))
             if shut := doors.finish(args.grace):
-                _say(f"{shut} connections were not finished within {args.grace:g} s and were shut")
+                _logger.warning("%d connections were not finished within %g s and were shut", shut, args.grace)
         worker.join()
     return 0
 
@@ -210,7 +209,3 @@ def _turn_away(connected: socket.socket, reason: str) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _say(words: str) -> None:
-    print(f"gadgets serve: {words}", file=sys.stderr, flush=True)
