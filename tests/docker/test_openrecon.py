@@ -59,6 +59,7 @@ def sent(parameters):
 
 def package(tmp_path, *words, version="24.0.7"):
     """Run package.py with a Docker that only notes what it is asked for."""
+    pytest.importorskip("jsonschema")
     log, program = tmp_path / "log", tmp_path / "bin" / "docker"
     program.parent.mkdir(exist_ok=True)
     program.write_text(DOCKER.format(python=sys.executable, log=str(log), version=version, digest=DIGEST))
