@@ -38,7 +38,7 @@ def prepare_image(image: Array, preparation: Preparation) -> Prepared:
         x = x.abs()
     values = x if preparation.normalise == "image" else fftc(x + 0j)
     scale, offset = scale_and_offset(values.flatten(2), preparation.normalisation)
-    phase = torch.ones((len(x), *size), device=x.device)
+    phase = torch.ones((x.shape[0], *size), device=x.device)
     beyond = None if size == whole else whole
     scan = Scan(image=normalised(x, scale, offset))
     return Prepared(scan, scale, phase, offset, beyond, view, unseen(whole, view))

@@ -29,6 +29,7 @@ EXAMPLES = {
         "evaluate varnet_brain,l1varnet_general demo -o evaluation",
     ),
     "compare": ("compare varnet,rim,modl compare data=DATA", "compare all compare data=DATA"),
+    "export": ("export segunet_tissue -o tissue.onnx", "export weights.safetensors -o network.pt2 --size 192,160"),
     "tissue": ("tissue HEADS -o DATA",),
     "pool": ("pool FOLDER -o pool.npz",),
 }
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"training {chosen.command}: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        print(f"training {chosen.command}: {missing(error, 'training')}", file=sys.stderr)
+        extra = "onnx" if str(error.name).startswith("onnx") else "training"
+        print(f"training {chosen.command}: {missing(error, extra)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -102,8 +104,16 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         command.add_argument(
             "overrides", nargs="*", metavar="key=value", help="data=FOLDER steps=100 loss.ssim=0.5 ..."
         )
+    _add_export(commands)
     _add_makers(commands)
     return parser, commands.choices
+
+
+def _add_export(commands: Any) -> None:
+    export = _command(commands, "export", "write a network on images as ONNX or for torch.export", _export)
+    export.add_argument("weights", help="a .safetensors file, or the name of weights that ship")
+    export.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=".onnx or .pt2")
+    export.add_argument("--size", default="256,256", metavar="Y,X", help="pixels of its images (default %(default)s)")
 
 
 def _add_makers(commands: Any) -> None:
@@ -191,6 +201,17 @@ def _compare(chosen: argparse.Namespace) -> None:
 
     options = read(_recipe(chosen.recipe), chosen.overrides)
     compare(chosen.networks.split(","), options)
+
+
+def _export(chosen: argparse.Namespace) -> None:
+    from mrnets.values import converted
+    from training.portable import exported
+
+    try:
+        size = converted(chosen.size.split(","), tuple[int, int])
+    except ValueError:
+        raise InputError(f"--size must be two numbers, such as 256,256, got {chosen.size!r}") from None
+    print(f"wrote {exported(chosen.weights, chosen.output, size)}")
 
 
 def _tissue(chosen: argparse.Namespace) -> None:

@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from mrnets.contract import Raw
 from mrnets.physics import simulate
 from mrnets.physics.arrays import Array
 from mrnets.physics.coils import rss
-from mrnets.physics.fourier import fftc, ifftc
+from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.maps import scaled, turned
 from training.data import Sample
-from training.options import Augmentation
+from training.motion import corrupted
 from training.planes import Move, fully_sampled, moved_planes
+from training.settings import Augmentation
 
 __all__ = ["augmented"]
 
@@ -31,10 +33,10 @@ def augmented(sample: Sample, settings: Augmentation, rng: np.random.Generator) 
     """Return `sample` as `settings` say; itself where all is off, or where its raw data are sampled already.
 
     Scans with gaps in k-space, and those with a mask of their own, are not cropped. Their sampling has no meaning in a
-    smaller field of view. Scans whose readout is in the plane are turned by 180 degrees only. The exponent of the
-    intensity acts on all echoes alike, so that R2* and B0 stay. Noise is added to what is measured, not to the target.
-    It has the covariance of the noise measurement, or is white. Scans with gaps get none, because what is measured is
-    their target.
+    smaller field of view. Nor do they get another intensity or phase, because a factor in the image mixes samples with
+    gaps. Scans whose readout is in the plane are turned by 180 degrees only. The exponent of the intensity acts on all
+    echoes alike, so that R2* and B0 stay. Noise is added to what is measured, not to the target. It has the covariance
+    of the noise measurement, or is white. Scans with gaps get none, because what is measured is their target.
     """
     if settings == OFF or (sample.raw is not None and sample.coil_images is not None):
         return sample
@@ -44,24 +46,26 @@ def augmented(sample: Sample, settings: Augmentation, rng: np.random.Generator) 
     sample = _with_move(sample, settings, rng)
     if settings.coils < 1:
         sample = _with_coils(sample, settings.coils, rng)
-    if settings.intensity != OFF.intensity:
+    if settings.intensity != OFF.intensity and fully_sampled(sample):
         sample = _with_intensity(sample, settings.intensity, rng)
-    if settings.phase > 0:
+    if settings.phase > 0 and fully_sampled(sample):
         sample = _with_phase(sample, settings.phase, rng)
-    return _measured(sample, settings.noise, rng)
+    return _measured(sample, settings, rng)
 
 
-def _measured(sample: Sample, levels: tuple[float, float], rng: np.random.Generator) -> Sample:
-    """Give the sample k-space of its coil images, with noise of mean variance (level * peak)^2 in each coil.
+def _measured(sample: Sample, settings: Augmentation, rng: np.random.Generator) -> Sample:
+    """Give the sample k-space of its coil images, with motion and noise.
 
-    The coil images stay as the target. Scans with gaps get no noise and lose the coil images.
+    The mean variance of the noise in each coil is (level * peak)^2. The coil images stay as the target. Scans with gaps
+    get no motion and no noise, and lose the coil images.
     """
     raw, images = sample.raw, sample.coil_images
     assert raw is not None
     assert images is not None
-    kspace, noise = fftc(images) * raw.mask, raw.noise
     if not fully_sampled(sample):
+        kspace = fftc(images) * raw.mask
         return dataclasses.replace(sample, coil_images=None, raw=dataclasses.replace(raw, kspace=kspace))
+    kspace, noise, levels = corrupted(images, settings.motion, rng), raw.noise, settings.noise
     if levels != OFF.noise:
         peak = _peak(rss(images[:, 0]))[:, 0, 0]
         sigma = _each(rng.uniform(*levels, len(peak)), peak)[:, 0, 0] * peak
@@ -99,8 +103,18 @@ def _moved(sample: Sample, move: Move, masks: Move) -> Sample:
     if raw is None:
         return done
     sens = None if raw.sens is None else move(raw.sens)
-    raw = dataclasses.replace(raw, mask=masks(raw.mask), sens=sens, calibration=None)
+    block = None if raw.calibration is None or fully_sampled(sample) else _block_moved(raw, move)
+    raw = dataclasses.replace(raw, mask=masks(raw.mask), sens=sens, calibration=block)
     return dataclasses.replace(done, raw=raw, mask=None if sample.mask is None else masks(sample.mask))
+
+
+def _block_moved(raw: Raw, move: Move) -> Array:
+    """The calibration of `raw`, moved as its images are; of odd size, so that frequencies have their opposites."""
+    assert raw.calibration is not None
+    odd = [n - 1 + n % 2 for n in raw.calibration.shape[-2:]]
+    block = resize(raw.calibration, odd)
+    inside = move(torch.zeros(odd))
+    return resize(fftc(move(ifftc(resize(block, raw.kspace.shape[-2:])))), inside.shape)
 
 
 def _reversed(mask: Array, axes: list[int]) -> Array:
@@ -141,7 +155,8 @@ def _with_coils(sample: Sample, least: float, rng: np.random.Generator) -> Sampl
         seen = rss(sens[:, 0])
         sens = sens / _positive(seen)[:, None, None]
     noise = None if raw.noise is None else raw.noise[kept][:, kept]
-    raw = dataclasses.replace(raw, sens=sens, calibration=None, noise=noise)
+    block = None if raw.calibration is None or fully_sampled(sample) else raw.calibration.index_select(-3, kept)
+    raw = dataclasses.replace(raw, sens=sens, calibration=block, noise=noise)
     return dataclasses.replace(sample, raw=raw, coil_images=images, maps=scaled(sample.maps, seen))
 
 

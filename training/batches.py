@@ -31,7 +31,9 @@ from mrnets.view import cropped
 from training.augment import augmented
 from training.data import Example, Part, Preparing, Sample, Source
 from training.options import Options
-from training.undersample import generator, masked
+from training.planes import fully_sampled
+from training.selfsupervised import split, supervised
+from training.undersample import as_sampled, generator, masked
 
 __all__ = ["Batches", "examples", "first_stage", "prepared", "to_device"]
 
@@ -88,7 +90,8 @@ class Batches(torch.utils.data.Dataset[Sample]):
         """Whether the source prepares training batches itself, as this run wants them."""
         wanted, made = self.options.preparation, Preparation()
         alike = all(getattr(wanted, name) == getattr(made, name) for name in _PREPARED)
-        return self.part == "train" and isinstance(self.source, Preparing) and alike
+        held = self.options.self_supervised.share > 0
+        return self.part == "train" and isinstance(self.source, Preparing) and alike and not held
 
     def example(self, n: int, device: torch.device | str) -> Example:
         """Batch n, prepared on `device`."""
@@ -107,7 +110,11 @@ class Batches(torch.utils.data.Dataset[Sample]):
         else:
             rngs = [self._rng(volume, 2) for volume in sample.volumes or tuple(map(str, positions))]
         fits = store.describe(self.options.network.name).task == "quantitative"
-        return _finished(masked(sample, self.options.masks, rngs), self.options.preparation, noise_free, first, fits)
+        preparation, held = self.options.preparation, self.options.self_supervised
+        gaps = held.share > 0 and sample.raw is not None and not noise_free and not fully_sampled(sample)
+        sample = as_sampled(sample) if gaps else masked(sample, self.options.masks, rngs)
+        example = _finished(sample, preparation, noise_free, first, fits, all_samples=held.share > 0)
+        return split(example, held, rngs) if gaps else example
 
     def _rng(self, *place: int | str) -> np.random.Generator:
         return generator(self.options.seed, _STREAMS[self.part], *place)
@@ -202,10 +209,19 @@ _orders: dict[tuple[int, int, int], Array] = {}
 """The permutation of the current epoch, kept because shuffling the data set for each sample would take long."""
 
 
-def _finished(sample: Sample, preparation: Preparation, noise_free: bool, first: First | None, fits: bool) -> Example:
+def _finished(
+    sample: Sample,
+    preparation: Preparation,
+    noise_free: bool,
+    first: First | None,
+    fits: bool,
+    *,
+    all_samples: bool,
+) -> Example:
     """Make an example of a masked sample: the input of the network and its targets. Tensors stay on their device.
 
-    fits: whether the network makes maps. Maps that are not known are then fitted, which takes time.
+    fits: whether the network makes maps. Maps that are not known are then fitted, which takes time. all_samples:
+    whether k-space that was masked out is a target, too.
     """
     weight = torch.ones(len(sample.names))
     if sample.raw is None:
@@ -215,10 +231,10 @@ def _finished(sample: Sample, preparation: Preparation, noise_free: bool, first:
             scan=ready.scan, names=sample.names, labels=sample.labels, region=sample.region, weight=weight.to(device)
         )
     image = None if first is None else first(sample.raw)
-    ready, target, explained = prepared(sample.raw, sample.coil_images, preparation, image)
+    ready, target, explained, kspace = prepared(sample.raw, sample.coil_images, preparation, image)
     if noise_free:
         weight = (explained > EXPLAINED).float()
-    return Example(
+    example = Example(
         scan=ready.scan,
         names=sample.names,
         target=target,
@@ -227,6 +243,7 @@ def _finished(sample: Sample, preparation: Preparation, noise_free: bool, first:
         region=sample.region,
         weight=weight.to(target.device),
     )
+    return supervised(example, kspace) if all_samples else example
 
 
 def _maps(sample: Sample, target: Array, ready: Prepared) -> dict[str, Array]:
@@ -238,18 +255,20 @@ def _maps(sample: Sample, target: Array, ready: Prepared) -> dict[str, Array]:
 
 def prepared(
     raw: Raw, coil_images: Array, preparation: Preparation, image: Array | None = None
-) -> tuple[Prepared, Array, Array]:
+) -> tuple[Prepared, Array, Array, Array]:
     """Prepare a scan and its fully sampled coil images (batch, echo, coil, y, x) alike.
 
     The same coil transform mixes both. The target is the optimal combination of the coil images with the sensitivities
     that the network gets, or their root sum of squares. `image`: as in `prepare`. Returns the scan, the target
     (batch, echo, y, x) in the scale of the scan, and the explained share (batch,). That is the part of the coil images'
-    energy that the sensitivities explain.
+    energy that the sensitivities explain. At last comes their k-space (batch, echo, coil, y, x) in the scale of the
+    scan.
     """
     mixed, transform = coil_transform(raw, preparation)
     (ready,) = mixed_blocks(mixed, preparation, image=image)
     whole = dataclasses.replace(mixed, kspace=transform(fftc(coil_images)))
-    full = ifftc(cropped(whole, preparation).kspace)
+    kspace = cropped(whole, preparation).kspace
+    full = ifftc(kspace)
     sens = ready.scan.sens
     scale = ready.scale * (preparation.whiten_scale if mixed.whitened else 1.0)
     target = combine(full, sens, preparation.combination) / scale[:, None, None, None]
@@ -257,7 +276,7 @@ def prepared(
     if sens is not None:
         seen = combine(full, sens)
         explained = torch.sum(seen.abs() ** 2, dim=(1, 2, 3)) / torch.sum(full.abs() ** 2, dim=(1, 2, 3, 4))
-    return ready, target, explained
+    return ready, target, explained, kspace / scale[:, None, None, None, None]
 
 
 def first_stage(options: Options, device: torch.device | str) -> First | None:

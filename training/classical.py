@@ -20,6 +20,7 @@ from mrnets.physics.maps import MAPS
 from mrnets.physics.relaxation import fit
 from training.data import Example
 from training.kmeans import classes
+from training.selfsupervised import predicted
 
 __all__ = ["REGULARISATIONS", "THRESHOLDS", "images", "maps", "segmentations"]
 
@@ -38,14 +39,14 @@ def images(example: Example, *, wavelet: bool = False) -> dict[str, Estimate]:
         made["l1wavelet"] = _untuned("l1wavelet", example.scan)
         if wavelet:
             made["l1wavelet tuned"] = _best(example, _thresholded(example.scan))
-    return {name: Estimate(image=image) for name, image in made.items()}
+    return made
 
 
 def maps(example: Example) -> dict[str, Estimate]:
     """ "fit": voxel by voxel, to the echoes that CG-SENSE gives; 0 outside the object, as those of networks."""
     if example.scan.sens is None:
         return {}
-    fitted = fit(_cgsense(example), example.scan.echo_times)
+    fitted = fit(_cgsense(example).image, example.scan.echo_times)
     return {"fit": Estimate(maps=maps_of_object(dict(zip(MAPS, fitted.unbind(1), strict=True)), example.scan))}
 
 
@@ -57,22 +58,16 @@ def segmentations(example: Example) -> dict[str, Estimate]:
     return {"kmeans": Estimate(logits=torch.stack([classes(plane[0], labels.shape[1]) for plane in image]))}
 
 
-def _untuned(name: str, scan: Scan) -> Tensor:
-    return _weighted(store.create(name)(scan), scan)
+def _untuned(name: str, scan: Scan) -> Estimate:
+    return weighted(store.create(name)(scan), scan)
 
 
-def _cgsense(example: Example) -> Tensor:
+def _cgsense(example: Example) -> Estimate:
     scan = example.scan
-    return _best(example, (_weighted(store.create("cgsense", regularisation=r)(scan), scan) for r in REGULARISATIONS))
+    return _best(example, (weighted(store.create("cgsense", regularisation=r)(scan), scan) for r in REGULARISATIONS))
 
 
-def _weighted(estimate: Estimate, scan: Scan) -> Tensor:
-    image = weighted(estimate, scan).image
-    assert isinstance(image, Tensor)
-    return image
-
-
-def _thresholded(scan: Scan) -> Iterator[Tensor]:
+def _thresholded(scan: Scan) -> Iterator[Estimate]:
     """The l1-wavelet image for each of `THRESHOLDS`, whatever the noise level."""
     kspace, mask, sens = scan.kspace, scan.mask, scan.sens
     assert kspace is not None
@@ -82,11 +77,20 @@ def _thresholded(scan: Scan) -> Iterator[Tensor]:
     noiseless = torch.zeros(len(kspace), device=kspace.device)
     for threshold in THRESHOLDS:
         image = sparse(encoding, noiseless, iterations=60, regularisation=threshold)
-        yield _weighted(Estimate(image=image), scan)
+        yield weighted(Estimate(image=image), scan)
 
 
-def _best(example: Example, tried: Iterable[Tensor]) -> Tensor:
-    """The one of several images whose magnitude is nearest to the target's."""
-    assert example.target is not None
-    target = example.target.abs()
-    return min(tried, key=lambda image: float(((image.abs() - target) ** 2).sum()))
+def _best(example: Example, tried: Iterable[Estimate]) -> Estimate:
+    """The one of several images whose magnitude is nearest to the target's.
+
+    Without a target it is the one that predicts best the samples that no method gets."""
+    return min(tried, key=lambda estimate: float(_error(estimate, example)))
+
+
+def _error(estimate: Estimate, example: Example) -> Tensor:
+    assert estimate.image is not None
+    if example.target is not None:
+        return torch.sum((estimate.image.abs() - example.target.abs()) ** 2)
+    assert example.kspace is not None
+    assert example.held is not None
+    return torch.sum(((predicted(estimate, example.scan) - example.kspace) * example.held).abs() ** 2)

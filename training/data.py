@@ -85,6 +85,10 @@ class Example:
     names: tuple[str, ...]
     target: Array | None = None
     """(batch, echo, y, x) complex64."""
+    kspace: Array | None = None
+    """(batch, echo, coil, y, x) complex64: samples with which predictions are compared where `held` is true."""
+    held: Array | None = None
+    """(batch, 1, 1, y, x) bool: samples that the network does not get; see `training.selfsupervised`."""
     maps: dict[str, Array] = field(default_factory=dict)
     """Name to (batch, y, x), SI units, "S0" in the scale of `scan`."""
     labels: Array | None = None

@@ -73,7 +73,7 @@ def draw(path: Path, columns: Sequence[Column], labels: Sequence[str] = ()) -> N
     Rows for which there is nothing are left out. Raises InputError.
     """
     with mpl.rc_context(mpl.rcParamsDefault):
-        images = [c for c in columns if c[1].image is not None and c[2].target is not None]
+        images = [c for c in columns if c[1].image is not None]
         maps = [c for c in columns if c[1].maps and c[2].maps]
         classes = [c for c in columns if c[1].logits is not None and c[2].labels is not None]
         names = [name for name in MAPS if maps and name in maps[0][2].maps and name in maps[0][1].maps]
@@ -95,7 +95,12 @@ def draw(path: Path, columns: Sequence[Column], labels: Sequence[str] = ()) -> N
 
 
 def _images(grid: _Grid, row: int, columns: Sequence[Column]) -> None:
-    """Draw images and errors, each relative to the maximum of the target as its own method got it."""
+    """Draw images and errors, each relative to the maximum of the target as its own method got it.
+
+    Without a target there are no errors, and each image is relative to its own maximum."""
+    if columns[0][2].target is None:
+        _images_alone(grid, row, columns)
+        return
     grid.title(row, 0, "target")
     for n, (method, estimate, example) in enumerate(columns, start=1):
         assert estimate.image is not None
@@ -110,6 +115,15 @@ def _images(grid: _Grid, row: int, columns: Sequence[Column]) -> None:
         grid.show(row, n, image / peak, text, cmap="gray", vmin=0, vmax=1)
         error = grid.show(row + 1, n, np.abs(image - target) / peak, cmap="inferno", vmin=0, vmax=_ERROR)
     grid.scale(row + 1, error, "error")
+
+
+def _images_alone(grid: _Grid, row: int, columns: Sequence[Column]) -> None:
+    for n, (method, estimate, example) in enumerate(columns, start=1):
+        assert estimate.image is not None
+        image = to_numpy(estimate.image[0, 0].abs())
+        got = float(scores(estimate, example)["nmse held"][0])
+        grid.title(row, n, method)
+        grid.show(row, n, image / (float(image.max()) or 1.0), f"held NMSE {got:.3f}", cmap="gray", vmin=0, vmax=1)
 
 
 def _map(grid: _Grid, row: int, name: str, columns: Sequence[Column]) -> None:

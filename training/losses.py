@@ -19,6 +19,7 @@ from mrnets.errors import InputError
 from training.data import Example
 from training.metrics import comparable, positive, ssim
 from training.options import Loss
+from training.selfsupervised import predicted
 
 __all__ = ["loss", "sinkhorn"]
 
@@ -169,6 +170,19 @@ def _cross_entropy(estimate: Estimate, example: Example, labels: Sequence[str]) 
     return functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=(1, 2))
 
 
+def _kspace(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
+    """The error of predicted samples that the network did not get: its 2-norm and its 1-norm, each relative to that of
+    the samples (Yaman 2020, eq. 7)."""
+    assert example.kspace is not None
+    assert example.held is not None
+    measured = example.kspace * example.held
+    error = (predicted(estimate, example.scan) - example.kspace) * example.held
+    peak = positive(measured.abs().amax(dim=(1, 2, 3, 4), keepdim=True))
+    sizes = [(_modulus(z, _SMOOTH * peak) * example.held).flatten(1) for z in (error, measured)]
+    norms = [(size.square().sum(dim=1).sqrt(), size.sum(dim=1)) for size in sizes]
+    return sum((one / positive(other) for one, other in zip(*norms, strict=True)), torch.zeros_like(norms[0][0]))
+
+
 def _pixels(estimate: Estimate, example: Example) -> tuple[Tensor, Tensor]:
     """Logits and labels, (batch, class, pixel) float32."""
     assert estimate.logits is not None
@@ -190,6 +204,7 @@ _IMAGE: dict[str, _Term] = {
     "decibel": _decibel,
     "wasserstein": _wasserstein,
 }
+_HELD: dict[str, _Term] = {"kspace": _kspace}
 _MAPS: dict[str, _Term] = {"ssim": _maps_ssim, "l1": _maps_l1, "l2": _maps_l2}
 _LOGITS: dict[str, _Term] = {"dice": _dice, "cross_entropy": _cross_entropy}
 
@@ -198,12 +213,13 @@ def _parts(weights: Loss, estimate: Estimate, example: Example) -> list[tuple[fl
     """Weight, what an estimate must have, and the function of each term that applies. Raises InputError."""
     fields: list[tuple[_Has, bool, dict[str, _Term]]] = [
         (lambda e: e.image is not None, example.target is not None, _IMAGE),
+        (lambda e: e.image is not None, example.held is not None, _HELD),
         (lambda e: any(name in e.maps for name in example.maps), bool(example.maps), _MAPS),
         (lambda e: e.logits is not None, example.labels is not None, _LOGITS),
     ]
     present = [(has, terms) for has, known, terms in fields if known and has(estimate)]
     parts = []
-    for name in dict.fromkeys((*_IMAGE, *_MAPS, *_LOGITS)):
+    for name in dict.fromkeys((*_IMAGE, *_HELD, *_MAPS, *_LOGITS)):
         if weight := getattr(weights, name):
             found = [(weight, has, terms[name]) for has, terms in present if name in terms]
             if not found:

@@ -22,6 +22,7 @@ from mrnets.contract import Estimate
 from mrnets.physics.arrays import to_numpy
 from mrnets.physics.maps import facts
 from training.data import Example
+from training.selfsupervised import predicted
 
 __all__ = [
     "ald",
@@ -146,7 +147,8 @@ def lesion_f1(mask: Mask, target: Mask) -> float:
 def scores(estimate: Estimate, example: Example, labels: Sequence[str] = ()) -> dict[str, Tensor]:
     """Return every metric of what is present in both, by name: (batch,) float32 on the CPU, NaN where there is nothing.
 
-    - Images: "ssim", "psnr", "nmse" of magnitudes, the mean over echoes.
+    - Images: "ssim", "psnr", "nmse" of magnitudes, the mean over echoes. "nmse held": the squared error of predicted
+      samples that were held out, over their energy.
     - Maps, inside the region: "nmse R2*" and so on, and "mae R2*", the mean absolute error in the unit of the map. That
       of S0 is relative to its largest value.
     - Segmentations: "dice GM" and so on; "dice", "iou" and "hd95" averaged over classes; "f1" over all pixels. Lesions
@@ -160,6 +162,10 @@ def scores(estimate: Estimate, example: Example, labels: Sequence[str] = ()) -> 
         seen = target.amax(dim=(1, 2, 3)) > 0
         for metric in (ssim, psnr, nmse):
             values[metric.__name__] = metric(image, target).mean(dim=1).where(seen, math.nan)
+    if estimate.image is not None and example.kspace is not None and example.held is not None:
+        error = (predicted(estimate, example.scan) - example.kspace) * example.held
+        energy = (example.kspace * example.held).abs().square().sum(dim=(1, 2, 3, 4))
+        values["nmse held"] = error.abs().square().sum(dim=(1, 2, 3, 4)) / energy
     for name, (x, y) in comparable(estimate.maps, example.maps, example.region).items():
         values[f"nmse {name}"] = ((x - y) ** 2).sum(dim=(1, 2, 3)) / (y**2).sum(dim=(1, 2, 3))
         values[f"mae {name}"] = _absolute(name, x, y) / _size(example.region, x)

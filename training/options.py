@@ -18,6 +18,7 @@ from mrnets.preparation import Preparation
 from mrnets.seen import Seen
 from training import data as sets
 from training.data import Split
+from training.settings import Augmentation, Masks, NoiseToRecon, SelfSupervised, Simulated
 from training.typed import build
 
 __all__ = [
@@ -29,13 +30,12 @@ __all__ = [
     "Optimiser",
     "Options",
     "Reader",
+    "SelfSupervised",
     "Simulated",
     "Stage",
     "Validation",
     "read",
 ]
-
-Range = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,90 +64,6 @@ class Reader:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Masks:
-    """How fully sampled data are undersampled. Simulated scans draw their masks as `simulated` says."""
-
-    source: str = "drawn"
-    """"drawn": at random; "data": the mask that comes with each slice, or the sampling of a prospective scan. Else the
-    path of a .npy or HDF5 file, see `training.undersample`."""
-    key: str = ""
-    """The data set of masks in an HDF5 file."""
-    names: tuple[str, ...] = ("equispaced1d",)
-    """Functions of `mrnets.physics.masks`, drawn from with equal chances."""
-    accelerations: tuple[float, ...] = (4.0,)
-    """Counted over the whole matrix, the calibration region included; drawn from with equal chances."""
-    centres: tuple[float, ...] = (0.08,)
-    """Width of the fully sampled centre: below 1 as a fraction of each axis, from 1 on in samples. One for each
-    acceleration, or one for all."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """More arguments of the mask's function, such as fwhm."""
-    partial_fourier: float = 0.0
-    """Fraction of outer k-space left out."""
-    kspace_crop: tuple[int, int] | None = None
-    """(y, x): fully sampled k-space is cropped to this before it is masked."""
-    image_crop: tuple[int, int] | None = None
-    """(y, x): fully sampled images are cropped to at most this before they are masked."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """Random changes of training slices before they are masked; ranges are (least, largest). By default all are off."""
-
-    flips: bool = False
-    """Along y, along x, with equal chances."""
-    rotations: bool = False
-    """By multiples of 90 degrees."""
-    crop: float = 1.0
-    """Least share of each axis of the field of view that is kept."""
-    intensity: Range = (1.0, 1.0)
-    """Exponent of the magnitude, relative to its maximum."""
-    phase: float = 0.0
-    """Largest strength of a smooth random phase; see `mrnets.physics.simulate.random_phase`."""
-    noise: Range = (0.0, 0.0)
-    """Standard deviation of added complex noise, relative to the largest magnitude of the combined image."""
-    coils: float = 1.0
-    """Least share of the coils that is kept, as a random subset."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Simulated:
-    """The distributions of simulated scans; ranges are (least, largest)."""
-
-    validation_volumes: tuple[str, ...] = ()
-    """Volumes whose path contains one of these are for validation, and never trained on."""
-    examples: int = 1000
-    """Scans in an epoch."""
-    matrix: tuple[int, ...] = (96, 112, 128, 144, 160, 176, 192)
-    """Sizes of y and of x, drawn independently."""
-    coils: tuple[int, int] = (4, 32)
-    """Log-uniform."""
-    masks: tuple[str, ...] = tuple(masks.names())
-    acceleration: Range = (1.5, 10.0)
-    """Log-uniform; of regular1d rounded to the distance between lines, 6 at most."""
-    phantoms: float = 0.15
-    """Share of examples that show random ellipses, not anatomy: sharp edges and bright rims, which fold visibly."""
-    calibration: tuple[int, int] = (12, 32)
-    """Width of the fully sampled centre, in samples; narrower where the acceleration leaves no room."""
-    blur: float = 1.5
-    """Half of the slices are blurred by up to this much (standard deviation, pixels), as interpolated scans are."""
-    partial_fourier: float = 0.15
-    """Share of scans with partial Fourier."""
-    snr: Range = (10.0, 200.0)
-    """Bright tissue over the standard deviation of complex noise in the fully sampled combined image; log-uniform."""
-    without_noise_scan: float = 0.1
-    """Share of scans that come without a noise measurement, and so unwhitened."""
-    echo_times: tuple[tuple[float, ...], ...] = ()
-    """s, ascending: protocols, of which each batch takes one. Where there is one, scans have several echoes with R2*,
-    B0 and phase, for networks that estimate relaxation maps."""
-    echo_stretch: Range = (1.0, 1.0)
-    """Factor of the echo times of a protocol; log-uniform."""
-    decay: Range = (8.0, 60.0)
-    """R2* of tissue, 1/s; iron and veins have up to two and a half times the largest."""
-    off_resonance: Range = (10.0, 150.0)
-    """Largest B0 (either sign) of a slice, Hz; log-uniform."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Loss:
     """Weights of the terms, as `training.losses` defines them; the sum of those that apply is made 1."""
 
@@ -157,6 +73,7 @@ class Loss:
     complex_l1: float = 0.0
     decibel: float = 0.0
     wasserstein: float = 0.0
+    kspace: float = 0.0
     dice: float = 0.0
     cross_entropy: float = 0.0
     steps: bool = True
@@ -236,6 +153,8 @@ class Options:
     augmentation: Augmentation = field(default_factory=Augmentation)
     preparation: Preparation = field(default_factory=Preparation)
     simulated: Simulated = field(default_factory=Simulated)
+    self_supervised: SelfSupervised = field(default_factory=SelfSupervised)
+    noise_to_recon: NoiseToRecon = field(default_factory=NoiseToRecon)
     loss: Loss = field(default_factory=lambda: Loss(ssim=0.9, l1=0.1))
     stages: tuple[Stage, ...] = ()
     """Parts of the run with a loss of their own. After the last one `loss` holds, for all parameters."""
@@ -320,10 +239,24 @@ def _check_values(options: Options) -> None:
     for name, number in (("batch", options.batch), ("optimiser.accumulate", options.optimiser.accumulate)):
         if number < 1:
             raise InputError(f"option {name} must be at least 1, got {number}")
+    _check_held(options)
     for loss in (options.loss, *(stage.loss for stage in options.stages)):
         weights = [w for w in dataclasses.asdict(loss).values() if not isinstance(w, bool)]
         if min(weights) < 0 or not sum(weights):
             raise InputError("option loss needs weights of at least 0, and one that is not 0")
+
+
+def _check_held(options: Options) -> None:
+    """Raise InputError where self-supervised training is asked for, and cannot be."""
+    share = options.self_supervised.share
+    if not 0 <= share < 1:
+        raise InputError(f"option self_supervised.share must be at least 0 and below 1, got {share:g}")
+    if share and options.preparation.sens == "none":
+        raise InputError("self_supervised.share needs sensitivities: preparation.sens=espirit")
+    if share and options.network.first is not None:
+        raise InputError("self_supervised.share excludes network.first, which would see the samples that are held out")
+    if options.loss.kspace and not share:
+        raise InputError("option loss.kspace needs self_supervised.share, such as 0.4")
 
 
 def _carry(values: dict[str, Any], name: Any) -> None:

@@ -29,9 +29,9 @@ Picture = NDArray[np.uint8]
 def picture(estimate: Estimate, example: Example, labels: Sequence[str] = ()) -> Picture:
     """Return the first slice of a batch as RGB, (y, x, 3) uint8, with one row of tiles for each field that both have.
 
-    Images: zero-filled, estimate, target, and the error five times as bright. Maps, in the windows of
-    `mrnets.physics.maps`: estimate, target, error. Segmentations: the image alone, with the outlines of the estimate,
-    with those of the target.
+    Images: zero-filled, estimate, target, and the error five times as bright; without a target the first two. Maps, in
+    the windows of `mrnets.physics.maps`: estimate, target, error. Segmentations: the image alone, with the outlines of
+    the estimate, with those of the target.
     """
     rows: list[list[Picture]] = []
     if estimate.image is not None and example.target is not None:
@@ -39,6 +39,9 @@ def picture(estimate: Estimate, example: Example, labels: Sequence[str] = ()) ->
         peak = positive(target.max())
         first = [] if example.scan.kspace is None else [_zerofilled(example) / peak]
         rows.append([_grey(t) for t in (*first, image / peak, target / peak, 5 * (image - target).abs() / peak)])
+    elif estimate.image is not None and example.scan.kspace is not None:
+        zerofilled, image = _zerofilled(example), estimate.image[0, 0].abs().float()
+        rows.append([_grey(t / positive(t.max())) for t in (zerofilled, image)])
     for name, (x, y) in comparable(estimate.maps, example.maps, example.region).items():
         error = (x - y)[0].square().sum(dim=0).sqrt()
         rows.append([*(_grey(_windowed(name, planes[0])) for planes in (x, y)), _grey(error)])
@@ -62,10 +65,11 @@ def write(path: Path, pictures: Sequence[Picture]) -> None:
 
 
 def background(example: Example) -> Tensor:
-    """Return the image for drawing labels, (y, x), from 0 to 1: the middle slice of the first contrast, or the
-    target."""
+    """Return an image of the slice, (y, x), from 0 to 1: the target, the middle slice of the first contrast, or the
+    zero-filled image."""
     shown: Tensor | None = example.target if example.target is not None else example.scan.image
-    assert shown is not None
+    if shown is None:
+        shown = _zerofilled(example)[None, None]
     image = _middle(shown[0, :1].abs() if shown.is_complex() else shown[0, :1].float())[0]
     least = image.min()
     return (image - least) / positive(image.max() - least)

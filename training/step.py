@@ -16,6 +16,7 @@ from torch import nn
 from mrnets.errors import InputError
 from training.data import Example
 from training.losses import loss
+from training.noise2recon import with_noise
 from training.options import Loss, Options
 from training.run import Run
 
@@ -131,11 +132,16 @@ def _alone(network: nn.Module, *, last: bool) -> contextlib.AbstractContextManag
 
 def _backward(run: Run, how: Learning, batch: Example, terms: Loss) -> torch.Tensor:
     """Add the gradient of a part of a step. Its share of the loss may still be computed by a device."""
-    precision = how.options.precision
+    precision, again = how.options.precision, how.options.noise_to_recon
     half = torch.float16 if precision == "float16" else torch.bfloat16
     with torch.autocast(batch.weight.device.type, half, enabled=precision != "float32"):
         estimate = how.forward(batch.scan)
-    value = loss(estimate, batch, terms, how.labels) / how.options.optimiser.accumulate
+        noisy = with_noise(batch, estimate, again) if again.weight else None
+        other = None if noisy is None else how.forward(noisy.scan)
+    value = loss(estimate, batch, terms, how.labels)
+    if noisy is not None and other is not None:
+        value = value + again.weight * loss(other, noisy, Loss(complex_l1=1.0, steps=terms.steps), how.labels)
+    value = value / how.options.optimiser.accumulate
     run.scaler.scale(value).backward()
     return value.detach()
 

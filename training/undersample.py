@@ -25,12 +25,12 @@ from mrnets.physics import masks
 from mrnets.physics.arrays import Array
 from mrnets.physics.fourier import ifftc, resize
 from training.data import Sample
-from training.options import Masks
 from training.planes import fully_sampled, image_cropped, kspace_cropped
 from training.readers.files import read_mask
+from training.settings import Masks
 from training.typed import fitted
 
-__all__ = ["generator", "masked"]
+__all__ = ["as_sampled", "generator", "masked"]
 
 Mask = NDArray[np.bool_]
 Shape = tuple[int, int]
@@ -67,7 +67,7 @@ def masked(sample: Sample, settings: Masks, rngs: Sequence[np.random.Generator])
     if not fully_sampled(sample):
         _tell_of_gaps()
         if drawn is None:
-            return dataclasses.replace(sample, coil_images=full, raw=_with_calibration(raw))
+            return as_sampled(sample)
     if drawn is None:
         raise InputError(
             f'{sample.names[0]}: masks.source is "data", but it is fully sampled and comes without a mask; '
@@ -78,6 +78,13 @@ def masked(sample: Sample, settings: Masks, rngs: Sequence[np.random.Generator])
     readout = None if raw.readout == "x" and not lines else raw.readout
     measured = dataclasses.replace(raw, kspace=raw.kspace * mask, mask=mask, readout=readout, calibration=None)
     return dataclasses.replace(sample, coil_images=full, raw=_with_calibration(measured))
+
+
+def as_sampled(sample: Sample) -> Sample:
+    """`sample` of an accelerated scan with its own sampling. Its coil images are those of k-space with gaps."""
+    assert sample.raw is not None
+    full = sample.coil_images if sample.coil_images is not None else ifftc(sample.raw.kspace)
+    return dataclasses.replace(sample, coil_images=full, raw=_with_calibration(sample.raw))
 
 
 def _with_calibration(raw: Any) -> Any:

@@ -90,7 +90,7 @@ def seen_in(options: Options) -> Seen:
     if (drawn := _simulation(options)) is not None:
         matrix = (min(drawn.matrix), max(drawn.matrix))
         found = {name: getattr(drawn, name) for name in ("masks", "acceleration", "snr", "coils")} | {"matrix": matrix}
-    elif options.masks.source == "drawn" and store.describe(options.network.name).task != "segmentation":
+    elif _draws_masks(options):
         accelerations = options.masks.accelerations
         found = {"masks": options.masks.names, "acceleration": (min(accelerations), max(accelerations))}
     if "masks" in found:
@@ -98,6 +98,12 @@ def seen_in(options: Options) -> Seen:
     return dataclasses.replace(
         options.seen, **{name: value for name, value in found.items() if not getattr(options.seen, name)}
     )
+
+
+def _draws_masks(options: Options) -> bool:
+    """Whether masks make the sampling of the scans: images have none, and accelerated scans keep their own."""
+    images = store.describe(options.network.name).task == "segmentation"
+    return options.masks.source == "drawn" and not images and not options.self_supervised.share
 
 
 def _simulation(options: Options) -> Simulated | Simulation | None:

@@ -25,6 +25,7 @@ __all__ = [
     "centred_kspace",
     "coil_images",
     "header",
+    "write_accelerated",
     "write_cc359",
     "write_cc359_masks",
     "write_fastmri",
@@ -134,15 +135,22 @@ def write_knees_converted(folder: Path, rng: np.random.Generator, subjects: int 
             file["kspace"] = centred_kspace(coil_images(rng, coils, (3, 20, 24)).swapaxes(0, 1)) * 1e5
 
 
-def write_ismrmrd(folder: Path, rng: np.random.Generator, subjects: int = 3, coils: int = 4) -> None:
-    """Fully sampled 2-D scans of two slices, interleaved, with twofold readout oversampling and noise lines."""
+def write_accelerated(folder: Path, rng: np.random.Generator, subjects: int = 3) -> None:
+    """As `write_ismrmrd`, with every second line outside the middle ten."""
+    write_ismrmrd(folder, rng, subjects, every=2)
+
+
+def write_ismrmrd(folder: Path, rng: np.random.Generator, subjects: int = 3, coils: int = 4, every: int = 1) -> None:
+    """2-D scans of two slices, interleaved, with twofold readout oversampling and noise lines; fully sampled, or each
+    line of `every` outside the middle ten."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(subjects):
         images = np.zeros((coils, 2, 20, 48), np.complex64)
         images[..., 12:36] = coil_images(rng, coils, (2, 20, 24))
         kspace = centred_kspace(images)
         noisy = [(_noise(rng, coils, 48), {"flags": 1 << 18}) for _ in range(4)]
-        lines = [(kspace[:, s, y], {"slice": s, "kspace_encode_step_1": y}) for y in range(20) for s in range(2)]
+        kept = [y for y in range(20) if y % every == 0 or 5 <= y < 15]
+        lines = [(kspace[:, s, y], {"slice": s, "kspace_encode_step_1": y}) for y in kept for s in range(2)]
         write_scan(
             folder / f"scan{number}.h5", header((48, 20, 1), (24, 20, 1), coils, patient=f"P{number}"), noisy + lines
         )
@@ -213,6 +221,7 @@ CASES = {
     "cc359": Case(write_cc359, "reconstruction", ("masks.accelerations=[2.5]", "masks.centres=[0.3]")),
     "fastmri_brains": Case(write_fastmri, "reconstruction", ("masks.accelerations=[2, 3]", "masks.centres=[0.2]")),
     "stanford_knees": Case(write_knees, "reconstruction", ("masks.accelerations=[2.5]", "masks.centres=[0.4]")),
+    "self_supervised": Case(write_accelerated, "reconstruction"),
     "ismrmrd": Case(write_ismrmrd, "reconstruction", ("masks.accelerations=[2]", "masks.centres=[0.3]")),
 }
 """The data are too small for the published accelerations."""

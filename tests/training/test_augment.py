@@ -10,11 +10,11 @@ import torch
 
 from mrnets.contract import Raw
 from mrnets.physics.coils import rss
-from mrnets.physics.fourier import fftc, ifftc
+from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.relaxation import fit
 from training.augment import augmented
 from training.data import Sample
-from training.options import Augmentation, Masks
+from training.settings import Augmentation, Masks, Motion
 from training.undersample import masked
 
 SHAPES = [(16, 12), (17, 12), (15, 15)]
@@ -256,3 +256,62 @@ def test_the_same_from_the_same_seed():
     assert torch.equal(first.raw.kspace, again.raw.kspace)
     assert torch.equal(first.maps["S0"], again.maps["S0"])
     assert first.raw.kspace.shape != other.raw.kspace.shape or not torch.equal(first.raw.kspace, other.raw.kspace)
+
+
+@pytest.mark.parametrize("shape", [(33, 28), (40, 40)])
+@pytest.mark.parametrize("seed", range(4))
+def test_lines_of_a_moved_object_are_those_of_its_pose(shape, seed):
+    """Each line is that of one of the poses; those in the middle are of the object at rest, which is the target."""
+    whole = scan(shape, batch=1)
+    still = fftc(ifftc(whole.raw.kspace))
+    made = augmented(whole, Augmentation(motion=Motion(share=1.0, poses=3, turn=0.0)), np.random.default_rng(seed))
+    torch.testing.assert_close(made.coil_images, ifftc(whole.raw.kspace))
+    ratio = made.raw.kspace / still
+    torch.testing.assert_close(ratio.abs(), torch.ones_like(ratio.abs()), rtol=1e-3, atol=1e-3)  # a shift is a phase
+    steps = torch.angle(ratio[..., 1:] * ratio[..., :-1].conj())[0, 0, 0].median(dim=-1).values
+    assert len(torch.unique((1e3 * steps).round())) == 3
+    assert abs(float(steps[shape[0] // 2])) < 1e-4
+    assert made.raw.mask.all()
+
+
+def test_turned_lines_keep_their_energy_in_the_whole(rng):
+    whole = scan((48, 48), batch=1)
+    made = augmented(whole, Augmentation(motion=Motion(share=1.0, poses=2, turn=20.0, shift=0.0)), rng)
+    changed = (made.raw.kspace - whole.raw.kspace).abs().amax(dim=(0, 1, 2, 4)) > 1e-3
+    assert 0 < int(changed.sum()) < 48
+    assert not changed[24]
+
+
+def test_some_slices_move_and_scans_with_gaps_never(rng):
+    whole = scan((20, 20))
+    settings = Augmentation(motion=Motion(share=0.5))
+    moved = [not torch.allclose(m.raw.kspace, whole.raw.kspace, atol=1e-3) for m in seeds(settings, whole, 40)]
+    assert 8 < sum(moved) < 32
+    mask = whole.raw.mask.clone()
+    mask[..., 13:, :] = False
+    gaps = dataclasses.replace(whole.raw, kspace=whole.raw.kspace * mask, mask=mask)
+    for made in seeds(Augmentation(motion=Motion(share=1.0)), dataclasses.replace(whole, raw=gaps)):
+        torch.testing.assert_close(made.raw.kspace, gaps.kspace)
+
+
+@pytest.mark.parametrize("settings", [Augmentation(flips=True), Augmentation(rotations=True), Augmentation(coils=0.5)])
+def test_calibration_lines_of_their_own_go_with_a_scan_with_gaps(settings):
+    """What is cut from the moved k-space is what the moved calibration has."""
+    whole = scan((20, 20), batch=1)
+    mask = torch.rand((1, 1, 1, 20, 20), generator=torch.Generator().manual_seed(1)) < 0.5
+    gaps = dataclasses.replace(whole.raw, kspace=whole.raw.kspace * mask, mask=mask)
+    separate = dataclasses.replace(gaps, calibration=resize(whole.raw.kspace[:, :1], (8, 7)))
+    made = zip(seeds(settings, dataclasses.replace(whole, raw=separate)), seeds(settings, whole), strict=True)
+    for gapped, full in made:
+        block = gapped.raw.calibration
+        torch.testing.assert_close(block, resize(full.raw.kspace[:, :1], block.shape[-2:]), atol=1e-5, rtol=0)
+        assert min(block.shape[-2:]) >= 7
+
+
+def test_scans_with_gaps_keep_intensity_and_phase(rng):
+    whole = scan()
+    mask = whole.raw.mask.clone()
+    mask[..., 13:, :] = False
+    gaps = dataclasses.replace(whole.raw, kspace=whole.raw.kspace * mask, mask=mask)
+    made = augmented(dataclasses.replace(whole, raw=gaps), Augmentation(intensity=(2.0, 2.0), phase=2.0), rng)
+    torch.testing.assert_close(made.raw.kspace, gaps.kspace)

@@ -207,8 +207,8 @@ def test_epochs_are_passes_over_the_data(options: Options) -> None:
 def test_a_loss_that_is_not_a_number_stops_the_run(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     def poisoned(raw: Any, coil_images: Any, *rest: Any) -> Any:
         calls.append(1)
-        ready, target, explained = prepared(raw, coil_images, *rest)
-        return ready, target * (float("nan") if len(calls) == 6 else 1.0), explained
+        ready, target, *more = prepared(raw, coil_images, *rest)
+        return ready, target * (float("nan") if len(calls) == 6 else 1.0), *more
 
     calls: list[int] = []
     prepared = batches.prepared

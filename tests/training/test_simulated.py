@@ -93,7 +93,7 @@ def test_what_is_wrong_with_a_folder_or_with_echo_times(folder: Path, tmp_path: 
 
 def test_the_target_explains_the_samples_that_the_network_gets(rng: np.random.Generator) -> None:
     sample = draw(VOLUMES, dataclasses.replace(SETTINGS, snr=(1e6, 1e7), without_noise_scan=0.0), 1, rng)
-    ready, target, explained = prepared(sample.raw, sample.coil_images, Preparation())
+    ready, target, explained, _ = prepared(sample.raw, sample.coil_images, Preparation())
     scan = ready.scan
     assert float(explained.min()) > 0.95
     assert scan.mask is not None
@@ -106,7 +106,7 @@ def test_preparing_is_the_scanners(settings: Simulated, rng: np.random.Generator
     """The scan of an example is what `prepare` gives of the raw data alone."""
     sample = draw(VOLUMES, settings, 2, rng)
     assert sample.raw is not None
-    one, _, _ = prepared(sample.raw, sample.coil_images, Preparation())
+    one, *_ = prepared(sample.raw, sample.coil_images, Preparation())
     alone = prepare(sample.raw, Preparation())
     torch.testing.assert_close(one.scan.kspace, alone.scan.kspace, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(one.scan.sens, alone.scan.sens, rtol=1e-3, atol=1e-3)
@@ -118,7 +118,7 @@ def test_compressed_coils_give_the_same_target(rng: np.random.Generator) -> None
     sample = draw(VOLUMES, dataclasses.replace(SETTINGS, coils=(6, 6), snr=(1e4, 1e5)), 1, rng)
     magnitudes = []
     for preparation in (Preparation(), Preparation(coils=5, compression="svd")):
-        ready, target, _ = prepared(sample.raw, sample.coil_images, preparation)
+        ready, target, *_ = prepared(sample.raw, sample.coil_images, preparation)
         assert ready.scan.kspace is not None
         assert ready.scan.kspace.shape[-3] == (preparation.coils or 6)
         magnitudes.append(target.abs() * ready.scale[:, None, None, None])

@@ -50,7 +50,7 @@ def test_varnet_beats_the_classical_reconstructions() -> None:
     gains = []
     for seed in range(4):
         sample = draw([volume], settings, 1, np.random.default_rng(seed))
-        ready, target, _ = prepared(sample.raw, sample.coil_images, preparation)
+        ready, target, *_ = prepared(sample.raw, sample.coil_images, preparation)
         target = target.abs()
         network = trained.network(ready.scan).image.abs()
         classical = [store.create("cgsense", regularisation=r)(ready.scan).image.abs() for r in (0.01, 0.1, 1.0)]
@@ -86,7 +86,7 @@ def test_qvarnet_beats_the_fit_of_each_voxel() -> None:
         sample = draw(volumes, settings, 1, np.random.default_rng(seed))
         assert sample.raw is not None
         assert sample.region is not None
-        ready, target, _ = prepared(sample.raw, sample.coil_images, preparation)
+        ready, target, *_ = prepared(sample.raw, sample.coil_images, preparation)
         want = fit(target, sample.raw.echo_times)[:, 0]
         images = [store.create("cgsense", regularisation=r)(ready.scan).image for r in (0.01, 0.03, 0.1, 0.3)]
         found = [fit(image, sample.raw.echo_times)[:, 0] for image in images]
@@ -115,6 +115,7 @@ def test_qvarnet_beats_the_fit_of_each_voxel() -> None:
             {"anatomy": ("brain",), "acceleration": (4, 8), "masks": ("equispaced1d",), "snr": None},
         ),
         ("ismrmrd", ["masks.source=data"], {"acceleration": None, "masks": ()}),
+        ("self_supervised", [], {"acceleration": None, "masks": ()}),
         ("tissue", [], {"anatomy": ("brain",), "acceleration": None, "masks": ()}),
     ],
 )

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from training.options import Simulated
 from training.readers.anatomy import blurred
+from training.settings import Simulated
 
 __all__ = ["random_b0", "random_r2"]
 

@@ -26,10 +26,10 @@ from torch.nn import functional
 from mrnets.errors import InputError
 from mrnets.physics.fourier import fftc, ifftc, resize
 from training.data import Part, Sample, Source, Split, part_of, stacked
-from training.options import Range, Simulated
 from training.readers._variation import smooth
 from training.readers.files import listed, nifti, split_problems, voxels
 from training.readers.simulated import Layout, draw_layout, scanned
+from training.settings import Range, Simulated
 
 __all__ = ["CLASSES", "Drawn", "Reader", "class_of"]
 

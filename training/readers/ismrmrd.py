@@ -156,8 +156,8 @@ def _require_complete(found: Scan) -> None:
         what = gap(found, image)
         if what:
             raise InputError(
-                f"{found.path}: {what}, so it cannot be a target of training; take it out, or set "
-                f"reader.options.prospective=true to read it as it was sampled"
+                f"{found.path}: {what}, so it cannot be a target of training; take it out, set "
+                f"reader.options.prospective=true to read it as it was sampled, or train by the recipe self_supervised"
             )
 
 

@@ -23,9 +23,9 @@ from mrnets.physics.coils import rss
 from mrnets.physics.fourier import ifftc, resize
 from mrnets.physics.relaxation import check_echo_times, signal
 from training.data import Part, Sample, Split
-from training.options import Simulated
 from training.readers._tissue import random_b0, random_r2
 from training.readers.anatomy import Volume, blurred, draw_image, load_folder
+from training.settings import Simulated
 
 __all__ = ["Layout", "Reader", "Scans", "draw", "draw_layout", "scanned"]
 
