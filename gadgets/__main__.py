@@ -9,12 +9,10 @@ from collections.abc import Sequence
 
 from mrnets import __version__, threads
 from mrnets.commandline import check_command, program, refuse, with_examples
-from mrnets.errors import InputError
-from mrnets.extras import missing
 
 PROGRAM = program("gadgets")
 COMMANDS = {
-    "replay": ("gadgets.hosts.replay", "run a scan from a file through a chain, here and now"),
+    "replay": ("gadgets.hosts.replays", "run scans from files through a chain, here and now"),
     "export": ("gadgets.export.command", "write an image file as DICOM, NIfTI, PNG, or for BART"),
     "inspect": ("gadgets.hosts.inspection", "tell what a scan holds, and which chains fit"),
     "chains": ("gadgets.hosts.listing", "list the chains that ship"),
@@ -33,6 +31,7 @@ EXAMPLES = {
         "replay scan.h5 -c reconstruct --dicom dicom --nifti images.nii.gz",
         "replay scan.h5 -c reconstruct -c cgsense --report report.html",
         "replay scan.h5 -c cgsense --set images.format=short",
+        "replay scans more/scan.h5 -o images --jobs 4",
     ),
     "export": (
         "export images.h5 --dicom dicom",
@@ -95,17 +94,10 @@ def _run(args: argparse.Namespace) -> int:
     except Exception as error:
         if args.debug:
             raise
-        print(f"gadgets {args.command}: {_told(error)}", file=sys.stderr)
+        from gadgets.failures import told
+
+        print(f"gadgets {args.command}: {told(error)}", file=sys.stderr)
         return 1
-
-
-def _told(error: Exception) -> str:
-    """Return an error in one sentence."""
-    if isinstance(error, ModuleNotFoundError):
-        return missing(error, "networks")
-    text = " ".join(str(error).split())
-    known = isinstance(error, InputError) or type(error).__name__ == "GadgetError"
-    return text if known else f"{type(error).__name__}: {text}"
 
 
 def console() -> int:

@@ -1,4 +1,4 @@
-"""Failures of computations that cost one frame, and not the scan."""
+"""Failures of computations that cost one frame, and not the scan; and failures in a sentence."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gadgets.speaker import GadgetError
 from mrnets.contract import Raw
 from mrnets.errors import InputError
+from mrnets.extras import missing
 
-__all__ = ["FAILURES", "attempted", "why"]
+__all__ = ["FAILURES", "attempted", "told", "why"]
 
 FAILURES = (np.linalg.LinAlgError, ArithmeticError, MemoryError, RuntimeError)
 """NumPy, CuPy and torch raise these where a decomposition, a memory or a device fails."""
@@ -31,3 +33,13 @@ def attempted(work: Callable[[], Raw]) -> Raw | str:
         raise
     except FAILURES as error:
         return why(error)
+
+
+def told(error: Exception) -> str:
+    """Return an error in one sentence. Those that are no fault of the input have their type in front.
+
+    Raises `error` again where a module of ours is missing."""
+    if isinstance(error, ModuleNotFoundError):
+        return missing(error, "networks")
+    text = " ".join(str(error).split())
+    return text if isinstance(error, InputError | GadgetError) else f"{type(error).__name__}: {text}"

@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from gadgets.export.cfl import write_cfl
 from gadgets.export.contents import anonymous, read_contents
@@ -16,7 +15,17 @@ from gadgets.export.nifti import nifti_name, write_nifti
 from gadgets.export.png import write_png
 from mrnets.errors import Faults, InputError
 
-__all__ = ["add_arguments", "add_formats", "asked", "export", "for_chain", "require", "run"]
+__all__ = [
+    "add_arguments",
+    "add_formats",
+    "asked",
+    "export",
+    "for_chain",
+    "places",
+    "require",
+    "require_packages",
+    "run",
+]
 
 _FORMATS = {
     "dicom": ("FOLDER", "each slice as DICOM, labels and maps as objects too, into a new folder"),
@@ -24,6 +33,7 @@ _FORMATS = {
     "png": ("FOLDER", "each image as PNG, and each series as a montage"),
     "cfl": ("NAME", "for BART: NAME.hdr and NAME.cfl"),
 }
+_PACKAGES = {"dicom": ("pydicom", "DICOM"), "nifti": ("nibabel", "NIfTI"), "png": ("PIL", "PNG")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,22 +69,30 @@ def run(args: argparse.Namespace) -> int:
 
 def asked(args: argparse.Namespace) -> bool:
     """Return whether a format is asked for."""
-    return any(getattr(args, name) is not None for name in _FORMATS)
+    return bool(places(args))
+
+
+def places(args: argparse.Namespace) -> dict[str, Path]:
+    """Return the formats that are asked for, and their places."""
+    given = {name: getattr(args, name) for name in _FORMATS}
+    return {name: place for name, place in given.items() if place is not None}
 
 
 def require(args: argparse.Namespace, faults: Faults) -> None:
     """Gather the faults of formats that cannot be written, before anything is done."""
-    checks: list[tuple[Any, str, str, Callable[[Path], object]]] = [
-        (args.dicom, "pydicom", "DICOM", require_empty),
-        (args.nifti, "nibabel", "NIfTI", nifti_name),
-        (args.png, "PIL", "PNG", lambda _: None),
-    ]
-    for place, module, what, check in checks:
-        if place is not None:
+    checks: dict[str, Callable[[Path], object]] = {"dicom": require_empty, "nifti": nifti_name}
+    require_packages(args, faults)
+    for name, place in places(args).items():
+        with faults.gathered():
+            checks.get(name, Path)(place)
+
+
+def require_packages(args: argparse.Namespace, faults: Faults) -> None:
+    """Gather the faults of formats whose packages are not installed."""
+    for name, (module, what) in _PACKAGES.items():
+        if name in places(args):
             with faults.gathered():
                 needed(module, what)
-            with faults.gathered():
-                check(place)
 
 
 def for_chain(args: argparse.Namespace, chain: str) -> argparse.Namespace:
@@ -96,5 +114,4 @@ def export(images: str | Path, args: argparse.Namespace, group: str) -> list[tup
     contents = read_contents(images, group)
     contents = anonymous(contents) if args.anonymous else contents
     writers = {"dicom": write_dicom, "nifti": write_nifti, "png": write_png, "cfl": write_cfl}
-    places = [(writer, getattr(args, name)) for name, writer in writers.items()]
-    return [(place, len(writer(contents, place))) for writer, place in places if place is not None]
+    return [(place, len(writers[name](contents, place))) for name, place in places(args).items()]

@@ -26,18 +26,23 @@ from gadgets.report.looks import Recorder
 from gadgets.speaker import IncompleteError
 from mrnets.errors import Faults, InputError, naming
 from mrnets.mrd.lines import Item, Lines
+from mrnets.mrd.noise_store import Store
 
-__all__ = ["add_arguments", "replay", "run"]
+__all__ = ["add_arguments", "chains_of", "for_chains", "noise_store", "replay", "run"]
 
 DEFAULT = "reconstruct.xml"
 """The chain, where none is named."""
+DEFAULT_OUT = "out.h5"
+"""The image file, where none is named."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m gadgets replay`; short ones as in gadgetron_ismrmrd_client."""
-    parser.add_argument("scan", nargs="?", help="ISMRMRD file: HDF5, or a stream")
+    parser.add_argument("scans", nargs="*", metavar="SCAN", help="ISMRMRD file: HDF5, or a stream; or a folder of them")
     parser.add_argument("-f", "--filename", help="the same, as gadgetron_ismrmrd_client takes it")
-    parser.add_argument("-o", "--outfile", default="out.h5", help="image file, replaced if there (default out.h5)")
+    parser.add_argument(
+        "-o", "--outfile", help="image file, replaced if there (default out.h5); of several scans: the folder of these"
+    )
     parser.add_argument("-g", "--in-group", default="dataset", help="group of the scan (default dataset)")
     parser.add_argument("-G", "--out-group", default="dataset", help="group of the images (default dataset)")
     chain = parser.add_mutually_exclusive_group()
@@ -65,11 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay as the options say. Raises InputError and GadgetError as `replay` does."""
-    report, chains, jobs = _asked(args)
-    store = store_of(args.noise_folder) or default_store()
-    noise = Dependencies(store, noise_in(args.noise) if args.noise else None)
-    lacking = [_one(job, name, noise, report) for name, job in zip(chains, jobs, strict=True)]
+    """Replay one scan as the options say. Raises InputError and GadgetError as `replay` does."""
+    args.outfile = args.outfile or DEFAULT_OUT
+    report, jobs = _asked(args)
+    noise = Dependencies(noise_store(args), noise_in(args.noise) if args.noise else None)
+    lacking = [_one(job, name, noise, report) for name, job in jobs.items()]
     if report is not None and report.runs:
         report.write(_scan(args), args.in_group.strip("/"), args)
         _say(args, f"{args.report}: the report")
@@ -80,12 +85,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _asked(args: argparse.Namespace) -> tuple[Report | None, list[str], list[argparse.Namespace]]:
-    """Return the report, the chains, and the options for each. Raises InputError with all that is wrong with them."""
+def noise_store(args: argparse.Namespace) -> Store | None:
+    """Return the place of other scans' noise."""
+    return store_of(args.noise_folder) or default_store()
+
+
+def _asked(args: argparse.Namespace) -> tuple[Report | None, dict[str, argparse.Namespace]]:
+    """Return the report, and the options for each chain. Raises InputError with all that is wrong with them."""
     faults = Faults()
     report, chains = None, [DEFAULT]
     with faults.gathered():
-        if (args.scan is None) == (args.filename is None):
+        if len(args.scans) + (args.filename is not None) != 1:
             raise InputError("Name one scan: replay SCAN.h5, or replay -f SCAN.h5.")
         if not Path(_scan(args)).is_file():
             raise InputError(f"{_scan(args)}: there is no such file.")
@@ -95,22 +105,22 @@ def _asked(args: argparse.Namespace) -> tuple[Report | None, list[str], list[arg
     with faults.gathered():
         report = Report.asked(args)
     with faults.gathered():
-        chains = _chains(args)
+        chains = chains_of(args)
     for name in chains:
         with faults.gathered():
             load(name, args.set)
-    jobs = [args] if len(chains) == 1 else [_for_chain(args, name) for name in chains]
-    for job in jobs:
+    jobs = for_chains(args, chains)
+    for job in jobs.values():
         export.require(job, faults)
     faults.tell()
-    return report, chains, jobs
+    return report, jobs
 
 
 def _scan(args: argparse.Namespace) -> str:
-    return str(args.scan or args.filename)
+    return str(args.filename or args.scans[0])
 
 
-def _chains(args: argparse.Namespace) -> list[str]:
+def chains_of(args: argparse.Namespace) -> list[str]:
     """Return the chains that are asked for. Raises InputError for a file that is not there, and for one given twice."""
     if args.config_local and not Path(args.config_local).is_file():
         raise InputError(f"There is no chain file {args.config_local}.")
@@ -120,6 +130,11 @@ def _chains(args: argparse.Namespace) -> list[str]:
         if names.count(name) > 1:
             raise InputError(f"The chain {name} is given twice; its images would replace each other.")
     return chains
+
+
+def for_chains(args: argparse.Namespace, chains: list[str]) -> dict[str, argparse.Namespace]:
+    """Return the options for each chain."""
+    return {chains[0]: args} if len(chains) == 1 else {name: _for_chain(args, name) for name in chains}
 
 
 def _for_chain(args: argparse.Namespace, name: str) -> argparse.Namespace:
