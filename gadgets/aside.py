@@ -34,8 +34,9 @@ class Aside:
     def sift(self, lines: Lines) -> Lines:
         """Keep doubtful lines and navigators; the lines of images and of calibrations come back."""
         doubtful, navigators = is_doubtful(lines.headers), has_flag(lines.headers, Flag.IS_PHASECORR_DATA)
-        self._keep(self.doubtful, take(lines, np.flatnonzero(doubtful)))
-        self._keep(self.navigators, take(lines, np.flatnonzero(navigators)))
+        for kept, which in ((self.doubtful, doubtful), (self.navigators, navigators)):
+            if which.any():
+                self._keep(kept, take(lines, np.flatnonzero(which)))
         return take(lines, np.flatnonzero(~doubtful & ~has_flag(lines.headers, *LEFT_OUT)))
 
     def complete(self, key: Key, group: Group, encoding: Encoding) -> None:
@@ -59,10 +60,9 @@ class Aside:
         return [lines for key in list(self.doubtful) for lines in self._taken(self.doubtful, key)]
 
     def _keep(self, kept: dict[Key, list[Lines]], lines: Lines) -> None:
-        if len(lines):
-            self.memory.hold(lines)
-            for key, _, which in by_image(lines.headers, int(lines.headers["encoding_space_ref"][0])):
-                kept.setdefault(key, []).append(take(lines, which))
+        self.memory.hold(lines)
+        for key, _, which in by_image(lines.headers, int(lines.headers["encoding_space_ref"][0])):
+            kept.setdefault(key, []).append(take(lines, which))
 
     def _taken(self, kept: dict[Key, list[Lines]], key: Key) -> list[Lines]:
         taken = kept.pop(key, [])

@@ -108,7 +108,7 @@ def implausible(key: Key, group: Group, parts: list[Part], header: ismrmrdHeader
     notes += beyond_limits(key, [part.contrast for part in parts], header)
     for echo in (part.echo for part in parts):
         notes.append(echo.repeats.note(echo.kspace, echo.counts, twice=TWICE in echo.notes, whitened=group.whitened))
-        notes += out_of_line(echo.kspace, echo.counts)
+        notes += out_of_line(echo.kspace, echo.counts, echo.strength.peaks if echo.strength else None)
         notes += off_pattern(echo.counts, int(acceleration))
     return tuple(dict.fromkeys(note for note in notes if note))
 

@@ -145,15 +145,14 @@ def gather(
         group.dwell = group.dwell or float(part.headers["sample_time_us"][0])
         reverse = has_flag(part.headers, Flag.IS_REVERSE)
         for echoes, direction in ((group.echoes, ~reverse), (group.backwards, reverse)):
-            _add(echoes, contrast, take(part, np.flatnonzero(direction)), encoding, memory)
+            if direction.any():
+                _add(echoes, contrast, take(part, np.flatnonzero(direction)), encoding, memory)
         keys.append(key)
     return keys
 
 
 def _add(echoes: dict[int, Echo], contrast: int, lines: Lines, encoding: Encoding, memory: Memory) -> None:
-    """Put lines of one direction where they belong; there may be none."""
-    if not len(lines):
-        return
+    """Put lines of one direction where they belong."""
     if encoding.epi:
         require_even(lines)
     if contrast not in echoes:

@@ -180,11 +180,12 @@ class _Scan:
     def _place(self, lines: Lines) -> list[Key]:
         self._memory.drop(lines)
         role = roles(lines.headers, embedded=self.spaces.embedded(int(lines.headers["encoding_space_ref"][0])))
-        calibration, image = (take(lines, np.flatnonzero(which)) for which in (role.calibration, role.image))
-        if len(calibration):
+        if role.calibration.any():
+            calibration = take(lines, np.flatnonzero(role.calibration))
             self.calibrations.add(calibration, self.spaces.begin(calibration, calibration=True), self._memory)
-        if not len(image):
+        if not role.image.any():
             return []
+        image = take(lines, np.flatnonzero(role.image))
         encoding = self.spaces.begin(image, calibration=False)
         for guess in encoding.guesses:
             self._warn(guess)
@@ -202,10 +203,7 @@ class _Scan:
             self._lost.append(reason)
             self._memory.free(group)
             return None
-        doubts = tuple(
-            doubt for part in parts for doubt in centre_doubts(part.kspace, part.mask, volume=encoding.volume)
-        )
-        doubts = tuple(dict.fromkeys(doubts))
+        doubts = tuple(dict.fromkeys(doubt for part in parts for doubt in _doubts(part, volume=encoding.volume)))
         doubts += implausible(key, group, parts, self.header)
         return _Finished(key, group, parts, (*notes, *doubts, *self._shortfalls.of(key, encoding, parts)))
 
@@ -266,6 +264,12 @@ class _Checks:
             raise InputError(
                 f"acquisition {counter(lines)} has {coils} coils, the noise measurement {self.noise.coils}"
             )
+
+
+def _doubts(part: Part, *, volume: bool) -> tuple[str, ...]:
+    """Return sentences on the k-space centre of an echo. Those on a volume need some readout positions only."""
+    known = None if volume or part.echo.strength is None else part.echo.strength.profiles
+    return centre_doubts(part.kspace, part.mask, volume=volume, profiles=known)
 
 
 def _whitened(lines: Lines) -> Lines:

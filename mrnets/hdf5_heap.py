@@ -9,6 +9,7 @@ Source: HDF5 File Format Specification 3.0, III.E (global heap) and IV.A.2.d (da
 from __future__ import annotations
 
 import os
+import struct
 
 import numpy as np
 
@@ -20,6 +21,8 @@ __all__ = ["REFERENCE", "Heaps"]
 REFERENCE = np.dtype([("length", "<u4"), ("heap", "<u8"), ("number", "<u4")])
 """An array of changing length in a record: its values, the place of its heap, and its number there."""
 
+START = struct.Struct(HEAP.format + OBJECT.format[1:])
+"""The start of a heap, and that of its first object."""
 _SIGNATURE, _VERSION = b"GCOL", 1
 
 
@@ -29,6 +32,7 @@ class Heaps:
     def __init__(self, number: int) -> None:
         """number: the descriptor of the file."""
         self._number = number
+        self._start, self._end = bytearray(START.size), bytearray(OBJECT.size)
         self._known: dict[int, dict[int, tuple[int, int]]] = {}
         """By the place of a heap: the place and the bytes of each of its objects."""
 
@@ -45,18 +49,16 @@ class Heaps:
 
     def _alone(self, heap: int, number: int, into: Array) -> bool:
         """Read the only object of a heap: head, object and the free rest at once. False where the heap is not so."""
-        head, rest = bytearray(HEAP.size + OBJECT.size), bytearray(-into.nbytes % 8 + OBJECT.size)
-        count = os.preadv(self._number, [head, into, rest], heap)
-        signature, version, size = HEAP.unpack_from(head)
-        free = size - len(head) - into.nbytes - (len(rest) - OBJECT.size)
-        found, _, content = OBJECT.unpack_from(head, HEAP.size)
+        fill = -into.nbytes % 8
+        parts = [self._start, into, *([bytearray(fill)] if fill else []), self._end]
+        count = os.preadv(self._number, parts, heap) - START.size - into.nbytes - fill
+        signature, version, size, found, _, content = START.unpack(self._start)
         sound = (signature, version, found, content) == (_SIGNATURE, _VERSION, number, into.nbytes)
-        if not sound or count < len(head) + into.nbytes or free < 0:
+        free = size - START.size - into.nbytes - fill
+        if not sound or count < 0 or free < 0:
             return False
-        if free < OBJECT.size:
-            return True
-        last, _, left = OBJECT.unpack_from(rest, len(rest) - OBJECT.size)
-        return count == len(head) + into.nbytes + len(rest) and last == 0 and left == free
+        last, _, left = OBJECT.unpack(self._end)
+        return free < OBJECT.size or (count == OBJECT.size and last == 0 and left == free)
 
     def _walked(self, heap: int) -> dict[int, tuple[int, int]]:
         found = os.pread(self._number, HEAP.size, heap)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from mrnets.mrd.axis import Seen, full_centres
 from mrnets.mrd.encoding import ByHand, Encoding, found, limit_of, whole_matrix
 from mrnets.mrd.lines import Lines
+from mrnets.mrd.strength import Profiles, profiles_of
 from mrnets.physics.arrays import Array, array_namespace, to_numpy
 
 __all__ = ["Evidence", "centre_doubts", "doubtful_centres"]
@@ -100,39 +102,41 @@ def _doubtful(encoding: Encoding, header: ismrmrdHeader, step: int, hand: int | 
     return Evidence(step, centre, others, reach)
 
 
-def centre_doubts(kspace: Array, mask: NDArray[np.bool_], *, volume: bool) -> tuple[str, ...]:
+def centre_doubts(
+    kspace: Array, mask: NDArray[np.bool_], *, volume: bool, profiles: Profiles | None = None
+) -> tuple[str, ...]:
     """Sentences on a k-space centre that seems to be elsewhere, or that was not sampled. Empty without doubts.
 
-    kspace (batch, echo, coil, y, x), of which the first echo counts; mask (y, x).
+    kspace (batch, echo, coil, y, x), of which the first echo counts; mask (y, x). profiles: its energy along y and x,
+    where it is known.
     """
-    energy = _energy(kspace, volume)
-    if not np.isfinite(energy).all():
+    profiles = profiles or _profiles(kspace, volume)
+    if not all(np.isfinite(energy).all() for energy in profiles):
         return ()
     names = ("kspace_encode_step_2", "kspace_encode_step_1") if volume else ("kspace_encode_step_1", "readout")
+    sampled = [np.count_nonzero(mask, axis=axis) for axis in (1, 0)]  # at each position of an axis
     doubts = [
-        _hole(name, mask, axis) or _misplaced(name, energy, mask, axis) or _one_sided(name, mask, axis)
-        for axis, name in enumerate(names)
+        _hole(name, counts) or _misplaced(name, profiles[axis], counts) or _one_sided(name, counts)
+        for axis, (name, counts) in enumerate(zip(names, sampled, strict=True))
     ]
     doubts.append(_empty_middle(mask) if volume else "")
     return tuple(filter(None, doubts))
 
 
-def _energy(kspace: Array, volume: bool) -> NDArray[np.float64]:
-    """(y, x): the energy of all coils, of some readout positions of a volume."""
+def _profiles(kspace: Array, volume: bool) -> Profiles:
+    """The energy along y and x; of some readout positions of a volume."""
+    if not volume:
+        return profiles_of(kspace[:, 0])
     xp = array_namespace(kspace)
-    step = max(1, kspace.shape[0] // MAX_POSITIONS) if volume else 1
+    step = max(1, kspace.shape[0] // MAX_POSITIONS)
     some = kspace[step // 2 :: step, 0]
     with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are told elsewhere
-        if volume:
-            return np.asarray(to_numpy(xp.sum(xp.real(some * xp.conj(some)), axis=(0, 1))), np.float64)
-        parts = some.view(xp.float32)  # real and imaginary parts in turn: no copies, a fifth of the time
-        squares = np.asarray(to_numpy(xp.einsum("bcyx,bcyx->yx", parts, parts)), np.float64)
-        return squares[:, ::2] + squares[:, 1::2]
+        energy = np.asarray(to_numpy(xp.sum(xp.real(some * xp.conj(some)), axis=(0, 1))), np.float64)
+    return energy.sum(axis=1), energy.sum(axis=0)
 
 
-def _misplaced(name: str, energy: NDArray[np.float64], mask: NDArray[np.bool_], axis: int) -> str:
-    counts = mask.sum(axis=1 - axis)
-    profile = energy.sum(axis=1 - axis) / np.maximum(counts, 1)
+def _misplaced(name: str, energy: NDArray[np.float64], counts: NDArray[np.integer[Any]]) -> str:
+    profile = energy / np.maximum(counts, 1)
     size = len(profile)
     strongest, centre, reach = int(np.argmax(profile)), size // 2, max(LEAST_REACH, size // REACH)
     around = profile[max(centre - reach, 0) : centre + reach + 1].max()
@@ -145,10 +149,10 @@ def _misplaced(name: str, energy: NDArray[np.float64], mask: NDArray[np.bool_], 
     )
 
 
-def _hole(name: str, mask: NDArray[np.bool_], axis: int) -> str:
+def _hole(name: str, counts: NDArray[np.integer[Any]]) -> str:
     """Lines that lack at the centre or beside it, where those around are closer together."""
-    there = np.flatnonzero(mask.any(axis=1 - axis))
-    centre, size = mask.shape[axis] // 2, mask.shape[axis]
+    there = np.flatnonzero(counts)
+    centre, size = len(counts) // 2, len(counts)
     around = there[np.abs(there - centre) <= max(size // 4, LEAST_REACH)]
     steps = [float(np.median(np.diff(some))) for some in (around, there) if len(some) > 1]
     usual = max(2 * min(steps, default=size), LEAST_REACH)
@@ -158,10 +162,10 @@ def _hole(name: str, mask: NDArray[np.bool_], axis: int) -> str:
     return ""
 
 
-def _one_sided(name: str, mask: NDArray[np.bool_], axis: int) -> str:
+def _one_sided(name: str, counts: NDArray[np.integer[Any]]) -> str:
     """Lines that all lie on one side of the centre, and not beside it."""
-    there = np.flatnonzero(mask.any(axis=1 - axis))
-    centre = mask.shape[axis] // 2
+    there = np.flatnonzero(counts)
+    centre = len(counts) // 2
     if not len(there) or there[0] - 1 <= centre <= there[-1] + 1:
         return ""
     nearest = there[0] if there[0] > centre else there[-1]

@@ -122,6 +122,7 @@ def united(echoes: Sequence[Echo], difference: PhaseDifference | None, encoding:
         lines=forwards.lines + backwards.lines,
         outside=forwards.outside + backwards.outside,
         first_outside=min((echo.first_outside for echo in echoes if echo.outside), default=-1),
+        strength=None,
         notes=notes,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,7 @@ DOUBTFUL = Flag.IS_SURFACECOILCORRECTIONSCAN_DATA
 correction scans have it, too."""
 
 
+@lru_cache(maxsize=64)
 def bits(*flags: Flag | int) -> int:
     """The bits of `flags` in a header's field `flags`: flag k is bit k - 1. Raises ValueError for an unknown flag."""
     return sum(1 << (Flag(flag) - 1) for flag in set(flags))

@@ -21,7 +21,8 @@ from mrnets.mrd.images import distinct
 from mrnets.mrd.lines import Lines, take
 from mrnets.mrd.plausible import TWICE, Repeats
 from mrnets.mrd.readout import on_readout
-from mrnets.physics.arrays import Array, array_namespace, asarray_like
+from mrnets.mrd.strength import Strength, in_parts, peaks_of
+from mrnets.physics.arrays import Array, array_namespace, asarray_like, is_numpy_array
 
 __all__ = [
     "Echo",
@@ -73,6 +74,8 @@ class Echo:
     first_outside: int = -1
     """The scan counter of the first of them."""
     repeats: Repeats = field(default_factory=Repeats)
+    strength: Strength | None = None
+    """Of its lines; None where k-space is more than its lines put to their places, or on a device."""
     notes: dict[str, None] = field(default_factory=dict)
     """Sentences on guesses and faults, once each, in order."""
 
@@ -88,7 +91,10 @@ class Echo:
         averages = np.zeros((z, y), np.uint64)
         header = lines.headers[0].copy()
         partition = int(header["idx"]["kspace_encode_step_2"])
-        return cls(xp.moveaxis(memory, 1, 2), counts, start, stop, averages, header, window, partition)
+        strength = Strength.of_none(z, y, width) if is_numpy_array(memory) else None
+        return cls(
+            xp.moveaxis(memory, 1, 2), counts, start, stop, averages, header, window, partition, strength=strength
+        )
 
     def readout_limit(self) -> Limit:
         """The range that was sampled along x."""
@@ -116,7 +122,7 @@ def add_lines(echo: Echo, lines: Lines, encoding: Encoding) -> None:
         echo.notes |= {note: None} if note else {}
         if encoding.volume:
             data, start, stop = data[..., echo.window], 0, echo.kspace.shape[-1]
-        _put(echo, data, (z[which], y[which]), start, stop)
+        _put(echo, part, data, (z[which], y[which]), (start, stop))
     distance = np.abs(y - encoding.encoded.matrix[1] // 2) + np.abs(z - encoding.encoded.matrix[2] // 2)
     nearest = int(np.argmin(distance))
     if distance[nearest] < echo.distance:
@@ -161,12 +167,14 @@ def kspace_and_mask(echo: Echo, encoding: Encoding) -> tuple[Array, NDArray[np.b
     kspace = echo.kspace
     xp = array_namespace(kspace)
     if (echo.counts > 1).any():
+        echo.strength = None
         kspace *= asarray_like(1 / np.maximum(echo.counts, 1), kspace, dtype=xp.float32)[..., None, None]
     if encoding.volume:
         return xp.permute_dims(kspace, (3, 2, 0, 1))[:, None], echo.counts > 0
     x = np.arange(kspace.shape[-1])
     mask = (x >= echo.start[..., None]) & (x < echo.stop[..., None]) & (echo.counts > 0)[..., None]
     if (echo.start > 0).any() or (echo.stop < len(x)).any():
+        echo.strength = None
         kspace *= asarray_like(mask[:, :, None], kspace)
     return xp.permute_dims(kspace, (0, 2, 1, 3))[:, None], mask[0]
 
@@ -240,21 +248,32 @@ def _alike(lines: Lines) -> Iterator[tuple[Lines, NDArray[np.int64]]]:
         yield take(lines, which), which
 
 
-def _put(echo: Echo, data: Array, places: tuple[NDArray[Any], NDArray[Any]], start: int, stop: int) -> None:
-    """Add lines (line, coil, x) at places (z, y). Lines of one place are added one after the other."""
-    z, y = places
+def _put(
+    echo: Echo, lines: Lines, data: Array, grid: tuple[NDArray[Any], NDArray[Any]], readout: tuple[int, int]
+) -> None:
+    """Add lines, of which `data` (line, coil, x) is on the grid, at their places (z, y) of `grid`.
+
+    Lines of one place are added one after the other. readout: the first sample along x and one past the last."""
+    z, y = grid
     for which in _passes(z * echo.counts.shape[1] + y):
         values = data if len(which) == len(y) else data[asarray_like(which, data)]
         at = (z[which], y[which])
-        there = tuple(asarray_like(index, data) for index in at)
-        if (echo.counts[at] == 0).all():
-            echo.kspace[there] = values
-        else:
+        there = at if is_numpy_array(data) else tuple(asarray_like(index, data) for index in at)
+        if (echo.counts[at] > 0).any():
+            echo.strength = None
             echo.repeats.add(values, echo.kspace[there], echo.counts[at])
             echo.kspace[there] += values
+        elif echo.strength is None:
+            echo.kspace[there] = values
+        else:
+            echo.strength.peaks[at] = lines.peaks[which] if data is lines.data else peaks_of(values)
+            for part in in_parts(values):
+                places = at[0][part], at[1][part]
+                echo.strength.add(values[part], places[1])
+                echo.kspace[places] = values[part]
         echo.counts[at] += 1
-        echo.start[at] = np.maximum(echo.start[at], start)
-        echo.stop[at] = np.minimum(echo.stop[at], stop)
+        echo.start[at] = np.maximum(echo.start[at], readout[0])
+        echo.stop[at] = np.minimum(echo.stop[at], readout[1])
 
 
 def _passes(places: NDArray[Any]) -> Iterator[NDArray[Any]]:

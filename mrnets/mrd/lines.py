@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 from mrnets.mrd.flags import Flag, bits
+from mrnets.mrd.strength import peaks_of
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
 
 __all__ = [
@@ -72,6 +74,11 @@ class Lines:
     def __len__(self) -> int:
         return len(self.headers)
 
+    @cached_property
+    def peaks(self) -> Array:
+        """(line,): the largest real or imaginary part of each line; not finite where a sample is not."""
+        return peaks_of(self.data)
+
 
 def with_data(lines: Lines, data: Array, trajectory: Array | None = None) -> Lines:
     """`lines` with other data (line, coil, sample), coil and sample counts of the headers set to match.
@@ -105,6 +112,8 @@ class _Run:
 
     key: tuple[int, int, int, int, bool]
     headers: Array
+    raw: Array
+    """(line, byte): the same."""
     data: Array
     trajectory: Array
     count: int = 0
@@ -121,15 +130,17 @@ class _Run:
                 f"dimensions; at most {MAX_COILS} coils and {MAX_LINE_BYTES >> 20} MiB a line are taken."
             )
         lines = max(1, min(MAX_LINES, MAX_RUN_BYTES // max(size, 1)))
+        headers = np.empty(lines, ACQUISITION_HEADER)
         return cls(
             key,
-            np.empty(lines, ACQUISITION_HEADER),
+            headers,
+            headers.view(np.uint8).reshape(lines, -1),
             np.empty((lines, coils, samples), np.complex64),
             np.empty((lines, samples, dimensions), np.float32),
         )
 
     def append(self, line: Line) -> None:
-        self.headers.view(np.uint8).reshape(-1, ACQUISITION_HEADER.itemsize)[self.count] = np.frombuffer(line.raw, "u1")
+        self.raw[self.count] = np.frombuffer(line.raw, np.uint8)
         line.fill(self.data[self.count], self.trajectory[self.count])
         self.count += 1
 
@@ -210,15 +221,10 @@ def take(lines: Lines, which: NDArray[Any]) -> Lines:
 
 def require_finite(lines: Lines) -> None:
     """Raises InputError naming the first acquisition with a NaN or infinite sample."""
-    xp = array_namespace(lines.data)
-    flat = xp.reshape(lines.data, (-1,))
-    with np.errstate(over="ignore", invalid="ignore"):
-        if bool(xp.isfinite(xp.vdot(flat, flat).real)):  # one pass at memory speed; look closer only if this fails
-            return
-    bad = to_numpy(~xp.all(xp.isfinite(lines.data), axis=(1, 2)))
-    if bad.any():
-        counter = int(lines.headers["scan_counter"][int(np.argmax(bad))])
-        raise InputError(f"acquisition {counter} (scan_counter) has NaN or infinite samples")
+    finite = array_namespace(lines.data).isfinite(lines.peaks)
+    if not bool(finite.all()):
+        bad = int(lines.headers["scan_counter"][int(np.argmin(to_numpy(finite)))])
+        raise InputError(f"acquisition {bad} (scan_counter) has NaN or infinite samples")
 
 
 def counter(lines: Lines) -> int:

@@ -38,6 +38,7 @@ from mrnets.mrd.encoding import Space
 from mrnets.mrd.images import Key
 from mrnets.mrd.lines import Lines, take
 from mrnets.mrd.pattern import misfits
+from mrnets.mrd.strength import peaks_of
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
 
 __all__ = ["TWICE", "Facts", "Repeats", "beyond_field", "beyond_limits", "nonzero", "off_pattern", "out_of_line"]
@@ -135,12 +136,8 @@ def beyond_field(encoded: Space, images: Space) -> Iterator[str]:
 
 
 def nonzero(lines: Lines) -> Lines:
-    """Return the lines that are not all zero. Most are told by their first coil."""
-    xp = array_namespace(lines.data)
-    there = to_numpy(xp.any(lines.data[:, 0] != 0, axis=-1))
-    for n in np.flatnonzero(~there):
-        there[n] = bool(xp.any(lines.data[int(n)] != 0))
-    return take(lines, np.flatnonzero(there))
+    """Return the lines that are not all zero."""
+    return take(lines, np.flatnonzero(to_numpy(lines.peaks != 0)))
 
 
 def beyond_limits(key: Key, contrasts: Iterable[int], header: ismrmrdHeader) -> Iterator[str]:
@@ -197,30 +194,23 @@ class Repeats:
         return None
 
 
-def out_of_line(kspace: Array, counts: NDArray[np.int32]) -> Iterator[str]:
+def out_of_line(kspace: Array, counts: NDArray[np.int32], peaks: NDArray[np.float32] | None = None) -> Iterator[str]:
     """Yield a sentence on lines that are much stronger, and on those much weaker, than their neighbours.
 
-    kspace: (z, y, coil, x). counts: (z, y), how many lines each place got."""
-    peaks, quiet = _peaks(kspace), _quiet(kspace, counts)
-    both = [_outliers(peaks, quiet, counts, z) for z in range(len(peaks))]
+    kspace: (z, y, coil, x). counts: (z, y), how many lines each place got. peaks: (z, y), where they are known."""
+    known = to_numpy(array_namespace(kspace).stack([peaks_of(p) for p in kspace])) if peaks is None else peaks
+    quiet, depth = _quiet(kspace, counts), len(known)
+    both = [_outliers(known.astype(np.float64), quiet, counts, z) for z in range(depth)]
     for n, word in enumerate(("stronger", "weaker")):
         found = [(z, y) for z, some in enumerate(both) for y in some[n]]
         if not found:
             continue
         more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-        yield f"{_place(*found[0], len(peaks))}{more} is much {word} than the lines beside it; it may be damaged"
+        yield f"{_place(*found[0], depth)}{more} is much {word} than the lines beside it; it may be damaged"
 
 
 def _place(z: int, y: int, depth: int) -> str:
     return f"line {y}" if depth == 1 else f"line {y} of partition {z}"
-
-
-def _peaks(kspace: Array) -> NDArray[np.float64]:
-    """Return the largest real or imaginary part of each line, (z, y)."""
-    xp = array_namespace(kspace)
-    planes = (plane.view(xp.float32) for plane in kspace)  # real and imaginary parts in turn, without a copy
-    ends = [(xp.max(plane, axis=(1, 2)), xp.min(plane, axis=(1, 2))) for plane in planes]
-    return np.asarray(to_numpy(xp.stack([xp.maximum(most, -least) for most, least in ends])), np.float64)
 
 
 def _quiet(kspace: Array, counts: NDArray[np.int32]) -> NDArray[np.bool_]:

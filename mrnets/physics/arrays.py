@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array
 
-__all__ = ["Array", "array_namespace", "asarray_like", "device", "on_host", "to_numpy"]
+__all__ = ["Array", "array_namespace", "asarray_like", "device", "is_numpy_array", "on_host", "to_numpy"]
 
 Array: TypeAlias = Any
 """An array of NumPy, CuPy or torch. (The array API standard has no type for "an array of any library".)"""

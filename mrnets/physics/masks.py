@@ -213,10 +213,11 @@ def calibration_region(mask: Array) -> Shape:
     side is taken. Samples that happen to adjoin the centre of a random mask must not make it long and thin.
     """
     sampled: Any = np.asarray(to_numpy(mask), dtype=bool)
-    sampled = sampled.reshape(-1, *sampled.shape[-2:]).all(axis=0)
+    sampled = sampled.reshape(-1, *sampled.shape[-2:])
+    sampled = sampled[0] if len(sampled) == 1 else sampled.all(axis=0)
     rows, columns = (np.argsort(np.abs(_offsets(n) + 0.25)) for n in sampled.shape)  # c, c-1, c+1, c-2, ...
-    nested = sampled[np.ix_(rows, columns)]
-    full = np.logical_and.accumulate(nested, axis=0).sum(axis=0)  # height that each column allows
+    rank = np.argsort(rows).astype(np.int32)[:, None]
+    full = np.where(sampled, np.int32(len(rank)), rank).min(axis=0, initial=len(rank))[columns]  # each column's height
     heights = np.minimum.accumulate(full)
     widths = np.arange(1, heights.size + 1)
     areas, shorter = heights * widths, np.minimum(heights, widths)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,7 @@ def _echo(scan: Scan, rows: Rows, encoding: Encoding, window: slice) -> Echo | N
                 continue
             if encoding.epi:
                 require_even(lines)
-            echo = echo or Echo.empty(encoding, lines, window)
+            echo = echo or replace(Echo.empty(encoding, lines, window), strength=None)  # nobody asks for it here
             add_lines(echo, lines, encoding)
     return echo
 

@@ -1,0 +1,88 @@
+"""The strength of lines, measured as they come: in the processor's cache that takes a third of the time.
+
+Axes: line, coil, x for lines; z, y for the places of lines. NumPy or CuPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrnets.physics.arrays import Array, array_namespace, is_numpy_array, to_numpy
+
+__all__ = ["Profiles", "Strength", "in_parts", "peaks_of", "profiles_of"]
+
+Profiles: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""The energy of all coils along y, the sum over x, and along x, the sum over y."""
+
+PART_BYTES = 1 << 20
+"""That fits a processor's own cache."""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """What the checks of a finished slice or volume must know of all its samples. Wrong once a place has two lines."""
+
+    peaks: NDArray[np.float32]
+    """(z, y): the largest real or imaginary part of each line."""
+    along: NDArray[np.float64]
+    """(y,): energy."""
+    across: NDArray[np.float64]
+    """(x,): energy."""
+
+    @classmethod
+    def of_none(cls, z: int, y: int, x: int) -> Strength:
+        """No lines yet."""
+        return cls(np.zeros((z, y), np.float32), np.zeros(y), np.zeros(x))
+
+    @np.errstate(over="ignore", invalid="ignore")  # values that are not finite are told elsewhere
+    def add(self, lines: NDArray[np.complex64], y: NDArray[Any]) -> None:
+        """Measure the energy of lines (line, coil, x) of places y."""
+        squares = _squares(lines)
+        np.add.at(self.along, y, squares.sum(axis=1))
+        self.across[:] += squares.sum(axis=0)
+
+    @property
+    def profiles(self) -> Profiles:
+        """As `profiles_of`."""
+        return self.along, self.across
+
+
+def in_parts(lines: Array) -> Iterator[slice]:
+    """Yield parts of lines that fit a processor's own cache; all lines at once on a device."""
+    step = max(1, PART_BYTES // max(lines[:1].nbytes, 1)) if is_numpy_array(lines) else max(1, len(lines))
+    return (slice(n, n + step) for n in range(0, len(lines), step))
+
+
+def peaks_of(lines: Array) -> Array:
+    """The largest real or imaginary part of each line (line, coil, x): (line,). NaN where one is NaN."""
+    xp = array_namespace(lines)
+    if not lines.size:
+        return xp.zeros(len(lines), dtype=xp.float32)
+    parts = (_real(lines[part]) for part in in_parts(lines))
+    return xp.concat([xp.maximum(xp.max(part, axis=(1, 2)), -xp.min(part, axis=(1, 2))) for part in parts])
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def profiles_of(kspace: Array) -> Profiles:
+    """The energy along y and x of k-space (batch, coil, y, x)."""
+    planes = (array_namespace(kspace).moveaxis(one, 0, 1) for one in kspace)
+    squares = sum(np.asarray(to_numpy(_squares(plane)), np.float64) for plane in planes)
+    return np.sum(squares, axis=1), np.sum(squares, axis=0)
+
+
+def _squares(lines: Array) -> Array:
+    """(line, x): the energy of all coils."""
+    parts = _real(lines)
+    squares = array_namespace(lines).einsum("lcx,lcx->lx", parts, parts)  # no copies: a fifth of abs() ** 2
+    return squares[:, ::2] + squares[:, 1::2]
+
+
+def _real(lines: Array) -> Array:
+    """Real and imaginary parts in turn; a copy only of lines that run backwards in memory."""
+    xp = array_namespace(lines)
+    return (lines if lines.strides[-1] == lines.itemsize else xp.ascontiguousarray(lines)).view(xp.float32)
