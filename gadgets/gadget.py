@@ -90,7 +90,7 @@ class Gadget:
         try:
             return wanted.parse(text.strip())
         except ValueError:
-            raise InputError(f'Gadget {self.name}: property {name} must be {wanted}; got "{text}".') from None
+            raise InputError(f'Gadget {self.name}: property {name} must be {wanted}; got "{text[:80]}".') from None
 
 
 Generator: TypeAlias = Callable[..., Iterator[Item]]

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["network"]
 
+MAX_THREADS = 128
+"""OpenMP ends the process where the system has no more threads."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -85,8 +88,8 @@ def network(
 def _runner(weights: str | None, name: str | None, options: str, computing: Computing, *, check: bool) -> Runner:
     """Return the network ready to run. Raises InputError for weights, name, options or device that cannot be had."""
     batch, threads = computing.batch, computing.threads
-    if batch < 1 or threads < 0:
-        raise InputError(f"batch must be at least 1 and threads at least 0, got {batch} and {threads}")
+    if batch < 1 or not 0 <= threads <= MAX_THREADS:
+        raise InputError(f"batch must be at least 1 and threads 0 to {MAX_THREADS}, got {batch} and {threads}")
     if threads:
         import torch
 

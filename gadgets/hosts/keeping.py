@@ -17,6 +17,7 @@ from gadgets.hosts.spool import (
     AGE,
     SIZE,
     STEP,
+    STEPS,
     Entry,
     Record,
     Spool,
@@ -139,8 +140,9 @@ class Keeper:
 
     def _make_room(self, size: int) -> None:
         if self.spool is not None and size > self._room:
-            make_room(self.spool, STEP)
-            self._room = size + STEP
+            step = max(size - self._room, min(STEP, int(self.spool.size / STEPS)))
+            make_room(self.spool, step)
+            self._room += step
 
     def _failed(self, error: OSError | InputError) -> None:
         _logger.warning("the scan is not kept in the spool: %s", getattr(error, "strerror", None) or error)

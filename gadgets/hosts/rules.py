@@ -25,6 +25,8 @@ __all__ = ["Rules", "chain_of", "set_by_client"]
 
 MAX_OPTION = 1000
 """The largest number in a client's options of a network. Iterations are counted in tens."""
+_OF_ALL = ("threads",)
+"""Properties of networks that concern all scans of the process."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def chain_of(configuration: ConfigFile | ConfigText, rules: Rules) -> Chain:
     stages = tuple(_with_known_weights(_with_less_memory(stage, rules), rules) for stage in chain.stages)
     for stage in stages:
         _require_small_options(stage)
+        _require_same(Stage(stage.name, {}), stage)
     return Chain.of(stages, chain.source, chain.options)
 
 
@@ -69,6 +72,7 @@ def set_by_client(chain: Chain, name: str, value: str, rules: Rules) -> Chain:
 
 def _granted(old: Stage, new: Stage, rules: Rules) -> Stage:
     """Return `new`, which a client made of `old`, with what it may have."""
+    _require_same(old, new)
     if new.properties.get("options") != old.properties.get("options"):
         _require_small_options(new)
     if new.properties.get("weights") != old.properties.get("weights"):
@@ -116,6 +120,13 @@ def _require_small_options(stage: Stage) -> None:
     for name, value in options_of(stage.properties.get("options", "")).items():
         if isinstance(value, int | float) and value > MAX_OPTION:
             raise InputError(f"A client may set {name} of {stage.name} to {MAX_OPTION} at most; got {value:g}.")
+
+
+def _require_same(old: Stage, new: Stage) -> None:
+    """Raise InputError where a client changes what concerns the scans of others, too."""
+    for name in _OF_ALL:
+        if new.properties.get(name) != old.properties.get(name):
+            raise InputError(f"A client may not set {new.name}.{name}: it concerns all scans of the server.")
 
 
 def _files(folder: Path | None) -> list[Path]:

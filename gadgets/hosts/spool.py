@@ -16,6 +16,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ __all__ = [
     "AGE",
     "SIZE",
     "STEP",
+    "STEPS",
     "Entry",
     "Record",
     "Spool",
@@ -51,9 +53,11 @@ State = Literal["coming", "queued", "done", "failed"]
 STATES: tuple[State, ...] = get_args(State)
 SIZE, AGE = 20.0, 7.0
 """GiB and days, unless the operator says otherwise."""
-STEP = 64 << 20
-"""Bytes for which room is made at once."""
+STEP, STEPS = 64 << 20, 16
+"""Bytes for which room is made at once; a small spool is filled in so many steps, at least."""
 MAX_RECORD = 1 << 20
+_NAME = re.compile(r"\d{8}T\d{12}-[0-9a-f]{8}")
+"""Files of other names are somebody else's: they are not looked at, and never deleted."""
 _PRIVATE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -201,6 +205,8 @@ def entries(folder: Path) -> list[Entry]:
         with os.scandir(folder) as found:
             for file in found:
                 name, _, ending = file.name.partition(".")
+                if not _NAME.fullmatch(name):
+                    continue
                 with suppress(FileNotFoundError):
                     status = file.stat(follow_symlinks=False)
                     sizes[name] = sizes.get(name, 0) + status.st_size

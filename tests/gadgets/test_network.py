@@ -143,6 +143,11 @@ def test_half_precision(weights):
     assert torch.linalg.vector_norm(difference) < 0.05 * torch.linalg.vector_norm(exact.estimate.image)
 
 
+def test_so_many_threads_that_openmp_would_end_the_process_are_refused(weights):
+    with pytest.raises(InputError, match="threads 0 to 128, got 1 and 65536"):
+        list(network(frames(), header(), weights=weights, threads=65536))
+
+
 def test_the_number_of_threads_is_set_and_changes_nothing(weights):
     before = torch.get_num_threads()
     try:

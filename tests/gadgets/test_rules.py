@@ -100,3 +100,12 @@ def test_a_client_cannot_ask_for_a_reconstruction_without_end(options):
         chain_of(ConfigText(text.encode()), Rules())
     with pytest.raises(InputError, match="A client may set iterations of network to 1000 at most"):
         set_by_client(chain_of(ConfigFile("cgsense"), Rules()), "network.options", options, Rules())
+
+
+@pytest.mark.parametrize("threads", ["1", "65536"])
+def test_a_client_does_not_set_the_threads_of_all_scans(threads):
+    text = chain(stage("sort"), stage("network", name="cgsense", threads=threads), stage("images"))
+    with pytest.raises(InputError, match=r"A client may not set network.threads: it concerns all scans"):
+        chain_of(ConfigText(text.encode()), Rules())
+    with pytest.raises(InputError, match=r"A client may not set network.threads: it concerns all scans"):
+        set_by_client(chain_of(ConfigFile("cgsense"), Rules()), "network.threads", threads, Rules())

@@ -429,6 +429,25 @@ def test_what_is_too_old_goes(kept):
     assert names(kept) == [new.name]
 
 
+def test_files_of_others_are_neither_scans_nor_deleted(kept):
+    """The folder of a spool may have been somebody's folder of scans."""
+    scans = ["mine.stream", "mine.h5", ".stream", "patient.2.stream", "20261127T101500000000-0123456.stream"]
+    for name in scans:
+        (kept.folder / name).write_bytes(b"x")
+        os.utime(kept.folder / name, (0, 0))
+    filled(kept, "done")
+    make_room(Spool(kept.folder, size=500), 0)
+    assert sorted(path.name for path in kept.folder.iterdir()) == sorted(scans)
+
+
+def test_a_small_spool_keeps_small_scans(place, kept):
+    messages = [ConfigFile("toy.xml"), Header(toys.HEADER), *toys.scan(), Close()]
+    with served(Rules(place, spool=Spool(kept.folder, size=4 * len(blob(messages))))) as client:
+        client.send(*messages)
+        client.receive()
+    assert only(kept).stream.read_bytes() == blob(messages)
+
+
 def test_a_scan_larger_than_the_spool_goes_on_without_it(place, kept, caplog, monkeypatch):
     monkeypatch.setattr("gadgets.hosts.keeping.STEP", 4096)
     small = Spool(kept.folder, size=100_000)
