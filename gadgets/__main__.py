@@ -7,8 +7,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from mrnets import __version__, threads
-from mrnets.commandline import check_command, program, refuse, with_examples
+from mrnets import __version__
+from mrnets.commandline import as_process, check_command, program, refuse, with_examples
 
 PROGRAM = program("gadgets")
 COMMANDS = {
@@ -91,6 +91,8 @@ def _run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"gadgets {args.command}: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # nobody reads the output: see `as_process`
+        raise
     except Exception as error:
         if args.debug:
             raise
@@ -102,8 +104,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def console() -> int:
     """Run the command line as the program of a process, before NumPy and torch are imported."""
-    threads.settle()
-    return main()
+    return as_process(main)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from gadgets.messages import Message
 from gadgets.outbox import Outbox
 from gadgets.protocol import Audience, Incoming, State
 from gadgets.serialise import encode
-from gadgets.speaker import GadgetError
+from gadgets.speaker import GadgetError, printable
 from gadgets.wire import Source
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item, Lines
@@ -36,6 +36,8 @@ IDLE = 2.0
 """Seconds without a byte after which a peer whose stream cannot be understood is taken to have sent all of it."""
 DRAINING = 60.0
 """Seconds after which no more is read of a stream that cannot be understood."""
+MAX_SENTENCE = 2000
+"""Characters."""
 MAX_READS = 1024
 """Times that bytes are read which a peer has sent after its CLOSE."""
 
@@ -256,5 +258,5 @@ def report(peer: Peer, error: Exception, audience: Audience) -> None:
 
 def sentence(error: BaseException) -> str:
     """Return one sentence on one line for people."""
-    text = " ".join(str(error).split())
+    text = printable(str(error)[:MAX_SENTENCE])
     return text if isinstance(error, (InputError, GadgetError)) else f"{type(error).__name__}: {text or 'no message'}"

@@ -41,5 +41,7 @@ def told(error: Exception) -> str:
     Raises `error` again where a module of ours is missing."""
     if isinstance(error, ModuleNotFoundError):
         return missing(error, "networks")
+    if isinstance(error, OSError) and error.strerror:
+        return ": ".join(filter(None, [str(error.filename or ""), error.strerror]))
     text = " ".join(str(error).split())
     return text if isinstance(error, InputError | GadgetError) else f"{type(error).__name__}: {text}"

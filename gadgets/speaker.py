@@ -16,7 +16,7 @@ from mrnets.errors import InputError
 from mrnets.extras import missing
 from mrnets.mrd.lines import Item
 
-__all__ = ["GadgetError", "IncompleteError", "Prefix", "Said", "Speech", "lack", "notes", "warn"]
+__all__ = ["GadgetError", "IncompleteError", "Prefix", "Said", "Speech", "lack", "notes", "printable", "warn"]
 
 
 class IncompleteError(InputError):
@@ -145,6 +145,11 @@ def notes() -> tuple[str, ...]:
     """Return what was noted so far for the images of this scan."""
     speech, _ = _now.get()
     return () if speech is None else tuple(speech.notes)
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line, without the control characters that a peer may have put into it."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in " ".join(text.split()))
 
 
 def _with_name(name: str, error: Exception) -> Exception:

@@ -14,8 +14,8 @@ import math
 import sys
 from typing import Any
 
-from mrnets import store, threads
-from mrnets.commandline import check_command, program, refuse, with_examples
+from mrnets import store
+from mrnets.commandline import as_process, check_command, program, refuse, with_examples
 from mrnets.errors import InputError, nearest
 from mrnets.extras import missing
 
@@ -50,9 +50,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except ModuleNotFoundError as error:
         print(f"{PROGRAM}: {missing(error, 'networks')}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        sys.stderr.close()
         return 1
     return 0
 
@@ -202,8 +199,7 @@ def _plain(value: Any) -> str:
 
 def console() -> int:
     """Run the command line as the program of a process, before NumPy and torch are imported."""
-    threads.settle()
-    return main()
+    return as_process(main)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,63 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mrnets import threads
 from mrnets.errors import nearest
 
-__all__ = ["check_command", "one_of", "program", "refuse", "with_examples"]
+__all__ = ["as_process", "check_command", "one_of", "open_streams", "program", "refuse", "with_examples"]
+
+NO_READER = 141
+"""The exit status of a program that SIGPIPE ends."""
 
 
 def program(package: str) -> str:
     """Return how the program of a package was called: by its console command, or else by `python -m`."""
     return package if Path(sys.argv[0]).name == package else f"python -m {package}"
+
+
+def open_streams() -> None:
+    """Open stdin, stdout and stderr on nothing where they are closed, as some services start a program.
+
+    Otherwise the next file or socket takes the number, and gets what is printed."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it takes the lowest number that is free, which is this one
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 (open to the end)
+
+
+def as_process(main: Callable[[], int]) -> int:
+    """Run `main` as the program of a process, and return its exit status; see `mrnets.threads` for what comes before.
+
+    Where nobody reads its output any more, as behind `head`, it ends as other programs do: in silence."""
+    open_streams()
+    threads.settle()
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        status = NO_READER
+    except OSError as error:
+        print(f"cannot write the output: {error.strerror}", file=sys.stderr)
+        status = 1
+    finally:
+        _flush()
+    return status
+
+
+def _flush() -> None:
+    """Write what waits for stdout, or drop it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def with_examples(program: str, examples: Iterable[str]) -> dict[str, Any]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrnets import threads
-from mrnets.commandline import check_command, program, refuse, with_examples
+from mrnets.commandline import as_process, check_command, program, refuse, with_examples
 from mrnets.errors import InputError, nearest
 from mrnets.extras import missing
 
@@ -53,9 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen.overrides += later
     logging.basicConfig(format=f"training {chosen.command}: %(message)s")
     try:
-        status = int(chosen.run(chosen) or 0)
-        sys.stdout.flush()
-        return status
+        return int(chosen.run(chosen) or 0)
     except InputError as error:
         print(f"training {chosen.command}: {error}", file=sys.stderr)
         return 1
@@ -65,9 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read the output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
 
 
 def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -231,8 +224,7 @@ def _pool(chosen: argparse.Namespace) -> None:
 
 def console() -> int:
     """Run the command line as the program of a process, before NumPy and torch are imported."""
-    threads.settle()
-    return main()
+    return as_process(main)
 
 
 if __name__ == "__main__":

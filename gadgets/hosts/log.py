@@ -7,7 +7,7 @@ import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from gadgets.speaker import Prefix
+from gadgets.speaker import Prefix, printable
 from mrnets.errors import InputError
 
 __all__ = ["name_gadgets", "start"]
@@ -21,6 +21,7 @@ def start(command: str, *, debug: bool = False, path: Path | None = None) -> Non
     """Log to stderr, and to the file `path`, what `command` has to say; with a time where it runs for long.
 
     debug: log more. Raises InputError for a file that cannot be written."""
+    logging.raiseExceptions = False  # a log on a full disk fails in silence
     serving = command == "serve"
     usual = {"serve": logging.INFO, "inspect": logging.ERROR}  # inspect prints the warnings itself
     level = logging.DEBUG if debug else usual.get(command, logging.WARNING)
@@ -30,6 +31,7 @@ def start(command: str, *, debug: bool = False, path: Path | None = None) -> Non
         handlers.append(_file(path))
     for handler in handlers:
         handler.addFilter(_told)
+        handler.addFilter(_plain)
     logging.basicConfig(level=level, format=form, handlers=handlers)
     name_gadgets()
 
@@ -37,6 +39,12 @@ def start(command: str, *, debug: bool = False, path: Path | None = None) -> Non
 def _told(record: logging.LogRecord) -> bool:
     """Return whether a message is this project's, or a warning: other libraries log how they read their files."""
     return record.levelno >= logging.WARNING or record.name.partition(".")[0] in _OURS
+
+
+def _plain(record: logging.LogRecord) -> bool:
+    """Return True, with the message on one line: nothing that a client sends looks like another line of the log."""
+    record.msg, record.args = printable(record.getMessage()), ()
+    return True
 
 
 def _file(path: Path) -> RotatingFileHandler:

@@ -55,8 +55,9 @@ def _is_there(module: str) -> bool:
 
 
 if __name__ == "__main__":
-    from mrnets import threads
+    from mrnets import commandline, threads
 
+    commandline.open_streams()
     threads.settle()
     from gadgets.hosts.external import main
 

@@ -2,14 +2,16 @@
 
 import argparse
 import gc
+import logging
 import socket
 import urllib.request
 
 import pytest
 
 from gadgets.chain import Chain
+from gadgets.connection import sentence
 from gadgets.gather import Memory, taken
-from gadgets.hosts import serve
+from gadgets.hosts import log, serve
 from gadgets.hosts.notify import notify
 from gadgets.hosts.scan import reconstructed
 from gadgets.hosts.totals import TOTALS
@@ -85,6 +87,25 @@ def test_without_systemd_nobody_is_told(tmp_path, monkeypatch):
     notify("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
     notify("READY=1")
+
+
+# The log
+
+
+def test_a_client_writes_no_lines_into_the_log(monkeypatch, capsys):
+    """Neither other lines, nor what a terminal takes for orders."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    for logger in (logging.root, logging.getLogger("mrnets")):
+        monkeypatch.setattr(logger, "level", logger.level)
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    log.start("serve")
+    logging.getLogger("gadgets").error("the client says: %s", "hello\n2026-11-27 all is well\x1b[2J\x07 é")
+    logging.getLogger("gadgets").error("%s", sentence(InputError("\x1b]0;title\x07\r\n" + "a" * 10_000)))
+    first, second, rest = capsys.readouterr().err.split("\n")
+    assert first.endswith("the client says: hello 2026-11-27 all is well\ufffd[2J\ufffd é")
+    assert "\x1b" not in second
+    assert len(second) < 2200
+    assert rest == ""
 
 
 def test_totals_count_scans_that_end_and_that_fail():
