@@ -51,6 +51,8 @@ class Model:
     labels: tuple[str, ...] = ()
     seen: Seen = field(default_factory=Seen)
     """The data that it was trained on."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the comment of every image that it makes."""
 
     @property
     def slices(self) -> int:
@@ -126,6 +128,7 @@ def _identity(path: Path) -> tuple[int, ...]:
 
 def _loaded(path: Path, device: torch.device) -> Model:
     from mrnets import store
+    from mrnets.atommic.notes import notes
     from mrnets.preparation import Preparation
 
     trained = store.load(path, device)
@@ -148,6 +151,7 @@ def _loaded(path: Path, device: torch.device) -> Model:
         units={str(name): str(unit) for name, unit in trained.metadata["units"].items()},
         labels=labels,
         seen=seen,
+        notes=notes(trained.name, trained.options),
     )
 
 

@@ -240,7 +240,7 @@ def _with(frame: Frame, estimate: Estimate, model: Model, notes: tuple[str, ...]
         ),
         history=(*frame.history, model.name),
         made={**frame.made, **dict.fromkeys(made, model.name)},
-        notes=tuple(dict.fromkeys((*frame.notes, *notes))),
+        notes=tuple(dict.fromkeys((*frame.notes, *model.notes, *notes))),
         units={**frame.units, **model.units},
         labels=model.labels or frame.labels,
         classes=frame.classes if estimate.logits is None else classes,

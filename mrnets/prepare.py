@@ -187,7 +187,9 @@ def _scale(raw: Raw, preparation: Preparation) -> torch.Tensor:
         where = raw.mask.expand(raw.kspace.shape)
         values = raw.kspace.flatten(1)
         return scale_and_offset(values, preparation.normalisation, where.flatten(1))[0]
-    image = combine(ifftc(raw.kspace), raw.sens, preparation.combination)
+    image = ifftc(raw.kspace)
+    if preparation.normalise == "image":
+        image = combine(image, raw.sens, preparation.combination)
     return scale_and_offset(image.flatten(1), preparation.normalisation)[0]
 
 

@@ -36,7 +36,7 @@ def prepare_image(image: Array, preparation: Preparation) -> Prepared:
         x = coarse if x.is_complex() else coarse.real
     if preparation.image == "magnitude" and x.is_complex():
         x = x.abs()
-    values = x if preparation.normalise == "image" else fftc(x + 0j)
+    values = fftc(x + 0j) if preparation.normalise == "kspace" else x
     scale, offset = scale_and_offset(values.flatten(2), preparation.normalisation)
     phase = torch.ones((x.shape[0], *size), device=x.device)
     beyond = None if size == whole else whole

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mrnets.atommic import PREFIX, named
+from mrnets.atommic import PREFIX, named, own
 from mrnets.errors import InputError, unknown
 from mrnets.traits import Traits, declared
 from mrnets.values import described, fits
@@ -69,8 +69,10 @@ def describe(name: str) -> Traits:
     published = name.removeprefix(PREFIX)
     if published not in names():
         raise unknown("network", name, names())
-    traits = declared(_NETS / f"{published}.py")
-    return traits if name == published else replace(traits, title=f"{traits.title}, as ATOMMIC computes it")
+    if name == published:
+        return declared(_NETS / f"{name}.py")
+    traits = declared(own(published) or _NETS / f"{published}.py")
+    return replace(traits, title=f"{traits.title}, as ATOMMIC computes it")
 
 
 def bind(name: str, **options: Any) -> dict[str, Any]:
@@ -211,10 +213,8 @@ def _check_fixed(name: str, key: str, value: Any, own: Any) -> None:
         raise InputError(f"option {key} of network {name} is {own!r} here, not {value!r}{way}")
 
 
-def _constructor(name: str) -> type[nn.Module]:
-    if name not in names():
-        raise unknown("network", str(name), names())
-    module = importlib.import_module(f"mrnets.nets.{name}")
+def _constructor(name: str, folder: str) -> type[nn.Module]:
+    module = importlib.import_module(f"{folder}.{name}")
     (only,) = (member for member in map(vars(module).get, module.__all__) if isinstance(member, type))
     return typing.cast("type[nn.Module]", only)
 
@@ -222,19 +222,18 @@ def _constructor(name: str) -> type[nn.Module]:
 def _makers(name: str) -> list[Callable[..., nn.Module]]:
     """The functions that make the network `name`, each of the result of the one before.
 
-    The first is its class. ATOMMIC's form of it and a sensitivity network may follow. Each declares its options as
-    keyword-only parameters.
+    The first is its class. What ATOMMIC does around it and a sensitivity network may follow. Each declares its options
+    as keyword-only parameters.
     """
-    from mrnets.atommic.forms import FORMS
+    from mrnets.atommic.forms import around
     from mrnets.blocks.sensitivity import with_sensitivities
 
-    published = name.removeprefix(PREFIX)
-    makers: list[Callable[..., nn.Module]] = [_constructor(published)]
+    traits, published = describe(name), name.removeprefix(PREFIX)
     if name != published:
-        if published not in FORMS:
-            raise unknown("network", name, [f"{PREFIX}{form}" for form in FORMS])
-        makers.append(FORMS[published])
-    return [*makers, with_sensitivities] if describe(name).can_estimate_maps else makers
+        folder = "mrnets.atommic.nets" if own(published) else "mrnets.nets"
+        return [_constructor(published, folder), *around(name, traits)]
+    constructor = _constructor(name, "mrnets.nets")
+    return [constructor, with_sensitivities] if traits.can_estimate_maps else [constructor]
 
 
 def _options(maker: Callable[..., nn.Module]) -> dict[str, tuple[Any, Any]]:

@@ -25,6 +25,8 @@ class Traits:
     """Authors, journal or conference, year."""
     learns: bool = True
     """False: it has no weights, and runs without a weights file."""
+    differs: str = ""
+    """How it differs from the paper; of ATOMMIC's networks, whose images must say so."""
     takes: Takes = "kspace"
     """The part of the scan that it takes."""
     both_with: tuple[str, str] | None = None

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 from mrnets import store
 from mrnets.atommic import keys
-from mrnets.atommic.settings import Settings, found, translated
+from mrnets.atommic.data import Settings, found
+from mrnets.atommic.notes import notes
+from mrnets.atommic.settings import translated
 from mrnets.errors import InputError
 from mrnets.extras import install
 
@@ -62,6 +64,7 @@ def import_atommic(
             "imported": f"from ATOMMIC {settings.get('atommic_version', '(version unknown)')}, {settings['target']}",
             "file": Path(checkpoint).name,
             "normalisation": f"trained with {found(settings, 'normalization_type') or 'an unknown one'}",
+            "notes": list(notes(imported.name, imported.options)),
         },
     )
     return imported

@@ -1,7 +1,8 @@
 """Networks as ATOMMIC 1.0.1 computes them, where that differs from their papers.
 
 A form takes a published network and gives one with the same parameters under the same names, so that imported weights
-fit. Its options are those of `mrnets.atommic.PUBLISHED`; with their defaults it is the published network.
+fit. Its options are those of `mrnets.atommic.PUBLISHED`; with their defaults it is the published network. Networks
+with other parameters have their own files in `mrnets/atommic/nets`.
 
 padding: bit mask of the sizes to which U-Nets pad their planes, see `mrnets.blocks.padding.padded`.
 start: with "rss_components" the network starts from the image that ATOMMIC calls "RSS". That is the root of the sum of
@@ -17,27 +18,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from mrnets.atommic import PREFIX
+from mrnets.atommic import PREFIX, own
+from mrnets.atommic.around import with_empty_coils, with_min_max, with_transposed
+from mrnets.atommic.kspace import Combination, Start, Transform, components, magnitude, with_phase
+from mrnets.atommic.sensitivity import with_maps
 from mrnets.blocks.checks import one_of, whole
 from mrnets.blocks.complex import on_planes
 from mrnets.blocks.consistency import cascaded, solved
 from mrnets.blocks.encoding import Encoding, encoded, measured, name_of
 from mrnets.blocks.recurrent import Rim, inferred
 from mrnets.contract import Estimate, Scan
-from mrnets.errors import InputError
+from mrnets.errors import InputError, unknown
 from mrnets.nets.rvn import recurrent_steps
 from mrnets.physics.fourier import fftc, ifftc
+from mrnets.traits import Traits
 
-__all__ = ["FORMS", "components"]
+__all__ = ["FORMS", "around", "padded", "root_of_squares"]
 
-Start = Literal["sense", "rss_components"]
-Combination = Literal["sense", "rss"]
-Transform = Literal["centred", "plain"]
 Compute = Callable[[Any, Scan], Estimate]
 
 
@@ -74,7 +76,7 @@ def unet(network: Any, *, padding: int | None = None, start: Start = "sense") ->
 
 def _unet(network: Any, scan: Scan) -> Estimate:
     kspace, mask = measured(scan, network)
-    return Estimate(image=_magnitude(on_planes(network.unet, components(ifftc(kspace * mask)))))
+    return Estimate(image=magnitude(on_planes(network.unet, components(ifftc(kspace * mask)))))
 
 
 def rim(network: Any, *, start: Start = "sense") -> nn.Module:
@@ -87,7 +89,7 @@ def _rim(network: Any, scan: Scan, *, time_steps: int) -> Estimate:
     encoding = encoded(scan, network)
     machines = [part for part in network.modules() if isinstance(part, Rim)]
     images = inferred(machines, time_steps, components(encoding.coil_images()), encoding)
-    return encoding.estimate(*map(_magnitude, images), steps=network.training)
+    return encoding.estimate(*map(magnitude, images), steps=network.training)
 
 
 def modl(network: Any, *, start: Start = "sense", conjugate_gradient: bool = True) -> nn.Module:
@@ -108,7 +110,7 @@ def _modl(network: Any, scan: Scan, *, iterations: int, solver: int, start: Star
             weight = network.log_weight.exp()
             denoised = solved(encoding.start + weight * (x + denoised), encoding, weight, iterations=solver)
         x = denoised
-    return encoding.estimate(x if start == "sense" else _magnitude(x))
+    return encoding.estimate(x if start == "sense" else magnitude(x))
 
 
 def ccnn(network: Any, *, combination: Combination = "sense") -> nn.Module:
@@ -120,7 +122,7 @@ def ccnn(network: Any, *, combination: Combination = "sense") -> nn.Module:
 def _ccnn(network: Any, scan: Scan) -> Estimate:
     encoding = encoded(scan, network)
     denoisers = [partial(stack, slope=network.slope) for stack in network.stacks]
-    return encoding.estimate(_root_of_squares(encoding, denoisers, network.dc_weight)[-1])
+    return encoding.estimate(root_of_squares(encoding, denoisers, network.dc_weight)[-1])
 
 
 def varnet(network: Any, *, padding: int | None = None, combination: Combination = "sense") -> nn.Module:
@@ -135,7 +137,7 @@ def varnet(network: Any, *, padding: int | None = None, combination: Combination
 
 def _varnet(network: Any, scan: Scan) -> Estimate:
     encoding = encoded(scan, network)
-    return encoding.estimate(_root_of_squares(encoding, network.unets, network.dc_weight)[-1])
+    return encoding.estimate(root_of_squares(encoding, network.unets, network.dc_weight)[-1])
 
 
 def rvn(
@@ -161,7 +163,7 @@ def _rvn(
 ) -> Estimate:
     encoding = encoded(scan, network)
     steps = recurrent_steps(network.blocks, network.initializer, transform(_first(encoding, start)))
-    cascades = cascaded if combination == "sense" else _root_of_squares
+    cascades = cascaded if combination == "sense" else root_of_squares
     return encoding.estimate(*cascades(encoding, steps, network.learning_rate), steps=network.training)
 
 
@@ -191,21 +193,28 @@ FORMS: dict[str, Callable[..., nn.Module]] = {
 """The form of each network that has one."""
 
 
+def around(name: str, traits: Traits) -> list[Callable[..., nn.Module]]:
+    """The functions that follow the class of the network `name` ("atommic."). Raises InputError where there is none."""
+    published = name.removeprefix(PREFIX)
+    makers: list[Callable[..., nn.Module]] = []
+    if own(published) is None:
+        if published not in FORMS:
+            raise unknown("network", name, [f"{PREFIX}{form}" for form in FORMS])
+        makers.append(FORMS[published])
+    if traits.task in ("segmentation", "joint"):
+        makers.append(with_min_max)
+    if traits.takes == "kspace":
+        makers.append(with_transposed)
+    if published in ("idslr", "idslrunet", "segnet"):
+        makers.append(with_empty_coils)
+    return [*makers, with_maps] if traits.can_estimate_maps else makers
+
+
 def _first(encoding: Encoding, start: Start) -> Tensor:
     return encoding.start if start == "sense" else components(encoding.coil_images())
 
 
-def components(coil_images: Tensor) -> Tensor:
-    """Root of the sum of squares over coils, of real and imaginary parts each by themselves: complex."""
-    parts = (torch.linalg.vector_norm(part, dim=-3) for part in (coil_images.real, coil_images.imag))
-    return torch.complex(*parts)
-
-
-def _magnitude(image: Tensor) -> Tensor:
-    return torch.complex(image.abs(), torch.zeros_like(image.real))
-
-
-def _root_of_squares(
+def root_of_squares(
     encoding: Encoding, denoisers: Iterable[Callable[[Tensor], Tensor]], weights: Tensor
 ) -> list[Tensor]:
     """Images after each cascade k <- k - w M (k - y) - E D(E^H k), as `cascaded`, with the k-space of all coils.
@@ -219,6 +228,5 @@ def _root_of_squares(
         kspace = kspace - weight * (encoding.mask * (kspace - data)) - correction
         coil_images = ifftc(kspace)
         x = encoding.reduce(coil_images)
-        phase = torch.where(x == 0, torch.ones_like(x), torch.sgn(x))
-        images.append(torch.linalg.vector_norm(coil_images, dim=-3) * phase)
+        images.append(with_phase(coil_images, x))
     return images

@@ -94,6 +94,102 @@ _JOINT: dict[str, Rules] = {
     ),
 }
 
+_MAPS = _unet(r"coil_sensitivity_maps_nn\.norm_unet\.unet\.", "sens_net.unet.unet.")
+"""Of ATOMMIC's sensitivity network, which any network on k-space may have."""
+
+
+def _crnn() -> Rules:
+    """Layer 0 is the gated unit, whose state is always zero; the other layers are convolutions."""
+    layers = r"reconstruction_module\.model\.layers\."
+    convs = ((rf"{layers}{i}\.(?:0\.)?conv_layer\.weight", f"convs.{i - 1}.weight") for i in range(1, 66))
+    return (
+        (r"reconstruction_module\.dc_weight", "dc_weight"),
+        (rf"{layers}0\.ih\.weight", "input.weight"),
+        (rf"{layers}0\.hh\.weight", ""),
+        *convs,
+    )
+
+
+def _vsnet() -> Rules:
+    """All cascades share their blocks. Odd numbers are the parametric ReLU."""
+    block = r"reconstruction_module\."
+    conv = rf"{block}denoiser_block\.\d+\.conv\."
+    convs = ((rf"{conv}{2 * i}\.(?P<what>\w+)", rf"stack.convs.{i}.\g<what>") for i in range(64))
+    return (
+        *convs,
+        (rf"{conv}\d+\.weight", "slope"),
+        (rf"{block}data_consistency_block\.\d+\.dc_weight", "dc_weight"),
+        (rf"{block}weighted_average_block\.\d+\.param", "average"),
+    )
+
+
+def _vnet() -> Rules:
+    """Each stage is named after its channels."""
+    parts = (
+        (r"(?:down|up)_tr\d+\.ops\.(?P<n>\d+)\.layers\.0\.(?P<what>\w+)", r"convs.\g<n>.conv.\g<what>"),
+        (r"(?:down|up)_tr\d+\.ops\.(?P<n>\d+)\.layers\.1\.(?P<what>\w+)", r"convs.\g<n>.norm.\g<what>"),
+        (r"(?:down|up)_tr\d+\.bn1\.(?P<what>\w+)", r"norm.\g<what>"),
+        (r"down_tr\d+\.down_conv\.weight", "down.weight"),
+        (r"up_tr\d+\.up_conv\.(?P<what>\w+)", r"up.\g<what>"),
+    )
+    stages = [(f"down_tr{width}", f"downs.{n}.") for n, width in enumerate((32, 64, 128, 256))]
+    stages += [(f"up_tr{width}", f"ups.{n}.") for n, width in enumerate((256, 128, 64, 32))]
+    ends = (("in_tr", "top"), ("out_tr", "mix"))
+    module = r"segmentation_module\."
+    return (
+        *((rf"{module}(?={stage}\.){theirs}", f"net.{own}{ours}") for stage, own in stages for theirs, ours in parts),
+        *((rf"{module}{end}\.conv_block\.0\.(?P<what>\w+)", rf"net.{own}.conv.\g<what>") for end, own in ends),
+        *((rf"{module}{end}\.conv_block\.1\.(?P<what>\w+)", rf"net.{own}.norm.\g<what>") for end, own in ends),
+        (rf"{module}out_tr\.conv2\.(?P<what>\w+)", r"net.head.\g<what>"),
+    )
+
+
+def _dynunet() -> Rules:
+    """Its layers have a second name each, below skip_layers."""
+    module, conv = r"segmentation_module\.", r"conv(?P<half>[12])\.conv\.weight"
+    return (
+        (rf"{module}input_block\.{conv}", r"top.conv\g<half>.weight"),
+        (rf"{module}downsamples\.(?P<n>\d+)\.{conv}", r"downs.\g<n>.conv\g<half>.weight"),
+        (rf"{module}bottleneck\.{conv}", r"bottom.conv\g<half>.weight"),
+        (rf"{module}upsamples\.(?P<n>\d+)\.transp_conv\.conv\.weight", r"ups.\g<n>.up.weight"),
+        (rf"{module}upsamples\.(?P<n>\d+)\.conv_block\.{conv}", r"ups.\g<n>.stage.conv\g<half>.weight"),
+        (rf"{module}output_block\.conv\.conv\.(?P<what>\w+)", r"head.\g<what>"),
+        (rf"{module}(?:deep_supervision_heads|skip_layers)\..*", ""),
+    )
+
+
+_OWN: dict[str, Rules] = {
+    "crnn": _crnn(),
+    "dynunet": _dynunet(),
+    "jointicnet": (
+        *_unet(r"image_model\.unet\.", "image_net.unet."),
+        *_unet(r"kspace_model\.unet\.", "kspace_net.unet."),
+        *_unet(r"sens_net\.norm_unet\.unet\.", "map_net.unet."),
+        (r"reg_param_I", "image_weight"),
+        (r"reg_param_F", "kspace_weight"),
+        (r"lr_image", "image_step"),
+        (r"reg_param_C|lr_sens|conv_out\.\w+", ""),
+    ),
+    "kikinet": (
+        *_unet(r"image_model_list\.\d+\.unet\.", "image_net.unet."),
+        *_unet(r"kspace_model_list\.\d+\.model\.unet\.", "kspace_net.unet."),
+        (r"dc_weight", "dc_weight"),
+    ),
+    "lpdnet": (
+        *_unet(r"primal_net\.\d+\.primal_block\.unet\.", "primal_net."),
+        *_unet(r"dual_net\.\d+\.dual_block\.unet\.", "dual_net."),
+    ),
+    "qcirim": _rim(r"quantitative_module\.(?P<c>\d+)\.", r"machines.\g<c>."),
+    "qvarnet": (
+        (r"quantitative_module\.(?P<c>\d+)\.dc_weight", r"dc_weight[\g<c>]"),
+        *_unet(r"quantitative_module\.(?P<c>\d+)\.model\.unet\.", r"unets.\g<c>.unet."),
+    ),
+    "vnet": _vnet(),
+    "vsnet": _vsnet(),
+    "xpdnet": ((r"reconstruction_module\.image_model_list\.(?P<c>\d+)\.1\.(?P<what>\w+)", r"convs.\g<c>.\g<what>"),),
+}
+"""Of the networks in `mrnets/atommic/nets`."""
+
 _RULES: dict[str, Rules] = {
     "ccnn": _ccnn(),
     "cirim": _rim(r"reconstruction_module\.(?P<c>\d+)\.", r"machines.\g<c>."),
@@ -127,6 +223,7 @@ _RULES: dict[str, Rules] = {
     ),
     **_SEGMENTATION,
     **_JOINT,
+    **_OWN,
 }
 
 
@@ -155,7 +252,7 @@ def state_dict(name: str, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _renamed(key: str, name: str) -> str:
-    for pattern, replacement in _RULES[name]:
+    for pattern, replacement in (*_RULES[name], *_MAPS):
         if match := re.fullmatch(pattern, key):
             return match.expand(replacement)
     raise InputError(f"{key!r} is not a weight of ATOMMIC's {name}")

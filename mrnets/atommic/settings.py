@@ -1,4 +1,4 @@
-"""Settings of ATOMMIC 1.0.1 as a network of ours with its options, and as its preparation.
+"""Settings of ATOMMIC 1.0.1 as a network of ours with its options.
 
 A setting that this program would compute differently is refused, never passed over.
 """
@@ -10,13 +10,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mrnets import store
-from mrnets.atommic import PREFIX, named
+from mrnets.atommic import PREFIX, named, own
+from mrnets.atommic.data import (
+    Settings,
+    end_of,
+    estimates_maps,
+    given_coils,
+    given_contrasts,
+    preparation,
+    start_of,
+    transposed,
+)
 from mrnets.errors import InputError
-from mrnets.preparation import Preparation
 
-__all__ = ["Settings", "Translated", "found", "translated"]
+__all__ = ["Translated", "translated"]
 
-Settings = Mapping[str, Any]
 Translations = dict[str, str | tuple[str, Callable[[Any], Any]]]
 """Our option to their setting, or to their setting and the function that makes our value of theirs."""
 
@@ -93,7 +101,7 @@ _SEGMENTATION = _Kind(
         "dropout": "segmentation_module_dropout",
     },
     constants={"padding": 11},
-    fixed={"segmentation_module_normalize": False},
+    fixed={"segmentation_module_normalize": False, "segmentation_module_padding_size": 11},
 )
 _JOINT: Translations = {
     "coils": ("input_channels", _halved),
@@ -180,18 +188,16 @@ _CLASSES = {
     "IDSLRUNet": "idslrunet",
     "SegNet": "segnet",
     "MTLRS": "mtlrs",
-}
-_REFUSED = {
-    "CRNNet": "its hidden state is always zero and its output is clipped at zero, so it does not recur",
-    "JointICNet": "it multiplies real and imaginary parts separately and its residual vanishes",
-    "KIKINet": "its iterations share one set of weights and its data consistency uses another iteration's k-space",
-    "LPDNet": "its iterations share one primal and one dual network",
-    "VSNet": "it adds images to k-space and does not impose the measured data",
-    "XPDNet": "its wavelet networks are left out as configured, or cannot give negative values",
-    "qCIRIM": "its signal model is not that of the physics",
-    "qVarNet": "its signal model is not that of the physics and its B0 cannot be negative",
-    "SegmentationDYNUNet": "it does not down-sample and adds its supervision heads to its output",
-    "SegmentationVNet": "it does not read its width and depth",
+    "CRNNet": "crnn",
+    "JointICNet": "jointicnet",
+    "KIKINet": "kikinet",
+    "LPDNet": "lpdnet",
+    "VSNet": "vsnet",
+    "XPDNet": "xpdnet",
+    "qCIRIM": "qcirim",
+    "qVarNet": "qvarnet",
+    "SegmentationDYNUNet": "dynunet",
+    "SegmentationVNet": "vnet",
 }
 
 
@@ -201,25 +207,53 @@ def translated(settings: Settings) -> Translated:
     Raises InputError for a network or a setting that ours does not have.
     """
     published = _name(settings)
-    kind = _KINDS[published]
-    for key, wanted in {**kind.fixed, "estimate_coil_sensitivity_maps_with_nn": False}.items():
+    options = _of_paper(settings, _KINDS[published]) if own(published) is None else _of_own(settings, published)
+    known = store.bind(f"{PREFIX}{published}")
+    options |= {key: value for key, value in _conventions(settings, published, known).items() if key in known}
+    if options.get("coils"):
+        options["given_coils"] = given_coils(settings, options["coils"])
+    name, options = named(published, options) if own(published) is None else (f"{PREFIX}{published}", options)
+    bound = store.bind(name, **options)
+    return Translated(published, name, bound, preparation(settings, name, bound))
+
+
+def _of_paper(settings: Settings, kind: _Kind) -> dict[str, Any]:
+    """The options of a network whose parameters are those of the paper's."""
+    for key, wanted in kind.fixed.items():
         if settings.get(key, wanted) != wanted:
-            raise InputError(f"cannot import: {key} is {settings[key]!r}, and our {published} is that with {wanted!r}")
-    options = {**kind.constants, **_conventions(settings, published)}
+            raise InputError(f"cannot import: {key} is {settings[key]!r}, and ours is that with {wanted!r}")
+    options = dict(kind.constants)
     for ours, theirs in kind.options.items():
         key, translate = theirs if isinstance(theirs, tuple) else (theirs, _same)
-        if key not in settings:
-            raise InputError(f"cannot import: the settings lack {key}")
-        options[ours] = translate(settings[key])
-    name, options = named(published, options)
-    bound = store.bind(name, **options)
-    return Translated(published, name, bound, _preparation(settings, published, bound))
+        options[ours] = translate(_setting(settings, key))
+    return options
+
+
+def _of_own(settings: Settings, published: str) -> dict[str, Any]:
+    """The options of a network that we have as ATOMMIC has it: they have its names there."""
+    name = f"{PREFIX}{published}"
+    traits, fixed = store.describe(name), store.fixed_options(name)
+    if any(stride != 1 for stride in settings.get("segmentation_module_strides") or ()):
+        raise InputError("cannot import: segmentation_module_strides are not all 1, as published")
+    given = {key: _setting(settings, key) for key in traits.aliases}
+    same = {key: settings[key] for key in _OF_ONE_NAME if key in settings and key not in fixed}
+    bound = store.bind(name, **given, **same, **{k: settings[k] for k in fixed if settings.get(k) is not None})
+    options = {key: bound[key] for key in (*traits.aliases.values(), *same)}
+    return options if published != "vnet" else {**options, "contrasts": given_contrasts(settings, options["contrasts"])}
+
+
+_OF_ONE_NAME = ("num_primal", "num_dual")
+"""Options that have ATOMMIC's names here."""
+
+
+def _setting(settings: Settings, key: str) -> Any:
+    if key not in settings:
+        raise InputError(f"cannot import: the settings lack {key}")
+    return settings[key]
 
 
 def _name(settings: Settings) -> str:
     kind = str(settings["target"]).rpartition(".")[2]
-    if kind in _REFUSED:
-        raise InputError(f"ATOMMIC's {kind} is not imported: {_REFUSED[kind]}; train ours, which follows the paper")
     if kind not in _CLASSES:
         raise InputError(f"ATOMMIC's {kind} is not imported; those that are: {', '.join(sorted(_CLASSES))}")
     name = _CLASSES[kind]
@@ -230,97 +264,81 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _conventions(settings: Settings, name: str) -> dict[str, Any]:
-    """Options of ours for how ATOMMIC combined the coils, and for its Fourier transform.
+def _conventions(settings: Settings, name: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of ours for ATOMMIC's conventions: coils, Fourier transform, axes, maps and the scaling of logits.
 
-    Images are the same whatever its transform: only rvn sees k-space. Its "RSS" takes real and imaginary parts by
-    themselves, which leaves the magnitude of the usual one. Some networks end with it, as the settings of the model
-    say. Some start with it, as those of the data say, where they are there.
+    Its "RSS" takes real and imaginary parts by themselves, which leaves the magnitude of the usual one. Some networks
+    end with it, as the settings of the model say. Some start with it, as those of the data say, where they are there.
+    known: the options of the network.
     """
-    end, start = _end(settings), _start(settings)
+    task = store.describe(name).task
+    options: dict[str, Any] = {"transposed": transposed(settings)}
+    if task in ("segmentation", "joint"):
+        options["min_max"] = _min_max(settings)
+    if task == "segmentation":
+        return options
+    end, start = end_of(settings), start_of(settings)
     for method in (end, start):
-        if store.describe(name).task != "segmentation" and method not in ("SENSE", "RSS"):
+        if method not in ("SENSE", "RSS"):
             raise InputError(f"cannot import: coils were combined by {method}, which is no root of a sum of squares")
-    if store.describe(name).task == "joint" and "RSS" in (end, start):
+    if task != "reconstruction" and "RSS" in (end, start):
         raise InputError(
             f"cannot import: coils were combined by RSS, which ATOMMIC takes of real and imaginary parts separately, "
             f"and our {name} combines them by SENSE, as published"
         )
-    known = store.bind(f"{PREFIX}{name}")
-    options: dict[str, Any] = {}
-    if "combination" in known:
-        options["combination"] = end.lower()
-    if "start" in known:
+    options |= {"combination": end.lower()} | _maps(settings)
+    if task == "reconstruction":
         options["start"] = "rss_components" if start == "RSS" else "sense"
+    if name in _IN_KSPACE or options.get("sens_region") in ("rows", "columns"):
+        options["transform"] = _transform(settings)
     if "initializer_transform" in known and settings.get("learned_initializer"):
-        transform = settings.get("fft_centered", False), settings.get("fft_normalization", "backward")
-        if transform not in _TRANSFORMS:
-            raise InputError(
-                f"cannot import: fft_centered is {transform[0]!r} with fft_normalization {transform[1]!r}, and the "
-                "first state of our rvn comes from a centred, orthonormal k-space or from one that is neither"
-            )
-        options["initializer_transform"] = _TRANSFORMS[transform]
+        options["initializer_transform"] = _transform(settings)
     return options
 
 
+_IN_KSPACE = ("jointicnet", "kikinet", "lpdnet", "vsnet")
+"""Networks that see k-space, or the places of its samples."""
 _TRANSFORMS = {(True, "ortho"): "centred", (False, "backward"): "plain"}
+_REGIONS = {"1D": "columns", "2D": "rows"}
 
 
-def _end(settings: Settings) -> str:
-    return str(settings.get("coil_combination_method", "SENSE"))
+def _transform(settings: Settings) -> str:
+    transform = settings.get("fft_centered", False), settings.get("fft_normalization", "backward")
+    if transform not in _TRANSFORMS:
+        raise InputError(
+            f"cannot import: fft_centered is {transform[0]!r} with fft_normalization {transform[1]!r}, and its k-space "
+            "must be centred and orthonormal, or neither"
+        )
+    return _TRANSFORMS[transform]
 
 
-def _start(settings: Settings) -> str:
-    """How coils were combined in the image that the network starts from, which is made with the data.
-
-    Older settings say it for the model only.
-    """
-    for section in ("train_ds", "train_dataset"):
-        data = settings.get(section)
-        if isinstance(data, Mapping) and data.get("coil_combination_method") is not None:
-            return str(data["coil_combination_method"])
-    return _end(settings)
-
-
-def _preparation(settings: Settings, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The preparation that the settings describe.
-
-    ATOMMIC subtracts a real number from complex data, which is a spike in k-space; we only divide. Its patch of noise
-    and its ESPIRiT are left to ours, which find what they need. Each class of a segmentation is decided by itself.
-    """
-    traits = store.describe(name)
-    coils, squares = options.get("coils"), _start(settings) == "RSS"
-    values: dict[str, Any] = {
-        "slices": traits.slices,
-        "classes": "overlapping" if "classes" in options else "exclusive",
-        "whiten": "periphery" if found(settings, "apply_prewhitening") else "none",
-        "combination": "rss" if squares else "sense",
-        "sens": "none" if traits.sens == "unused" or (traits.sens == "optional" and squares) else "espirit",
-        "normalisation": _normalisation(settings),
-        "normalise": "kspace" if found(settings, "kspace_normalization") else "image",
+def _maps(settings: Settings) -> dict[str, Any]:
+    """Options for ATOMMIC's sensitivity network, none where it has none."""
+    if not estimates_maps(settings):
+        return {}
+    prefix = "coil_sensitivity_maps_nn_"
+    if not settings.get(f"{prefix}normalize", True):
+        raise InputError(f"cannot import: {prefix}normalize is False, and our maps are divided by their size")
+    kind = settings.get(f"{prefix}mask_type", "2D")
+    if kind not in _REGIONS:
+        raise InputError(f"cannot import: {prefix}mask_type is {kind!r}, and must be one of {', '.join(_REGIONS)}")
+    return {
+        "sens_net": True,
+        "sens_channels": settings.get(f"{prefix}chans", 8),
+        "sens_pooling_layers": settings.get(f"{prefix}pools", 4),
+        "sens_region": _REGIONS[kind] if settings.get(f"{prefix}mask_center", True) else "all",
+        "sens_padding": 15,
     }
-    if found(settings, "apply_gcc"):
-        values["coils"] = found(settings, "gcc_virtual_coils") if coils is None else coils
-        values["compression_lines"] = found(settings, "gcc_calib_lines")
-        values["compression_align"] = bool(found(settings, "gcc_align_data"))
-    else:
-        values["coils"] = coils
-    crop = found(settings, "crop_size")
-    if isinstance(crop, list):
-        values["kspace_crop" if found(settings, "kspace_crop") else "image_crop"] = crop
-    return Preparation.from_json(values).to_json()
 
 
-def _normalisation(settings: Settings) -> str:
-    if found(settings, "normalize_inputs") is False:
-        return "none"
-    kind = found(settings, "normalization_type")
-    return "none" if kind is False else str(kind or "max").lower()
-
-
-def found(settings: Settings, key: str) -> Any:
-    """A setting of the model section, or of the data that it was trained on; None where neither says."""
-    for section in (settings, settings.get("train_ds"), settings.get("train_dataset")):
-        if isinstance(section, Mapping) and section.get(key) is not None:
-            return section[key]
-    return None
+def _min_max(settings: Settings) -> bool:
+    """Whether logits are scaled to probabilities. Raises InputError where classes would be decided otherwise."""
+    if not settings.get("normalize_segmentation_output", True):
+        raise InputError(
+            "cannot import: normalize_segmentation_output is False, and the magnitudes that it then gives are no "
+            "probabilities"
+        )
+    thresholds = settings.get("segmentation_classes_thresholds")
+    if isinstance(thresholds, list) and any(value != 0.5 for value in thresholds):
+        raise InputError(f"cannot import: segmentation_classes_thresholds are {thresholds}, and ours are 0.5")
+    return True

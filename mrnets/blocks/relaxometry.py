@@ -20,7 +20,7 @@ from mrnets.errors import InputError
 from mrnets.physics.maps import MAPS
 from mrnets.physics.relaxation import check_echo_times, differential_adjoint, fit, signal
 
-__all__ = ["Relaxometry", "Start", "relaxometry"]
+__all__ = ["Relaxometry", "Start", "first_images", "relaxometry"]
 
 Start = Literal["cgsense", "image"]
 _LARGEST_DECAY = 5.0
@@ -72,7 +72,7 @@ def relaxometry(
     encoding, name = encoded(scan, network), name_of(network)
     echoes = encoding.kspace.shape[1]
     times = check_echo_times(scan.echo_times, echoes, name)
-    images = _first_images(scan, encoding, name, start, iterations, regularisation)
+    images = first_images(scan, encoding, name, start, iterations, regularisation)
     largest = images.abs().amax(dim=(-3, -2, -1))
     largest = torch.where(largest > 0, largest, torch.ones_like(largest))
     typical = math.sqrt(sum(t * t for t in times) / echoes)
@@ -88,9 +88,10 @@ def relaxometry(
     return problem, maps
 
 
-def _first_images(
+def first_images(
     scan: Scan, encoding: Encoding, name: str, start: Start, iterations: int, regularisation: float
 ) -> Tensor:
+    """The images (batch, echo, y, x) that maps are fitted to at the start; see `relaxometry`. Raises InputError."""
     if start == "image":
         image = scan.image
         want = tuple(encoding.start.shape)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from mrnets.blocks.checks import whole
-from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.consistency import cascaded
 from mrnets.blocks.encoding import encoded
-from mrnets.blocks.taps import by_taps
+from mrnets.blocks.stack import ConvStack
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
 
@@ -51,8 +48,7 @@ class CCNN(nn.Module):
         whole("cascades", cascades, 1, 64)
         whole("channels", channels, 1, 1024)
         whole("convs", convs, 2, 64)
-        widths = [2, *[channels] * (convs - 1), 2]
-        self.stacks = nn.ModuleList(_Stack(widths) for _ in range(cascades))
+        self.stacks = nn.ModuleList(ConvStack(channels, convs) for _ in range(cascades))
         self.slope = nn.Parameter(torch.full((1,), 0.25))
         self.dc_weight = nn.Parameter(torch.ones(cascades))
 
@@ -61,16 +57,3 @@ class CCNN(nn.Module):
         encoding = encoded(scan, self)
         denoisers = [partial(stack, slope=self.slope) for stack in self.stacks]
         return encoding.estimate(cascaded(encoding, denoisers, self.dc_weight)[-1])
-
-
-class _Stack(nn.Module):
-    def __init__(self, widths: list[int]) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(widths))
-
-    def forward(self, x: Tensor, slope: Tensor) -> Tensor:
-        *hidden, last = self.convs
-        features = to_channels(x)
-        for conv in hidden:
-            features = functional.prelu(conv(features), slope)
-        return to_complex(by_taps(last, features))

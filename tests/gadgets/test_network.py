@@ -135,6 +135,26 @@ def test_unwhitened_data_are_noted(weights):
     assert frame.notes == ()
 
 
+@pytest.mark.parametrize("options", [{}, {"sens_net": True, "sens_channels": 2, "sens_region": "rows"}])
+def test_images_of_atommic_s_networks_say_so(tmp_path, options):
+    options = {"iterations": 2, "channels": 2, "hidden_layers": 1, "transposed": True, **options}
+    preparation = Preparation(sens="none" if "sens_net" in options else "espirit", normalise="coils")
+    path = str(tmp_path / "crnn.safetensors")
+    store.save(
+        path,
+        store.create("atommic.crnn", **options),
+        name="atommic.crnn",
+        options=options,
+        preparation=preparation.to_json(),
+    )
+    (frame,) = network(frames(), header(), weights=path)
+    assert frame.estimate.image.shape == (1, 1, SIZE, SIZE)
+    assert not frame.fallback
+    text = " ".join(frame.notes)
+    assert "atommic.crnn: as ATOMMIC, not as the paper: its hidden state is always zero" in text
+    assert ("sees the measured lines" in text) == ("sens_net" in options)
+
+
 def test_half_precision(weights):
     (frame,) = network(frames(), header(), weights=weights, precision="bfloat16")
     (exact,) = network(frames(), header(), weights=weights)

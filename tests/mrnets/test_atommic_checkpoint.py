@@ -144,7 +144,7 @@ def test_an_archive_becomes_a_file_that_gives_its_image(tmp_path: Path, mode: st
     trained = store.load(out)
     with torch.inference_mode():
         image = trained.network(scan(reference, segmentation=False)).image
-    assert relative_error(image, torch.view_as_complex(reference.tensors["image"])) < 1e-4
+    assert relative_error(image, torch.view_as_complex(reference.tensors["image"])) < 1e-5
     preparation = Preparation.from_json(trained.preparation)
     assert (preparation.whiten, preparation.sens, preparation.coils) == ("periphery", "espirit", None)
     assert "1.0.1" in trained.metadata["provenance"]["imported"]
@@ -154,10 +154,11 @@ def test_an_archive_becomes_a_file_that_gives_its_image(tmp_path: Path, mode: st
 def test_every_network_that_is_the_same_is_imported(name: str, tmp_path: Path) -> None:
     reference = vector(name)
     imported = import_atommic(archive(tmp_path / "a.atommic", members(name)), tmp_path / "a.safetensors")
-    assert imported.name == reference.name
-    assert {**imported.options, **store.bind(reference.name, **reference.options)} == imported.options
-    preparation = Preparation.from_json(imported.preparation)
     task = store.describe(name).task
+    scaled = {"min_max": True} if task in ("joint", "segmentation") else {}
+    assert imported.name == reference.name
+    assert {**imported.options, **store.bind(reference.name, **reference.options), **scaled} == imported.options
+    preparation = Preparation.from_json(imported.preparation)
     assert preparation.coils == imported.options.get("coils")
     assert (preparation.sens == "none") == (task == "segmentation")
     assert preparation.slices == store.describe(name).slices
@@ -165,8 +166,11 @@ def test_every_network_that_is_the_same_is_imported(name: str, tmp_path: Path) -
     with torch.inference_mode():
         estimate = store.load(tmp_path / "a.safetensors").network(scan(reference, segmentation=task == "segmentation"))
     if task == "reconstruction":
-        assert relative_error(estimate.image, torch.view_as_complex(reference.tensors["image"])) < 1e-4
-    assert estimate.image is not None or estimate.logits is not None
+        assert relative_error(estimate.image, torch.view_as_complex(reference.tensors["image"])) < 1e-5
+    if scaled:
+        torch.testing.assert_close(
+            torch.sigmoid(estimate.logits), reference.tensors["normalised"], rtol=1e-5, atol=2e-5
+        )
 
 
 def root_of_squares(name: str, start: str = "RSS", **changes: Any) -> dict[str, bytes]:
@@ -189,7 +193,7 @@ def test_networks_trained_with_rss_and_an_uncentred_transform_give_their_image(n
     theirs = run[name][:, None] if run[name].ndim == 3 else run[name]
     # Real and imaginary parts each by themselves leave the magnitude, and no phase.
     error = relative_error(image.abs(), theirs.abs()) if ends_with_squares else relative_error(image, theirs)
-    assert error < 1e-4
+    assert error < 1e-5
     if ends_with_squares:
         assert theirs.real.min() > 0
         assert image.real.min() < 0
@@ -254,26 +258,15 @@ def test_a_state_dict_is_imported_with_its_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [
-        *("CRNNet", "JointICNet", "KIKINet", "LPDNet", "VSNet", "XPDNet"),
-        *("qCIRIM", "qVarNet", "SegmentationDYNUNet", "SegmentationVNet"),
-    ],
-)
-def test_a_defective_network_is_refused_with_the_reason(kind: str, tmp_path: Path) -> None:
-    path = archive(tmp_path / "a.atommic", members("varnet", target=f"atommic.{kind}"))
-    with pytest.raises(InputError, match=f"ATOMMIC's {kind} is not imported: .+; train ours"):
-        import_atommic(path, tmp_path / "a.safetensors")
-    assert not (tmp_path / "a.safetensors").exists()
-
-
-@pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"no_dc": True}, "no_dc is True, and our varnet is that with False"),
+        ({"no_dc": True}, "no_dc is True, and ours is that with False"),
         ({"coil_combination_method": "RSS_COMPLEX"}, "combined by RSS_COMPLEX, which is no root of a sum of squares"),
         ({"normalization_type": "zscore"}, "unknown value of normalisation in a preparation: 'zscore'"),
-        ({"estimate_coil_sensitivity_maps_with_nn": True}, "estimate_coil_sensitivity_maps_with_nn is True"),
+        (
+            {"estimate_coil_sensitivity_maps_with_nn": True},
+            r"sens_net\.unet\.unet.* should be \(.*\) by the settings, and is absent",
+        ),
         ({"channels": 7}, r"should be \(56, 112, 3, 3\) by the settings, and is \(48, 96, 3, 3\)"),
         ({"num_cascades": 3}, "should be .* by the settings, and is "),
         ({"channels": "many"}, "option channels of network atommic.varnet must be an integer, not 'many'"),
@@ -291,7 +284,7 @@ def test_settings_that_would_be_computed_differently_are_refused(
 
 def test_the_first_state_of_rvn_is_refused_of_another_transform(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.atommic", members("rvn", fft_normalization="forward"))
-    with pytest.raises(InputError, match="the first state of our rvn comes from a centred, orthonormal k-space"):
+    with pytest.raises(InputError, match="its k-space must be centred and orthonormal, or neither"):
         import_atommic(path, tmp_path / "a.safetensors")
 
 

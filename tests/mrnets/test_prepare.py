@@ -225,7 +225,7 @@ def test_read_only_arrays_are_taken(raw: Raw) -> None:
 NORMALISATIONS = get_args(Normalisation)
 
 
-@pytest.mark.parametrize("domain", ["image", "kspace"])
+@pytest.mark.parametrize("domain", ["image", "coils", "kspace"])
 @pytest.mark.parametrize("method", NORMALISATIONS)
 def test_every_normalisation_of_kspace_is_a_scale_and_comes_back(raw: Raw, method: str, domain: str) -> None:
     plain = prepare(raw, Preparation(normalisation="none"))
@@ -237,8 +237,12 @@ def test_every_normalisation_of_kspace_is_a_scale_and_comes_back(raw: Raw, metho
     images = [combine(_images(x.scan.kspace), x.scan.sens) for x in (plain, prepared)]
     back = [restore(Estimate(image=i), p).image for i, p in zip(images, (plain, prepared), strict=True)]
     torch.testing.assert_close(back[1], back[0], rtol=1e-4, atol=1e-4 * float(back[0].abs().max()))
-    values = images[0].abs() if domain == "image" else plain.scan.kspace[sampled].reshape(2, 1, -1).abs()
-    values = values.flatten(1)
+    seen = {
+        "image": images[0],
+        "coils": _images(plain.scan.kspace),
+        "kspace": plain.scan.kspace[sampled].reshape(2, 1, -1),
+    }
+    values = seen[domain].abs().flatten(1)
     low, high = values.amin(1), values.amax(1)
     expected = {
         "max": high,

@@ -206,9 +206,3 @@ def test_other_images_are_refused_by_name(name: str) -> None:
 def test_options_are_checked(name: str, options: dict[str, float], match: str) -> None:
     with pytest.raises(InputError, match=match):
         store.create(name, **options)
-
-
-@pytest.mark.parametrize("name", ["dynunet", "vnet"])
-def test_networks_of_other_graphs_are_not_imported(name: str) -> None:
-    with pytest.raises(InputError, match=name):
-        state_dict(name, {})

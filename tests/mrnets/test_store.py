@@ -132,7 +132,7 @@ def test_a_failed_write_leaves_the_old_file(trained: Path, monkeypatch: pytest.M
             {"options": {**OPTIONS, "num_cascades": 3}},
             "option cascades of network varnet is given twice, as 2 and as 3",
         ),
-        ({"network": "atommic.kikinet"}, "unknown network: 'atommic.kikinet'"),
+        ({"network": "atommic.cgsense"}, "unknown network: 'atommic.cgsense'"),
         ({"options": {**OPTIONS, "channels": "2"}}, "option channels of network varnet must be an integer, not '2'"),
         ({"options": {**OPTIONS, "channels": True}}, "option channels of network varnet must be an integer, not True"),
         ({"options": {**OPTIONS, "channels": 3}}, "is torch.float32 .* and the network's is"),

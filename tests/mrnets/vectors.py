@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mrnets.atommic import named
 
-_FOLDER = Path(__file__).parents[1] / "data" / "atommic"
+FOLDER = Path(__file__).parents[1] / "data" / "atommic"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Vector:
 
 def vector(name: str) -> Vector:
     metadata, tensors = _read(name)
-    weights = _drawn(json.loads(metadata["seeded"]))
+    weights = drawn(json.loads(metadata["seeded"]))
     for key in [key for key in tensors if key.startswith("weights.")]:
         weights[key.removeprefix("weights.")] = tensors.pop(key)
     for other in json.loads(metadata.get("shares", "[]")):
@@ -48,11 +48,11 @@ def cc359() -> dict[str, Tensor]:
 
 
 def _read(name: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    with safe_open(_FOLDER / f"{name}.safetensors", framework="pt") as file:
+    with safe_open(FOLDER / f"{name}.safetensors", framework="pt") as file:
         return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
-def _drawn(shapes: list[tuple[str, list[int]]]) -> dict[str, Tensor]:
+def drawn(shapes: list[tuple[str, list[int]]]) -> dict[str, Tensor]:
     """torch's defaults: uniform within 1 / sqrt(inputs of a neuron), a bias as the weight before it."""
     generator = torch.Generator().manual_seed(0)
     weights, bound = {}, 1.0

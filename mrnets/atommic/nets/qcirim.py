@@ -1,0 +1,108 @@
+"""qCIRIM as ATOMMIC 1.0.1 computes it."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from mrnets.atommic.relaxometry import Problem, problem_of
+from mrnets.blocks.checks import number, one_of, whole
+from mrnets.blocks.recurrent import Rim, RimLayers, State
+from mrnets.blocks.relaxometry import Start
+from mrnets.contract import Estimate, Scan
+from mrnets.traits import Traits
+
+__all__ = ["QCIRIM"]
+
+TRAITS = Traits(
+    task="quantitative",
+    title="cascades of recurrent inference machines for relaxation maps",
+    paper="Zhang et al., NeuroImage 2022",
+    differs="its signal model takes scaled maps for physical ones and holds in the scale of its training data only",
+    both_with=("start", "image"),
+    echoes="together",
+    small={"conv_filters": (4, 4, 4), "recurrent_filters": (4, 4), "time_steps": 2, "cascades": 2},
+    aliases={
+        "quantitative_module_recurrent_layer": "recurrent_layer",
+        "quantitative_module_conv_filters": "conv_filters",
+        "quantitative_module_conv_kernels": "conv_kernels",
+        "quantitative_module_conv_dilations": "conv_dilations",
+        "quantitative_module_recurrent_filters": "recurrent_filters",
+        "quantitative_module_time_steps": "time_steps",
+        "quantitative_module_num_cascades": "cascades",
+    },
+    fixed={
+        "use_reconstruction_module": False,
+        "quantitative_module_recurrent_kernels": (1, 1, 0),
+        "quantitative_module_recurrent_dilations": (1, 1, 0),
+        "quantitative_module_recurrent_bias": (True, True, False),
+        "quantitative_module_conv_bias": (True, True, False),
+        "quantitative_module_conv_dim": 2,
+        "quantitative_module_depth": 2,
+        "quantitative_module_no_dc": True,
+        "quantitative_module_signal_forward_model_sequence": "MEGRE",
+        "quantitative_maps_regularization_factors": (150.0, 150.0, 1000.0, 150.0),
+    },
+)
+
+_GRADIENT = 100.0
+"""Divisor of the gradient before the network."""
+
+
+class QCIRIM(nn.Module):
+    """`cascades` inference machines one after the other, each of `time_steps` steps: maps <- maps + Rim(g, maps).
+
+    g is ATOMMIC's gradient of its own signal model; see `mrnets.atommic.relaxometry`. R2* is kept from becoming
+    negative. The options of the start are those of our qcirim.
+    Raises InputError where the scan lacks k-space, mask, echo times or sensitivities.
+    """
+
+    name = "atommic.qcirim"
+
+    def __init__(
+        self,
+        *,
+        recurrent_layer: Literal["IndRNN", "GRU"] = "IndRNN",
+        conv_filters: tuple[int, ...] = (64, 64, 4),
+        conv_kernels: tuple[int, ...] = (5, 3, 3),
+        conv_dilations: tuple[int, ...] = (1, 2, 1),
+        recurrent_filters: tuple[int, ...] = (64, 64),
+        time_steps: int = 8,
+        cascades: int = 5,
+        start: Start = "image",
+        start_iterations: int = 10,
+        start_regularisation: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.time_steps = whole("time_steps", time_steps, 1, 128)
+        one_of("start", start, get_args(Start))
+        self.start: Start = start
+        self.start_iterations = whole("start_iterations", start_iterations, 1, 100)
+        self.start_regularisation = number("start_regularisation", start_regularisation, 0.0, 1e6)
+        layers = RimLayers(recurrent_layer, conv_filters, conv_kernels, conv_dilations, recurrent_filters)
+        self.machines = nn.ModuleList(Rim(4, layers) for _ in range(whole("cascades", cascades, 1, 64)))
+
+    def forward(self, scan: Scan) -> Estimate:
+        """maps "R2*" in 1/s, "S0" in the scale of k-space, "B0" in Hz, "phase" in rad, each (batch, y, x) float32."""
+        problem = problem_of(
+            scan,
+            self,
+            start=self.start,
+            iterations=self.start_iterations,
+            regularisation=self.start_regularisation,
+        )
+        return problem.estimate(self.refined(problem))
+
+    def refined(self, problem: Problem) -> Tensor:
+        """The last maps, in ATOMMIC's units."""
+        maps = problem.start
+        state: State | None = None
+        for machine in self.machines:
+            for _ in range(self.time_steps):
+                gradient = problem.gradient(maps) / _GRADIENT
+                change, state = machine(torch.cat((gradient, maps), dim=1), state)
+                maps = maps + change
+                maps = torch.cat((maps[:, :1].clamp(min=0), maps[:, 1:]), dim=1)
+        return maps
