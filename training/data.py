@@ -21,6 +21,7 @@ import torch
 from mrnets.contract import Raw, Scan
 from mrnets.errors import InputError, unknown
 from mrnets.physics.arrays import Array
+from training.lists import listed
 from training.typed import fitted
 
 __all__ = [
@@ -195,11 +196,16 @@ class Split:
     validation: tuple[str, ...] = ()
     """Subjects whose name contains one of these."""
     test: tuple[str, ...] = ()
+    lists: dict[str, str] = field(default_factory=dict)
+    """JSON files for train, validation and test, each a list of paths as ATOMMIC has them; see `training.lists`. Then
+    nothing else decides."""
 
 
 def part_of(subjects: Sequence[str], part: Part, split: Split) -> list[str]:
     """Return the subjects of `part`, sorted by name. A single subject serves for all parts."""
     ordered = sorted(set(subjects))
+    if split.lists:
+        return listed(ordered, part, split.lists)
     if len(ordered) == 1:
         return ordered
     if split.validation or split.test:
@@ -272,7 +278,8 @@ def _own_part(subject: str) -> Part | None:
     """The part that the innermost folder of this kind names: train, val(idation), test."""
     for folder in reversed(Path(subject.lower()).parts[:-1]):
         for part in PARTS:
-            if folder.startswith(("val", "multicoil_val") if part == "validation" else (part, f"multicoil_{part}")):
+            name = "val" if part == "validation" else part
+            if folder.startswith((name, f"multicoil_{name}", f"singlecoil_{name}")):
                 return part
     return None
 

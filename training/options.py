@@ -17,8 +17,9 @@ from mrnets.physics import masks
 from mrnets.preparation import Preparation
 from mrnets.seen import Seen
 from training import data as sets
+from training import optimisers
 from training.data import Split
-from training.settings import Augmentation, Masks, NoiseToRecon, SelfSupervised, Simulated
+from training.settings import Augmentation, Masks, NoiseToRecon, Optimiser, SelfSupervised, Simulated
 from training.typed import build
 
 __all__ = [
@@ -89,26 +90,6 @@ class Stage:
     loss: Loss
     trains: tuple[str, ...] = ()
     """Names of the parameters that learn start so; empty: all learn."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optimiser:
-    """The optimiser and its learning rate."""
-
-    name: Literal["adam", "adamw"] = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    schedule: Literal["cosine", "inverse_sqrt", "constant"] = "cosine"
-    """The learning rate after the warm-up. "cosine": half a cosine down to zero over the steps of the run;
-    "inverse_sqrt": falls with the inverse square root of the step."""
-    warm_up: float = 200
-    """Steps in which the learning rate rises from zero; below 1: as a share of all steps."""
-    clip: float = 1.0
-    """Largest norm of the gradient."""
-    ema: float = 0.999
-    """Decay of the average of the weights. The weights file gets the average."""
-    accumulate: int = 1
-    """Batches whose mean gradient makes one step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +209,8 @@ def _check(options: Options) -> None:
     for name in dict.fromkeys((*options.masks.names, *options.simulated.masks)):
         with faults.gathered():
             masks.kind(name)
+    with faults.gathered():
+        optimisers.check(options.optimiser)
     with faults.gathered():
         _check_values(options)
     faults.tell()

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mrnets import store
 from mrnets.errors import InputError
+from training import optimisers
 from training.options import Network, Options
 
 __all__ = ["Run", "built"]
@@ -43,8 +44,7 @@ def built(options: Options, device: torch.device) -> Run:
         network.load_state_dict(_started(options.network.start, options.network).state_dict())
     settings = options.optimiser
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
-    kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
-    optimiser = kind(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimiser = optimisers.made(settings, network.parameters())
     scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "float16")
     return Run(network, average, optimiser, scaler)
 

@@ -1,5 +1,6 @@
-"""Settings of the scans that a network learns from: how they are sampled, changed and simulated. Parts of
-`training.options.Options`."""
+"""Settings of a run that modules of their own read: how scans are sampled, changed and simulated, and the optimiser.
+
+Parts of `training.options.Options`."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any, Literal
 
 from mrnets.physics import masks
 
-__all__ = ["Augmentation", "Masks", "Motion", "NoiseToRecon", "Range", "SelfSupervised", "Simulated"]
+__all__ = ["Augmentation", "Masks", "Motion", "NoiseToRecon", "Optimiser", "Range", "SelfSupervised", "Simulated"]
 
 Range = tuple[float, float]
 
@@ -138,3 +139,33 @@ class SelfSupervised:
     """Samples along each axis in the middle of k-space that the network always gets."""
     width: float = 0.25
     """Standard deviation, relative to each axis, of the Gaussian density around the middle by which they are drawn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """The optimiser and its learning rate."""
+
+    name: str = "adamw"
+    """A class of torch.optim, in any case: adam, adamw, sgd, radam ..."""
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    betas: tuple[float, float] | None = None
+    """Decay of the averages of gradient and squared gradient; None: torch's."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """More arguments of the optimiser, such as momentum."""
+    schedule: str = "cosine"
+    """The learning rate after the warm-up. "cosine": half a cosine down to `min_lr` over the steps of the run.
+    "linear": a straight line down to it. "inverse_sqrt": falls with the inverse square root of the step. "constant".
+    Or a class of torch.optim.lr_scheduler."""
+    schedule_options: dict[str, Any] = field(default_factory=dict)
+    """Arguments of a schedule of torch, in steps after the warm-up, for a learning rate of 1."""
+    min_lr: float = 0.0
+    """The learning rate at which the warm-up starts and the schedule ends."""
+    warm_up: float = 200
+    """Steps in which the learning rate rises from zero; below 1: as a share of all steps."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    ema: float = 0.999
+    """Decay of the average of the weights. The weights file gets the average."""
+    accumulate: int = 1
+    """Batches whose mean gradient makes one step."""

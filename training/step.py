@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from mrnets.errors import InputError
+from training import optimisers
 from training.data import Example
 from training.losses import loss
 from training.noise2recon import with_noise
 from training.options import Loss, Options
 from training.run import Run
 
-__all__ = ["Feed", "Learning", "learn", "schedule", "update"]
+__all__ = ["Feed", "Learning", "learn", "update"]
 
 
 class Feed:
@@ -66,7 +67,7 @@ def learn(run: Run, feed: Feed, how: Learning) -> None:
     settings = how.options.optimiser
     terms = _staged(run, how.options)
     for group in run.optimiser.param_groups:
-        group["lr"] = settings.learning_rate * schedule(run.step, how.steps, how.options)
+        group["lr"] = optimisers.rate(settings, run.step, how.steps)
     run.optimiser.zero_grad(set_to_none=True)
     run.network.train()
     total = 0.0
@@ -91,18 +92,6 @@ def update(run: Run, clip: float) -> None:
         run.scaler.step(run.optimiser)
         run.average.update_parameters(run.network)
     run.scaler.update()
-
-
-def schedule(step: int, steps: int, options: Options) -> float:
-    """Return the share of the learning rate: a linear warm-up, then what the optimiser's `schedule` says."""
-    warm_up, kind = options.optimiser.warm_up, options.optimiser.schedule
-    if 0 < warm_up < 1:
-        warm_up = max(round(warm_up * steps), 1)
-    if step < warm_up:
-        return (step + 1) / warm_up
-    if kind == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
-    return math.sqrt(max(warm_up, 1) / (step + 1)) if kind == "inverse_sqrt" else 1.0
 
 
 def _staged(run: Run, options: Options) -> Loss:

@@ -11,8 +11,9 @@ import torch
 from mrnets import store
 from mrnets.blocks.consistency import sparse
 from mrnets.blocks.encoding import encoded
+from mrnets.blocks.sensitivity import SensitivityNet
 from mrnets.errors import InputError
-from mrnets.physics.coils import reduce
+from mrnets.physics.coils import norm, reduce
 from mrnets.physics.fourier import ifftc
 from tests.mrnets.examples import create, energy, pick, scan, scan_for, tensors
 from training.batches import to_device
@@ -206,6 +207,26 @@ def test_can_estimate_its_own_sensitivities(name: str) -> None:
     assert all(bool((p.grad != 0).any()) for key, p in network.named_parameters() if key.startswith("sens_net"))
     with pytest.raises(InputError, match="calibration"):
         network(dataclasses.replace(example, calibration=None))
+
+
+@pytest.mark.parametrize("name", WITH_SENS_NET)
+def test_can_refine_the_sensitivities_of_a_scan(name: str) -> None:
+    network = create(name, sens_net=True, sens_from="maps", sens_channels=2, sens_pooling_layers=2)
+    example = dataclasses.replace(scan_for(name, batch=2), calibration=None)
+    energy(network(example)).backward()
+    assert all(bool((p.grad != 0).any()) for key, p in network.named_parameters() if key.startswith("sens_net"))
+    for sens, have in ((None, "none"), (torch.cat((example.sens, example.sens), dim=1), "2 sets of them")):
+        with pytest.raises(InputError, match=f"{name} refines one set of coil sensitivities, and the scan has {have}"):
+            network(dataclasses.replace(example, sens=sens))
+
+
+def test_refined_sensitivities_keep_their_norm() -> None:
+    network = SensitivityNet(channels=2, pooling_layers=2)
+    sens = scan_for("varnet").sens * torch.linspace(0, 1, scan_for("varnet").sens.shape[-1])
+    refined = network.refined(sens)
+    torch.testing.assert_close(norm(refined), norm(sens))
+    assert not torch.allclose(refined, sens)
+    assert not refined[..., 0].any()  # nothing where the scan has no maps
 
 
 @pytest.mark.parametrize("name", NAMES)

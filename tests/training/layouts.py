@@ -29,6 +29,7 @@ __all__ = [
     "write_cc359",
     "write_cc359_masks",
     "write_fastmri",
+    "write_fastmri_singlecoil",
     "write_ismrmrd",
     "write_knees",
     "write_knees_converted",
@@ -84,6 +85,19 @@ def write_cc359_masks(folder: Path, rng: np.random.Generator, shape: tuple[int, 
     folder.mkdir(parents=True, exist_ok=True)
     for acceleration in (5, 10):
         np.save(folder / f"R{acceleration}_{shape[0]}x{shape[1]}.npy", rng.random((7, *shape)) < 1 / acceleration)
+
+
+def write_fastmri_singlecoil(folder: Path, rng: np.random.Generator, subjects: int = 3) -> None:
+    """Write singlecoil_train and singlecoil_val: k-space (2, 40, 24) of knees, and reconstruction_esc."""
+    for number in range(subjects):
+        part = folder / f"singlecoil_{'train' if number < max(subjects - 1, 1) else 'val'}"
+        part.mkdir(parents=True, exist_ok=True)
+        images = coil_images(rng, 1, (2, 40, 24))[0]
+        with h5py.File(part / f"file{1000000 + number}.h5", "w") as file:
+            file["ismrmrd_header"] = header((40, 24, 1), (20, 20, 1), 1).toXML().encode()
+            file.attrs["acquisition"] = "CORPD_FBK"
+            file["kspace"] = centred_kspace(images)
+            file["reconstruction_esc"] = np.abs(images[:, 10:30, 2:22])
 
 
 def write_fastmri(folder: Path, rng: np.random.Generator, subjects: int = 3, *, test: bool = False) -> None:
@@ -220,6 +234,10 @@ def header(
 CASES = {
     "cc359": Case(write_cc359, "reconstruction", ("masks.accelerations=[2.5]", "masks.centres=[0.3]")),
     "fastmri_brains": Case(write_fastmri, "reconstruction", ("masks.accelerations=[2, 3]", "masks.centres=[0.2]")),
+    "fastmri_knees": Case(write_fastmri, "reconstruction", ("masks.accelerations=[2, 3]", "masks.centres=[0.25]")),
+    "fastmri_knees_singlecoil": Case(
+        write_fastmri_singlecoil, "reconstruction", ("masks.accelerations=[2, 3]", "masks.centres=[0.25]")
+    ),
     "stanford_knees": Case(write_knees, "reconstruction", ("masks.accelerations=[2.5]", "masks.centres=[0.4]")),
     "self_supervised": Case(write_accelerated, "reconstruction"),
     "ismrmrd": Case(write_ismrmrd, "reconstruction", ("masks.accelerations=[2]", "masks.centres=[0.3]")),

@@ -235,4 +235,5 @@ CASES = {
     "isles": Case(write_isles, "segmentation"),
     "skmtea_segmentation": Case(write_skmtea_segmentation, "segmentation"),
     "skmtea_joint": Case(write_skmtea_joint, "joint"),
+    "skmtea_reconstruction": Case(write_skmtea_joint, "reconstruction", ("reader.options.acceleration=[4, 6]",)),
 }

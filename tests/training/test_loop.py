@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import math
 import os
 import subprocess
 import sys
@@ -21,8 +20,7 @@ from mrnets.preparation import Preparation
 from training import batches, checkpoint, loop, tasks
 from training.__main__ import main
 from training.batches import Batches, examples
-from training.options import Early, Loss, Network, Optimiser, Options, Simulated, Stage, Validation
-from training.step import schedule as share_of_rate
+from training.options import Early, Loss, Network, Options, Simulated, Stage, Validation
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = Simulated(matrix=(32, 40), coils=(4, 6), acceleration=(2, 3), calibration=(10, 12), masks=("equispaced1d",))
@@ -166,19 +164,6 @@ def test_early_stopping_keeps_the_best_weights(options: Options) -> None:
     assert Path(options.weights).exists()
     with pytest.raises(InputError, match=r"early\.metric: no 'dise' among loss"):
         loop.fit(elsewhere(dataclasses.replace(early, early=Early(metric="dise", patience=1)), "other"))
-
-
-@pytest.mark.parametrize("schedule", ["cosine", "inverse_sqrt", "constant"])
-def test_schedules(options: Options, schedule: Any) -> None:
-    options = dataclasses.replace(options, optimiser=Optimiser(schedule=schedule, warm_up=10))
-    factors = [share_of_rate(step, 110, options) for step in range(110)]
-    share = dataclasses.replace(options, optimiser=Optimiser(schedule=schedule, warm_up=10 / 110))
-    assert factors == [share_of_rate(step, 110, share) for step in range(110)]
-    assert factors[0] == pytest.approx(0.1)
-    assert max(factors) <= 1
-    assert factors[10] == pytest.approx(1, abs=0.05)
-    expected = {"cosine": 0.5, "inverse_sqrt": math.sqrt(10 / 61), "constant": 1.0}[schedule]
-    assert factors[60] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,19 @@ def images_of(folder: Path, chain: str) -> list[ismrmrd.Image]:
             if group.startswith("image"):
                 images += [data.read_image(group, n) for n in range(data.number_of_images(group))]
     return images
+
+
+def printed() -> list[Any]:
+    """Lines of settings in the comments of recipes: what else the paper, its repository or a user may want."""
+    found = []
+    for path in sorted(RECIPES.glob("*.yaml")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            words = shlex.split(line[4:], comments=True) if line.startswith("#   ") else []
+            if words and "=" in words[0]:
+                found.append(pytest.param(path, words, id=f"{path.stem}: {' '.join(words)}"))
+    return found
+
+
+@pytest.mark.parametrize(("path", "settings"), printed())
+def test_settings_that_a_recipe_s_comment_prints_are_options(path: Path, settings: list[str]) -> None:
+    assert read(path, settings) != read(path)

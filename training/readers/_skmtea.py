@@ -62,7 +62,7 @@ def files(folder: Path, track: str, split: Split) -> tuple[dict[str, Path], Spli
     """
     base = root(folder, track)
     found = listed(base / track if (base / track).is_dir() else folder, ".h5")
-    own = {} if split.validation or split.test else _annotated(base / "annotations")
+    own = {} if split.validation or split.test or split.lists else _annotated(base / "annotations")
     if not own:
         return found, split
     named = {f"{own[p.stem]}/{p.stem}" if p.stem in own else p.stem: p for p in found.values()}

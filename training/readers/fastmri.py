@@ -1,10 +1,10 @@
-"""fastMRI, multi-coil, brains (and knees): 2-D multi-slice scans (Zbontar et al. 2018, Knoll et al. 2020).
+"""fastMRI, brains and knees: 2-D multi-slice scans (Zbontar et al. 2018, Knoll et al. 2020).
 
-HDF5 files in the folders multicoil_train, multicoil_val and multicoil_test have:
+HDF5 files in the folders multicoil_train, multicoil_val and multicoil_test (or singlecoil_train and so on) have:
 
 - `kspace` (slice, coil, readout, phase encoding) complex64, centred and orthonormal; the readout is oversampled
-  twofold;
-- `reconstruction_rss` (slice, 320, at most 320), not in test files;
+  twofold. Single-coil files have no axis of coils;
+- `reconstruction_rss` or `reconstruction_esc` (slice, 320, at most 320), not in test files;
 - `mask` (phase encoding,), in test files only, whose other lines are zero;
 - `ismrmrd_header`, and the attributes acquisition and patient_id.
 
@@ -31,6 +31,7 @@ from training.readers.files import array, examined, full, hdf5, listed, one_sent
 __all__ = ["Reader"]
 
 AXES = ("slice", "coil", "readout", "phase encoding")
+SINGLE = ("slice", "readout", "phase encoding")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Reader:
     """Slices of the files below a folder, one subject each."""
 
     acquisitions: tuple[str, ...] = ()
-    """Only those, as the files' attribute says (AXT1, AXT1POST, AXT2, AXFLAIR); empty: all."""
+    """Only those, as the files' attribute says (AXT1, AXT1POST, AXT2, AXFLAIR; CORPD_FBK, CORPDFS_FBK); empty: all."""
 
     def read(self, folder: Path, part: Part, split: Split) -> Slices:
         """Return the slices of the subjects of `part`. Raises InputError."""
@@ -81,7 +82,7 @@ class Reader:
 
     def _slices(self, path: Path) -> range:
         with hdf5(path) as file:
-            data = array(file, "kspace", AXES)
+            data = _kspace(file)
             if self.acquisitions and _text(file.attrs.get("acquisition", "")) not in self.acquisitions:
                 return range(0)
             _mask(file)
@@ -101,7 +102,7 @@ def _exchanged(path: Path) -> str:
     with hdf5(path) as file:
         if "ismrmrd_header" not in file:
             return ""
-        readout, lines = array(file, "kspace", AXES).shape[-2:]
+        readout, lines = _kspace(file).shape[-2:]
         with naming(path):
             samples = read_header(file["ismrmrd_header"][()], path).header.encoding[0].encodedSpace.matrixSize.x
     if lines != samples or readout == samples:
@@ -118,13 +119,21 @@ def _text(value: Any) -> str:
 
 def _load(place: Place) -> Sample:
     with hdf5(place.path) as file:
-        kspace = np.swapaxes(array(file, "kspace", AXES)[place.index], -1, -2)
+        kspace = np.swapaxes(_kspace(file)[place.index], -1, -2)
         mask = _mask(file)
+    if kspace.ndim == 2:
+        kspace = kspace[None]
     raw = full(kspace[None], "x")
     if mask is not None:
         sampled = mask[:, None].expand(raw.mask.shape)
         raw = Raw(kspace=raw.kspace * sampled, mask=sampled.clone(), readout="x")
     return Sample(names=(f"{place.subject}, slice {place.index}",), raw=raw)
+
+
+def _kspace(file: Any) -> Any:
+    """The data set, of one coil without an axis for it. Raises InputError."""
+    single = getattr(file.get("kspace"), "ndim", len(AXES)) == len(SINGLE)
+    return array(file, "kspace", SINGLE if single else AXES)
 
 
 def _mask(file: Any) -> torch.Tensor | None:

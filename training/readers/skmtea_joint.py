@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -47,20 +47,28 @@ class Reader:
     each process, and kept packed.
     """
 
-    echo: int = 1
-    """From 1 on."""
-    acceleration: float | None = 4.0
-    """Which mask of the file, filled up to the size of k-space as this is; None: none. `masks.kspace_crop` takes both
-    to what was acquired."""
+    echo: int | Literal["sum", "both"] = 1
+    """From 1 on; "sum": the sum of all echoes, as ATOMMIC's reconstruction has it; "both": echoes of one scan."""
+    acceleration: float | tuple[float, ...] | None = 4.0
+    """Which mask of the file, filled up to the size of k-space as this is; slices take several in turn. None: none.
+    `masks.kspace_crop` takes both to what was acquired."""
     classes: Classes = "paper"
     """See `training.readers._skmtea`."""
+    labels: bool = True
+    """False: k-space alone, for reconstruction; the files of labels need not be there."""
+
+    @property
+    def accelerations(self) -> tuple[float, ...]:
+        """Those of the masks that slices take in turn."""
+        several = self.acceleration if isinstance(self.acceleration, tuple) else (self.acceleration,)
+        return tuple(one for one in several if one is not None)
 
     def read(self, folder: Path, part: Part, split: Split) -> Slices:
         """Return the slices of the subjects of `part`. Raises InputError."""
         found, split = files(folder, TRACK, split)
-        labels = {str(path): str(_labels_of(folder, path)) for path in found.values()}
+        labels = {str(path): str(_labels_of(folder, path)) for path in found.values()} if self.labels else {}
         load = partial(self._load, labels=labels)
-        return slices_of(found, part, split, self._numbers, load, tuple(CLASSES[self.classes]))
+        return slices_of(found, part, split, self._numbers, load, tuple(CLASSES[self.classes]) if labels else ())
 
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for everything that is missing or malformed, from headers and a few slices."""
@@ -73,13 +81,9 @@ class Reader:
         for path in found.values():
             try:
                 self._numbers(path)
-                _mask(str(path), self.acceleration)
-                with hdf5(path) as file:
-                    grid = file["kspace"].shape[:3]
-                labels = _labels_of(folder, path)
-                shape = nifti(labels).shape
-                if shape != grid:
-                    problems.append(f"{labels}: has the grid {shape}, but k-space of {path.name} {grid}")
+                for acceleration in self.accelerations:
+                    _mask(str(path), acceleration)
+                problems += _misfit(path, _labels_of(folder, path)) if self.labels else []
             except InputError as error:
                 problems.append(str(error))
         yield from problems
@@ -93,39 +97,54 @@ class Reader:
             expected = (*kspace.shape[:3], kspace.shape[4])
             if maps.shape[:4] != expected:
                 raise InputError(f"{path}: maps must have the shape {(*expected, 1)} to fit kspace, got {maps.shape}")
-            if not 1 <= self.echo <= kspace.shape[3]:
+            if isinstance(self.echo, int) and not 1 <= self.echo <= kspace.shape[3]:
                 raise InputError(f"{path}: option echo must be from 1 to {kspace.shape[3]}, got {self.echo}")
             return range(kspace.shape[0])
 
     def _load(self, place: Place, labels: dict[str, str]) -> Sample:
         self._numbers(Path(place.path))
+        chosen = slice(self.echo - 1, self.echo) if isinstance(self.echo, int) else slice(None)
         with hdf5(place.path) as file:
-            kspace = np.asarray(file["kspace"][place.index, :, :, self.echo - 1], np.complex64).T
+            kspace = np.asarray(file["kspace"][place.index, :, :, chosen], np.complex64).T.swapaxes(0, 1)
             maps = np.asarray(file["maps"][place.index, ..., 0], np.complex64).T
-        shape = (kspace.shape[1], kspace.shape[2])
-        sampled = _mask(place.path, self.acceleration)
-        if sampled is not None:
-            if any(n > m for n, m in zip(sampled.shape, shape[::-1], strict=True)):
-                raise InputError(f"{place.path}: its mask {sampled.shape} is larger than its k-space {shape[::-1]}")
-            sampled = np.ascontiguousarray(resize(sampled.T, shape))
-        tissue = _tissues(labels[place.path], place.index, shape)
-        planes = label_planes(tissue, CLASSES[self.classes], labels[place.path], range(1, TISSUES + 1))
+        if self.echo == "sum":
+            kspace = kspace.sum(axis=0, keepdims=True)
+        shape = (kspace.shape[-2], kspace.shape[-1])
+        planes = None
+        if self.labels:
+            tissue = _tissues(labels[place.path], place.index, shape)
+            planes = label_planes(tissue, CLASSES[self.classes], labels[place.path], range(1, TISSUES + 1))
         return Sample(
             names=(f"{place.path}, slice {place.index}",),
-            raw=full(kspace[None], "batch", sens=torch.from_numpy(unit_maps(maps))[None, None], sens_method="given"),
-            mask=None if sampled is None else torch.from_numpy(sampled)[None, None, None],
-            labels=torch.from_numpy(planes)[None],
+            raw=full(kspace, "batch", sens=torch.from_numpy(unit_maps(maps))[None, None], sens_method="given"),
+            mask=self._sampled(place, shape),
+            labels=None if planes is None else torch.from_numpy(planes)[None],
         )
+
+    def _sampled(self, place: Place, shape: tuple[int, int]) -> torch.Tensor | None:
+        """The mask (1, 1, 1, y, x) of a slice, of its size; None: none."""
+        if not self.accelerations:
+            return None
+        sampled = _mask(place.path, self.accelerations[place.index % len(self.accelerations)])
+        if any(n > m for n, m in zip(sampled.shape, shape[::-1], strict=True)):
+            raise InputError(f"{place.path}: its mask {sampled.shape} is larger than its k-space {shape[::-1]}")
+        return torch.from_numpy(np.ascontiguousarray(resize(sampled.T, shape)))[None, None, None]
 
 
 def _labels_of(folder: Path, path: Path) -> Path:
     return root(folder, TRACK) / "segmentation_masks" / "raw-data-track" / f"{path.stem}.nii.gz"
 
 
-def _mask(path: str, acceleration: float | None) -> NDArray[np.bool_] | None:
+def _misfit(path: Path, labels: Path) -> list[str]:
+    """A sentence where labels have another grid than k-space."""
+    with hdf5(path) as file:
+        grid = file["kspace"].shape[:3]
+    shape = nifti(labels).shape
+    return [] if shape == grid else [f"{labels}: has the grid {shape}, but k-space of {path.name} {grid}"]
+
+
+def _mask(path: str, acceleration: float) -> NDArray[np.bool_]:
     """(ky, kz)"""
-    if acceleration is None:
-        return None
     mask = read_mask(Path(path), 0, f"masks/poisson_{float(acceleration)}x")
     if mask.ndim != 2:
         raise InputError(f"{path}: masks/poisson_{float(acceleration)}x must be (ky, kz), got the shape {mask.shape}")

@@ -8,7 +8,7 @@ import pytest
 
 from mrnets.physics.coils import rss
 from mrnets.physics.fourier import ifftc, resize
-from tests.training.layouts import write_fastmri
+from tests.training.layouts import write_fastmri, write_fastmri_singlecoil
 from training.data import Split
 from training.readers.fastmri import Reader
 
@@ -74,15 +74,15 @@ def test_check_is_content_with_the_published_layout(tmp_path: Path, rng: np.rand
 
 def test_check_names_what_is_malformed(tmp_path: Path, rng: np.random.Generator) -> None:
     write_fastmri(tmp_path, rng)
-    with h5py.File(tmp_path / "multicoil_train" / "single.h5", "w") as file:
-        file["kspace"] = np.zeros((2, 40, 24), np.complex64)
+    with h5py.File(tmp_path / "multicoil_train" / "plane.h5", "w") as file:
+        file["kspace"] = np.zeros((40, 24), np.complex64)
     with h5py.File(tmp_path / "multicoil_train" / "mask.h5", "w") as file:
         file["kspace"], file["mask"] = np.zeros((2, 4, 40, 24), np.complex64), np.ones(40, bool)
     with h5py.File(tmp_path / "multicoil_val" / "file_brain_AXT2_200_002.h5", "a") as file:
         file["mask"] = np.ones(24, bool)
     found = list(Reader().check(tmp_path, Split()))
     assert "mask.h5: mask has 40 lines, kspace has 24" in found[0]
-    assert "single.h5: kspace must have the axes (slice, coil, readout, phase encoding), got the shape" in found[1]
+    assert "plane.h5: kspace must have the axes (slice, coil, readout, phase encoding), got the shape" in found[1]
     assert "AXT2_200_002.h5: undersampled" in found[2]
     assert len(found) == 3
 
@@ -118,3 +118,17 @@ def test_a_header_that_cannot_be_read_is_named_and_the_rest_is_checked(
     first, second = Reader().check(tmp_path, Split())
     assert first.startswith(f"{paths[0]}: ")
     assert "undersampled" in second
+
+
+def test_a_single_coil_has_no_axis_in_the_file(tmp_path: Path, rng: np.random.Generator) -> None:
+    write_fastmri_singlecoil(tmp_path, rng)
+    source = Reader(acquisitions=("CORPD_FBK",)).read(tmp_path, "train", Split())
+    assert source.subjects == ("singlecoil_train/file1000000", "singlecoil_train/file1000001")
+    assert len(Reader().read(tmp_path, "validation", Split()).subjects) == 1
+    sample = source.take([1], rng)
+    assert sample.raw.kspace.shape == (1, 1, 1, 24, 40)
+    with h5py.File(source.places[1].path) as file:
+        expected = file["reconstruction_esc"][1]
+    found = ifftc(sample.raw.kspace)[0, 0, 0].abs()
+    np.testing.assert_allclose(resize(found, (20, 20)).numpy().T, expected, atol=1e-6)
+    assert list(Reader().check(tmp_path, Split())) == []

@@ -112,6 +112,25 @@ def test_raw_data_are_the_image_with_its_labels(tmp_path: Path) -> None:
     assert list(skmtea_joint.Reader().check(tmp_path, Split())) == []
 
 
+def test_echoes_masks_in_turn_and_no_labels(tmp_path: Path) -> None:
+    layouts_maps.write_skmtea_joint(tmp_path, np.random.default_rng(0))
+    for labels in (tmp_path / "segmentation_masks" / "raw-data-track").iterdir():
+        labels.unlink()
+    reader = skmtea_joint.Reader(echo="sum", acceleration=(4.0, 6.0), labels=False)
+    assert list(reader.check(tmp_path, Split())) == []
+    source = reader.read(tmp_path, "train", Split())
+    assert source.labels == ()
+    samples = [_take(source, n) for n in range(3)]
+    both = _take(skmtea_joint.Reader(echo="both", labels=False).read(tmp_path, "train", Split()), 1)
+    with h5py.File(tmp_path / "files_recon_calib-24" / "MTR_005.h5") as file:
+        kspace, masks = file["kspace"][1], [file[f"masks/poisson_{a}.0x"][()].T > 0 for a in (4, 6, 4)]
+    np.testing.assert_allclose(samples[1].raw.kspace[0, 0], kspace.sum(2).T, rtol=1e-6)
+    np.testing.assert_array_equal(both.raw.kspace[0], np.moveaxis(kspace, (2, 3), (0, 1)).swapaxes(-1, -2))
+    for sample, mask in zip(samples, masks, strict=True):
+        assert sample.labels is None
+        np.testing.assert_array_equal(sample.mask[0, 0, 0, 2:18, 2:22], mask)
+
+
 def test_the_crop_of_kspace_takes_everything_to_what_was_acquired(tmp_path: Path) -> None:
     layouts_maps.write_skmtea_joint(tmp_path, np.random.default_rng(0))
     sample = _take(skmtea_joint.Reader().read(tmp_path, "train", Split()), 0)

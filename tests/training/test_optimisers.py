@@ -1,0 +1,100 @@
+"""Optimisers and schedules by our names and by torch's."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mrnets.errors import InputError
+from training.optimisers import check, made, rate
+from training.settings import Optimiser
+
+
+def rates(settings: Optimiser, steps: int = 110) -> list[float]:
+    return [rate(settings, step, steps) for step in range(steps)]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "inverse_sqrt", "constant"])
+def test_schedules(schedule: str) -> None:
+    settings = Optimiser(learning_rate=1.0, schedule=schedule, warm_up=10)
+    factors = rates(settings)
+    assert factors == rates(dataclasses.replace(settings, warm_up=10 / 110))
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) <= 1
+    assert factors[10] == pytest.approx(1, abs=0.05)
+    expected = {"cosine": 0.5, "linear": 0.5, "inverse_sqrt": math.sqrt(10 / 61), "constant": 1.0}[schedule]
+    assert factors[60] == pytest.approx(expected)
+
+
+def test_the_least_rate_is_where_a_schedule_ends() -> None:
+    found = rates(Optimiser(learning_rate=1e-3, min_lr=1e-4, schedule="cosine", warm_up=10))
+    assert found[9] == pytest.approx(1e-3)
+    assert found[60] == pytest.approx(5.5e-4)
+    assert found[-1] == pytest.approx(1e-4, rel=0.02)
+    assert min(found) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("StepLR", {"step_size": 20, "gamma": 0.5}),
+        ("MultiStepLR", {"milestones": [10, 40], "gamma": 0.1}),
+        ("CosineAnnealingWarmRestarts", {"T_0": 25}),
+        ("OneCycleLR", {"max_lr": 1.0, "total_steps": 110}),
+        ("polynomiallr", {"total_iters": 80, "power": 2.0}),
+    ],
+)
+def test_schedules_of_torch_are_those_of_torch(name: str, options: dict[str, Any]) -> None:
+    settings = Optimiser(learning_rate=2e-3, schedule=name, schedule_options=options, warm_up=0)
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    every = {key.lower(): value for key, value in vars(torch.optim.lr_scheduler).items()}
+    schedule, expected = every[name.lower()](optimiser, **options), []
+    for _ in range(100):
+        expected.append(2e-3 * optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    assert [rate(settings, step, 100) for step in range(100)] == pytest.approx(expected)
+    late = [rate(settings, step, 100) for step in (70, 3, 99)]  # as after a kill, in any order
+    assert late == pytest.approx([expected[70], expected[3], expected[99]])
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "expected"),
+    [
+        (Optimiser(name="adam", betas=(0.9, 0.98)), torch.optim.Adam, {"betas": (0.9, 0.98)}),
+        (Optimiser(weight_decay=0.1), torch.optim.AdamW, {"weight_decay": 0.1, "betas": (0.9, 0.999)}),
+        (Optimiser(name="SGD", options={"momentum": 0.9}), torch.optim.SGD, {"momentum": 0.9}),
+        (Optimiser(name="radam"), torch.optim.RAdam, {}),
+    ],
+)
+def test_optimisers_by_name(settings: Optimiser, kind: type, expected: dict[str, Any]) -> None:
+    check(settings)
+    optimiser = made(settings, nn.Linear(2, 2).parameters())
+    assert type(optimiser) is kind
+    assert optimiser.defaults["lr"] == 1e-3
+    assert {key: optimiser.defaults[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (Optimiser(name="adamm"), r"unknown value of option optimiser\.name: 'adamm'; did you mean"),
+        (Optimiser(name="LBFGS"), r"unknown value of option optimiser\.name: 'LBFGS'"),
+        (Optimiser(name="sgd", betas=(0.9, 0.9)), "unknown option of SGD: 'betas'"),
+        (Optimiser(options={"epps": 1e-8}), "unknown option of AdamW: 'epps'; did you mean 'eps'"),
+        (Optimiser(betas=(2.0, 0.9)), "option optimiser: AdamW: Invalid beta"),
+        (Optimiser(schedule="cosin", warm_up=0), r"unknown value of option optimiser\.schedule: 'cosin'; did you mean"),
+        (Optimiser(schedule="cosin"), r"unknown value of option optimiser\.schedule"),
+        (Optimiser(schedule="StepLR"), r"option optimiser\.schedule_options: StepLR: .*step_size"),
+        (Optimiser(schedule="ReduceLROnPlateau"), r"unknown value of option optimiser\.schedule"),
+        (Optimiser(min_lr=1.0), r"option optimiser\.min_lr must be from 0 to learning_rate 0\.001, got 1"),
+    ],
+)
+def test_what_torch_does_not_know(settings: Optimiser, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        check(settings)
