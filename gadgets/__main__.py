@@ -14,6 +14,7 @@ PROGRAM = program("gadgets")
 COMMANDS = {
     "replay": ("gadgets.hosts.replays", "run scans from files through a chain, here and now"),
     "export": ("gadgets.export.command", "write an image file as DICOM, NIfTI, PNG, or for BART"),
+    "segment": ("gadgets.segment.command", "label images in NIfTI or DICOM files, by a network on images"),
     "inspect": ("gadgets.hosts.inspection", "tell what a scan holds, and which chains fit"),
     "chains": ("gadgets.hosts.listing", "list the chains that ship"),
     "gadgets": ("gadgets.hosts.listing", "list gadgets, and their properties with types and defaults"),
@@ -36,6 +37,11 @@ EXAMPLES = {
     "export": (
         "export images.h5 --dicom dicom",
         "export images.h5 --nifti images.nii.gz --png pictures --cfl images",
+    ),
+    "segment": (
+        "segment t1.nii.gz -c tissue -o labels",
+        "segment t1.nii.gz t1c.nii.gz t2.nii.gz flair.nii.gz -c brats --weights mine.safetensors",
+        "segment adc=a.nii.gz dwi=b.nii.gz flair=c.nii.gz -c isles --weights mine.safetensors -o lesions",
     ),
     "inspect": ("inspect scan.h5",),
     "chains": ("chains", "chains varnet"),

@@ -124,9 +124,13 @@ def _segmentations(logits: Pixels, frame: Frame) -> Iterator[tuple[Pixels, tuple
     """Yield logits (batch, class, [z,] y, x) as labels, uint16 (batch, [z,] y, x), and what the numbers mean.
 
     Classes that exclude each other make one picture, with the number of the likeliest class. Classes that overlap, and
-    a single class, make a picture each, which is 1 where the class is likelier than not."""
+    a single class, make a picture each, which is 1 where the class is likelier than not. There are no labels where the
+    image is exactly 0 in all contrasts, as around a stripped head."""
     classes = logits.shape[1]
     masks = decided(logits, frame.classes)
+    image = None if frame.estimate is None else frame.estimate.image
+    if image is not None and masks.ndim == 4:
+        masks = masks & (to_numpy(image) != 0).any(axis=1)[:, None]
     if classes > 1 and frame.classes == "exclusive":
         yield masks.argmax(axis=1).astype(np.uint16), frame.labels
         return

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mrnets import contrasts
+from mrnets.contrasts import in_order
 from mrnets.errors import InputError, naming
 from mrnets.seen import KEY, Seen
 from mrnets.values import parsed
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from mrnets.preparation import Preparation
     from mrnets.traits import Echoes, Takes
 
-__all__ = ["Cache", "Model", "device_of", "model_of", "options_of"]
+__all__ = ["Cache", "Model", "contrasts_of", "device_of", "model_of", "options_of"]
 
 MAX_MODELS = 8
 """Networks that stay in memory. The largest has 700 MB of weights."""
@@ -47,6 +49,8 @@ class Model:
     """A trained reconstruction network that takes nothing but k-space: its images can be checked (`mrnets.trust`)."""
     contrasts: int | None = None
     """Contrasts of the images that it takes; None: any number."""
+    names: tuple[str, ...] = ()
+    """The contrasts by name, in order (`mrnets.contrasts`); empty: the weights file does not say."""
     units: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     seen: Seen = field(default_factory=Seen)
@@ -137,8 +141,10 @@ def _loaded(path: Path, device: torch.device) -> Model:
     if labels and len(labels) != classes:
         raise InputError(f"{path} names {len(labels)} classes, and its network has {classes}")
     traits = store.describe(trained.name)
+    provenance = trained.metadata["provenance"]
     with naming(path):
-        seen = Seen.from_json(trained.metadata["provenance"].get(KEY, {}))
+        seen = Seen.from_json(provenance.get(KEY, {}))
+        names = in_order([str(name) for name in provenance.get(contrasts.KEY, ())])
     return Model(
         name=path.stem,
         module=trained.network,
@@ -148,11 +154,26 @@ def _loaded(path: Path, device: torch.device) -> Model:
         echoes=traits.echoes,
         reconstructs=traits.task == "reconstruction" and traits.takes_with(trained.options) == "kspace",
         contrasts=trained.options.get("contrasts"),
+        names=names,
         units={str(name): str(unit) for name, unit in trained.metadata["units"].items()},
         labels=labels,
         seen=seen,
         notes=notes(trained.name, trained.options),
     )
+
+
+def contrasts_of(model: Model, given: str) -> tuple[str, ...]:
+    """Return the contrasts of the images that a network takes, by name and in order; empty: they are not known.
+
+    given: by a chain. Raises InputError where that contradicts the weights file, or the number of contrasts."""
+    wanted = in_order(given)
+    if wanted and model.names and wanted != model.names:
+        trained, given = ", ".join(model.names), ", ".join(wanted)
+        raise InputError(f"{model.name} was trained on the contrasts {trained}, and the chain gives {given}")
+    names = wanted or model.names
+    if names and model.contrasts not in (None, len(names)):
+        raise InputError(f"{model.name} takes {model.contrasts} contrasts; {len(names)} are named: {', '.join(names)}")
+    return names
 
 
 def _made(name: str, options: str, device: torch.device) -> Model:

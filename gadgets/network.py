@@ -14,7 +14,7 @@ from gadgets.estimate import USUAL_COMPUTING, Computing, Runner
 from gadgets.failures import FAILURES, why
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
-from gadgets.models import Model, device_of, model_of
+from gadgets.models import Model, contrasts_of, device_of, model_of
 from gadgets.neighbours import with_neighbours
 from gadgets.received import with_frames
 from gadgets.seen import Comparison
@@ -43,6 +43,7 @@ def network(
     weights: str | None = None,
     name: str | None = None,
     options: str = "",
+    contrasts: str = "",
     computing: Computing = USUAL_COMPUTING,
     caution: Caution = USUAL_CAUTION,
 ) -> Iterator[Item]:
@@ -50,6 +51,8 @@ def network(
 
     weights: a weights file, or the name of one that ships. The preparation that it asks for is completed here.
     name, options: a network without weights instead, and its options, such as "iterations=20, regularisation=0.01".
+    contrasts: the contrasts of images that are sent in, in the order of the network's: "t1c, t1, flair, t2". Weights
+    of `python -m training` name them, too.
     device: auto, cpu, cuda, cuda:1.
     batch: slices (of volumes: readout positions) in one forward pass. Slices that have not come are not waited for.
     precision: of the network's convolutions and matrix products (torch.autocast).
@@ -63,7 +66,8 @@ def network(
     "fallback": l1-wavelet takes its place, and the images say so. "warn": the images say so. "off": nothing is checked.
     That saves one run of the network and one of l1-wavelet for each slice (of volumes: for 16 positions).
 
-    Images that are sent in, without raw data, go to segmentation networks, and leave the chain as they came.
+    Images that are sent in, without raw data, go to segmentation networks, and leave the chain as they came. Series
+    are taken for contrasts by their names; images without a known one by their contrast counters.
     Several networks may follow each other, and their estimates are kept side by side. A segmentation network takes the
     image of the network before it, with echoes as contrasts; in volumes it takes planes across the readout. A network
     on several neighbouring slices waits for all slices of a repetition, and edge slices are repeated for it. A network
@@ -76,7 +80,8 @@ def network(
     runner = _runner(weights, name, options, computing, check=caution.check != "off")
     model = runner.model
     training = Comparison.of(model, header, strict=caution.strict)
-    stream = with_frames(stream, model.contrasts or 1) if model.takes == "image" else stream
+    if model.takes == "image":
+        stream = with_frames(stream, model.contrasts or 1, contrasts_of(model, contrasts))
     stream = (training.noted(item) if isinstance(item, Frame) else item for item in stream)
     if model.slices > 1:
         yield from with_neighbours(stream, header, lambda frames: _completed(frames, runner, caution))

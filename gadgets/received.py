@@ -16,18 +16,22 @@ from numpy.typing import NDArray
 
 from gadgets.frame import Frame
 from mrnets.contract import Estimate, Raw
+from mrnets.contrasts import named
 from mrnets.errors import InputError
 from mrnets.mrd.encoding import Limit, Space
 from mrnets.mrd.lines import ACQUISITION_HEADER, Item
 from mrnets.physics.fourier import fftc
 
-__all__ = ["annotated", "header_for", "with_frames"]
+__all__ = ["annotated", "contrast_of", "header_for", "with_frames"]
 
 MAX_WAITING = 2 << 30
 """Bytes of images that wait for other contrasts of their slices."""
 _TYPES = (0, ismrmrd.IMTYPE_MAGNITUDE, ismrmrd.IMTYPE_COMPLEX)
 """The types of images that show the object; 0 is unset."""
-_ALIKE = ("image_series_index", "average", "repetition", "set", "phase", "slice")
+SERIES = "image_series_index"
+NAMES_IN_META = ("SeriesDescription", "SequenceDescription", "GADGETRON_SeqDescription", "protocolName")
+"""Meta data that may name the contrast of a series, the first of them that does."""
+_ALIKE = (SERIES, "average", "repetition", "set", "phase", "slice")
 _COUNTERS = ("average", "slice", "contrast", "phase", "repetition", "set")
 _SAME = (
     *("measurement_uid", "acquisition_time_stamp", "physiology_time_stamp", "patient_table_position"),
@@ -35,32 +39,58 @@ _SAME = (
 )
 
 
-def with_frames(stream: Iterable[Item], contrasts: int) -> Iterator[Item]:
+def with_frames(stream: Iterable[Item], contrasts: int, names: Sequence[str] = ()) -> Iterator[Item]:
     """Yield `stream` with frames in place of the images that show the object. Everything else passes.
 
     contrasts: how many images of a slice make a frame.
+    names: of these contrasts, in order (`mrnets.contrasts`). Images of series with such names belong together,
+    whatever their series; those of other contrasts pass. Images without a known name are put together by their
+    contrast counters within a series.
     Raises InputError for images that are not finite or do not fit each other, for slices that lack contrasts, and for
     too many waiting images.
     """
     waiting: dict[tuple[int, ...], list[ismrmrd.Image]] = {}
     held = 0
     for item in stream:
-        if not (isinstance(item, ismrmrd.Image) and _shows_the_object(item)):
+        name = contrast_of(item) if names and isinstance(item, ismrmrd.Image) else None
+        if not (isinstance(item, ismrmrd.Image) and _shows_the_object(item)) or (name and name not in names):
             yield item
             continue
-        key = tuple(int(getattr(item, name)) for name in _ALIKE)
+        key = tuple(-1 if name and n == SERIES else int(getattr(item, n)) for n in _ALIKE)
         waiting.setdefault(key, []).append(item)
         held += item.data.nbytes
         if held > MAX_WAITING:
             raise InputError(f"{held} bytes of images wait for other contrasts; at most {MAX_WAITING} may wait")
         if len(waiting[key]) == contrasts:
             held -= sum(image.data.nbytes for image in waiting[key])
-            yield _frame(sorted(waiting.pop(key), key=lambda image: int(image.contrast)))
+            yield _frame(_ordered(waiting.pop(key), names if name else ()))
     for images in waiting.values():
         yield from images
     if waiting:
-        fewest = min(len(images) for images in waiting.values())
-        raise InputError(f"{len(waiting)} slices lack contrasts: {fewest} came, and the network takes {contrasts}")
+        fewest = min(waiting.values(), key=len)
+        came = ", ".join(filter(None, (contrast_of(image) for image in fewest)))
+        wanted = f"{contrasts}: {', '.join(names)}" if names else str(contrasts)
+        raise InputError(
+            f"{len(waiting)} slices lack contrasts: {len(fewest)} came{f' ({came})' if came and names else ''}, "
+            f"and the network takes {wanted}"
+        )
+
+
+def contrast_of(image: ismrmrd.Image) -> str | None:
+    """Return the contrast of an image by the name of its series; None: it has no name that is known."""
+    meta = Meta.deserialize(image.attribute_string) if image.attribute_string else Meta()
+    texts = (str(meta[key]) for key in NAMES_IN_META if key in meta)
+    return next((name for name in map(named, texts) if name), None)
+
+
+def _ordered(images: list[ismrmrd.Image], names: Sequence[str]) -> list[ismrmrd.Image]:
+    """Return the images of a slice in the order of the network's contrasts. Raises InputError for one that came twice.
+
+    names: empty for images that are told apart by their counters."""
+    kinds = [contrast_of(image) if names else int(image.contrast) for image in images]
+    if len(set(kinds)) < len(kinds):
+        raise InputError(f"the {len(images)} images of slice {images[0].slice} do not fit each other: {kinds}")
+    return sorted(images, key=lambda image: names.index(contrast_of(image) or "") if names else int(image.contrast))
 
 
 def annotated(image: ismrmrd.Image, notes: Sequence[str]) -> ismrmrd.Image:
@@ -73,15 +103,20 @@ def annotated(image: ismrmrd.Image, notes: Sequence[str]) -> ismrmrd.Image:
     return ismrmrd.Image(head=image.getHead(), data=image.data, meta=meta)
 
 
-def header_for(image: ismrmrd.Image) -> bytes:
-    """Return an ISMRMRD header that says no more than an image does, for clients that send images without one."""
+def header_for(image: ismrmrd.Image, slices: int = 1) -> bytes:
+    """Return an ISMRMRD header that says no more than an image does, for clients that send images without one.
+
+    slices: how many there are; 1 where that is not known."""
     x, y, z = image.matrix_size
     fov = xsd.fieldOfViewMm(**dict(zip("xyz", map(float, image.field_of_view), strict=True)))
     space = xsd.encodingSpaceType(matrixSize=xsd.matrixSizeType(x=int(x), y=int(y), z=int(z)), fieldOfView_mm=fov)
     encoding = xsd.encodingType(
         encodedSpace=space,
         reconSpace=space,
-        encodingLimits=xsd.encodingLimitsType(),
+        encodingLimits=xsd.encodingLimitsType(
+            kspace_encoding_step_1=xsd.limitType(minimum=0, maximum=int(y) - 1, center=int(y) // 2),
+            slice=xsd.limitType(minimum=0, maximum=slices - 1, center=slices // 2),
+        ),
         trajectory=xsd.trajectoryType.CARTESIAN,
     )
     unknown = xsd.experimentalConditionsType(H1resonanceFrequency_Hz=0)
@@ -94,7 +129,7 @@ def _shows_the_object(image: ismrmrd.Image) -> bool:
 
 
 def _frame(images: list[ismrmrd.Image]) -> Frame:
-    if len({image.data.shape for image in images}) > 1 or len({int(image.contrast) for image in images}) < len(images):
+    if len({image.data.shape for image in images}) > 1 or not all(_lies_as(images[0], image) for image in images):
         raise InputError(f"the {len(images)} images of slice {images[0].slice} do not fit each other")
     pixels = np.stack([np.asarray(image.data[0], np.complex64) for image in images])
     if not np.isfinite(pixels).all():
@@ -117,6 +152,15 @@ def _frame(images: list[ismrmrd.Image]) -> Frame:
         estimate=Estimate(image=stack),
         sent=tuple(images),
     )
+
+
+def _lies_as(one: ismrmrd.Image, other: ismrmrd.Image) -> bool:
+    """Whether the pixels of two images lie at the same places, to 0.05 mm and 0.001 of a direction."""
+
+    def alike(names: Sequence[str], tolerance: float) -> bool:
+        return all(np.allclose(getattr(one, name), getattr(other, name), rtol=0, atol=tolerance) for name in names)
+
+    return alike(("position", "field_of_view"), 0.05) and alike(("read_dir", "phase_dir", "slice_dir"), 1e-3)
 
 
 def _header(image: ismrmrd.Image) -> NDArray[np.void]:

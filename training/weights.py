@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mrnets import store
+from mrnets import contrasts, store
 from mrnets.files import make_folder
 from mrnets.physics.maps import MAPS
 from mrnets.seen import KEY, Seen
@@ -74,6 +74,7 @@ def _provenance(options: Options, scores: Mapping[str, float], source: Source) -
         "data": list(source.subjects),
         "licence": options.licence,
         KEY: seen_in(options).to_json(),
+        contrasts.KEY: list(getattr(reader_of(options), "contrasts", ())),
         "command": "python -m training fit, with the options below",
         "options": dataclasses.asdict(own),
         "scores": {name: round(value, 4) for name, value in scores.items() if math.isfinite(value)},

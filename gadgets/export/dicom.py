@@ -96,7 +96,9 @@ def _objects(made: _Made) -> Iterator[tuple[MrSeries, str, list[Any]]]:
             sources = _image_of(stack, frame, made) or own[frame * planes : (frame + 1) * planes]
             with warnings.catch_warnings():  # highdicom quotes a patient's name that has no ^
                 warnings.simplefilter("ignore", UserWarning)
-                found.append(make(DicomObject(stack, frame, sources, series.uid, number, description)))
+                pixels, picture = stack.pixels[frame], stack.frames[frame][0]
+                whole = DicomObject(pixels, stack.series, picture, frame, sources, series.uid, number, description)
+                found.append(make(whole))
         yield series, name, found
 
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gadgets.export.contents import Picture, Series
 from gadgets.export.elements import LONG_STRING, UCUM, line
 from gadgets.export.identity import uid
-from gadgets.export.stacks import Stack
 from mrnets import __version__
 
 __all__ = ["DicomObject", "parametric_map", "segmentation"]
@@ -38,9 +37,14 @@ _KNOWN = {
 
 @dataclass(frozen=True)
 class DicomObject:
-    """One frame of a stack as an object, and what it needs beside the pixels."""
+    """One frame of labels or of a map as an object, and what it needs beside the pixels."""
 
-    stack: Stack
+    pixels: Any
+    """(z, y, x), in the order of `sources`; of labels also a highdicom.Volume."""
+    kind: Series
+    """The series that the pixels are of, for their unit or labels."""
+    picture: Picture
+    """An image of that frame."""
     frame: int
     sources: Sequence[Any]
     """The MR images (z,) that it refers to, as pydicom data sets."""
@@ -49,11 +53,6 @@ class DicomObject:
     number: int
     """The number of the object's series."""
     description: str
-
-    @property
-    def pixels(self) -> NDArray[Any]:
-        """(z, y, x)."""
-        return self.stack.pixels[self.frame]
 
     def facts(self) -> dict[str, Any]:
         """Return the arguments that highdicom takes for both kinds of objects."""
@@ -78,9 +77,10 @@ def segmentation(made: DicomObject) -> Any:
     """Return labels (z, y, x) as a segmentation: a binary segment for each label but the first, the background."""
     import highdicom
 
-    labels = made.stack.series.labels
-    planes = np.where(made.pixels < len(labels), made.pixels, 0).astype(np.uint16)
-    author = made.stack.frames[made.frame][0].first("ImageComments").partition(";")[0].rpartition(" by ")[2]
+    labels = made.kind.labels
+    pixels = made.pixels if isinstance(made.pixels, np.ndarray) else made.pixels.array
+    planes = np.where(pixels < len(labels), pixels, 0).astype(np.uint16)
+    author = made.picture.first("ImageComments").partition(";")[0].rpartition(" by ")[2]
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=line(author)[:LONG_STRING] or _MAKER, family=_code("123110", "DCM", "Artificial Intelligence"),
         version=__version__,
@@ -98,7 +98,7 @@ def segmentation(made: DicomObject) -> Any:
         for category, kind in [_meaning(label)]
     ]
     found = highdicom.seg.Segmentation(
-        pixel_array=planes,
+        pixel_array=planes if pixels is made.pixels else made.pixels.with_array(planes),
         segmentation_type="BINARY",
         segment_descriptions=segments,
         omit_empty_frames=bool(planes.any()),
@@ -114,7 +114,7 @@ def parametric_map(made: DicomObject) -> Any:
 
     values = np.nan_to_num(made.pixels).astype(np.float32)
     low, high = float(values.min()), float(values.max())
-    series = made.stack.series
+    series = made.kind
     mapping = highdicom.pm.RealWorldValueMapping(
         lut_label=line(series.role)[:16] or "map",
         lut_explanation=line(series.role)[:LONG_STRING] or "map",

@@ -19,7 +19,7 @@ from gadgets.export.needed import needed
 from gadgets.export.planes import Sheet, colours, real, sheets_of, shown, window
 from mrnets.files import make_folder, write_bytes
 
-__all__ = ["write_png"]
+__all__ = ["legend", "write_png"]
 
 _LINE = 14
 """Pixels, of a line of the legend."""
@@ -97,18 +97,23 @@ def _greys(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _picture(pixels: NDArray[Any], labels: Sequence[str]) -> Any:
     """Return a picture of grey levels; of labels in colours, with a legend below it."""
-    image, draw = needed("PIL.Image", "PNG"), needed("PIL.ImageDraw", "PNG")
+    image = needed("PIL.Image", "PNG")
     if not labels:
         return image.fromarray(pixels)
     table = colours(len(labels))
-    height, width = pixels.shape
+    return legend(image.fromarray(table[np.minimum(pixels.astype(np.int64), len(labels))]), labels, table)
+
+
+def legend(picture: Any, labels: Sequence[str], table: NDArray[np.uint8]) -> Any:
+    """Return a picture with the names of labels below it, each beside its colour in `table`; without the first one."""
+    image, draw = needed("PIL.Image", "PNG"), needed("PIL.ImageDraw", "PNG")
     rows = list(enumerate(labels))[1:]
-    picture = image.new("RGB", (max(width, 160), height + _LINE * len(rows) + 4))
-    picture.paste(image.fromarray(table[np.minimum(pixels.astype(np.int64), len(labels))]))
-    pen = draw.Draw(picture)
+    whole = image.new("RGB", (max(picture.width, 160), picture.height + _LINE * len(rows) + 4))
+    whole.paste(picture)
+    pen = draw.Draw(whole)
     pen.fontmode = "1"
     for line, (number, label) in enumerate(rows):
-        top = height + 2 + _LINE * line
+        top = picture.height + 2 + _LINE * line
         pen.rectangle((4, top + 2, 13, top + 11), fill=tuple(table[number]))
         pen.text((18, top + 1), f"{number} {label}".encode("latin-1", "replace").decode("latin-1"), fill="white")
-    return picture
+    return whole

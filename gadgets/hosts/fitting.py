@@ -50,11 +50,22 @@ def fitting(scan: Needs, refused: str = "") -> tuple[list[str], dict[str, str]]:
 
 def _obstacles(chain: Chain, scan: Needs) -> Iterator[str]:
     """Yield what stands between a chain and a scan."""
-    for stage in chain.stages:
-        if stage.name == "retrieve":
-            yield "it asks a server for the images of a scan that was deferred"
-        if stage.name == "network":
-            yield from _of_network(stage, scan)
+    if chain.has("retrieve"):
+        yield "it asks a server for the images of a scan that was deferred"
+    networks = [stage for stage in chain.stages if stage.name == "network"]
+    if networks and _takes_images(networks[0]):
+        yield "it segments images, and makes none of a scan: see `python -m gadgets segment`"
+        return
+    for stage in networks:
+        yield from _of_network(stage, scan)
+
+
+def _takes_images(stage: Stage) -> bool:
+    """Whether a network takes images: one whose weights are still to be given does where the chain names contrasts."""
+    if "contrasts" in stage.properties:
+        return True
+    header = store.header(stage.properties["weights"]) if "weights" in stage.properties else None
+    return header is not None and store.describe(header["network"]).takes_with(header["options"]) == "image"
 
 
 def _of_network(stage: Stage, scan: Needs) -> Iterator[str]:

@@ -78,7 +78,7 @@ def test_replaying_twice_gives_the_same_file_content(place):
         (["scan.h5", "-f", "scan.h5"], "Name one scan"),
         (["nowhere.h5"], "nowhere.h5: there is no such file"),
         (["toy.xml", "-c", "toy.xml"], "toy.xml: cannot be read"),
-        (["scan.h5", "-c", "nowhere"], 'There is no chain "nowhere"; there are: cgsense.xml, '),
+        (["scan.h5", "-c", "nowhere"], 'There is no chain "nowhere"; there are: brats.xml, cgsense.xml, '),
         (["scan.h5", "-C", "varnet"], "There is no chain file varnet"),
         (["scan.h5", "-c", "toy.xml", "-g", "other"], 'no scan in the group "other"; groups with scans: dataset'),
         (["scan.h5", "-c", "toy.xml", "--set", "toy.size=1"], 'Gadget toy has no property "size"'),

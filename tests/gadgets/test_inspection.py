@@ -116,6 +116,7 @@ def test_chains_fit_by_what_their_networks_take():
     assert {"varnet", "cgsense", "zerofilled", "segment", "joint"} <= set(fits)
     assert "needs two or more echoes" in others["quantitative"]
     assert "runs only on a Gadgetron server" in others["varnet_buffered"]
+    assert all("it segments images" in others[name] for name in ("brats", "isles", "tissue"))
     fits, others = fitting(Needs(echoes=4, timed=False, coils=8))
     assert "echo times" in others["quantitative"]
     assert "takes images of 1 contrasts" in others["segment"]

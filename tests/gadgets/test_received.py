@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+import gadgets.estimate as module_of_estimates
 import gadgets.models as module
 from gadgets.images import images
 from gadgets.messages import Close, ConfigText, Header
@@ -89,6 +90,84 @@ def test_contrasts_of_a_slice_belong_together(tmp_path):
     out = segmented(sent, weights)
     assert [image.contrast for image in out if image.image_series_index == 4] == [0, 1, 2, 3] * 2
     assert len([image for image in out if image.image_series_index == 5]) == 2
+
+
+NAMES = ("T1 POST", "ax t1n", "t2_FLAIR", "T2w TSE")
+
+
+def of_series(name: str, number: int, count: int = 2, **fields):
+    """A series as a scanner sends it: of one contrast, and with a name."""
+    made = slices(count, image_series_index=number, **fields)
+    for image in made:
+        image.attribute_string = ismrmrd.Meta({"SequenceDescription": name}).serialize()
+    return made
+
+
+@pytest.fixture
+def brats(tmp_path):
+    return save(tmp_path / "brats.safetensors", "segunet", LABELS, options={"contrasts": 4, "classes": 3})
+
+
+def test_series_are_contrasts_by_their_names(brats, monkeypatch):
+    """In whatever order they come; the network gets them in its own."""
+    seen = []
+    segmented_before = module_of_estimates._segmented
+    monkeypatch.setattr(
+        module_of_estimates, "_segmented", lambda frames, how: seen.extend(frames) or segmented_before(frames, how)
+    )
+    series = {name: of_series(name, 3 + n) for n, name in enumerate(NAMES)}
+    sent = [image for name in (NAMES[2], NAMES[0], NAMES[3], NAMES[1]) for image in series[name]]
+    other = of_series("localizer DWI", 9)
+    out = segmented([*other, *sent], brats, contrasts="t1c, t1, flair, t2")
+    assert blob(out[:2]) == blob(of_series("localizer DWI", 9))
+    labels = [image for image in out if ismrmrd.Meta.deserialize(image.attribute_string).get("Labels")]
+    assert [(image.slice, image.image_series_index) for image in labels] == [(0, 7), (1, 7)]
+    assert [[image.image_series_index for image in frame.sent] for frame in seen] == [[3, 4, 5, 6]] * 2
+
+
+def test_the_weights_file_names_the_contrasts(tmp_path):
+    provenance = {"contrasts": ["t1c", "t1n", "t2f", "t2w"]}
+    options = {"contrasts": 4, "classes": 3}
+    weights = save(tmp_path / "w.safetensors", "segunet", LABELS, options=options, provenance=provenance)
+    sent = [image for n, name in enumerate(NAMES) for image in of_series(name, n, 1)]
+    assert len(segmented(sent, weights)) == 5
+    with pytest.raises(InputError, match="trained on the contrasts t1c, t1, flair, t2, and the chain gives t1, t1c"):
+        segmented(sent, weights, contrasts="t1, t1c, flair, t2")
+
+
+def test_images_without_names_go_by_their_counters(brats):
+    sent = [image for c in (2, 0, 3, 1) for image in slices(1, contrast=c)]
+    assert len(segmented(sent, brats, contrasts="t1c, t1, flair, t2")) == 5
+
+
+@pytest.mark.parametrize(
+    ("series", "words"),
+    [
+        (NAMES[:3], r"1 slices lack contrasts: 3 came \(t1c, t1, flair\), and the network takes 4: t1c, t1, flair, t2"),
+        ((*NAMES[:3], "t1n again"), "do not fit each other: "),
+        ((*NAMES[:3], "t2 elsewhere"), "do not fit each other"),
+    ],
+)
+def test_series_that_are_no_set_of_contrasts_are_one_sentence(brats, series, words):
+    sent = [
+        image
+        for n, name in enumerate(series)
+        for image in of_series(name, n, 1, position=(1.0, 2.0, 3.0 + ("elsewhere" in name)))
+    ]
+    with pytest.raises(InputError, match=words):
+        segmented(sent, brats, contrasts="t1c, t1, flair, t2")
+
+
+def test_a_number_of_names_that_is_not_the_network_s_is_refused(brats):
+    with pytest.raises(InputError, match="brats takes 4 contrasts; 2 are named: adc, dwi"):
+        segmented(slices(1), brats, contrasts="adc, dwi")
+
+
+def test_there_are_no_labels_where_all_contrasts_are_0(segmenter):
+    (_, labels) = segmented(slices(1), segmenter)
+    outside = slices(1)[0].data == 0
+    assert outside.any()
+    assert not labels.data[outside].any()
 
 
 @pytest.mark.parametrize("change", ["phase", "role", "channels"])

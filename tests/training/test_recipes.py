@@ -14,6 +14,7 @@ import pytest
 from gadgets.hosts.replay import replay
 from gadgets.simulate import Settings, make_scan
 from mrnets import store
+from mrnets.contrasts import in_order
 from mrnets.errors import InputError
 from mrnets.mrd.files import write_scan
 from tests.training.cases import cases
@@ -35,6 +36,8 @@ NETWORKS = {
 }
 QUICK = {"reconstruction": "varnet", "quantitative": "qvarnet", "segmentation": "segunet", "joint": "segnet"}
 """One network of each task is tried with every recipe in the quick suite, the others in the slow one."""
+
+CONTRASTS = {"brats": ("t1c", "t1", "flair", "t2"), "isles": ("adc", "dwi", "flair")}
 
 CHAIN = """<configuration><version>2</version><readers/><writers/><stream><external>
 <execute name="gadgets" target="pipeline" type="python"/><configuration><gadget name="noise"/><gadget name="sort"/>
@@ -77,6 +80,7 @@ def test_a_recipe_ends_in_images_of_a_chain(recipe: str, name: str, tmp_path: Pa
     header = store.header(tmp_path / "weights.safetensors")
     assert header["network"] == name
     assert all(math.isfinite(score) for score in header["provenance"]["scores"].values())
+    assert in_order(header["provenance"]["contrasts"]) == CONTRASTS.get(recipe, ())
     for image in replayed(tmp_path, header, case.task):
         assert bool(np.isfinite(image.data).all())
 

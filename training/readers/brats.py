@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 from mrnets.errors import InputError
 from training.data import Part, Place, Sample, Slices, Split
@@ -42,6 +43,7 @@ class Reader:
     The split is by patients, who can have several scans. Scans without labels and slices without brain are left out.
     """
 
+    contrasts: ClassVar[tuple[str, ...]] = CONTRASTS
     slices: int = 1
     """Neighbours, an odd number, that make z where more than 1. Edges are repeated."""
 

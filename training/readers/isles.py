@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,7 @@ class Reader:
     Subjects without labels and slices that show nothing are left out.
     """
 
+    contrasts: ClassVar[tuple[str, ...]] = CONTRASTS
     slices: int = 1
     """Neighbours, an odd number, that make z where more than 1. Edges are repeated."""
     lesions_only: bool = False
