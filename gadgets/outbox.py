@@ -18,7 +18,8 @@ class Outbox:
 
     A peer that sends a whole scan before it reads an image must not stop us from reading: both sides would wait for
     ever. So a thread sends, and `write` waits only while the queue is full. A peer that takes no byte for
-    `limits.unread` seconds is a failure, which the next call raises."""
+    `limits.unread` seconds is a failure, which the next call raises. Where the system has no more threads, `write`
+    itself sends."""
 
     def __init__(self, connected: socket.socket, limits: Limits) -> None:
         self._connected, self._limits = connected, limits
@@ -32,9 +33,10 @@ class Outbox:
 
     def write(self, part: bytes, /) -> None:
         """Take `part`, to be sent when the peer takes it; wait while the queue is full. Raises OSError."""
+        if not self._started():
+            self._send(memoryview(part))
+            return
         with self._changed:
-            if self._thread.ident is None:
-                self._thread.start()
             self._changed.wait_for(lambda: self._failure or self._fits(part))
             self._check()
             self._parts.append(part)
@@ -58,6 +60,16 @@ class Outbox:
         if self._thread.ident is not None:
             self._thread.join()
         self._check()
+
+    def _started(self) -> bool:
+        """Whether the thread runs."""
+        with self._changed:
+            try:
+                if self._thread.ident is None:
+                    self._thread.start()
+            except RuntimeError:
+                return False
+            return True
 
     def _fits(self, part: bytes) -> bool:
         return not self._waiting or self._waiting + len(part) <= self._limits.queue

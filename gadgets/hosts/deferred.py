@@ -79,7 +79,7 @@ def deferred(keeper: Keeper, chain: Chain, quick: Chain, made: Callable[[str], I
         yield from items
     elif (yield from _again(keeper, items)):
         return
-    if keeper.entry is None:
+    if keeper.entry is None or not keeper.entry.stream.exists():
         raise InputError(f"the scan could not be kept in the spool; the series by {chain.source} does not follow")
     keeper.end(None)
 
@@ -96,6 +96,8 @@ def _again(keeper: Keeper, items: Iterator[Item]) -> Generator[Item, None, bool]
     except (InputError, GadgetError) as error:
         failure = error
     before = next((one for one in _alike(keeper) if _same(one, keeper.entry)), None)
+    if before is not None and before.state == "done" and not _readable(before):
+        before = None
     if before is not None:
         keeper.drop()
     if before is not None and before.state == "done":
@@ -160,7 +162,10 @@ def _alike(keeper: Keeper) -> list[Entry]:
     mine = keeper.entry
     if mine is None:
         return []
-    chain = mine.chain.read_bytes()
+    try:
+        chain = mine.chain.read_bytes()
+    except OSError:  # somebody deleted it
+        return []
     there = [entry for entry, _ in _deferred(mine.folder) if entry.state in ("queued", "done")]
     return [entry for entry in there if _starts(entry.chain, chain) and _starts(entry.stream, keeper.head)]
 
@@ -179,6 +184,19 @@ def _same(one: Entry, other: Entry | None) -> bool:
         return other is not None and filecmp.cmp(one.stream, other.stream, shallow=False)
     except OSError:
         return False
+
+
+def _readable(entry: Entry) -> bool:
+    """Whether the images that were made are all there. A power failure may have taken them."""
+    try:
+        for _ in results(entry):
+            pass
+    except IncompleteError:  # of the scan; it comes after the images
+        pass
+    except InputError as error:
+        _logger.warning("%s is reconstructed again: %s", entry.name, error)
+        return False
+    return True
 
 
 def _measurement(header: bytes) -> str:

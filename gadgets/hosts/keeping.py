@@ -77,13 +77,14 @@ class Keeper:
             self.entry, self._descriptor = create(self.spool, self.head, chain.xml(), record)
             recorder = Recorder(self._descriptor, self.entry.stream, self._make_room, self._failed)
             self._tap = Tap(peer.fileno(), recorder)
+            with self._lock:  # its thread may drop the scan at once
+                self._tap.start()
+                peer.divert(self._tap, recorder.path.name)
         except (OSError, InputError) as error:
             self._failed(error)
             peer.read_ahead()
             return
-        peer.divert(self._tap, self.entry.stream.name)
-        _logger.info("the scan is kept as %s", self.entry.stream)
-        self._tap.start()
+        _logger.info("the scan is kept as %s", recorder.path)
 
     def replan(self, chain: Chain, record: Record) -> None:
         """Keep this chain and this record instead of those before."""

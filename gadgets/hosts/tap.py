@@ -60,8 +60,11 @@ class Tap:
         self._thread = threading.Thread(target=self._fill, name=threading.current_thread().name, daemon=True)
 
     def start(self) -> None:
-        """Begin to read the source."""
-        self._thread.start()
+        """Begin to read the source. Raises OSError where the system has no more threads."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, str(error)) from error
 
     def settimeout(self, seconds: float | None) -> None:
         """Set how long `readinto` waits for a byte. None: for ever."""

@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from gadgets.chain import Chain
-from gadgets.connection import sentence
+from gadgets.failures import told
 from gadgets.hosts.dependencies import Dependencies
 from gadgets.hosts.keeping import MAX_REASON
 from gadgets.hosts.recording import open_recording
 from gadgets.hosts.rules import Rules
 from gadgets.hosts.scan import reconstructed
-from gadgets.hosts.spool import Entry, Spool, drafted, entries, held, make_room, mark
+from gadgets.hosts.spool import Entry, Record, Spool, drafted, entries, held, make_room, mark
 from gadgets.messages import Close, Header, Message
 from gadgets.models import device_of
 from gadgets.serialise import encode
@@ -49,6 +49,8 @@ class Worker:
         self._stopped = threading.Event()
         self._looking = threading.Thread(target=self._look, name="queue", daemon=True)
         self._devices: dict[str, threading.Thread] = {}
+        self._complaint = ""
+        """The last warning on the spool as a whole."""
 
     def start(self) -> None:
         """Begin, if there is a spool."""
@@ -70,8 +72,15 @@ class Worker:
         while spool is not None and not self._stopped.wait(LOOK):
             try:
                 self._begin(spool)
-            except (OSError, InputError) as error:
-                _logger.warning("the queue cannot be read: %s", error)
+                self._complaint = ""
+            except Exception as error:  # noqa: BLE001 the queue goes on, whatever it is
+                self._complain(f"the queue cannot be read: {told(error)}")
+
+    def _complain(self, words: str) -> None:
+        """Log a warning, but not at every look."""
+        if words != self._complaint:
+            _logger.warning("%s", words)
+        self._complaint = words
 
     def _begin(self, spool: Spool) -> None:
         """Start a thread for each device with work and without a thread."""
@@ -95,20 +104,21 @@ class Worker:
             if entry.state == "queued" and _device(entry) == device and not self._stopped.is_set():
                 try:
                     work_on(entry, self._rules, self._stopped)
-                except (OSError, InputError) as error:
-                    _logger.warning("%s: %s", entry.name, error)
+                except OSError as error:
+                    self._complain(f"{entry.name}: {told(error)}")
 
 
 def work_on(entry: Entry, rules: Rules, stopped: threading.Event) -> None:
     """Reconstruct a queued scan, unless somebody else does. Its images, or why there are none, are then in the spool.
 
-    Raises InputError and OSError where the spool fails. Where the server stops meanwhile, the scan stays queued."""
+    Raises OSError where the spool fails. Where the server stops meanwhile, the scan stays queued."""
     with held(entry) as mine:
         if not (mine and entry.path("queued").exists()):
             return
-        before = entry.record()
-        record = replace(before, attempts=before.attempts + 1)
+        record = Record()
         try:
+            record = entry.record()
+            record = replace(record, attempts=record.attempts + 1)
             if record.attempts > MAX_ATTEMPTS:
                 raise InputError(f"the server ended {MAX_ATTEMPTS} times while it reconstructed this scan")
             mark(entry, "queued", record)
@@ -116,10 +126,10 @@ def work_on(entry: Entry, rules: Rules, stopped: threading.Event) -> None:
             mark(entry, "done", replace(record, reason=lacking))
             _logger.info("the images of %s are there", entry.name)
         except _StoppedError:
-            mark(entry, "queued", before)
+            mark(entry, "queued", replace(record, attempts=record.attempts - 1))
         except Exception as error:
-            _logger.error("%s: %s", entry.name, sentence(error), exc_info=_logger.isEnabledFor(logging.DEBUG))
-            mark(entry, "failed", replace(record, reason=sentence(error)[:MAX_REASON]))
+            _logger.error("%s: %s", entry.name, told(error), exc_info=_logger.isEnabledFor(logging.DEBUG))
+            mark(entry, "failed", replace(record, reason=told(error)[:MAX_REASON]))
 
 
 def _write(entry: Entry, rules: Rules, stopped: threading.Event) -> str:
@@ -137,7 +147,7 @@ def _write(entry: Entry, rules: Rules, stopped: threading.Event) -> str:
                 if not isinstance(item, str):
                     _put(file, item)
         except IncompleteError as error:
-            lacking = sentence(error)
+            lacking = told(error)
         _put(file, Close())
     return lacking
 
@@ -148,11 +158,12 @@ def _put(file: BinaryIO, message: Message) -> None:
 
 
 def _take_up(entry: Entry) -> None:
-    """Queue a deferred scan whose host ended before it did so."""
-    if entry.state == "coming" and entry.record().deferred:
-        with held(entry) as mine:
-            if mine and entry.path("coming").exists():
-                mark(entry, "queued", entry.record())
+    """Queue a deferred scan whose host ended before it did so. Of one with a damaged record, nobody knows it."""
+    with suppress(InputError):
+        if entry.state == "coming" and entry.record().deferred:
+            with held(entry) as mine:
+                if mine and entry.path("coming").exists():
+                    mark(entry, "queued", entry.record())
 
 
 def _device(entry: Entry) -> str:

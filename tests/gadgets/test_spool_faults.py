@@ -1,0 +1,135 @@
+"""What a spool and its queue do when their files, their disk or the system's threads fail."""
+
+import errno
+import shutil
+import socket
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from gadgets.hosts import conversation, worker
+from gadgets.hosts.spool import entries
+from gadgets.hosts.worker import Worker
+from gadgets.messages import Close, Header
+from tests.gadgets.test_deferred import (
+    RETRIEVE,
+    comments,
+    done,
+    expected,
+    header,
+    rules,  # noqa: F401 (a fixture)
+    scan,
+    sent,
+)
+from tests.gadgets.test_hosts import Client, texts
+from tests.gadgets.test_spool import eventually, only, place, served  # noqa: F401 (place is a fixture)
+from tests.gadgets.toys import blob
+
+
+def look(rules, times: int = 2) -> Worker:  # noqa: F811
+    """Let the queue be looked at, and wait for what it begins."""
+    work = Worker(rules)
+    for _ in range(times):
+        work._begin(rules.spool)
+        for thread in work._devices.values():
+            thread.join(60)
+    return work
+
+
+def test_damaged_records_of_some_scans_hold_up_no_other(rules):  # noqa: F811
+    for number in range(3):
+        sent(rules, scan(measurement=f"M{number}"))
+    coming, queued, sound = entries(rules.spool.folder)
+    coming.path("queued").rename(coming.path("coming"))
+    for path in (coming.path("coming"), queued.path("queued")):
+        path.write_bytes(b"")
+    look(rules)
+    assert [entry.state for entry in entries(rules.spool.folder)] == ["coming", "failed", "done"]
+    assert entries(rules.spool.folder)[1].record().reason == "its record is damaged"
+    assert sound.images.exists()
+
+
+def test_a_spool_that_vanishes_costs_the_quick_series_nothing(rules):  # noqa: F811
+    """The other series will not come, and the client is told."""
+    messages = scan()
+    with served(rules) as client:
+        client.send(*messages[:2])
+        assert eventually(lambda: len(entries(rules.spool.folder)) == 1)
+        shutil.rmtree(rules.spool.folder)
+        client.send(*messages[2:])
+        received = client.receive()
+    assert len(comments(received)) == 4
+    assert "the scan could not be kept in the spool" in texts(received)[0]
+
+
+def test_a_spool_that_is_gone_is_told_once(rules, caplog, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(worker, "LOOK", 0.001)
+    shutil.rmtree(rules.spool.folder)
+    looks, begin, work = threading.Semaphore(0), Worker._begin, Worker(rules)
+
+    def beginning(self, spool):
+        looks.release()
+        begin(self, spool)
+
+    monkeypatch.setattr(Worker, "_begin", beginning)
+    work.start()
+    for _ in range(20):
+        assert looks.acquire(timeout=60)
+    work.stop()
+    work.join()
+    assert caplog.text.count("the queue cannot be read") == 1
+
+
+def test_images_that_a_power_failure_took_are_made_again(rules):  # noqa: F811
+    sent(rules, scan())
+    done(rules)
+    only(rules.spool).images.write_bytes(b"")
+    assert "quick series" in comments(sent(rules, scan()))[0]
+    done(rules)
+    assert blob(sent(rules, scan())) == expected(5)
+
+
+def test_a_disk_that_gets_full_in_the_queue_is_one_sentence(rules, monkeypatch):  # noqa: F811
+    sent(rules, scan())
+
+    def full(file, message):
+        raise OSError(errno.ENOSPC, "No space left on device", "images")
+
+    monkeypatch.setattr(worker, "_put", full)
+    look(rules)
+    assert only(rules.spool).record().reason == "images: No space left on device"
+    (text,) = sent(rules, [RETRIEVE, Header(header()), Close()])
+    assert text.endswith("failed: images: No space left on device")
+
+
+@contextmanager
+def a_thread_short(monkeypatch, number: int):
+    """While the block lasts, the system has no thread for the one that is started as that number."""
+    start, left = threading.Thread.start, [number]
+
+    def starting(self):
+        left[0] -= 1
+        if left[0] == -1:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", starting)
+        yield
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_system_without_more_threads_loses_no_scan(rules, monkeypatch, number):  # noqa: F811
+    """Neither the thread that keeps a scan, nor the one that sends images, nor a side of the chain."""
+    ours, theirs = socket.socketpair()
+    host = threading.Thread(target=conversation.handle, args=(theirs, rules))
+    host.start()
+    with ours, a_thread_short(monkeypatch, number):
+        client = Client(ours)
+        client.send(*scan())
+        received = client.receive()
+        client.peer.close()
+    host.join(60)
+    assert len(comments(received)) == 4
+    assert texts(received) == []
