@@ -40,14 +40,18 @@ def judged(outcome: Outcome, expected: Iterable[Seen], *, visible: bool) -> tupl
 
 
 def _doubts(expected: dict[tuple[int, ...], Seen], images: list[Seen]) -> list[tuple[str, bool]]:
-    """Return the faults of images, and whether they say that something is wrong."""
+    """Return the faults of images, and whether they say that something is wrong.
+
+    An image under another counter says it of the one in whose place it came."""
     images = _same_counters(expected, images)
     usual = frozenset().union(*(image.notes for image in expected.values()))
     marked = [bool(image.notes - usual) for image in images]
     unmarked = [image for image, said in zip(images, marked, strict=True) if not said]
     both = [(image, expected[image.key]) for image in unmarked or images if image.key in expected]
     scale = _scale(both)
-    found = [(f"image {key} is missing", False) for key in expected.keys() - {image.key for image in images}]
+    strange = {image.key[:2] for image, said in zip(images, marked, strict=True) if said and image.key not in expected}
+    missing = expected.keys() - {image.key for image in images}
+    found = [(f"image {key} is missing", key[:2] in strange) for key in missing]
     for image, said in zip(images, marked, strict=True):
         if image.key not in expected:
             found.append((f"image {image.key} is one too many", said))
