@@ -17,6 +17,7 @@ PUBLISHED: dict[str, Any] = {
     "magnitude": False,
     "initializer_transform": "centred",
     "conjugate_gradient": True,
+    "checkered": False,
     "given_coils": None,
     "min_max": False,
     "sens_region": "calibration",

@@ -1,4 +1,4 @@
-"""What stands around ATOMMIC's networks: the order of the axes, empty coils, and the scaling of logits.
+"""What stands around ATOMMIC's networks: axes, signs of pixels, empty coils, and the scaling of logits.
 
 Each function takes a network and gives it back with hooks.
 """
@@ -6,15 +6,19 @@ Each function takes a network and gives it back with hooks.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor, nn
 
+from mrnets.atommic.kspace import Start
 from mrnets.blocks.encoding import name_of
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
+from mrnets.physics.fourier import fftc, ifftc
+from mrnets.physics.maps import turned
 
-__all__ = ["with_empty_coils", "with_min_max", "with_transposed"]
+__all__ = ["with_checkers", "with_empty_coils", "with_magnitude", "with_min_max", "with_transposed"]
 
 _SMALLEST = 1e-6
 """Least probability of a class, so that logits are finite."""
@@ -93,3 +97,64 @@ def _swapped(estimate: Estimate) -> Estimate:
 
 def _mirrored(planes: Tensor | None) -> Tensor | None:
     return None if planes is None else planes.mT
+
+
+def with_magnitude(network: nn.Module, *, start: Start = "sense") -> nn.Module:
+    """`network`; started from "rss_components" it gives magnitudes, since the phase of that start has no meaning."""
+    if start == "rss_components":
+        network.register_forward_hook(lambda module, inputs, estimate: _as_magnitude(estimate))
+    return network
+
+
+def _as_magnitude(estimate: Estimate) -> Estimate:
+    image = estimate.image
+    assert isinstance(image, Tensor)
+    image = torch.complex(image.abs(), torch.zeros_like(image.real))
+    return dataclasses.replace(estimate, image=image, steps=tuple(map(_as_magnitude, estimate.steps)))
+
+
+def with_checkers(network: nn.Module, *, checkered: bool = False) -> nn.Module:
+    """`network`; with `checkered` every second pixel of its images has the other sign, as pixels of one colour on a
+    chessboard.
+
+    ATOMMIC transforms k-space whose zero frequency is in the middle as if it were in the corner. That shifts k-space by
+    half its size, and so turns the image by half a turn from pixel to pixel. Its networks learnt from such images.
+    """
+    if not checkered:
+        return network
+
+    def before(module: nn.Module, inputs: tuple[Scan]) -> tuple[Scan]:
+        (scan,) = inputs
+        if scan.kspace is None or scan.mask is None:
+            return (scan,)
+        checkers = _checkers(scan.kspace)
+        return (
+            dataclasses.replace(
+                scan,
+                kspace=fftc(ifftc(scan.kspace * scan.mask) * checkers),
+                mask=torch.fft.fftshift(scan.mask, dim=(-2, -1)),
+                image=scan.image * checkers if scan.image is not None and scan.image.is_complex() else scan.image,
+            ),
+        )
+
+    network.register_forward_pre_hook(before)
+    network.register_forward_hook(lambda module, inputs, estimate: _without_checkers(estimate))
+    return network
+
+
+def _without_checkers(estimate: Estimate) -> Estimate:
+    """The estimate without the signs; they are in the phase of its maps."""
+    image, maps = estimate.image, estimate.maps
+    if image is not None:
+        image = image * _checkers(image).conj()
+    if maps:
+        maps = turned(maps, _checkers(next(iter(maps.values())) + 0j).conj()[None])
+    steps = tuple(_without_checkers(step) for step in estimate.steps)
+    return dataclasses.replace(estimate, image=image, maps=maps, steps=steps)
+
+
+def _checkers(x: Tensor) -> Tensor:
+    """The factor (y, x) of the image whose k-space is shifted by half its size; 1 and -1 for even sizes."""
+    turns = (torch.arange(n, device=x.device) * (n // 2) % n / n for n in x.shape[-2:])
+    along_y, along_x = (torch.polar(torch.ones_like(turn), 2 * math.pi * turn) for turn in turns)
+    return (along_y[:, None] * along_x).to(x.dtype)

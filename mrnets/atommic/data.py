@@ -12,6 +12,7 @@ from mrnets.preparation import Preparation
 
 __all__ = [
     "Settings",
+    "checkered",
     "end_of",
     "estimates_maps",
     "found",
@@ -59,6 +60,14 @@ def transposed(settings: Settings) -> bool:
     """Whether planes have exchanged axes there: its 1-D masks undersample along the last one, where ours read out."""
     masks = found(settings, "mask_args")
     return isinstance(masks, Mapping) and str(masks.get("type")).endswith("1d")
+
+
+def checkered(settings: Settings) -> bool:
+    """Whether its images have signs like a chessboard: of k-space with its zero frequency in the middle, as that of the
+    masks is, and a transform that takes it in the corner."""
+    masks = found(settings, "mask_args")
+    shifted = masks.get("shift_mask") if isinstance(masks, Mapping) else found(settings, "shift_mask")
+    return not settings.get("fft_centered", False) and not shifted
 
 
 def given_coils(settings: Settings, coils: int) -> int | None:

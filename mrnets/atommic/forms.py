@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from mrnets.atommic import PREFIX, own
-from mrnets.atommic.around import with_empty_coils, with_min_max, with_transposed
-from mrnets.atommic.kspace import Combination, Start, Transform, components, magnitude, with_phase
+from mrnets.atommic.around import with_checkers, with_empty_coils, with_magnitude, with_min_max, with_transposed
+from mrnets.atommic.kspace import Combination, Start, Transform, components, with_phase
 from mrnets.atommic.sensitivity import with_maps
 from mrnets.blocks.checks import one_of, whole
 from mrnets.blocks.complex import on_planes
@@ -76,7 +76,7 @@ def unet(network: Any, *, padding: int | None = None, start: Start = "sense") ->
 
 def _unet(network: Any, scan: Scan) -> Estimate:
     kspace, mask = measured(scan, network)
-    return Estimate(image=magnitude(on_planes(network.unet, components(ifftc(kspace * mask)))))
+    return Estimate(image=on_planes(network.unet, components(ifftc(kspace * mask))))
 
 
 def rim(network: Any, *, start: Start = "sense") -> nn.Module:
@@ -89,7 +89,7 @@ def _rim(network: Any, scan: Scan, *, time_steps: int) -> Estimate:
     encoding = encoded(scan, network)
     machines = [part for part in network.modules() if isinstance(part, Rim)]
     images = inferred(machines, time_steps, components(encoding.coil_images()), encoding)
-    return encoding.estimate(*map(magnitude, images), steps=network.training)
+    return encoding.estimate(*images, steps=network.training)
 
 
 def modl(network: Any, *, start: Start = "sense", conjugate_gradient: bool = True) -> nn.Module:
@@ -110,7 +110,7 @@ def _modl(network: Any, scan: Scan, *, iterations: int, solver: int, start: Star
             weight = network.log_weight.exp()
             denoised = solved(encoding.start + weight * (x + denoised), encoding, weight, iterations=solver)
         x = denoised
-    return encoding.estimate(x if start == "sense" else magnitude(x))
+    return encoding.estimate(x)
 
 
 def ccnn(network: Any, *, combination: Combination = "sense") -> nn.Module:
@@ -193,6 +193,10 @@ FORMS: dict[str, Callable[..., nn.Module]] = {
 """The form of each network that has one."""
 
 
+_STARTING = ("cirim", "jointicnet", "lpdnet", "modl", "rim", "unet")
+"""Networks that only give magnitudes where they start from "rss_components"."""
+
+
 def around(name: str, traits: Traits) -> list[Callable[..., nn.Module]]:
     """The functions that follow the class of the network `name` ("atommic."). Raises InputError where there is none."""
     published = name.removeprefix(PREFIX)
@@ -204,7 +208,9 @@ def around(name: str, traits: Traits) -> list[Callable[..., nn.Module]]:
     if traits.task in ("segmentation", "joint"):
         makers.append(with_min_max)
     if traits.takes == "kspace":
-        makers.append(with_transposed)
+        makers += [with_transposed, with_checkers]
+    if published in _STARTING:
+        makers.append(with_magnitude)
     if published in ("idslr", "idslrunet", "segnet"):
         makers.append(with_empty_coils)
     return [*makers, with_maps] if traits.can_estimate_maps else makers

@@ -28,7 +28,6 @@ __all__ = [
     "Transform",
     "components",
     "inverse",
-    "magnitude",
     "sampled",
     "seen",
     "transformed",
@@ -94,11 +93,6 @@ def components(coil_images: Tensor) -> Tensor:
     """Root of the sum of squares over coils, of real and imaginary parts each by themselves: complex."""
     parts = (torch.linalg.vector_norm(part, dim=-3) for part in (coil_images.real, coil_images.imag))
     return torch.complex(*parts)
-
-
-def magnitude(image: Tensor) -> Tensor:
-    """The magnitude of a complex image, as a complex one."""
-    return torch.complex(image.abs(), torch.zeros_like(image.real))
 
 
 def with_phase(coil_images: Tensor, image: Tensor) -> Tensor:

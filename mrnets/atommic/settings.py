@@ -13,6 +13,7 @@ from mrnets import store
 from mrnets.atommic import PREFIX, named, own
 from mrnets.atommic.data import (
     Settings,
+    checkered,
     end_of,
     estimates_maps,
     given_coils,
@@ -272,7 +273,7 @@ def _conventions(settings: Settings, name: str, known: Mapping[str, Any]) -> dic
     known: the options of the network.
     """
     task = store.describe(name).task
-    options: dict[str, Any] = {"transposed": transposed(settings)}
+    options: dict[str, Any] = {"transposed": transposed(settings), "checkered": checkered(settings)}
     if task in ("segmentation", "joint"):
         options["min_max"] = _min_max(settings)
     if task == "segmentation":

@@ -174,9 +174,9 @@ def test_every_network_that_is_the_same_is_imported(name: str, tmp_path: Path) -
 
 
 def root_of_squares(name: str, start: str = "RSS", **changes: Any) -> dict[str, bytes]:
-    """An archive as of the CC359 data: uncentred, unnormalised, coils combined by ATOMMIC's RSS."""
+    """An archive of uncentred, unnormalised data with the zero frequency in the corner, combined by ATOMMIC's RSS."""
     plain = {"fft_centered": False, "fft_normalization": "backward"}
-    data = {"train_ds": {"coil_combination_method": start}}
+    data = {"train_ds": {"coil_combination_method": start, "mask_args": {"shift_mask": True}}}
     return members(name, coil_combination_method="RSS", **plain, **data, **changes)
 
 

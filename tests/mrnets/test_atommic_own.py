@@ -21,7 +21,7 @@ from mrnets.atommic.settings import translated
 from mrnets.blocks.encoding import encoded
 from mrnets.contract import Scan
 from mrnets.errors import InputError
-from mrnets.physics.fourier import fftc
+from mrnets.physics.fourier import fftc, ifftc
 from mrnets.preparation import Preparation
 from tests.mrnets.vectors import FOLDER, drawn, relative_error, vector
 
@@ -73,6 +73,10 @@ def test_images_are_atommic_s(name: str, run: str) -> None:
     reference = torch.view_as_complex(outputs[run])[:, None]
     ends, starts = options.get("combination") == "rss", options.get("start") == "rss_components"
     assert (ends or starts) == (run == "plain" and name not in ("kikinet", "xpdnet"))
+    assert options["checkered"] == (run == "plain")
+    if options["checkered"] and not starts:
+        y, x = torch.meshgrid(torch.arange(64), torch.arange(48), indexing="ij")
+        image = image * (1 - 2 * ((y + x) % 2))
     # Of real and imaginary parts by themselves only the magnitude has a meaning.
     error = relative_error(image.abs(), reference.abs()) if ends or starts else relative_error(image, reference)
     assert error < 1e-5
@@ -87,6 +91,40 @@ def test_planes_of_one_dimensional_masks_are_transposed(name: str) -> None:
     with torch.inference_mode():
         image = network.network.eval()(Scan(**planes)).image
     assert relative_error(image.mT, torch.view_as_complex(outputs["ortho"])[:, None]) < 1e-5
+
+
+def test_images_of_a_chessboard_come_without_its_signs() -> None:
+    network, _ = imported("kikinet", **RUNS["plain"])
+    assert network.options["checkered"]
+    corner, _ = imported("kikinet", **RUNS["plain"], train_ds={"mask_args": {"type": "none", "shift_mask": True}})
+    assert not corner.options["checkered"]
+    # A scan of 63 x 47 samples: the phase between pixels is not quite half a turn.
+    example = scan(sens=False)
+    example = Scan(kspace=example.kspace[..., 1:, 1:], mask=example.mask[..., 1:, 1:])
+    ramps = [torch.polar(torch.ones(n), 2 * torch.pi * (n // 2) * torch.arange(n) / n) for n in (63, 47)]
+    checkers = ramps[0][:, None] * ramps[1]
+    turned = Scan(
+        kspace=fftc(ifftc(example.kspace * example.mask) * checkers),
+        mask=torch.fft.fftshift(example.mask, dim=(-2, -1)),
+    )
+    with torch.inference_mode():
+        image, other = network.network.eval()(example).image, corner.network.eval()(turned).image
+    torch.testing.assert_close(image * checkers, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))
+
+
+def test_phase_maps_come_without_the_signs_of_a_chessboard() -> None:
+    network = store.create("atommic.qvarnet", **store.describe("atommic.qvarnet").small, checkered=True).eval()
+    plain = store.create("atommic.qvarnet", **store.describe("atommic.qvarnet").small).eval()
+    for one in (network, plain):
+        one.refined = lambda problem: problem.start  # type: ignore[assignment]
+    example = scan()
+    decay = torch.exp(-ECHO_TIMES * (40 + 60j)).to(torch.complex64)[:, None, None]
+    image = torch.polar(100 * torch.ones(64, 48), torch.linspace(-2, 2, 48).expand(64, 48)) * decay
+    kspace = fftc(image[None, :, None] * example.sens) * example.mask
+    example = dataclasses.replace(example, kspace=kspace, image=image[None], echo_times=ECHO_TIMES)
+    with torch.inference_mode():
+        for (name, one), other in zip(network(example).maps.items(), plain(example).maps.values(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3, msg=name)
 
 
 def test_crops_go_with_the_axes() -> None:

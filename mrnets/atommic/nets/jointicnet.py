@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mrnets.atommic.forms import padded
-from mrnets.atommic.kspace import Data, Start, Transform, components, inverse, magnitude, sampled, transformed
+from mrnets.atommic.kspace import Data, Start, Transform, components, inverse, sampled, transformed
 from mrnets.atommic.sensitivity import estimated_maps
 from mrnets.blocks.checks import one_of, whole
 from mrnets.blocks.complex import on_planes
@@ -95,4 +95,4 @@ class JointICNet(nn.Module):
             from_kspace = inverse(on_planes(self.kspace_net, transformed(x, self.transform)), self.transform)
             regularised = image_weight * (x - on_planes(self.image_net, x)) + kspace_weight * (x - from_kspace)
             x = x - 2 * step * (regularised + data.reduce(mask * data.expand(x) - kspace))
-        return Estimate(image=x if self.start == "sense" else magnitude(x))
+        return Estimate(image=x)

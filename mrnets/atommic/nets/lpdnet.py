@@ -9,7 +9,7 @@ from torch import nn
 
 from mrnets.atommic.channels import on_standardised
 from mrnets.atommic.forms import padded
-from mrnets.atommic.kspace import Start, Transform, components, inverse, magnitude, seen
+from mrnets.atommic.kspace import Start, Transform, components, inverse, seen
 from mrnets.blocks.checks import one_of, whole
 from mrnets.blocks.unet import Unet
 from mrnets.contract import Estimate, Scan
@@ -90,5 +90,4 @@ class LPDNet(nn.Module):
             h = on_standardised(self.dual_net, torch.cat((h, predicted.reshape(plane), samples), dim=1))
             decoded = data.reduce(data.mask * h[:, 0].reshape(data.kspace.shape))
             f = on_standardised(self.primal_net, torch.cat((f, decoded.reshape(plane)), dim=1))
-        image = f[:, 0].reshape(start.shape)
-        return Estimate(image=image if self.start == "sense" else magnitude(image))
+        return Estimate(image=f[:, 0].reshape(start.shape))
