@@ -1,4 +1,4 @@
-"""What mkdocs is told beyond mkdocs.yml: the generated pages, the tutorials, and where they stand in the navigation."""
+"""What mkdocs gets beyond mkdocs.yml: the generated pages, the tutorials, and their places in the navigation."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ TUTORIALS = Path(__file__).parent / "tutorials"
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Return the configuration with a section for each family of generated pages."""
     made = sorted(pages())
+    scripts = [f"tutorials/{script.stem}.md" for script in sorted(TUTORIALS.glob("*.py"))]
+    config.nav = [*(config.nav or []), {"Tutorials": ["tutorials/index.md", *scripts]}]
     for folder, title in titles():
         index = f"{folder}/index.md"
         members = [page for page in made if page.startswith(f"{folder}/") and page != index]
-        config.nav = [*(config.nav or []), {title: [index, *members]}]
+        config.nav = [*config.nav, {title: [index, *members]}]
     return config
 
 

@@ -249,14 +249,16 @@ def _relinked(file: Path, deep: int = 0) -> str:
 
 def _place(file: str) -> str | None:
     """Return where a file of the project is in the site, or None."""
+    if file in FOLDERS:
+        return f"{FOLDERS[file]}/index.md"
     if file.startswith("docs/"):
         return file.removeprefix("docs/")
-    if file == "mrnets/weights":
-        return "networks/index.md"
     weights = re.fullmatch(r"mrnets/weights/(\w+)\.md", file)
     return f"weights/{weights[1]}.md" if weights else HAND_WRITTEN.get(file) or PICTURES.get(file)
 
 
+FOLDERS = {"mrnets/weights": "networks", "chains": "chains", "docs/tutorials": "tutorials"}
+"""Folders that have a page, by its place."""
 PICTURES = {"tests/benchmarks/scale.png": "pictures/scale.png"}
 """Pictures beside such files, by their places in the site."""
 

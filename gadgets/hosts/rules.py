@@ -1,7 +1,7 @@
 """The operator's rules for a server, and the chains of clients under them.
 
 A chain that a client sends names weights that ship or that lie in the operator's folder, and no path. It may ask for
-less memory than the operator allows, and not for more. The operator's own chains are taken as they are.
+less memory than the operator allows, and not for more. The operator's own chains may name any path, too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Rules:
     default: str | None = None
     """The chain for clients that name one that is not there."""
     weights: Path | None = None
-    """A folder of weights that clients can name, beside those that ship."""
+    """A folder of weights that clients and chains can name, beside those that ship."""
     memory: float = field(default_factory=usual_memory)
     """GiB that one scan may take."""
     limits: Limits = USUAL
@@ -54,7 +54,8 @@ def chain_of(configuration: ConfigFile | ConfigText, rules: Rules) -> Chain:
     """Return the chain that a client names or sends, under the rules. Raises InputError."""
     if isinstance(configuration, ConfigFile):
         chain = Chain.parse(*shipped(configuration.name, rules.chains))
-        return Chain.of(tuple(_with_memory(stage, rules) for stage in chain.stages), chain.source, chain.options)
+        stages = tuple(_with_memory(_with_own_weights(stage, rules), rules) for stage in chain.stages)
+        return Chain.of(stages, chain.source, chain.options)
     chain = Chain.parse(configuration.text, "configuration")
     stages = tuple(_with_known_weights(_with_less_memory(stage, rules), rules) for stage in chain.stages)
     for stage in stages:
@@ -98,6 +99,13 @@ def _with_less_memory(stage: Stage, rules: Rules) -> Stage:
     asked = lookup("sort").properties["memory"].parse(stage.properties["memory"].strip())
     granted = rules.memory if asked is None else min(asked, rules.memory)
     return replace(stage, properties={**stage.properties, "memory": repr(granted)})
+
+
+def _with_own_weights(stage: Stage, rules: Rules) -> Stage:
+    """Return `stage` with its weights located, if they are in the operator's folder."""
+    name = stage.properties.get("weights", "").strip()
+    path = next((path for path in _files(rules.weights) if path.stem == name), None)
+    return stage if path is None else replace(stage, properties={**stage.properties, "weights": str(path)})
 
 
 def _with_known_weights(stage: Stage, rules: Rules) -> Stage:

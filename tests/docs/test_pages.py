@@ -2,6 +2,7 @@
 
 import ast
 import re
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from gadgets.gadget import names as gadget_names
 from mrnets import store
 
 MADE = pages()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 LINK = re.compile(r"(?<!`)\[[^\]]*\]\(([^)\s]+)\)")
 HAND_WRITTEN = sorted(
     path
@@ -132,3 +134,20 @@ def test_sentences_of_the_troubleshooting_page_are_in_the_code(sentence, every_t
 @pytest.fixture(scope="module")
 def every_text() -> str:
     return texts()
+
+
+def test_the_readme_says_which_weights_run_in_which_chain():
+    rows = re.findall(r"^\| \[(\w+)\]\(mrnets/weights/\1\.md\) \| `(\w+)` \| (.*?) \|", README, re.MULTILINE)
+    assert {name for name, _, _ in rows} == set(weights_names())
+    for name, network, chains in rows:
+        assert store.header(name)["network"] == network
+        files = (ROOT / "chains").glob("*.xml")
+        named = {path.stem for path in files if f'name="weights" value="{name}"' in path.read_text(encoding="utf-8")}
+        assert set(re.findall(r"`(\w+)`", chains)) == named
+
+
+def test_the_first_screen_of_the_readme_has_a_small_picture_and_a_diagram():
+    first = README.splitlines()[:20]
+    pictures = re.findall(r"!\[[^\]]+\]\((\S+)\)", "\n".join(first))
+    assert {Path(picture).suffix for picture in pictures} == {".png", ".svg"}
+    assert all((ROOT / picture).stat().st_size <= 300_000 for picture in pictures)

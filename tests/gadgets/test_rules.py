@@ -69,6 +69,14 @@ def test_the_operators_own_chains_keep_their_paths(place):
     assert weights_of(chain_of(ConfigFile("own"), Rules(chains=place))) == "/opt/weights.safetensors"
 
 
+def test_a_chain_of_the_operator_names_weights_of_the_folder(place):
+    for name in ("mine", "nobody"):
+        (place / f"{name}.xml").write_bytes(asking(name).text)
+    rules = Rules(chains=place, weights=place)
+    assert weights_of(chain_of(ConfigFile("mine"), rules)) == str(place / "mine.safetensors")
+    assert weights_of(chain_of(ConfigFile("nobody"), rules)) == "nobody"
+
+
 @pytest.mark.parametrize(("asked", "granted"), [({}, 2.0), ({"memory": 1.5}, 1.5), ({"memory": 64}, 2.0)])
 def test_a_client_lowers_the_memory_and_never_raises_it(asked, granted):
     text = chain(stage("sort", **asked), stage("network", name="cgsense"), stage("images"))
