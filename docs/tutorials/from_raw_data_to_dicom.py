@@ -88,7 +88,7 @@ for file in files:
 # %%
 import nibabel
 
-volume = nibabel.load("images_l1wavelet.nii.gz")
+volume = nibabel.Nifti1Image.from_filename("images_l1wavelet.nii.gz")
 print(volume.shape)
 print(volume.affine.round(2))
 
