@@ -44,14 +44,19 @@ def write_weights(options: Options, network: nn.Module, scores: Mapping[str, flo
         labels=source.labels if task in ("segmentation", "joint") else None,
         provenance=_provenance(options, scores, source),
     )
-    print(f"wrote {path}; it runs on a scan by\n{command(options)}", flush=True)
+    what = "images" if _contrasts(options) else "a scan"
+    print(f"wrote {path}; it runs on {what} by\n{command(options)}", flush=True)
 
 
 def command(options: Options) -> str:
-    """Return the command that reconstructs a scan with the weights of a run.
+    """Return the command that reconstructs a scan with the weights of a run, or segments images of several contrasts.
 
-    Networks on images come after one that makes them: that of `network.first`, or the one that segment.xml has.
+    Other networks on images come after one that makes them: that of `network.first`, or the one that segment.xml has.
     """
+    if names := _contrasts(options):
+        files = [f"{name}.nii.gz" for name in names]
+        words = ["python", "-m", "gadgets", "segment", *files, "-c", options.reader.name, "--weights", options.weights]
+        return shlex.join(words)
     bound = store.bind(options.network.name, **options.network.options)
     second = store.describe(options.network.name).takes_with(bound) != "kspace"
     settings = [f"network{'.2' * second}.weights={options.weights}"]
@@ -61,6 +66,12 @@ def command(options: Options) -> str:
         settings.append("noise.whiten=false")
     words = ["python", "-m", "gadgets", "replay", "SCAN.h5", "-c", "segment" if second else "network"]
     return shlex.join(words + [word for setting in settings for word in ("--set", setting)])
+
+
+def _contrasts(options: Options) -> tuple[str, ...]:
+    """Return the names of the contrasts that a reader of images gives, in order; empty: it gives one, or scans."""
+    found: tuple[str, ...] = getattr(reader_of(options), "contrasts", ())
+    return found
 
 
 def _provenance(options: Options, scores: Mapping[str, float], source: Source) -> dict[str, Any]:
@@ -74,7 +85,7 @@ def _provenance(options: Options, scores: Mapping[str, float], source: Source) -
         "data": list(source.subjects),
         "licence": options.licence,
         KEY: seen_in(options).to_json(),
-        contrasts.KEY: list(getattr(reader_of(options), "contrasts", ())),
+        contrasts.KEY: list(_contrasts(options)),
         "command": "python -m training fit, with the options below",
         "options": dataclasses.asdict(own),
         "scores": {name: round(value, 4) for name, value in scores.items() if math.isfinite(value)},

@@ -7,6 +7,7 @@ import torch
 
 import gadgets.estimate as module_of_estimates
 import gadgets.models as module
+from gadgets.hosts.library import folder
 from gadgets.images import images
 from gadgets.messages import Close, ConfigText, Header
 from gadgets.network import network
@@ -228,6 +229,21 @@ def test_a_client_of_the_server_gets_labels(tmp_path, segmenter, text):
     assert [image.image_series_index for image in received] == [4, 5, 4, 5]
     comment = ismrmrd.Meta.deserialize(received[1].attribute_string)["ImageComments"]
     assert ("no ISMRMRD header came" in comment) == (text == b"Dummy XML header")
+
+
+def test_a_client_sends_a_series_for_each_contrast(tmp_path, brats):
+    """The chain that ships, with weights that the operator has put beside it."""
+    text = (folder() / "brats.xml").read_text()
+    text = text.replace('<gadget name="network">', '<gadget name="network"><property name="weights" value="brats"/>')
+    with served(tmp_path, weights=tmp_path) as client:
+        sent = [image for n, name in enumerate(NAMES) for image in of_series(name, n + 1)]
+        client.send(ConfigText(text.encode()), Header(b"none"), *sent, Close())
+        received = client.receive()
+    assert sorted(image.image_series_index for image in received) == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    labels = [image for image in received if image.image_series_index == 5]
+    assert [ismrmrd.Meta.deserialize(image.attribute_string)["GADGETRON_DataRole"] for image in labels] == (
+        ["Segmentation"] * 2
+    )
 
 
 def test_the_header_that_is_made_says_what_the_image_says():

@@ -31,10 +31,10 @@ SERIES = {
 """Images of one slice: of each echo, of each map, and of the segmentation."""
 
 
-def untrained(options: Options, path: Path) -> Options:
+def untrained(options: Options, path: Path, contrasts: int = CONTRASTS) -> Options:
     """Save small weights with the preparation of a recipe, and return its options with the network that they hold."""
     network = options.network
-    sizes = {"contrasts": CONTRASTS, "coils": COILS, "sens_channels": 2, "sens_pooling_layers": 2}
+    sizes = {"contrasts": contrasts, "coils": COILS, "sens_channels": 2, "sens_pooling_layers": 2}
     own = {**store.describe(network.name).small, **network.options}
     own |= {key: value for key, value in sizes.items() if key in store.bind(network.name)}
     torch.manual_seed(0)
@@ -58,7 +58,28 @@ def images(line: str, folder: Path, echoes: int) -> list[np.ndarray]:
     return [series for _, series in read_images(folder / "images.h5")]
 
 
-@pytest.mark.parametrize("recipe", sorted(cases()))
+IMAGES = {"brats": ("t1c", "t1n", "t2f", "t2w"), "isles": ("adc", "dwi", "flair")}
+
+
+@pytest.mark.parametrize("recipe", IMAGES)
+def test_weights_for_images_run_by_the_command_that_is_printed(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    pytest.importorskip("highdicom")
+    monkeypatch.chdir(tmp_path)
+    options = untrained(read(RECIPES / f"{recipe}.yaml"), tmp_path / "my weights.safetensors", len(IMAGES[recipe]))
+    for name in IMAGES[recipe]:
+        pixels = rng.random((32, 32, 2), np.float32)
+        nibabel.save(nibabel.Nifti1Image(pixels, np.diag([-1.0, -1.0, 3.0, 1.0])), f"{name}.nii.gz")
+    python, _, program, *words = shlex.split(command(options))
+    assert (python, program) == ("python", "gadgets")
+    assert main([*words, "-q"]) == 0
+    found = [nibabel.load(path).shape for path in (tmp_path / "labels").glob("*.nii.gz")]
+    assert found == [(32, 32, 2)]
+
+
+@pytest.mark.parametrize("recipe", sorted(cases().keys() - IMAGES.keys()))
 def test_weights_of_a_recipe_run_by_the_command_that_is_printed(recipe: str, tmp_path: Path) -> None:
     options = untrained(read(RECIPES / f"{recipe}.yaml"), tmp_path / "my weights.safetensors")
     task = store.describe(options.network.name).task
