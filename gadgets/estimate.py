@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gadgets.frame import Frame, naming_shortfalls
 from gadgets.models import Model
-from mrnets.contract import Estimate, Raw, Scan
+from mrnets.contract import Estimate, Scan
 from mrnets.noise import agreed_noise
 
 if TYPE_CHECKING:
-    from mrnets.preparation import Preparation, Sensitivities
+    from mrnets.preparation import Preparation
     from mrnets.restore import Prepared
 
 __all__ = ["USUAL_COMPUTING", "Computing", "Precision", "Runner"]
@@ -111,13 +111,14 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
     import torch
 
     from mrnets.ending import ended
+    from mrnets.preparation import as_it_comes
     from mrnets.prepare import prepare_blocks
     from mrnets.restore import restore
 
     model = how.model
     raw, doubts = agreed_noise(frame.raw)
     image = frame.estimate.image if model.takes == "both" and frame.estimate is not None else None
-    preparation = model.preparation or _as_it_comes(raw)
+    preparation = model.preparation or as_it_comes(raw)
     forward = _checked(ended(partial(_on_grid, how), preparation, model.echoes), how, len(raw.kspace))
     parts: list[Estimate] = []
     notes: tuple[str, ...] = ()
@@ -158,11 +159,12 @@ def _estimates(frames: list[Frame], how: Runner) -> list[tuple[Estimate, tuple[s
 
 def _prepared(frame: Frame, model: Model) -> tuple[Prepared, Preparation, tuple[str, ...]]:
     """Return a slice prepared for the network, how, and notes."""
+    from mrnets.preparation import as_it_comes
     from mrnets.prepare import prepare
 
     raw, doubts = agreed_noise(frame.raw)
     image = frame.estimate.image if model.takes == "both" and frame.estimate is not None else None
-    preparation = model.preparation or _as_it_comes(raw)
+    preparation = model.preparation or as_it_comes(raw)
     with naming_shortfalls(frame):
         block = prepare(raw, preparation, image=image, device=model.device)
     return block, preparation, (*doubts, *block.notes)
@@ -289,16 +291,6 @@ def _fetched(estimate: Estimate) -> Estimate:
     if not all(bool(torch.isfinite(array).all()) for array in copies):
         raise ArithmeticError("its output is not finite")
     return found
-
-
-def _as_it_comes(raw: Raw) -> Preparation:
-    """Return the preparation of a network without weights: no more than the chain and the scan give it."""
-    from mrnets.preparation import Preparation
-
-    if raw.sens is None and raw.calibration is None:
-        return Preparation(sens="none", normalisation="none", consistency=None)
-    methods: dict[str | None, Sensitivities] = {"rss": "rss", "unitary": "unitary"}
-    return Preparation(sens=methods.get(raw.sens_method, "espirit"), sets=2, normalisation="none", consistency=None)
 
 
 def _slices(scan: Scan, start: int, stop: int | None, step: int = 1) -> Scan:

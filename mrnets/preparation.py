@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mrnets.classes import Classes
+from mrnets.contract import Raw
 from mrnets.errors import InputError, unknown
 from mrnets.physics.compress import Gdcc
 from mrnets.physics.espirit import Espirit
 from mrnets.physics.normalise import Normalisation
 from mrnets.values import described, fits
 
-__all__ = ["Combination", "Compression", "Preparation", "Sensitivities", "Whitening"]
+__all__ = ["Combination", "Compression", "Preparation", "Sensitivities", "Whitening", "as_it_comes"]
 
 Whitening = Literal["covariance", "periphery", "none"]
 Compression = Literal["auto", "gdcc", "svd"]
@@ -146,6 +147,14 @@ class Preparation:
                 raise unknown("field of a preparation", name, hints)
             given[name] = tuple(value) if isinstance(value, list) else value
         return Preparation(**given)
+
+
+def as_it_comes(raw: Raw) -> Preparation:
+    """Return the preparation of a network without weights: no more than earlier stages and the scan give it."""
+    if raw.sens is None and raw.calibration is None:
+        return Preparation(sens="none", normalisation="none", consistency=None)
+    methods: dict[str | None, Sensitivities] = {"rss": "rss", "unitary": "unitary"}
+    return Preparation(sens=methods.get(raw.sens_method, "espirit"), sets=2, normalisation="none", consistency=None)
 
 
 def _check_type(name: str, value: object, hint: Any) -> None:

@@ -66,6 +66,14 @@ def test_physics_and_raw_data_need_the_base_alone(tmp_path: Path) -> None:
     assert done.stdout.split("\n")[:2] == ["(4, 32, 40)", "reconstruction varnet"]
 
 
+def test_networks_on_arrays_name_the_extra_that_they_need(tmp_path: Path) -> None:
+    done = light(
+        "import mrnets\ntry:\n    mrnets.load\nexcept ModuleNotFoundError as error:\n    print(error)", tmp_path
+    )
+    assert done.stdout.startswith("the Python package torch is missing: pip install '")
+    assert "[networks]" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("program", "words", "extra"),
     [
@@ -89,7 +97,8 @@ def test_a_command_of_the_base_names_the_extra_that_it_needs(
 
 
 def test_every_extra_that_is_named_exists() -> None:
-    places = ["Makefile", "README.md", "constraints.txt", "docker/Dockerfile", "training/README.md"]
+    docker = ["docker/Dockerfile", "docker/gadgetron.Dockerfile"]
+    places = ["Makefile", "README.md", "constraints.txt", "training/README.md", *docker]
     texts = [(ROOT / place).read_text(encoding="utf-8") for place in places]
     texts += [line for lines in EXTRAS.values() for line in lines if line.startswith(NAME)]
     named = {
@@ -102,8 +111,11 @@ def test_every_extra_that_is_named_exists() -> None:
         path.read_text() for folder in ("gadgets", "mrnets", "training") for path in (ROOT / folder).rglob("*.py")
     )
     named |= set(re.findall(r"install\(\"([a-z0-9]+)\"\)", code)) | set(re.findall(r"install\('([a-z0-9]+)'\)", code))
-    named |= set(re.findall(r"extras=([a-z0-9,]+);", texts[3])[0].split(","))
-    assert {"networks", "scanner", "training", "all", "dev", "gpu", "export"} <= named
+    for place in docker:
+        (default,) = re.findall(r"^ARG EXTRAS=([a-z0-9,]+)$", (ROOT / place).read_text(encoding="utf-8"), re.MULTILINE)
+        assert {"networks", "scanner"} & set(default.split(","))
+        named |= set(default.split(","))
+    assert {"networks", "scanner", "training", "all", "dev", "export"} <= named
     assert named <= EXTRAS.keys()
 
 
