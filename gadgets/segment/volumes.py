@@ -19,7 +19,7 @@ from gadgets.export.needed import needed
 from mrnets.contrasts import named
 from mrnets.errors import InputError
 
-__all__ = ["ORIENTATION", "Image", "read_images", "require_one_grid"]
+__all__ = ["ORIENTATION", "Image", "explained", "read_images", "require_one_grid"]
 
 ORIENTATION = "LPS"
 """Where x, y and z lead: to the left, posterior, superior. So are axial images shown, and the files of BraTS stored."""
@@ -71,22 +71,22 @@ def _read(text: str, orientation: str) -> Iterator[Image]:
 
 
 @contextmanager
-def _explained(where: object, what: str) -> Iterator[None]:
-    """Raises whatever a file makes the libraries raise that read it as InputError."""
+def explained(where: object, what: str) -> Iterator[None]:
+    """Raises whatever a file makes the libraries raise as InputError. what: that they cannot do, as "be read"."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:  # hostile files make them raise anything
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{where}: cannot be read as {what} ({type(error).__name__}: {reason})") from error
+        raise InputError(f"{where}: cannot {what} ({type(error).__name__}: {reason})") from error
 
 
 def _of_nifti(name: str | None, path: Path, orientation: str) -> Image:
     nibabel = needed("nibabel", "NIfTI")
     if not path.name.endswith(ENDINGS):
         raise InputError(f"{path}: is no NIfTI file (.nii.gz, .nii), nor a folder with DICOM")
-    with _explained(path, "NIfTI"):
+    with explained(path, "be read as NIfTI"):
         nifti = nibabel.load(path)
         shape = tuple(size for n, size in enumerate(nifti.shape) if n < 3 or size > 1)
         if len(shape) != 3 or math.prod(shape) > MAX_PIXELS:
@@ -152,7 +152,7 @@ def _series_in(folder: Path) -> list[list[Any]]:
 def _of_series(name: str | None, where: str, series: Sequence[Any], orientation: str) -> Image:
     import highdicom
 
-    with _explained(where, "a volume of DICOM images"):
+    with explained(where, "be read as a volume of DICOM images"):
         volume = highdicom.get_volume_from_series(series, dtype=np.float32, apply_real_world_transform=False)
         if volume.array.ndim != 3 or volume.array.size > MAX_PIXELS:
             raise InputError(f"{where}: has pixels of shape {volume.array.shape}; (z, y, x) was expected")

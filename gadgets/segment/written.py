@@ -17,7 +17,7 @@ from gadgets.export.identity import uid
 from gadgets.export.needed import needed
 from gadgets.export.objects import DicomObject, segmentation
 from gadgets.segment.stream import Labels, volume_of
-from gadgets.segment.volumes import Image
+from gadgets.segment.volumes import Image, explained
 from mrnets.files import make_folder, write_bytes, write_text
 
 __all__ = ["write_nifti_labels", "write_segmentations"]
@@ -60,7 +60,7 @@ def write_segmentations(labels: Sequence[Labels], image: Image, contents: Conten
     """Write DICOM segmentations into a folder, and return the paths.
 
     Those of DICOM images refer to the images of `image`. Those of NIfTI files come with the images as DICOM files, of
-    an anonymous patient."""
+    an anonymous patient. Raises InputError where highdicom cannot refer to them."""
     if not image.series:
         return write_dicom(contents, folder)
     written = []
@@ -74,9 +74,9 @@ def _segmentation(labels: Labels, image: Image, number: int) -> bytes:
     from pydicom import dcmwrite
 
     source = image.series[0]
-    told = line(f"{labels.picture.first('SequenceDescription')}")[: LONG_STRING - len(NOT_CLINICAL) - 1]
-    with warnings.catch_warnings():  # highdicom quotes a patient's name that has no ^
-        warnings.simplefilter("ignore", UserWarning)
+    told = line(labels.picture.first("SequenceDescription"))[: LONG_STRING - len(NOT_CLINICAL) - 1]
+    with explained(image.path, "be referred to by a segmentation"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # highdicom quotes a patient's name that has no ^
         made = segmentation(
             DicomObject(
                 pixels=volume_of(labels, image),

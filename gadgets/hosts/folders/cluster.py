@@ -40,7 +40,7 @@ def performed(tasks: Sequence[Task], work: Work, address: str, patience: float =
     with client:
         try:
             client.wait_for_workers(1, timeout=patience)
-        except TimeoutError:
+        except distributed.TimeoutError:  # of asyncio, which is another one before Python 3.11
             raise InputError(f"the Dask scheduler {address} has no workers, also after {patience:g} s") from None
         there = partial(_at, os.getcwd(), work)
         futures = {client.submit(there, task, pure=False): task for task in tasks}

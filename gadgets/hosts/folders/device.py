@@ -29,7 +29,7 @@ def _devices() -> list[str]:
     given = os.environ.get(VISIBLE)
     if given is not None:
         return [name for name in given.split(",") if name]
-    if importlib.util.find_spec("torch") is None:
+    if not any(Path("/dev").glob("nvidia[0-9]*")) or importlib.util.find_spec("torch") is None:
         return []
     import torch
 
