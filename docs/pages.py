@@ -25,7 +25,7 @@ from mrnets import store
 from mrnets.errors import InputError
 from mrnets.traits import Traits
 
-__all__ = ["PROGRAMS", "ROOT", "chain_stems", "modules", "pages", "recipe_names", "weights_names"]
+__all__ = ["PROGRAMS", "ROOT", "chain_stems", "modules", "pages", "recipe_names", "structured", "weights_names"]
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ROOT / "mrnets" / "weights"
@@ -43,6 +43,8 @@ HAND_WRITTEN = {
 """Files of the project that are pages as they are, by their places in the site."""
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 _COMMENT = re.compile(r"<!--\n?(.*?)-->", re.DOTALL)
+_ITEM = re.compile(r"\s*- ")
+_ARGUMENT = re.compile(r"`?[A-Za-z_]\w*`?(, `?\w+`?)*: ")
 _COLUMNS = "100"
 """Width of a command's help, which argparse takes from the terminal."""
 
@@ -123,7 +125,7 @@ def _gadget(name: str) -> str:
     takes = f"Takes {' or '.join(gadget.takes)}; gives {gadget.gives}." if gadget.gives else ""
     return _joined(
         f"# {name}",
-        _escaped(inspect.cleandoc(gadget.__doc__ or "")),
+        structured(_escaped(inspect.cleandoc(gadget.__doc__ or ""))),
         takes,
         "## Properties",
         _table(("property", "values", "default"), rows) if rows else "It has none.",
@@ -261,6 +263,21 @@ FOLDERS = {"mrnets/weights": "networks", "chains": "chains", "docs/tutorials": "
 """Folders that have a page, by its place."""
 PICTURES = {"tests/benchmarks/scale.png": "pictures/scale.png"}
 """Pictures beside such files, by their places in the site."""
+
+
+def structured(text: str) -> str:
+    """Return a docstring in which Markdown sees what its lines mean.
+
+    A list gets the empty line that Markdown wants before it. A line that names an argument begins a new line."""
+    made: list[str] = []
+    for line in text.splitlines():
+        before = made[-1] if made else ""
+        if _ITEM.match(line) and before and not _ITEM.match(before) and not before.startswith(" "):
+            made.append("")
+        elif _ARGUMENT.match(line) and before and not _ITEM.match(before):
+            made[-1] += "  "
+        made.append(line)
+    return "\n".join(made)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

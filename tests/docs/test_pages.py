@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.pages import PROGRAMS, ROOT, chain_stems, modules, pages, recipe_names, weights_names
+from docs.pages import PROGRAMS, ROOT, chain_stems, modules, pages, recipe_names, structured, weights_names
 from gadgets.gadget import lookup
 from gadgets.gadget import names as gadget_names
 from mrnets import store
@@ -151,3 +151,16 @@ def test_the_first_screen_of_the_readme_has_a_small_picture_and_a_diagram():
     pictures = re.findall(r"!\[[^\]]+\]\((\S+)\)", "\n".join(first))
     assert {Path(picture).suffix for picture in pictures} == {".png", ".svg"}
     assert all((ROOT / picture).stat().st_size <= 300_000 for picture in pictures)
+
+
+@pytest.mark.parametrize(
+    ("docstring", "markdown"),
+    [
+        ("Why:\n- one\n  more\n- two", "Why:\n\n- one\n  more\n- two"),
+        ("First line.\nscale: of it. other: too.\nmore.", "First line.  \nscale: of it. other: too.\nmore."),
+        ("A line.\nAnother line.", "A line.\nAnother line."),
+        ("- one\n- two", "- one\n- two"),
+    ],
+)
+def test_lists_and_arguments_of_docstrings_keep_their_lines(docstring, markdown):
+    assert structured(docstring) == markdown
