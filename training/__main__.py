@@ -25,6 +25,8 @@ EXAMPLES = {
     "evaluate": (
         "evaluate weights.safetensors fastmri_brains data=DATA --part test",
         "evaluate varnet_brain,l1varnet_general demo -o evaluation",
+        "evaluate weights.safetensors cc359 data=DATA --save predictions --slice 120",
+        "evaluate none cc359 data=DATA --predictions predictions",
     ),
     "compare": ("compare varnet,rim,modl compare data=DATA", "compare all compare data=DATA"),
     "export": ("export segunet_tissue -o tissue.onnx", "export weights.safetensors -o network.pt2 --size 192,160"),
@@ -79,12 +81,23 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     evaluate = _command(
         commands, "evaluate", "table, CSV and figure of weights beside the classical methods", _evaluate
     )
-    evaluate.add_argument("weights", help="a .safetensors file, or the name of weights that ship; several: W1,W2")
+    evaluate.add_argument(
+        "weights",
+        help="a .safetensors file, or the name of weights that ship; several: W1,W2; or none: saved ones alone",
+    )
     evaluate.add_argument(
         "--part", choices=("validation", "test"), default="validation", help="of the data set (default %(default)s)"
     )
     evaluate.add_argument(
         "-o", "--output", default="evaluation", metavar="FOLDER", help="for CSV and figure (default %(default)s)"
+    )
+    evaluate.add_argument("--save", metavar="FOLDER", help="write every prediction: HDF5 and NIfTI")
+    evaluate.add_argument("--predictions", metavar="FOLDER", help="score predictions that were saved, too")
+    evaluate.add_argument(
+        "--slice",
+        default="",
+        metavar="NAME",
+        help="of the figure, by a part of its name (default: the median score's)",
     )
     evaluate.add_argument(
         "--wavelet", action="store_true", help="beside them l1-wavelet with the best of six thresholds"
@@ -185,7 +198,16 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     from training.options import read
 
     options = read(_recipe(chosen.recipe), chosen.overrides)
-    evaluate(chosen.weights.split(","), options, part=chosen.part, folder=chosen.output, wavelet=chosen.wavelet)
+    evaluate(
+        chosen.weights.split(","),
+        options,
+        part=chosen.part,
+        folder=chosen.output,
+        wavelet=chosen.wavelet,
+        save=chosen.save,
+        predictions=chosen.predictions,
+        shown=chosen.slice,
+    )
 
 
 def _compare(chosen: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from mrnets import store
-from mrnets.contract import Raw
+from mrnets.contract import Raw, Scan
 from mrnets.ending import ended
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array
@@ -29,7 +29,7 @@ from mrnets.prepare_image import prepare_image
 from mrnets.restore import Prepared, restore
 from mrnets.view import cropped
 from training.augment import augmented
-from training.data import Example, Part, Preparing, Sample, Source
+from training.data import Example, Part, Place, Preparing, Sample, Source
 from training.options import Options
 from training.planes import fully_sampled
 from training.selfsupervised import split, supervised
@@ -114,6 +114,10 @@ class Batches(torch.utils.data.Dataset[Sample]):
         gaps = held.share > 0 and sample.raw is not None and not noise_free and not fully_sampled(sample)
         sample = as_sampled(sample) if gaps else masked(sample, self.options.masks, rngs)
         example = _finished(sample, preparation, noise_free, first, fits, all_samples=held.share > 0)
+        if self.part == "train":
+            example = dataclasses.replace(example, ready=None)
+        elif not example.places:
+            example = dataclasses.replace(example, places=(Place("simulated", n, "simulated"),))
         return split(example, held, rngs) if gaps else example
 
     def _rng(self, *place: int | str) -> np.random.Generator:
@@ -228,7 +232,13 @@ def _finished(
         ready = prepare_image(sample.image, preparation)
         device = ready.scale.device
         return Example(
-            scan=ready.scan, names=sample.names, labels=sample.labels, region=sample.region, weight=weight.to(device)
+            scan=ready.scan,
+            names=sample.names,
+            labels=sample.labels,
+            region=sample.region,
+            weight=weight.to(device),
+            places=sample.places,
+            ready=dataclasses.replace(ready, scan=Scan()),
         )
     image = None if first is None else first(sample.raw)
     ready, target, explained, kspace = prepared(sample.raw, sample.coil_images, preparation, image)
@@ -242,6 +252,8 @@ def _finished(
         labels=sample.labels,
         region=sample.region,
         weight=weight.to(target.device),
+        places=sample.places,
+        ready=dataclasses.replace(ready, scan=Scan()),
     )
     return supervised(example, kspace) if all_samples else example
 

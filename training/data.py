@@ -21,6 +21,7 @@ import torch
 from mrnets.contract import Raw, Scan
 from mrnets.errors import InputError, unknown
 from mrnets.physics.arrays import Array
+from mrnets.restore import Prepared
 from training.lists import listed
 from training.typed import fitted
 
@@ -42,11 +43,27 @@ __all__ = [
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
+_LISTS = ("names", "volumes", "places")
+"""Fields of a sample with a value for each of its elements."""
 _READERS = Path(__file__).parent / "readers"
 _ASIDE = ("anatomy", "files")
 """Modules of that folder that readers use."""
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a slice lies."""
+
+    path: str
+    """The file, or the folder of a subject."""
+    index: int
+    subject: str
+    transposed: bool = False
+    """The file has its planes as (x, y)."""
+    grid: str = ""
+    """The NIfTI file on whose grid (x, y, slice) the slice lies; empty: the data set has no NIfTI files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +78,8 @@ class Sample:
     """For people: file and slice, of each element of the batch."""
     volumes: tuple[str, ...] = ()
     """The volume of each element; outside training all slices of one get the same mask. `Slices` fills it."""
+    places: tuple[Place, ...] = ()
+    """Where each element lies. `Slices` fills it where the reader, which may have taken another slice, has not."""
     raw: Raw | None = None
     """Fully sampled (mask all true), or as the scanner sampled it. `readout` as of the fully sampled data."""
     coil_images: Array | None = None
@@ -98,6 +117,10 @@ class Example:
     """(batch, y, x) bool; None: everywhere."""
     weight: Array
     """(batch,) float32: 1, or 0 for a slice that the loss leaves out."""
+    places: tuple[Place, ...] = ()
+    """As of `Sample`."""
+    ready: Prepared | None = None
+    """The way back to the units and the grid of the data, without the scan; None in training."""
 
 
 class Source(Protocol):
@@ -144,16 +167,6 @@ class Preparing(Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a slice lies."""
-
-    path: str
-    """The file, or the folder of a subject."""
-    index: int
-    subject: str
-
-
-@dataclass(frozen=True)
 class Slices:
     """A data set whose slices are read one at a time; picklable.
 
@@ -181,7 +194,7 @@ class Slices:
             place = self.places[n % len(self)]
             sample = self.load(place)
             if _finite(sample):
-                return dataclasses.replace(sample, volumes=(place.path,))
+                return dataclasses.replace(sample, volumes=(place.path,), places=sample.places or (place,))
             _logger.warning("%s, slice %d: values that are not finite; left out", place.path, place.index)
         raise InputError(f"{self.places[0].path} and all other files: no slice has only finite values")
 
@@ -234,7 +247,7 @@ def stacked(samples: Sequence[Sample]) -> Sample:
     values = {
         f.name: _joined(f.name, [getattr(s, f.name) for s in samples], samples)
         for f in dataclasses.fields(Sample)
-        if f.name not in ("names", "volumes", "raw", "maps")
+        if f.name not in (*_LISTS, "raw", "maps")
     }
     raws = [s.raw for s in samples if s.raw is not None]
     if len({(s.raw is None, *sorted(s.maps)) for s in samples}) > 1:
@@ -248,8 +261,8 @@ def stacked(samples: Sequence[Sample]) -> Sample:
         alike = {name: _same(name, [getattr(r, name) for r in raws], samples) for name in rest}
         raw = Raw(**joined, **alike)
     maps = {name: torch.cat([s.maps[name] for s in samples]) for name in first.maps}
-    both = {f: tuple(name for s in samples for name in getattr(s, f)) for f in ("names", "volumes")}
-    return Sample(**both, raw=raw, maps=maps, **values)
+    lists: dict[str, Any] = {f: tuple(one for s in samples for one in getattr(s, f)) for f in _LISTS}
+    return Sample(**lists, raw=raw, maps=maps, **values)
 
 
 def names() -> list[str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import math
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,25 +18,27 @@ from mrnets.classes import classes_of, decided
 from mrnets.contract import Estimate
 from mrnets.ending import ended
 from mrnets.errors import InputError
-from mrnets.files import make_folder, write_text
 from mrnets.physics.arrays import to_numpy
 from mrnets.preparation import Preparation
-from training import classical
+from training import classical, tables
 from training.batches import Batches, First, first_stage
 from training.data import Example, Part
+from training.log import progress
 from training.metrics import scores, segmented
 from training.options import Options
-from training.tasks import opened
+from training.predictions import Saved, Writer, as_measured
+from training.tables import Rows
+from training.tasks import fitted, opened
 
-__all__ = ["evaluate"]
+__all__ = ["NONE", "evaluate"]
 
-_SHOWN = ("ssim", "dice", "nmse R2*", "psnr")
-"""Metrics that choose the slice of the figure: the one whose score by the first of these is the median."""
+NONE = "none"
+"""In place of weights: only saved predictions are scored."""
 _OF_VOLUMES = ("dice", "f1", "ald", "avd", "lesion_f1")
 """Metrics of segmentations that are computed over whole volumes, too."""
 
-Rows = dict[str, dict[str, list[float]]]
-"""Method, metric, value of each slice."""
+Column = tuple[str, Estimate, Example]
+"""A method, its estimate of a slice, and the slice as it got it."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,39 @@ class Contender:
     """One of the trained networks, and the data as its preparation wants them."""
 
     label: str
-    trained: store.Trained
+    trained: store.Trained | None
+    """None: there is none, and the data are as the recipe wants them."""
     preparation: Preparation
     batches: Batches
 
     @property
     def task(self) -> str:
-        return store.describe(self.trained.name).task
+        return "" if self.trained is None else store.describe(self.trained.name).task
+
+
+@dataclass(frozen=True)
+class Methods:
+    """All that estimates a slice: classical methods, networks, and predictions that were saved."""
+
+    contenders: list[Contender]
+    options: Options
+    first: First | None
+    wavelet: bool
+    saved: Saved | None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.contenders[0].batches.source.labels
+
+    def of(self, n: int) -> tuple[list[Column], str]:
+        """Return the estimates of slice n, and the name of its volume."""
+        examples, volume = _examples(self.contenders, n, self.options, self.first)
+        columns = list(_estimates(self.contenders, examples, self.wavelet))
+        if self.saved is not None:
+            known, taken = as_measured(examples[0]), {method for method, *_ in columns}
+            for method, estimate in self.saved.estimates(known, self.labels):
+                columns.append((f"saved {method}" if method in taken else method, estimate, known))
+        return columns, volume
 
 
 @dataclass
@@ -95,6 +121,9 @@ def evaluate(
     part: Part = "validation",
     folder: str | Path | None = None,
     wavelet: bool = False,
+    save: str | Path | None = None,
+    predictions: str | Path | None = None,
+    shown: str = "",
 ) -> dict[str, dict[str, float]]:
     """Return the mean of every metric for the classical methods and each weights file. A table is printed.
 
@@ -103,35 +132,73 @@ def evaluate(
     says. The classical methods get them as the first weights file does. `options.network.first` makes the images for
     networks that start from them.
 
-    - wavelet: l1-wavelet with the best threshold for each image is one of the methods, too.
+    - weights: `NONE` scores saved predictions alone.
     - folder: gets evaluation.md (the table), evaluation.csv (a row for each slice and method) and evaluation.png.
+    - wavelet: l1-wavelet with the best threshold for each image is one of the methods, too.
+    - save: the folder that gets every prediction; see `training.predictions`.
+    - predictions: a folder of saved ones, which are scored, too.
+    - shown: a part of the name of the slice of the figure; empty: the slice with the median score.
 
-    Raises InputError for weights that do not fit the data.
+    Raises InputError for weights that do not fit the data, and where there is nothing to score.
     """
-    contenders = _contenders([weights] if isinstance(weights, str) else list(weights), options, part)
-    source, count = contenders[0].batches.source, contenders[0].batches.examined
-    first, labels = first_stage(options, options.device), source.labels
-    rows: Rows = {}
-    slices: list[str] = []
-    volumes = Volumes(labels)
-    for n in range(count):
-        examples, volume = _examples(contenders, n, options, first)
-        slices.append(examples[0].names[0])
-        for method, estimate, example in _estimates(contenders, examples, wavelet):
-            if count == len(source):
-                volumes.add(volume, method, estimate, example)
-            for metric, value in _scored(estimate, example, labels, method).items():
-                rows.setdefault(method, {}).setdefault(metric, []).append(value)
-    volumes.close()
-    text = _table(rows, f"{count} slices" if count > 1 else "1 slice")
-    if volumes.rows:
-        text += "\n" + _table(volumes.rows, "volumes")
+    names = [weights] if isinstance(weights, str) else list(weights)
+    if names == [NONE] and predictions is None:
+        raise InputError("there is nothing to evaluate: give weights, or saved predictions")
+    contenders = [_recipe(options, part)] if names == [NONE] else _contenders(names, options, part)
+    saved = None if predictions is None else Saved(Path(predictions))
+    methods = Methods(contenders, options, first_stage(options, options.device), wavelet, saved)
+    rows, slices, volumes = _scores(methods, None if save is None else Writer(Path(save), methods.labels))
+    text = tables.table(rows, f"{len(slices)} slices" if len(slices) > 1 else "1 slice")
+    if volumes:
+        text += "\n" + tables.table(volumes, "volumes")
     print(text, end="")
     if folder is not None:
-        _write(Path(folder), text, rows, slices)
-        examples, _ = _examples(contenders, _median(rows[contenders[0].label]), options, first)
-        _draw(Path(folder) / "evaluation.png", list(_estimates(contenders, examples, wavelet)), labels)
-    return {method: {metric: _mean(v) for metric, v in row.items()} for method, row in rows.items()}
+        tables.write(Path(folder), text, rows, slices)
+        columns, _ = methods.of(_chosen(shown, slices) if shown else tables.median(rows[_judge(methods, rows)]))
+        _draw(Path(folder) / "evaluation.png", columns, methods.labels)
+    return {method: {metric: tables.mean(v) for metric, v in row.items()} for method, row in rows.items()}
+
+
+def _scores(methods: Methods, writer: Writer | None) -> tuple[Rows, list[str], Rows]:
+    """The scores of slices, their names, and the scores of volumes, where all slices are taken."""
+    batches, rows, slices = methods.contenders[0].batches, Rows(), list[str]()
+    count, volumes = batches.examined, Volumes(methods.labels)
+    for n in range(count):
+        columns, volume = methods.of(n)
+        slices.append(columns[0][2].names[0])
+        for method, estimate, example in columns:
+            if count == len(batches.source):
+                volumes.add(volume, method, estimate, example)
+            if writer is not None:
+                writer.add(method, estimate, example)
+            for metric, value in _scored(estimate, example, methods.labels, method).items():
+                rows.setdefault(method, {}).setdefault(metric, []).append(value)
+        progress(n + 1, count, "slices")
+    volumes.close()
+    if writer is not None:
+        writer.close()
+    return rows, slices, volumes.rows
+
+
+def _judge(methods: Methods, rows: Rows) -> str:
+    """The method whose median slice is shown: the first network, or the first of the saved ones."""
+    label = methods.contenders[0].label
+    return label if label in rows else next(iter(rows))
+
+
+def _chosen(shown: str, slices: Sequence[str]) -> int:
+    """The first slice whose name has `shown` in it, as a whole where it is a number. Raises InputError for none."""
+    wanted = re.compile(rf"(?<![0-9]){re.escape(shown)}(?![0-9])")
+    found = next((n for n, name in enumerate(slices) if wanted.search(name)), None)
+    if found is None:
+        raise InputError(f"no slice of the evaluation has {shown!r} in its name; there is {slices[0]!r}")
+    return found
+
+
+def _recipe(options: Options, part: Part) -> Contender:
+    """The data as the recipe wants them."""
+    options, source = fitted(options, part)
+    return Contender("", None, options.preparation, Batches(source, options, part, 1))
 
 
 def _contenders(weights: Sequence[str], options: Options, part: Part) -> list[Contender]:
@@ -182,6 +249,8 @@ def _estimates(
         for method, estimate in classical.segmentations(example).items():
             yield method, estimate, example
     for contender, example in zip(contenders, examples, strict=True):
+        if contender.trained is None:
+            continue
         forward = ended(contender.trained.network, contender.preparation, store.describe(contender.trained.name).echoes)
         yield contender.label, forward(example.scan), example
 
@@ -191,51 +260,6 @@ def _scored(estimate: Estimate, example: Example, labels: Sequence[str], method:
     if not values:
         raise InputError(f"{method} estimates nothing that {example.names[0]} has a target for")
     return values
-
-
-def _mean(values: Sequence[float]) -> float:
-    """The mean of the finite values: a metric may not be defined for a slice."""
-    finite = [v for v in values if math.isfinite(v)]
-    return float(np.mean(finite)) if finite else math.nan
-
-
-def _table(rows: Rows, corner: str) -> str:
-    """Mean ± standard deviation as a table in Markdown, aligned."""
-    metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
-    lines = [[corner, *metrics], ["---"] * (len(metrics) + 1)]
-    for method, row in rows.items():
-        lines.append([method, *(_cell(row.get(metric, [])) for metric in metrics)])
-    widths = [max(len(line[n]) for line in lines) for n in range(len(metrics) + 1)]
-    return "".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |\n"
-        for line in lines
-    )
-
-
-def _cell(values: Sequence[float]) -> str:
-    finite = [v for v in values if math.isfinite(v)]
-    return f"{np.mean(finite):.4g} ± {np.std(finite):.2g}" if finite else "-"
-
-
-def _write(folder: Path, text: str, rows: Rows, slices: Sequence[str]) -> None:
-    metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
-    lines = io.StringIO(newline="")
-    table = csv.writer(lines)
-    table.writerow(["slice", "method", *metrics])
-    for n, name in enumerate(slices):
-        for method, row in rows.items():
-            table.writerow([name, method, *(f"{row[m][n]:.6g}" if m in row else "" for m in metrics)])
-    make_folder(folder)
-    write_text(folder / "evaluation.md", text)
-    write_text(folder / "evaluation.csv", lines.getvalue())
-
-
-def _median(row: Mapping[str, Sequence[float]]) -> int:
-    """The slice with the median score. Perfect segmentations do not count, because empty ones are perfect."""
-    metric = next((m for m in _SHOWN if m in row), next(iter(row)))
-    values = np.array([v if math.isfinite(v) and not (metric == "dice" and v == 1) else math.nan for v in row[metric]])
-    order = np.argsort(values)  # NaN last
-    return int(order[max(int(np.isfinite(values).sum()) - 1, 0) // 2])
 
 
 def _draw(path: Path, columns: Sequence[tuple[str, Estimate, Example]], labels: Sequence[str]) -> None:

@@ -28,8 +28,8 @@ __all__ = ["draw"]
 Column = tuple[str, Estimate, Example]
 """Method, its estimate, and the example it was made from; only the first slice of the batch is shown."""
 
-_ERROR = 0.2
-"""Errors are shown up to this share of the target's maximum."""
+_ERROR = 5
+"""Errors are shown so many times as large, up to the target's maximum."""
 
 
 class _Grid:
@@ -89,6 +89,7 @@ def draw(path: Path, columns: Sequence[Column], labels: Sequence[str] = ()) -> N
             row += 2
         if classes:
             _classes(grid, row, classes, labels)
+        grid.figure.text(0.005, 0.005, columns[0][2].names[0], fontsize=5)
         picture = io.BytesIO()
         grid.figure.savefig(picture, format="png", dpi=150)
     write_bytes(path, picture.getvalue())
@@ -113,8 +114,8 @@ def _images(grid: _Grid, row: int, columns: Sequence[Column]) -> None:
         text = f"SSIM {float(got['ssim'][0]):.3f}\nPSNR {float(got['psnr'][0]):.1f} dB"
         grid.title(row, n, method)
         grid.show(row, n, image / peak, text, cmap="gray", vmin=0, vmax=1)
-        error = grid.show(row + 1, n, np.abs(image - target) / peak, cmap="inferno", vmin=0, vmax=_ERROR)
-    grid.scale(row + 1, error, "error")
+        error = grid.show(row + 1, n, _ERROR * np.abs(image - target) / peak, cmap="inferno", vmin=0, vmax=1)
+    grid.scale(row + 1, error, f"{_ERROR} x error")
 
 
 def _images_alone(grid: _Grid, row: int, columns: Sequence[Column]) -> None:

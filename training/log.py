@@ -18,7 +18,7 @@ from mrnets.errors import InputError, unknown
 from mrnets.extras import install
 from mrnets.files import write_text
 
-__all__ = ["EVERY", "Log"]
+__all__ = ["EVERY", "Log", "progress"]
 
 EVERY = 20
 """Steps from one line of progress to the next."""
@@ -179,6 +179,14 @@ def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     table.writeheader()
     table.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def progress(done: int, total: int, what: str) -> None:
+    """Tell on stderr how far a long command is: in a terminal each time, else every tenth of the way."""
+    if sys.stderr.isatty():
+        print(f"{done}/{total} {what}", end="\n" if done == total else "\r", file=sys.stderr, flush=True)
+    elif done * 10 // total > (done - 1) * 10 // total:
+        print(f"{done}/{total} {what}", file=sys.stderr, flush=True)
 
 
 def _say(text: str, *, stays: bool) -> None:

@@ -178,6 +178,7 @@ def as_sample(
         image, planes = image[:, 0], planes[:, 0]
     return Sample(
         names=(f"{subject.path}, slice {number}",),
+        places=(Place(subject.path, number, subject.patient, not subject.transposed, str(subject.labels)),),
         image=torch.from_numpy(np.ascontiguousarray(image, np.float32))[None],
         labels=torch.from_numpy(np.ascontiguousarray(planes))[None],
     )

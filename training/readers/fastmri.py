@@ -43,7 +43,7 @@ class Reader:
 
     def read(self, folder: Path, part: Part, split: Split) -> Slices:
         """Return the slices of the subjects of `part`. Raises InputError."""
-        return slices(listed(folder, ".h5"), part, split, self._slices, _load)
+        return slices(listed(folder, ".h5"), part, split, self._slices, _load, transposed=True)
 
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for everything that is missing or malformed."""

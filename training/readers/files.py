@@ -78,10 +78,15 @@ def slices(
     count: Callable[[Path], Iterable[int]],
     load: Callable[[Place], Sample],
     labels: tuple[str, ...] = (),
+    *,
+    transposed: bool = False,
 ) -> Slices:
-    """The slices that `count` names of each subject's file (from its header), of the subjects of `part`."""
+    """The slices that `count` names of each subject's file (from its header), of the subjects of `part`.
+
+    transposed: whether the files have their planes as (x, y)."""
     mine = part_of(list(files), part, split)
-    return Slices(tuple(Place(str(files[s]), i, s) for s in mine for i in count(files[s])), load, labels)
+    places = tuple(Place(str(files[s]), i, s, transposed) for s in mine for i in count(files[s]))
+    return Slices(places, load, labels)
 
 
 def split_problems(subjects: Iterable[str], split: Split) -> Iterator[str]:

@@ -68,7 +68,8 @@ class Reader:
         found, split = files(folder, TRACK, split)
         labels = {str(path): str(_labels_of(folder, path)) for path in found.values()} if self.labels else {}
         load = partial(self._load, labels=labels)
-        return slices_of(found, part, split, self._numbers, load, tuple(CLASSES[self.classes]) if labels else ())
+        classes = tuple(CLASSES[self.classes]) if labels else ()
+        return slices_of(found, part, split, self._numbers, load, classes, transposed=True)
 
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for everything that is missing or malformed, from headers and a few slices."""

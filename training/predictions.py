@@ -1,0 +1,223 @@
+"""Predictions of a data set in files: in the units, on the grid and along the axes of its own files.
+
+FOLDER/METHOD/VOLUME.h5 has, where a method gives it:
+
+- `reconstruction` ([slice, echo,] row, column) complex64, without the axis of echoes where there is one;
+- `maps/R2*` and so on, (slice, row, column) float32, with the attribute `unit`;
+- `segmentation` (slice, class, row, column) uint8, with the attribute `labels`; of several slices in a network, the
+  middle one;
+- `slices` (slice,): their numbers in the data set. Without it they are 0, 1, 2 and so on, as in files of others.
+
+Beside it are NIfTI files: VOLUME.nii.gz (magnitude), VOLUME_R2*.nii.gz and VOLUME_seg.nii.gz. They have the grid and
+the position of the data set's NIfTI files, where it has any.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrnets.classes import classes_of, decided
+from mrnets.contract import Estimate
+from mrnets.errors import InputError
+from mrnets.files import make_folder, write_bytes
+from mrnets.hdf5 import whole_hdf5
+from mrnets.physics.arrays import to_numpy
+from mrnets.physics.maps import MAPS, facts
+from mrnets.restore import restore
+from training.data import Example, Place
+from training.readers.files import array, hdf5, nifti
+
+__all__ = ["Saved", "Writer", "as_measured", "restored"]
+
+Planes = dict[str, NDArray[Any]]
+"""What a method gives of a slice: "reconstruction", "segmentation", "maps/R2*" ..., each (..., row, column)."""
+
+
+def restored(estimate: Estimate, example: Example) -> Estimate:
+    """Return an estimate of `example` in the units and on the grid of the data. Raises InputError without a way
+    back."""
+    if example.ready is None:
+        raise InputError(f"{example.names[0]}: simulated on the device, so there are no data to go back to")
+    return restore(estimate, example.ready)
+
+
+def as_measured(example: Example) -> Example:
+    """Return `example` with its targets in the units and on the grid of the data, for scores of predictions there."""
+    known, labels = restored(Estimate(image=example.target, maps=example.maps), example), example.labels
+    if labels is not None and labels.ndim == 5:  # of a network on several slices, predictions are the middle one
+        labels = labels[:, :, labels.shape[2] // 2]
+    return dataclasses.replace(example, target=known.image, maps=known.maps, labels=labels, kspace=None, held=None)
+
+
+class Writer:
+    """Predictions, slice by slice; a volume is written when another one begins."""
+
+    def __init__(self, folder: Path, labels: Sequence[str]) -> None:
+        self._folder, self._labels = folder, tuple(labels)
+        self._slices: dict[str, dict[int, Planes]] = {}
+        self._place: Place | None = None
+        self._names: dict[str, str] = {}
+
+    def add(self, method: str, estimate: Estimate, example: Example) -> None:
+        """Take the estimate of one slice. Raises InputError where the volume before it cannot be written."""
+        (place,) = example.places
+        if self._place is not None and place.path != self._place.path:
+            self.close()
+        self._place = place
+        planes = _planes(restored(estimate, example), self._labels)
+        turned = {name: p.swapaxes(-1, -2) if place.transposed else p for name, p in planes.items()}
+        self._slices.setdefault(method, {})[place.index] = turned
+
+    def close(self) -> None:
+        """Write the volume."""
+        for method, slices in self._slices.items():
+            assert self._place is not None
+            folder = make_folder(self._folder / method)
+            numbers = sorted(slices)
+            stacked = {name: np.stack([slices[n][name] for n in numbers]) for name in slices[numbers[0]]}
+            name = _name(self._place, self._names)
+            _write_hdf5(folder / f"{name}.h5", stacked, numbers, self._labels)
+            for ending, image in _niftis(stacked, numbers, self._place):
+                write_bytes(folder / f"{name}{ending}.nii.gz", image)
+        self._slices = {}
+
+
+class Saved:
+    """Predictions in a folder, by method."""
+
+    def __init__(self, folder: Path) -> None:
+        self._methods = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        if not self._methods:
+            raise InputError(f"{folder}: no folder of predictions, with a folder for each method in it")
+        self._names: dict[str, str] = {}
+
+    def estimates(self, example: Example, labels: Sequence[str]) -> Iterator[tuple[str, Estimate]]:
+        """Yield each method and its estimate of one slice, on the grid of the data. Raises InputError where there is
+        none."""
+        (place,) = example.places
+        name = _name(place, self._names)
+        for folder in self._methods:
+            path = folder / f"{name}.h5"
+            with hdf5(path) as file:
+                yield folder.name, _estimate(file, place, example, labels)
+
+
+def _planes(estimate: Estimate, labels: Sequence[str]) -> Planes:
+    """Of the first element of a batch."""
+    planes: Planes = {f"maps/{name}": to_numpy(m[0].float()) for name, m in estimate.maps.items()}
+    if estimate.image is not None:
+        image = to_numpy(estimate.image[0].to(torch.complex64))
+        planes["reconstruction"] = image[0] if len(image) == 1 else image
+    if estimate.logits is not None:
+        masks = to_numpy(decided(estimate.logits, classes_of(labels)))[0].astype(np.uint8)
+        planes["segmentation"] = masks if masks.ndim == 3 else masks[:, masks.shape[1] // 2]
+    return planes
+
+
+def _name(place: Place, names: dict[str, str]) -> str:
+    """The name of a volume's files, with that of its folder where one of the other `names` is the same."""
+    if place.path not in names:
+        path = Path(place.path)
+        short = path.name.removesuffix(".gz").removesuffix(path.suffix if path.suffix != ".gz" else ".nii")
+        names[place.path] = short if short not in names.values() else f"{path.parent.name}_{short}"
+    return names[place.path]
+
+
+def _write_hdf5(path: Path, stacked: Planes, numbers: Sequence[int], labels: Sequence[str]) -> None:
+    with whole_hdf5(path) as (file, draft):
+        file["slices"] = np.asarray(numbers)
+        for name, planes in stacked.items():
+            data = file.create_dataset(name, data=planes, compression="gzip" if name == "segmentation" else None)
+            if name == "segmentation":
+                data.attrs["labels"] = list(labels)
+            elif name.startswith("maps/"):
+                data.attrs["unit"] = facts(name.removeprefix("maps/")).unit
+            draft.check()
+
+
+def _niftis(stacked: Planes, numbers: Sequence[int], place: Place) -> Iterator[tuple[str, bytes]]:
+    """The end of the name and the content of each NIfTI file: (x, y, slice[, echo or class])."""
+    import nibabel
+
+    like = nifti(place.grid, ("x", "y", "slice")) if place.grid else None
+    for name, planes in stacked.items():
+        values = np.abs(planes) if np.iscomplexobj(planes) else planes
+        if like is None and not place.transposed:
+            values = values.swapaxes(-1, -2)
+        volume = np.moveaxis(values, 0, -1)  # ([echo or class,] x, y, slice)
+        if volume.ndim == 4:
+            volume = np.moveaxis(volume, 0, -1)
+        if like is not None:
+            whole = np.zeros((*like.shape, *volume.shape[3:]), volume.dtype)
+            whole[:, :, list(numbers)] = volume
+            volume = whole
+        image = nibabel.Nifti1Image(volume, np.eye(4) if like is None else like.affine)
+        ending = {"reconstruction": "", "segmentation": "_seg"}.get(name, f"_{name.removeprefix('maps/')}")
+        yield ending, _zipped(image.to_bytes())
+
+
+def _zipped(content: bytes) -> bytes:
+    import gzip
+
+    return gzip.compress(content, compresslevel=1, mtime=0)
+
+
+def _estimate(file: Any, place: Place, example: Example, labels: Sequence[str]) -> Estimate:
+    """The prediction of a slice. Raises InputError where the file has none, or none of the data's grid."""
+    index = _index(file, place)
+    planes = {name: _plane(file, name, index, place) for name in _found(file)}
+    if not planes:
+        raise InputError(f"{file.filename}: no reconstruction, maps or segmentation in it")
+    image, masks = planes.get("reconstruction"), planes.get("segmentation")
+    if image is not None and example.target is not None:
+        _fit(file, image.shape[-2:], example.target.shape[-2:])
+    if masks is not None and example.labels is not None and len(masks) != len(labels):
+        raise InputError(f"{file.filename}: segmentation has {len(masks)} classes, the data have {len(labels)}")
+    device = example.weight.device
+    return Estimate(
+        image=None if image is None else torch.from_numpy(image.reshape(1, -1, *image.shape[-2:])).to(device),
+        maps={n.removeprefix("maps/"): torch.from_numpy(p)[None].to(device) for n, p in planes.items() if "maps/" in n},
+        logits=None if masks is None else torch.from_numpy(masks.astype(np.float32) * 2 - 1)[None].to(device),
+    )
+
+
+def _found(file: Any) -> list[str]:
+    return [name for name in ("reconstruction", "segmentation", *(f"maps/{m}" for m in MAPS)) if name in file]
+
+
+def _index(file: Any, place: Place) -> int:
+    """The position of a slice in the file. Raises InputError."""
+    if "slices" not in file:
+        return place.index
+    numbers = array(file, "slices", ("slice",), "integer")[()]
+    (where,) = np.nonzero(numbers == place.index)
+    if not len(where):
+        raise InputError(f"{file.filename}: there is no prediction of slice {place.index} in it")
+    return int(where[0])
+
+
+def _plane(file: Any, name: str, index: int, place: Place) -> NDArray[Any]:
+    """(..., y, x) of a slice."""
+    rank = getattr(file.get(name), "ndim", 0)
+    axes = ("slice", "echo", "row", "column") if rank == 4 else ("slice", "row", "column")
+    data = file.get(name)
+    data = array(file, name, axes, "complex" if getattr(data, "dtype", np.dtype(float)).kind == "c" else "real")
+    if index >= data.shape[0]:
+        raise InputError(f"{file.filename}: {name} has {data.shape[0]} slices, and slice {place.index} was expected")
+    kind = np.complex64 if data.dtype.kind == "c" else np.float32
+    plane = np.asarray(data[index], kind)
+    return np.ascontiguousarray(plane.swapaxes(-1, -2) if place.transposed else plane)
+
+
+def _fit(file: Any, got: Any, wanted: Any) -> None:
+    if tuple(got) != tuple(wanted):
+        raise InputError(
+            f"{file.filename}: reconstruction is {got[0]} x {got[1]} (y, x), the data {wanted[0]} x {wanted[1]}"
+        )
