@@ -54,7 +54,7 @@ def test_examples_are_of_commands_and_options_that_exist(program, command, monke
         monkeypatch.setattr(gadgets_main, "_run", lambda args: ran.append(args) or 0)
     elif program == "training":
         module = training_main
-        monkeypatch.setattr(module, f"_{command}", lambda chosen: ran.append(chosen))
+        monkeypatch.setattr(module, f"_{command.replace('-', '_')}", lambda chosen: ran.append(chosen))
     else:
         for name in ("_listed", "_told", "_imported"):
             monkeypatch.setattr(mrnets_main, name, lambda *args, **more: ran.append(args) or "")

@@ -30,6 +30,7 @@ EXAMPLES = {
     ),
     "compare": ("compare varnet,rim,modl compare data=DATA", "compare all compare data=DATA"),
     "export": ("export segunet_tissue -o tissue.onnx", "export weights.safetensors -o network.pt2 --size 192,160"),
+    "from-atommic": ("from-atommic projects/REC/CC359/conf/train/varnet.yaml -o recipe.yaml",),
     "tissue": ("tissue HEADS -o DATA",),
     "pool": ("pool FOLDER -o pool.npz",),
 }
@@ -111,6 +112,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
             "overrides", nargs="*", metavar="key=value", help="data=FOLDER steps=100 loss.ssim=0.5 ..."
         )
     _add_export(commands)
+    _add_from_atommic(commands)
     _add_makers(commands)
     return parser, commands.choices
 
@@ -120,6 +122,14 @@ def _add_export(commands: Any) -> None:
     export.add_argument("weights", help="a .safetensors file, or the name of weights that ship")
     export.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=".onnx or .pt2")
     export.add_argument("--size", default="256,256", metavar="Y,X", help="pixels of its images (default %(default)s)")
+
+
+def _add_from_atommic(commands: Any) -> None:
+    converting = _command(
+        commands, "from-atommic", "make a recipe of a training configuration of ATOMMIC", _from_atommic
+    )
+    converting.add_argument("configuration", metavar="CONFIG", help="its YAML file")
+    converting.add_argument("-o", "--output", required=True, metavar="RECIPE", help="the recipe to write (.yaml)")
 
 
 def _add_makers(commands: Any) -> None:
@@ -227,6 +237,15 @@ def _export(chosen: argparse.Namespace) -> None:
     except ValueError:
         raise InputError(f"--size must be two numbers, such as 256,256, got {chosen.size!r}") from None
     print(f"wrote {exported(chosen.weights, chosen.output, size)}")
+
+
+def _from_atommic(chosen: argparse.Namespace) -> None:
+    from training.atommic.convert import write
+
+    converted = write(chosen.configuration, chosen.output)
+    for line in converted.lines:
+        print(line)
+    print(f"wrote {chosen.output}; settings without a counterpart, which it lists: {len(converted.lines)}")
 
 
 def _tissue(chosen: argparse.Namespace) -> None:
