@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gadgets.frame import Frame, naming_shortfalls
 from gadgets.models import Model
-from mrnets.contract import Estimate, Scan
+from gadgets.trust import Check
+from mrnets.contract import Estimate, Scan, Trust
 from mrnets.noise import agreed_noise
 
 if TYPE_CHECKING:
@@ -57,8 +58,9 @@ class Runner:
     precision: Precision
     on_cpu: Callable[[], Model]
     """Makes the same network on the CPU."""
-    check: bool = False
-    """Whether estimates get their `trust`, where the network is one that can be checked."""
+    check: Check = "off"
+    """Not "off": estimates get their `trust`, where the network is one that can be checked. "fallback": l1-wavelet has
+    the share in the image that the left-out samples give it."""
 
     @classmethod
     def plain(cls, model: Model) -> Runner:
@@ -226,24 +228,33 @@ def _segmented(frames: list[Frame], how: Runner) -> list[Estimate]:
 
 
 def _checked(forward: Callable[[Scan], Estimate], how: Runner, slices: int) -> Callable[[Scan], Estimate]:
-    """Return `forward` with the trust of at most `CHECKED` slices of a frame, which come in order."""
-    from mrnets.trust import examined
+    """Return `forward` with the trust of at most `CHECKED` slices of a frame, which come in order.
 
-    if not (how.check and how.model.reconstructs):
+    l1-wavelet's share in the image of other slices is that of the checked one before them."""
+    from mrnets.trust import examined, mixed
+
+    if how.check == "off" or not how.model.reconstructs:
         return forward
     step = math.ceil(slices / CHECKED)
     done = 0
+    share: float | None = None
 
     def run(scan: Scan) -> Estimate:
-        nonlocal done
+        nonlocal done, share
         estimate = forward(scan)
         assert estimate.image is not None, f"{how.model.name} is a reconstruction network without image"
         first, done = -done % step, done + len(estimate.image)
-        if first >= len(estimate.image):
-            return estimate
-        some = _slices(scan, first, None, step)
-        own = Estimate(image=estimate.image[first::step], unweighted=_every(estimate.unweighted, first, step))
-        return replace(estimate, trust=tuple(examined(forward, some, own)))
+        trust: list[Trust] = []
+        if first < len(estimate.image):
+            some = _slices(scan, first, None, step)
+            own = Estimate(image=estimate.image[first::step], unweighted=_every(estimate.unweighted, first, step))
+            trust = examined(forward, some, own)
+        if how.check == "fallback":
+            shares = [share] * first + [one.share for one in trust for _ in range(step)]
+            shares = shares[: len(estimate.image)]
+            share = shares[-1]
+            estimate = mixed(estimate, scan, shares)
+        return replace(estimate, trust=tuple(trust))
 
     return run
 

@@ -19,7 +19,7 @@ from gadgets.neighbours import with_neighbours
 from gadgets.received import with_frames
 from gadgets.seen import Comparison
 from gadgets.speaker import lack
-from gadgets.trust import USUAL_CAUTION, Caution, doubted
+from gadgets.trust import USUAL_CAUTION, Caution, Check, doubted
 from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
@@ -63,7 +63,8 @@ def network(
     strict: a scan unlike those of the training is refused. The weights file names the anatomy, matrix, acceleration and
     so on of these. Without `strict` the images and the log say how the scan differs.
     check: what is done where the data speak against the image of a trained reconstruction network; see `mrnets.trust`.
-    "fallback": l1-wavelet takes its place, and the images say so. "warn": the images say so. "off": nothing is checked.
+    "fallback": l1-wavelet takes its place, and the images say so. In other images it has the share that the left-out
+    samples give it. "warn": the images say so, and are the network's alone. "off": nothing is checked.
     That saves one run of the network and one of l1-wavelet for each slice (of volumes: for 16 positions).
 
     Images that are sent in, without raw data, go to segmentation networks, and leave the chain as they came. Series
@@ -77,7 +78,7 @@ def network(
     frame that contradicts the preparation, and with `strict` for a scan unlike those of the training. Raises it for a
     network on images where none came, or another number of contrasts.
     """
-    runner = _runner(weights, name, options, computing, check=caution.check != "off")
+    runner = _runner(weights, name, options, computing, check=caution.check)
     model = runner.model
     training = Comparison.of(model, header, strict=caution.strict)
     if model.takes == "image":
@@ -90,7 +91,7 @@ def network(
         yield from _batch(batch, runner, caution) if isinstance(batch[0], Frame) else batch
 
 
-def _runner(weights: str | None, name: str | None, options: str, computing: Computing, *, check: bool) -> Runner:
+def _runner(weights: str | None, name: str | None, options: str, computing: Computing, *, check: Check) -> Runner:
     """Return the network ready to run. Raises InputError for weights, name, options or device that cannot be had."""
     batch, threads = computing.batch, computing.threads
     if batch < 1 or not 0 <= threads <= MAX_THREADS:

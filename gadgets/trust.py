@@ -9,7 +9,9 @@ from typing import Literal
 from gadgets.frame import Frame
 from mrnets.contract import Estimate, Trust
 
-__all__ = ["USUAL_CAUTION", "Caution", "doubted", "numbers"]
+__all__ = ["USUAL_CAUTION", "Caution", "Check", "doubted", "numbers"]
+
+Check = Literal["fallback", "warn", "off"]
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,9 @@ class Caution:
     """The reconstruction of a frame on which the network fails; "none": the chain ends with its error."""
     strict: bool = False
     """Whether a scan of another kind than those of the training is refused."""
-    check: Literal["fallback", "warn", "off"] = "fallback"
-    """The consequence where the data speak against the image."""
+    check: Check = "fallback"
+    """The consequence where the data speak against the image. "fallback" also gives l1-wavelet its share in images that
+    are not doubted; see `mrnets.trust.mixed`."""
 
 
 USUAL_CAUTION = Caution()
@@ -30,6 +33,7 @@ _NAMES = {
     "residual": "TrustResidual",
     "prediction": "TrustPredictionError",
     "reference": "TrustReferenceError",
+    "share": "TrustReferenceShare",
 }
 
 _logger = logging.getLogger(__name__)

@@ -92,6 +92,9 @@ class Trust:
     """Error of l1-wavelet's predictions of the same samples."""
     reference_residual: float | None = None
     """`residual` of that l1-wavelet image over the samples that it was given."""
+    share: float | None = None
+    """Part of l1-wavelet's prediction, 0 to 1, beside the network's in the mean of both that fits these samples best.
+    None: there was nothing to leave out."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from gadgets.estimate import CHECKED
 from gadgets.images import images
 from gadgets.network import network
 from mrnets import store
-from mrnets.contract import Estimate
+from mrnets.contract import Estimate, Trust
 from mrnets.preparation import Preparation
 from tests.gadgets.frames import frames, header, volume
 
@@ -25,7 +25,6 @@ def zeros(scan):
 @pytest.fixture
 def weights_of(tmp_path, monkeypatch):
     """A weights file whose network is the given one."""
-    monkeypatch.setattr(module, "_models", module.Cache(8))
     path = tmp_path / "v.safetensors"
     preparation = Preparation(consistency=None).to_json()
     store.save(path, store.create("varnet", **SMALL), name="varnet", options=SMALL, preparation=preparation)
@@ -37,13 +36,14 @@ def weights_of(tmp_path, monkeypatch):
                 return forward(scan)
 
         monkeypatch.setattr(store, "load", lambda *_: replace(trained, network=Fake()))
+        monkeypatch.setattr(module, "_models", module.Cache(8))
         return str(path)
 
     return install
 
 
 def good(scan):
-    return store.create("l1wavelet", iterations=40)(scan)
+    return store.create("l1wavelet", iterations=60)(scan)
 
 
 def meta_of(frame):
@@ -98,6 +98,39 @@ def test_off_runs_the_network_once_and_says_nothing(weights_of):
     meta = meta_of(frame)
     assert not [name for name in meta if name.startswith("Trust")]
     assert "trusted" not in meta["ImageComments"]
+
+
+@pytest.mark.parametrize("check", ["fallback", "warn"])
+def test_l1_wavelet_has_a_share_in_the_image_and_the_meta_data_say_so(weights_of, check):
+    """Of a network that adds a little of its own to what l1-wavelet gives."""
+
+    def rough(scan):
+        image = good(scan).image
+        return Estimate(image=image + 0.0005 * image.abs().amax() * torch.randn(image.shape, generator=seeded()))
+
+    def seeded():
+        return torch.Generator().manual_seed(2)
+
+    alone, mixed, classical = (
+        next(iter(network(frames(), header(), weights=weights_of(forward), check=how)))
+        for forward, how in ((rough, "off"), (rough, check), (good, "off"))
+    )
+    share = float(meta_of(mixed)["TrustReferenceShare"])
+    assert mixed.fallback is False
+    assert 0.2 < share <= 1
+    part = share if check == "fallback" else 0.0
+    whole, change = (classical.estimate.image - alone.estimate.image, mixed.estimate.image - alone.estimate.image)
+    assert float((change - part * whole).norm()) < 0.1 * float(whole.norm())
+
+
+@pytest.mark.parametrize("batch", [1, 3, 5, 16])
+def test_positions_between_checked_ones_take_the_share_of_the_one_before(weights_of, monkeypatch, batch):
+    monkeypatch.setattr("gadgets.estimate.CHECKED", 4)
+    monkeypatch.setattr("mrnets.trust.examined", lambda _, scan, __: [Trust(share=next(given)) for _ in scan.kspace])
+    monkeypatch.setattr("mrnets.trust.mixed", lambda estimate, _, shares: taken.extend(shares) or estimate)
+    given, taken = iter([0.1, 0.2, None, 0.4]), []
+    list(network([volume()], header(), weights=weights_of(good), batch=batch))
+    assert taken == [0.1] * 4 + [0.2] * 4 + [None] * 4 + [0.4] * 4
 
 
 @pytest.mark.parametrize("batch", [1, 5, 16])

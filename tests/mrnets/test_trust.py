@@ -17,11 +17,11 @@ from mrnets.ending import consistent
 from mrnets.physics import masks, simulate
 from mrnets.physics.fourier import fftc
 from mrnets.preparation import Preparation
-from mrnets.trust import doubt, examined, left_out, together
+from mrnets.trust import doubt, examined, left_out, mixed, together
 
 SHAPE = (64, 48)
 NOISE = 0.02
-CLASSICAL = store.create("l1wavelet", iterations=40)
+CLASSICAL = store.create("l1wavelet", iterations=60)
 
 
 def line_mask(step: int = 3, centre: int = 12) -> Tensor:
@@ -116,6 +116,32 @@ def test_measures_are_in_units_of_the_noise() -> None:
         assert trust.residual == pytest.approx(math.sqrt(5 / 6), rel=0.03)
         assert trust.prediction is not None
         assert 0.95 < trust.prediction < 1.2
+
+
+def error(image: Tensor, truth: Tensor) -> float:
+    return float(torch.linalg.vector_norm(image - truth) / torch.linalg.vector_norm(truth))
+
+
+@pytest.mark.parametrize("mask", [line_mask(4), place_mask()], ids=["lines", "places"])
+def test_l1_wavelet_has_the_share_that_the_data_give_it(mask: Tensor) -> None:
+    """None beside the truth, all of it beside nothing, and a part beside an image with errors of its own."""
+    of = scan(mask)
+    full = dataclasses.replace(scan(torch.ones_like(mask), noise=0.0), noise=of.noise)
+    truth = store.create("zerofilled")(full).image
+    rough = torch.randn(truth.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(5))
+    wrong = truth + rough * error(CLASSICAL(of).image, truth) * truth.abs().square().mean().sqrt()
+    for image, least, most in ((truth, 0.0, 0.1), (0 * truth, 0.9, 1.0), (wrong, 0.1, 0.9)):
+        estimate = Estimate(image=image)
+        trusts = examined(lambda _, estimate=estimate: estimate, of, estimate)
+        assert all(least <= trust.share <= most for trust in trusts)
+        mean = mixed(estimate, of, [trust.share for trust in trusts]).image
+        assert error(mean, truth) < 1.1 * min(error(image, truth), error(CLASSICAL(of).image, truth)) + 0.01
+    assert error(mean, truth) < 0.9 * error(wrong, truth)
+
+
+def test_without_a_share_the_image_stays() -> None:
+    estimate = Estimate(image=torch.ones(2, 1, *SHAPE, dtype=torch.complex64))
+    assert mixed(estimate, scan(), [None, 0.0]) is estimate
 
 
 @pytest.mark.parametrize("kept", [True, False])
