@@ -231,7 +231,7 @@ def _checked(forward: Callable[[Scan], Estimate], how: Runner, slices: int) -> C
     """Return `forward` with the trust of at most `CHECKED` slices of a frame, which come in order.
 
     l1-wavelet's share in the image of other slices is that of the checked one before them."""
-    from mrnets.trust import examined, mixed
+    from mrnets.trust import classical, examined, mixed
 
     if how.check == "off" or not how.model.reconstructs:
         return forward
@@ -244,23 +244,26 @@ def _checked(forward: Callable[[Scan], Estimate], how: Runner, slices: int) -> C
         estimate = forward(scan)
         assert estimate.image is not None, f"{how.model.name} is a reconstruction network without image"
         first, done = -done % step, done + len(estimate.image)
-        trust: list[Trust] = []
+        reference, trust = classical(scan), list[Trust]()
         if first < len(estimate.image):
-            some = _slices(scan, first, None, step)
-            own = Estimate(image=estimate.image[first::step], unweighted=_every(estimate.unweighted, first, step))
-            trust = examined(forward, some, own)
+            own, usual = _every(estimate, first, step), _every(reference, first, step)
+            trust = examined(forward, _slices(scan, first, None, step), own, usual)
         if how.check == "fallback":
             shares = [share] * first + [one.share for one in trust for _ in range(step)]
             shares = shares[: len(estimate.image)]
             share = shares[-1]
-            estimate = mixed(estimate, scan, shares)
+            estimate = mixed(estimate, reference, shares)
         return replace(estimate, trust=tuple(trust))
 
     return run
 
 
-def _every(image: Any, first: int, step: int) -> Any:
-    return None if image is None else image[first::step]
+def _every(estimate: Any, first: int, step: int) -> Any:
+    """Return an estimate with the images of every `step`-th slice; of None: None."""
+    if estimate is None:
+        return None
+    image, unweighted = estimate.image, estimate.unweighted
+    return Estimate(image=image[first::step], unweighted=None if unweighted is None else unweighted[first::step])
 
 
 def _run(how: Runner, scan: Scan) -> Estimate:

@@ -1,9 +1,10 @@
 """How far a network's image can be trusted, from the data of the scan alone.
 
-Each slice has two measures. The residual says whether the image agrees with the measured samples. The prediction error
-tests samples that the network has not seen: some are left out, the network reconstructs without them, and its image
-predicts them. l1-wavelet does the same. A network that predicts worse adds nothing but errors. Where both predict well
-and err differently, a mean of their images is better than each (stacking, Wolpert 1992).
+Each slice has three measures. The residual says whether the image agrees with the measured samples. The prediction
+error tests samples that the network has not seen: some are left out, the network reconstructs without them, and its
+image predicts them. l1-wavelet does the same. A network that predicts worse adds nothing but errors. Where both predict
+well and err differently, a mean of their images is better than each (stacking, Wolpert 1992). Both runs of the network
+must agree: an image that is wrong by chance, as one of another slice, differs from that without the samples.
 
 Axes: see `mrnets.contract`.
 """
@@ -27,7 +28,7 @@ from mrnets.physics.fourier import fftc
 from mrnets.physics.masks import calibration_region
 from mrnets.preparation import Preparation
 
-__all__ = ["MAX_RESIDUAL", "MAX_WORSE", "doubt", "examined", "left_out", "mixed", "together"]
+__all__ = ["MAX_CHANGE", "MAX_RESIDUAL", "MAX_WORSE", "classical", "doubt", "examined", "left_out", "mixed", "together"]
 
 SHARE = 0.06
 """Share of the samples outside the fully sampled centre that are left out, and at least `LEAST` of them."""
@@ -45,6 +46,9 @@ doubted at 1.03; more wrong ones are kept at 1.06."""
 SLACK = 0.08
 """Standard deviations of the noise that the prediction error may be larger beside. Where little is left out
 of a fully sampled scan, an image that keeps the data more exactly predicts their neighbours with more noise."""
+MAX_CHANGE, LEAST_CHANGE = 3.0, 0.02
+"""The change of the image without the samples that are left out, over that of l1-wavelet's, and beside it. It is at
+most 2.3 times as large for good networks. An image of another slice has 3 to 30 times."""
 
 
 def doubt(trust: Trust) -> str:
@@ -63,49 +67,60 @@ def doubt(trust: Trust) -> str:
             f"it predicts samples that were left out with an error of {predicted:.3g} {unit}, "
             f"and l1-wavelet with {reference:.3g}"
         )
+    change, usual = trust.change, trust.reference_change
+    if change is not None and usual is not None and not change <= MAX_CHANGE * usual + LEAST_CHANGE:
+        return (
+            f"its image changes by {change:.2g} of its size when {SHARE:.0%} of the samples are left out, "
+            f"and that of l1-wavelet by {usual:.2g}"
+        )
     return ""
 
 
-def examined(network: Callable[[Scan], Estimate], scan: Scan, estimate: Estimate) -> list[Trust]:
+def examined(
+    network: Callable[[Scan], Estimate], scan: Scan, estimate: Estimate, reference: Estimate | None
+) -> list[Trust]:
     """The measures of each slice of `estimate`, which `network` made of `scan`.
 
-    Empty without sensitivities. It costs one more run of the network, and one of l1-wavelet.
+    reference: `classical` of the scan. Empty without it. It costs one more run of the network, and one of l1-wavelet.
     """
-    if scan.kspace is None or scan.mask is None or scan.sens is None:
+    if scan.kspace is None or scan.mask is None or reference is None:
         return []
     held = left_out(scan.mask)
     kept = scan.mask & ~held
     kspace = torch.where(kept, scan.kspace, torch.zeros_like(scan.kspace))
     less = dataclasses.replace(scan, kspace=kspace, mask=kept)
-    image, predicted, classical = (_unweighted(made) for made in (estimate, network(less), _classical(less)))
+    without = classical(less)
+    assert without is not None
+    image, predicted, whole, simple = (_unweighted(made) for made in (estimate, network(less), reference, without))
     unit = (_size(scan, held) if scan.noise is None else scan.noise).clamp_min(1e-20)
-    errors, others = _difference(predicted, scan), _difference(classical, scan)
+    errors, others = _difference(predicted, scan), _difference(simple, scan)
     measures = {
         "residual": None if scan.noise is None else _rms(_difference(image, scan), scan.mask) / unit,
         "prediction": _rms(errors, held) / unit,
         "reference": _rms(others, held) / unit,
         "reference_residual": None if scan.noise is None else _rms(others, kept) / unit,
         "share": _share(errors * held, others * held),
+        "change": _change(image, predicted),
+        "reference_change": _change(whole, simple),
     }
     some = held.flatten(1).any(dim=1).expand(len(image))
     given = {name: x for name, x in measures.items() if x is not None}
     rows = torch.stack([some, *given.values()]).tolist()  # a device is asked once
     values: dict[str, list[float | None]] = {name: [None] * len(image) for name in measures}
     values |= dict(zip(given, rows[1:], strict=True))
-    for name in ("prediction", "reference", "share"):
+    for name in ("prediction", "reference", "share", "change", "reference_change"):
         values[name] = [x if there else None for x, there in zip(values[name], rows[0], strict=True)]
     return [Trust(**dict(zip(values, one, strict=True))) for one in zip(*values.values(), strict=True)]
 
 
-def mixed(estimate: Estimate, scan: Scan, shares: Sequence[float | None]) -> Estimate:
-    """`estimate` of `scan` with the mean of its image and l1-wavelet's, which has a share (batch,) of each slice."""
+def mixed(estimate: Estimate, reference: Estimate | None, shares: Sequence[float | None]) -> Estimate:
+    """`estimate` with the mean of its image and that of `reference`, which has a share (batch,) of each slice."""
     parts = torch.tensor([share or 0.0 for share in shares])
-    if estimate.image is None or not parts.any():
+    if estimate.image is None or reference is None or reference.image is None or not parts.any():
         return estimate
-    image, classical = estimate.image, _classical(scan).image
-    assert classical is not None
+    image = estimate.image
     part = parts.to(image.device)[:, None, None, None]
-    return dataclasses.replace(estimate, image=image + part * (classical - image))
+    return dataclasses.replace(estimate, image=image + part * (reference.image - image))
 
 
 def _share(errors: Tensor, others: Tensor) -> Tensor:
@@ -118,8 +133,17 @@ def _share(errors: Tensor, others: Tensor) -> Tensor:
     return share
 
 
-def _classical(scan: Scan) -> Estimate:
-    """The l1-wavelet image, each echo by itself."""
+def _change(image: Tensor, other: Tensor) -> Tensor:
+    """(batch,): norm of the difference, relative to that of `other`."""
+    axes = (1, 2, 3, 4)
+    change: Tensor = torch.linalg.vector_norm(image - other, dim=axes)
+    return change / torch.linalg.vector_norm(other, dim=axes).clamp_min(1e-30)
+
+
+def classical(scan: Scan) -> Estimate | None:
+    """The l1-wavelet image of `scan`, each echo by itself; None without sensitivities."""
+    if scan.kspace is None or scan.mask is None or scan.sens is None:
+        return None
     return ended(_sparse, Preparation(consistency=None), "each")(scan)
 
 

@@ -19,7 +19,7 @@ __all__ = ["comments", "fallbacks", "patient", "trust", "versions"]
 
 _PARTS = ("subjectInformation", "studyInformation", "measurementInformation")
 _PACKAGES = ("numpy", "torch", "cupy-cuda12x", "ismrmrd", "h5py")
-_TRUST = ("TrustResidual", "TrustPredictionError", "TrustReferenceError", "TrustUnit")
+_TRUST = ("TrustResidual", "TrustPredictionError", "TrustReferenceError", "TrustReferenceShare", "TrustUnit")
 
 
 def versions() -> list[tuple[str, str]]:
@@ -56,8 +56,8 @@ def fallbacks(contents: Contents) -> int:
     return sum("FALLBACK" in picture.first("ImageComments") for picture in _pictures(contents))
 
 
-def trust(run: Run) -> list[tuple[str, str, str, str, str]]:
-    """Return the measures of trust of each image that has them: which image, residual, predictions, and their unit."""
+def trust(run: Run) -> list[tuple[str, ...]]:
+    """Return the measures of trust of each image that has them: which image, residual, predictions, share of l1-wavelet, unit."""
     rows = []
     for picture in _pictures(run.contents):
         values = [picture.first(name) for name in _TRUST]

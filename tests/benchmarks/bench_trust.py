@@ -23,7 +23,7 @@ from mrnets import store
 from mrnets.contract import Estimate, Scan, Trust
 from mrnets.ending import ended
 from mrnets.preparation import Preparation
-from mrnets.trust import doubt, examined, mixed
+from mrnets.trust import classical, doubt, examined, mixed
 from training.simulation import Simulated, Simulation, draw, pooled
 from training.simulation.gather import gathered
 
@@ -121,23 +121,19 @@ def main() -> None:
 def checked(made: Simulated, rng: np.random.Generator) -> Iterator[tuple[str, float, float, Trust]]:
     """Name, errors in dB above that of l1-wavelet alone and mixed, and measures of each slice and network."""
     with torch.inference_mode():
-        least = errors(classical(made.scan), made)
+        reference = classical(made.scan)
+        assert reference is not None
+        assert reference.image is not None
+        least = errors(reference.image, made)
         for name, network in networks(rng):
             estimate = network(made.scan)
             assert estimate.image is not None
             worse = errors(estimate.image, made) - least
-            trusts = examined(network, made.scan, estimate)
-            mean = mixed(estimate, made.scan, [trust.share for trust in trusts]).image
+            trusts = examined(network, made.scan, estimate, reference)
+            mean = mixed(estimate, reference, [trust.share for trust in trusts]).image
             assert mean is not None
             for much, less, trust in zip(worse, errors(mean, made) - least, trusts, strict=True):
                 yield name, float(much), float(less), trust
-
-
-def classical(scan: Scan) -> torch.Tensor:
-    """The image of l1-wavelet."""
-    image = store.create("l1wavelet")(scan).image
-    assert isinstance(image, torch.Tensor)
-    return image
 
 
 if __name__ == "__main__":

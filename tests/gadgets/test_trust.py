@@ -126,7 +126,7 @@ def test_l1_wavelet_has_a_share_in_the_image_and_the_meta_data_say_so(weights_of
 @pytest.mark.parametrize("batch", [1, 3, 5, 16])
 def test_positions_between_checked_ones_take_the_share_of_the_one_before(weights_of, monkeypatch, batch):
     monkeypatch.setattr("gadgets.estimate.CHECKED", 4)
-    monkeypatch.setattr("mrnets.trust.examined", lambda _, scan, __: [Trust(share=next(given)) for _ in scan.kspace])
+    monkeypatch.setattr("mrnets.trust.examined", lambda _, scan, *__: [Trust(share=next(given)) for _ in scan.kspace])
     monkeypatch.setattr("mrnets.trust.mixed", lambda estimate, _, shares: taken.extend(shares) or estimate)
     given, taken = iter([0.1, 0.2, None, 0.4]), []
     list(network([volume()], header(), weights=weights_of(good), batch=batch))

@@ -20,7 +20,7 @@ from mrnets.preparation import Preparation
 from mrnets.prepare import prepare
 from mrnets.restore import restore
 from mrnets.stages import sense_raw
-from mrnets.trust import doubt, examined
+from mrnets.trust import classical, doubt, examined
 from tests.physics.test_espirit import birdcage, grid, head
 
 SIZE = 96
@@ -141,7 +141,7 @@ def test_the_self_check_sees_both_sets() -> None:
         scan = prepare(raw, preparation).scan
         network = ended(store.create("l1wavelet"), preparation, "each")
         with torch.inference_mode():
-            trusts += examined(network, scan, network(scan))
+            trusts += examined(network, scan, network(scan), classical(scan))
     one, two = trusts
     assert one.residual > 1.5
     assert 0.8 < two.residual < 1.1

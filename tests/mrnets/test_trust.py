@@ -17,7 +17,7 @@ from mrnets.ending import consistent
 from mrnets.physics import masks, simulate
 from mrnets.physics.fourier import fftc
 from mrnets.preparation import Preparation
-from mrnets.trust import doubt, examined, left_out, mixed, together
+from mrnets.trust import classical, doubt, examined, left_out, mixed, together
 
 SHAPE = (64, 48)
 NOISE = 0.02
@@ -53,7 +53,7 @@ def scan(mask: Tensor | None = None, *, noise: float = NOISE, batch: int = 2) ->
 
 def measured(network: Callable[[Scan], Estimate], of: Scan) -> list[Trust]:
     with torch.inference_mode():
-        return examined(network, of, network(of))
+        return examined(network, of, network(of), classical(of))
 
 
 def changed(change: Callable[[Tensor], Tensor], *, kept: bool = True) -> Callable[[Scan], Estimate]:
@@ -132,16 +132,17 @@ def test_l1_wavelet_has_the_share_that_the_data_give_it(mask: Tensor) -> None:
     wrong = truth + rough * error(CLASSICAL(of).image, truth) * truth.abs().square().mean().sqrt()
     for image, least, most in ((truth, 0.0, 0.1), (0 * truth, 0.9, 1.0), (wrong, 0.1, 0.9)):
         estimate = Estimate(image=image)
-        trusts = examined(lambda _, estimate=estimate: estimate, of, estimate)
+        trusts = examined(lambda _, estimate=estimate: estimate, of, estimate, classical(of))
         assert all(least <= trust.share <= most for trust in trusts)
-        mean = mixed(estimate, of, [trust.share for trust in trusts]).image
+        mean = mixed(estimate, classical(of), [trust.share for trust in trusts]).image
         assert error(mean, truth) < 1.1 * min(error(image, truth), error(CLASSICAL(of).image, truth)) + 0.01
     assert error(mean, truth) < 0.9 * error(wrong, truth)
 
 
 def test_without_a_share_the_image_stays() -> None:
     estimate = Estimate(image=torch.ones(2, 1, *SHAPE, dtype=torch.complex64))
-    assert mixed(estimate, scan(), [None, 0.0]) is estimate
+    assert mixed(estimate, classical(scan()), [None, 0.0]) is estimate
+    assert mixed(estimate, None, [1.0, 0.5]) is estimate
 
 
 @pytest.mark.parametrize("kept", [True, False])
