@@ -57,7 +57,7 @@ def fallbacks(contents: Contents) -> int:
 
 
 def trust(run: Run) -> list[tuple[str, ...]]:
-    """Return the measures of trust of each image that has them: which image, residual, predictions, share of l1-wavelet, unit."""
+    """Return the measures of each image that has them: its name, residual, predictions, share of l1-wavelet, unit."""
     rows = []
     for picture in _pictures(run.contents):
         values = [picture.first(name) for name in _TRUST]
