@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gadgets.frame import Frame, naming_shortfalls
 from gadgets.models import Model
-from gadgets.trust import Check
-from mrnets.contract import Estimate, Scan, Trust
+from mrnets.contract import Check, Estimate, Scan
 from mrnets.noise import agreed_noise
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ T = TypeVar("T")
 
 PREPARED_AT_ONCE = 16
 """Slices: what prepared data, several times as large as the raw data, take of memory is bounded by it."""
-CHECKED = 16
-"""Slices of a frame, at most, that are checked; of a volume: readout positions, evenly spaced."""
 
 _logger = logging.getLogger(__name__)
 
@@ -116,6 +113,7 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
     from mrnets.preparation import as_it_comes
     from mrnets.prepare import prepare_blocks
     from mrnets.restore import restore
+    from mrnets.tensors import slices_of
 
     model = how.model
     raw, doubts = agreed_noise(frame.raw)
@@ -134,7 +132,7 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
         )
         for block in blocks:
             scan = block.scan
-            batches = (_slices(scan, n, n + how.batch) for n in range(0, len(block.scale), how.batch))
+            batches = (slices_of(scan, n, n + how.batch) for n in range(0, len(block.scale), how.batch))
             some = [forward(one) for one in batches]
             parts.append(restore(_joined(some), block))
             notes = (*doubts, *block.notes)
@@ -147,13 +145,14 @@ def _estimates(frames: list[Frame], how: Runner) -> list[tuple[Estimate, tuple[s
 
     from mrnets.ending import ended
     from mrnets.restore import restore
+    from mrnets.tensors import slices_of
 
     model = how.model
     with torch.inference_mode():
         ready = [_prepared(frame, model) for frame in frames]
         scan = _one_batch([block.scan for block, _, _ in ready])
         forward = _checked(ended(partial(_on_grid, how), ready[0][1], model.echoes), how, slices=1)
-        whole = _joined([forward(_slices(scan, n, n + how.batch)) for n in range(0, len(frames), how.batch)])
+        whole = _joined([forward(slices_of(scan, n, n + how.batch)) for n in range(0, len(frames), how.batch)])
         own = [restore(_of_slice(whole, n), block) for n, (block, _, _) in enumerate(ready)]
         together = _fetched(_joined(own))
     return [(_of_slice(together, n), notes) for n, (_, _, notes) in enumerate(ready)]
@@ -228,42 +227,10 @@ def _segmented(frames: list[Frame], how: Runner) -> list[Estimate]:
 
 
 def _checked(forward: Callable[[Scan], Estimate], how: Runner, slices: int) -> Callable[[Scan], Estimate]:
-    """Return `forward` with the trust of at most `CHECKED` slices of a frame, which come in order.
+    """Return `forward` with the self-check, where the network is one that can be checked."""
+    from mrnets.selfcheck import checked
 
-    l1-wavelet's share in the image of other slices is that of the checked one before them."""
-    from mrnets.trust import classical, examined, mixed
-
-    if how.check == "off" or not how.model.reconstructs:
-        return forward
-    step = math.ceil(slices / CHECKED)
-    done = 0
-    share: float | None = None
-
-    def run(scan: Scan) -> Estimate:
-        nonlocal done, share
-        estimate = forward(scan)
-        assert estimate.image is not None, f"{how.model.name} is a reconstruction network without image"
-        first, done = -done % step, done + len(estimate.image)
-        reference, trust = classical(scan), list[Trust]()
-        if first < len(estimate.image):
-            own, usual = _every(estimate, first, step), _every(reference, first, step)
-            trust = examined(forward, _slices(scan, first, None, step), own, usual)
-        if how.check == "fallback":
-            shares = [share] * first + [one.share for one in trust for _ in range(step)]
-            shares = shares[: len(estimate.image)]
-            share = shares[-1]
-            estimate = mixed(estimate, reference, shares)
-        return replace(estimate, trust=tuple(trust))
-
-    return run
-
-
-def _every(estimate: Any, first: int, step: int) -> Any:
-    """Return an estimate with the images of every `step`-th slice; of None: None."""
-    if estimate is None:
-        return None
-    image, unweighted = estimate.image, estimate.unweighted
-    return Estimate(image=image[first::step], unweighted=None if unweighted is None else unweighted[first::step])
+    return checked(forward, how.check, slices) if how.model.reconstructs else forward
 
 
 def _run(how: Runner, scan: Scan) -> Estimate:
@@ -305,16 +272,6 @@ def _fetched(estimate: Estimate) -> Estimate:
     if not all(bool(torch.isfinite(array).all()) for array in copies):
         raise ArithmeticError("its output is not finite")
     return found
-
-
-def _slices(scan: Scan, start: int, stop: int | None, step: int = 1) -> Scan:
-    """Return a part of the batch. What is the same for all of it stays."""
-
-    def part(name: str, x: Any) -> Any:
-        alone = x is None or name == "echo_times" or x.shape[0] == 1
-        return x if alone else x[start:stop:step]
-
-    return Scan(**{f.name: part(f.name, getattr(scan, f.name)) for f in fields(Scan)})
 
 
 def _joined(parts: list[Estimate]) -> Estimate:

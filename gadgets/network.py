@@ -19,8 +19,8 @@ from gadgets.neighbours import with_neighbours
 from gadgets.received import with_frames
 from gadgets.seen import Comparison
 from gadgets.speaker import lack
-from gadgets.trust import USUAL_CAUTION, Caution, Check, doubted
-from mrnets.contract import Estimate
+from gadgets.trust import USUAL_CAUTION, Caution, doubted
+from mrnets.contract import Check, Estimate
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
 

@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gadgets.frame import Frame
-from mrnets.contract import Estimate, Trust
+from mrnets.contract import Check, Estimate, Trust
 
-__all__ = ["USUAL_CAUTION", "Caution", "Check", "doubted", "numbers"]
-
-Check = Literal["fallback", "warn", "off"]
+__all__ = ["USUAL_CAUTION", "Caution", "doubted", "numbers"]
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from array_api_compat import is_cupy_array, is_numpy_array
 
 from mrnets import store
 from mrnets.classes import decided
-from mrnets.contract import Estimate, Raw, Scan, Trust
+from mrnets.contract import Check, Estimate, Raw, Scan, Trust
 from mrnets.ending import ended
 from mrnets.errors import InputError, unknown
 from mrnets.given import raw_of
@@ -24,19 +23,19 @@ from mrnets.physics.arrays import Array, array_namespace, device
 from mrnets.preparation import Preparation, as_it_comes
 from mrnets.prepare import prepare_blocks
 from mrnets.restore import restore
+from mrnets.selfcheck import checked
 from mrnets.stages import whiten_raw
 from mrnets.store import Trained, load
 from mrnets.tensors import part
 from mrnets.traits import Echoes
-from mrnets.trust import doubt, examined, together
+from mrnets.trust import doubt, together
 
 __all__ = ["DEFAULT", "Check", "Reconstruction", "Trained", "load", "reconstruct"]
 
 DEFAULT = "l1varnet_general"
 """The weights that the default chain has, too."""
 AT_ONCE = 16
-"""Readout positions of a volume in one forward pass. The first of them is checked."""
-Check = Literal["fallback", "warn", "off"]
+"""Readout positions of a volume in one forward pass."""
 
 _logger = logging.getLogger(__name__)
 
@@ -101,8 +100,7 @@ def reconstruct(
     echo_times: s, of each echo, for quantitative networks.
     volume: a 3-D scan, k-space ([echo,] coil, z, y, x) with a fully sampled readout x, mask (z, y), calibration (coil,
     z', y', x).
-    check: what is done where the data speak against the image of a trained reconstruction network; see `mrnets.trust`.
-    "fallback": l1-wavelet makes the image, and a note says so. "warn": a note says so. "off": nothing is checked.
+    check: what is done where the data speak against the image of a trained reconstruction network; see `Check`.
 
     Raises InputError, in one sentence, for arguments that do not fit together and for a network that cannot be had.
     """
@@ -171,7 +169,7 @@ def _device(kspace: Array) -> torch.device:
 
 def _made(raw: Raw, method: _Method, check: Check) -> tuple[Estimate, Trust | None, tuple[str, ...]]:
     """Return the estimate of a slice or volume, what the data say of it, and notes."""
-    estimate, notes = _estimated(raw, method, examine=method.checked and check != "off")
+    estimate, notes = _estimated(raw, method, check if method.checked else "off")
     trust = together(estimate.trust)
     reason = "" if trust is None else doubt(trust)
     if not reason:
@@ -180,36 +178,24 @@ def _made(raw: Raw, method: _Method, check: Check) -> tuple[Estimate, Trust | No
     told = f"WARNING: {told}" if check == "warn" else f"FALLBACK to l1wavelet: {told}"
     _logger.warning("%s", told)
     if check == "fallback":
-        estimate, notes = _estimated(raw, _classical("l1wavelet", method.device), examine=False)
+        estimate, notes = _estimated(raw, _classical("l1wavelet", method.device), "off")
     return estimate, trust, (told, *notes)
 
 
-def _estimated(raw: Raw, method: _Method, *, examine: bool) -> tuple[Estimate, tuple[str, ...]]:
+def _estimated(raw: Raw, method: _Method, check: Check) -> tuple[Estimate, tuple[str, ...]]:
     """Return the estimate in the units of k-space, and notes. Raises InputError for values that are not finite."""
     raw, notes = agreed_noise(raw)
     preparation = method.preparation or as_it_comes(raw)
-    forward = ended(method.network, preparation, method.echoes)
+    forward = checked(ended(method.network, preparation, method.echoes), check, len(raw.kspace))
     parts = []
     for block in prepare_blocks(raw, preparation, size=AT_ONCE):
-        estimate = forward(block.scan)
-        trust = examined(forward, *_first(block.scan, estimate)) if examine else []
-        parts.append(restore(dataclasses.replace(estimate, trust=tuple(trust)), block))
+        parts.append(restore(forward(block.scan), block))
         notes = (*notes, *block.notes)
     found = _joined(parts)
     for array in filter(lambda x: x is not None, (found.image, found.logits, *found.maps.values())):
         if not bool(torch.isfinite(array).all()):
             raise InputError(f"the network {method.name} gives values that are not finite for this k-space")
     return found, tuple(dict.fromkeys(notes))
-
-
-def _first(scan: Scan, estimate: Estimate) -> tuple[Scan, Estimate]:
-    """Return the first element of the batch of a scan and of its image."""
-
-    def first(name: str, x: Any) -> Any:
-        return x if x is None or name == "echo_times" else x[:1]
-
-    own = {f.name: first(f.name, getattr(scan, f.name)) for f in dataclasses.fields(Scan)}
-    return Scan(**own), Estimate(image=first("", estimate.image), unweighted=first("", estimate.unweighted))
 
 
 def _joined(parts: list[Estimate]) -> Estimate:

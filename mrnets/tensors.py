@@ -10,9 +10,9 @@ import torch
 from array_api_compat import is_cupy_array, is_numpy_array
 from torch.utils.dlpack import from_dlpack
 
-from mrnets.contract import Raw
+from mrnets.contract import Raw, Scan
 
-__all__ = ["part", "tensors", "to_torch"]
+__all__ = ["part", "slices_of", "tensors", "to_torch"]
 
 
 def to_torch(raw: Raw, device: torch.device | str | None = None) -> Raw:
@@ -39,3 +39,12 @@ def part(raw: Raw, batch: slice) -> Raw:
     same = raw.mask.shape[0] == 1 and raw.kspace.shape[0] > 1
     cut = {name: x if x is None or (name == "mask" and same) else x[batch] for name, x in values.items()}
     return dataclasses.replace(raw, **cut)
+
+
+def slices_of(scan: Scan, start: int, stop: int | None, step: int = 1) -> Scan:
+    """Return a part of the batch. What is the same for all of it stays."""
+
+    def own(name: str, x: Any) -> Any:
+        return x if x is None or name == "echo_times" or x.shape[0] == 1 else x[start:stop:step]
+
+    return Scan(**{f.name: own(f.name, getattr(scan, f.name)) for f in dataclasses.fields(Scan)})

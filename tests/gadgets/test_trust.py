@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import gadgets.models as module
-from gadgets.estimate import CHECKED
 from gadgets.images import images
 from gadgets.network import network
 from mrnets import store
 from mrnets.contract import Estimate, Trust
 from mrnets.preparation import Preparation
+from mrnets.selfcheck import CHECKED
 from tests.gadgets.frames import frames, header, volume
 
 SMALL = {"cascades": 1, "channels": 2, "pooling_layers": 1}
@@ -125,9 +125,11 @@ def test_l1_wavelet_has_a_share_in_the_image_and_the_meta_data_say_so(weights_of
 
 @pytest.mark.parametrize("batch", [1, 3, 5, 16])
 def test_positions_between_checked_ones_take_the_share_of_the_one_before(weights_of, monkeypatch, batch):
-    monkeypatch.setattr("gadgets.estimate.CHECKED", 4)
-    monkeypatch.setattr("mrnets.trust.examined", lambda _, scan, *__: [Trust(share=next(given)) for _ in scan.kspace])
-    monkeypatch.setattr("mrnets.trust.mixed", lambda estimate, _, shares: taken.extend(shares) or estimate)
+    monkeypatch.setattr("mrnets.selfcheck.CHECKED", 4)
+    monkeypatch.setattr(
+        "mrnets.selfcheck.examined", lambda _, scan, *__: [Trust(share=next(given)) for _ in scan.kspace]
+    )
+    monkeypatch.setattr("mrnets.selfcheck.mixed", lambda estimate, _, shares: taken.extend(shares) or estimate)
     given, taken = iter([0.1, 0.2, None, 0.4]), []
     list(network([volume()], header(), weights=weights_of(good), batch=batch))
     assert taken == [0.1] * 4 + [0.2] * 4 + [None] * 4 + [0.4] * 4
@@ -135,7 +137,7 @@ def test_positions_between_checked_ones_take_the_share_of_the_one_before(weights
 
 @pytest.mark.parametrize("batch", [1, 5, 16])
 def test_of_a_volume_some_positions_are_checked_evenly(weights_of, monkeypatch, batch):
-    monkeypatch.setattr("gadgets.estimate.CHECKED", 4)
+    monkeypatch.setattr("mrnets.selfcheck.CHECKED", 4)
     calls = []
 
     def counted(scan):
