@@ -49,7 +49,7 @@ def ready(folder: Path) -> Iterator[dict[str, str]]:
 def here(command: list[str], folder: Path, port: int) -> list[str]:
     """A command of the container with this Python, and with folders and port of the test."""
     options = tomllib.loads((FOLDER / "server.toml").read_text())
-    lines = {**options, "host": "127.0.0.1", "port": port, "spool": str(folder / "spool"), "preload": "zerofilled"}
+    lines = {**options, "host": "127.0.0.1", "port": port, "spool": str(folder / "spool")}
     (folder / "server.toml").write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items()))
     places = {
         "/etc/gadgetron-networks.toml": folder / "server.toml",
