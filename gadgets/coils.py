@@ -19,7 +19,7 @@ from mrnets.mrd.lines import Item
 from mrnets.physics.arrays import Array, array_namespace
 from mrnets.physics.espirit import DEFAULT, Espirit
 from mrnets.preparation import Sensitivities
-from mrnets.stages import sense_raw
+from mrnets.stages import sense_later, sense_raw
 
 __all__ = ["coils"]
 
@@ -46,7 +46,8 @@ def coils(
     adds a second set to slices whose object is larger than the field of view.
     batch: slices that are computed together; those that have not come are not waited for.
 
-    A frame on which they fail goes on without them, and is reconstructed by a simpler method.
+    A slice on which they fail goes on without them, and is reconstructed by a simpler method. Those of a volume are
+    estimated part by part, when the network needs them.
     Raises InputError for a scan without calibration lines, and for options out of their range.
     """
     if options.calibration > MAX_CALIBRATION:
@@ -57,6 +58,9 @@ def coils(
         if not isinstance(items[0], Frame):
             yield from items
             continue
+        if items[0].volume:
+            yield _later(items[0], method, options)
+            continue
         for frame, raw in zip(items, _sensed(items, method, options), strict=True):
             if isinstance(raw, str):
                 yield replace(frame, failed=f"coil sensitivities failed ({raw})")
@@ -64,6 +68,13 @@ def coils(
                 two = raw.sens is not None and raw.sens.shape[1] > 1
                 made = f"{method} sensitivities (2 sets)" if two else f"{method} sensitivities"
                 yield replace(frame, raw=raw, history=(*frame.history, made))
+
+
+def _later(frame: Frame, method: Sensitivities, options: Espirit) -> Frame:
+    """Return a volume whose maps are estimated part by part, with its image: all of them exceed its k-space."""
+    with naming_shortfalls(frame):
+        raw = sense_later(frame.raw, method, options)
+    return replace(frame, raw=raw, history=(*frame.history, f"{method} sensitivities"))
 
 
 def _sensed(frames: list[Frame], method: Sensitivities, options: Espirit) -> Iterator[Raw | str]:

@@ -23,8 +23,9 @@ __all__ = ["USUAL_COMPUTING", "Computing", "Precision", "Runner"]
 Precision = Literal["float32", "bfloat16", "float16"]
 T = TypeVar("T")
 
-PREPARED_AT_ONCE = 16
-"""Slices: what prepared data, several times as large as the raw data, take of memory is bounded by it."""
+PREPARED_AT_ONCE, PARTS = 16, 24
+"""Slices at most, and parts of a volume at least: what prepared data, several times as large as the raw data, take of
+memory is bounded by it."""
 
 _logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
             raw,
             preparation,
             image=image,
-            size=how.batch * math.ceil(PREPARED_AT_ONCE / how.batch),
+            size=how.batch * math.ceil(_at_once(len(raw.kspace)) / how.batch),
             device=model.device,
         )
         for block in blocks:
@@ -224,6 +225,11 @@ def _segmented(frames: list[Frame], how: Runner) -> list[Estimate]:
         logits = _fetched(_joined(parts)).logits
     assert logits is not None
     return [Estimate(logits=part) for part in logits.split([len(image) for image in images])]
+
+
+def _at_once(slices: int) -> int:
+    """Return the slices, or readout positions of a volume, that are prepared at once."""
+    return min(PREPARED_AT_ONCE, math.ceil(slices / PARTS))
 
 
 def _checked(forward: Callable[[Scan], Estimate], how: Runner, slices: int) -> Callable[[Scan], Estimate]:

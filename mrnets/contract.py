@@ -8,9 +8,12 @@ x = encode step 1.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mrnets.physics.arrays import Array
+
+if TYPE_CHECKING:
+    from mrnets.physics.espirit import Espirit
 
 __all__ = ["Check", "Estimate", "Raw", "Scan", "Trust"]
 
@@ -58,7 +61,11 @@ class Raw:
     compressed: str | None = None
     """None, or how the coils were compressed: "gdcc" or "svd"."""
     sens_method: str | None = None
-    """None, or where `sens` came from: "espirit", "rss", "unitary", "given"."""
+    """None, or where `sens` came from: "espirit", "rss", "unitary", "given". Without `sens` one of the first three is
+    how whoever needs them is to estimate them: of a volume in parts, since all of them take more memory than k-space.
+    """
+    sens_options: Espirit | None = None
+    """Options of that estimation."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.normalise import scale_and_offset
 from mrnets.preparation import Combination, Preparation
 from mrnets.restore import Prepared
-from mrnets.stages import compression, mixed_raw, sense_raw, whiten_raw
+from mrnets.stages import PART, compression, mixed_raw, sense_raw, whiten_raw
 from mrnets.tensors import part, tensors, to_torch
 from mrnets.view import cropped, possible_view, unseen
 from mrnets.whitening import covariance_left, noise_level
@@ -169,13 +169,16 @@ def _block(raw: Raw, coil: Any, image: Any, preparation: Preparation, noise: Any
 def _sensed(raw: Raw, preparation: Preparation) -> Raw:
     if preparation.sens == "none":
         return raw
-    if raw.sens is None:
+    if raw.sens is None and raw.sens_method is None:
         return sense_raw(raw, preparation.sens, preparation.espirit)
     if raw.sens_method not in (preparation.sens, "given"):
         raise InputError(
             f"the network was trained with {preparation.sens} sensitivities, but the chain used {raw.sens_method}; "
             f"{LEFT}, or set coils.method={preparation.sens}"
         )
+    if raw.sens is None:
+        raw = sense_raw(raw, preparation.sens, raw.sens_options or preparation.espirit)
+    assert raw.sens is not None
     return dataclasses.replace(raw, sens=raw.sens[:, : preparation.sets])
 
 
@@ -197,13 +200,13 @@ def _virtual_coil(raw: Raw) -> torch.Tensor | None:
     """Return the strongest combination (batch, coil) of the coils in the calibration lines; None without those."""
     if raw.calibration is None:
         return None
-    lines = raw.calibration[:, 0].flatten(-2)
-    gram = lines @ lines.mH
+    parts = (part.flatten(-2) for part in raw.calibration[:, 0].split(PART))  # no copy of a whole volume
+    gram = torch.cat([lines @ lines.mH for lines in parts])
     if raw.readout == "batch":  # a volume has one virtual coil, not one for each readout position
         gram = gram.sum(0, keepdim=True)
     coil = torch.linalg.eigh(gram)[1][..., -1]
     largest = coil.gather(-1, coil.abs().argmax(-1, keepdim=True))
-    return (coil * largest.conj()).expand(len(lines), -1)
+    return (coil * largest.conj()).expand(len(raw.calibration), -1)
 
 
 def _phase(raw: Raw, coil: torch.Tensor | None) -> torch.Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 from mrnets.contract import Raw
 from mrnets.errors import InputError, unknown
 from mrnets.physics import compress, espirit, whiten
-from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
+from mrnets.physics.arrays import Array, array_namespace, asarray_like, device, to_numpy
 from mrnets.physics.coils import mix, norm
 from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.interpolation import along
@@ -29,6 +29,7 @@ __all__ = [
     "compression",
     "crop_raw",
     "mixed_raw",
+    "sense_later",
     "sense_raw",
     "whiten_raw",
 ]
@@ -37,6 +38,8 @@ MAX_CROPPED = 0.3
 """Share of a slice's energy that may have eigenvalues below ESPIRiT's crop."""
 MIN_FOLDED = 0.002
 """Share of a slice's energy that is folded where it gets a second set of maps."""
+PART = 16
+"""Readout positions of a volume that are mixed at once."""
 STEP = 4
 """Steps in which the number of virtual coils follows the noise."""
 
@@ -96,9 +99,21 @@ def compression(
         return method, lambda kspace: mix(matrices, kspace)
     if raw.readout == "batch":
         matrices = compress.gdcc_hybrid_matrices(block, coils, options)[:, None]
-        return method, lambda kspace: mix(matrices, kspace)
+        return method, lambda kspace: _mixed_in_parts(matrices, kspace)
     matrices = compress.gdcc_matrices(block, coils, options, size=raw.kspace.shape[-1])[:, None]
     return method, lambda kspace: compress.compress(kspace, matrices)
+
+
+def _mixed_in_parts(matrices: Array, kspace: Array) -> Array:
+    """`coils.mix` of a volume: part by part along its readout, so that no copy of all of it is needed."""
+    xp = array_namespace(kspace)
+    parts = [slice(n, n + PART) for n in range(0, len(kspace), PART)]
+    whole = xp.empty(
+        (*kspace.shape[:2], matrices.shape[-2], *kspace.shape[-2:]), dtype=kspace.dtype, device=device(kspace)
+    )
+    for part in parts:
+        whole[part] = mix(matrices[part], kspace[part])
+    return whole
 
 
 def coils_needed(
@@ -230,9 +245,7 @@ def sense_raw(
     With few calibration lines for many coils, much of the object can have eigenvalues below ESPIRiT's crop. Such slices
     keep all of their maps, with a warning, because a noisy background is better than a missing head.
     """
-    if raw.calibration is None:
-        raise InputError("coil sensitivities: the scan has no calibration lines (no fully sampled centre of k-space)")
-    lines = raw.calibration[:, 0]
+    lines = _calibration(raw)[:, 0]
     shape = raw.kspace.shape[-2:]
     if method == "espirit":
         known = raw.whitened and raw.calibration_images == 1
@@ -244,6 +257,19 @@ def sense_raw(
     else:
         raise unknown("method for coil sensitivities", method, ("espirit", "rss", "unitary"))
     return dataclasses.replace(raw, sens=sens, sens_method=method)
+
+
+def sense_later(raw: Raw, method: Sensitivities, options: espirit.Espirit) -> Raw:
+    """`raw` of which sensitivities are to be estimated where they are needed. Raises InputError without calibration
+    lines."""
+    _calibration(raw)
+    return dataclasses.replace(raw, sens_method=method, sens_options=options)
+
+
+def _calibration(raw: Raw) -> Array:
+    if raw.calibration is None:
+        raise InputError("coil sensitivities: the scan has no calibration lines (no fully sampled centre of k-space)")
+    return raw.calibration
 
 
 def _espirit(lines: Array, shape: tuple[int, ...], options: espirit.Espirit, noise: float | None) -> Array:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,16 @@ from gadgets.chain import SCAN
 from gadgets.failures import FAILURES, why
 from gadgets.frame import Frame
 from gadgets.profile import Profile
+from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.mrd.flags import Flag, has_flag
 from mrnets.mrd.lines import Item, Lines
 from mrnets.mrd.noise import Noise, NoiseScan
-from mrnets.physics.arrays import array_namespace, to_numpy
+from mrnets.physics.arrays import Array, array_namespace, to_numpy
+from mrnets.physics.espirit import DEFAULT
 from mrnets.physics.fourier import ifftc
+from mrnets.preparation import Sensitivities
+from mrnets.stages import sense_raw
 
 __all__ = ["LOOKING", "Look", "Recorder"]
 
@@ -103,11 +108,11 @@ class Recorder:
         before = self.looks.get(name)
         if before is not None and before.energy >= energies[n]:
             return
-        mask, sens = (None if x is None else x[min(n, len(x) - 1), 0] for x in (raw.mask, raw.sens))
+        sens = _maps(raw, n)
         self.looks[name] = Look(
             place=f"readout position {n}" if frame.volume else f"slice {frame.headers[0, 0]['idx']['slice'] + 1}",
             energy=float(energies[n]),
-            mask=to_numpy(mask)[0].astype(bool),
+            mask=to_numpy(raw.mask[min(n, len(raw.mask) - 1), 0, 0]).astype(bool),
             coils=np.abs(to_numpy(ifftc(raw.kspace[n, 0]))),
             compressed=raw.compressed,
             sens=None if sens is None else to_numpy(sens),
@@ -116,3 +121,11 @@ class Recorder:
     def chosen(self, wanted: Callable[[Look], bool]) -> Look | None:
         """Return the look at the end of the chain among those that are `wanted`."""
         return next((look for look in reversed(self.looks.values()) if wanted(look)), None)
+
+
+def _maps(raw: Raw, n: int) -> Array | None:
+    """Return the first set of maps (coil, y, x) of slice n; those of a volume are estimated for it. None: no maps."""
+    if raw.sens is None and raw.calibration is not None and raw.sens_method is not None:
+        own = replace(raw, kspace=raw.kspace[n : n + 1], calibration=raw.calibration[n : n + 1])
+        raw, n = sense_raw(own, cast(Sensitivities, raw.sens_method), raw.sens_options or DEFAULT), 0
+    return None if raw.sens is None else raw.sens[min(n, len(raw.sens) - 1), 0]

@@ -84,7 +84,7 @@ def gdcc_hybrid_matrices(calibration: Array, coils: int, options: Gdcc = DEFAULT
     """
     xp = array_namespace(calibration)
     _check(calibration, coils, options.window)
-    gram = xp.moveaxis(_gram(_flat(calibration)), 0, -3)
+    gram = xp.moveaxis(_gram_in_parts(calibration), 0, -3)
     matrices = xp.moveaxis(_geometric(gram, coils, options), -3, 0)
     return xp.astype(matrices, calibration.dtype)
 
@@ -111,7 +111,7 @@ def fewest_hybrid(calibration: Array, limit: float, variance: float, options: Gd
     """As `fewest`, for calibration as `gdcc_hybrid_matrices` takes it."""
     xp = array_namespace(calibration)
     _check(calibration, 1, options.window)
-    gram = xp.moveaxis(_gram(_flat(calibration)), 0, -3)
+    gram = xp.moveaxis(_gram_in_parts(calibration), 0, -3)
     return _fewest(gram, limit, variance * _samples(calibration), options.window)
 
 
@@ -210,6 +210,13 @@ def _gram(x: Array) -> Array:
     if not bool(xp.all(xp.isfinite(x))):
         raise InputError("coil compression: the calibration data have NaN or Inf")
     return xp.astype(xp.matmul(x, _adjoint(x)), xp.complex128)
+
+
+def _gram_in_parts(calibration: Array) -> Array:
+    """`_gram` of a volume (readout, ..., coil, y, x), without a copy of all of it."""
+    step = max(1, _BLOCK * len(calibration) // max(math.prod(calibration.shape), 1))
+    parts = [_gram(_flat(calibration[n : n + step])) for n in range(0, len(calibration), step)]
+    return array_namespace(calibration).concat(parts)
 
 
 def _principal(gram: Array, coils: int) -> Array:

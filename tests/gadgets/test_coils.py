@@ -7,7 +7,10 @@ import pytest
 
 from gadgets.coils import coils
 from gadgets.network import network
+from mrnets import prepare
 from mrnets.errors import InputError
+from mrnets.physics.espirit import Espirit
+from mrnets.stages import sense_raw
 from tests.gadgets.frames import coil_maps, disc, frames, header, volume
 
 
@@ -26,9 +29,33 @@ def test_maps_fit_the_coils(method):
     assert np.linalg.norm(projected - images) < 0.1 * np.linalg.norm(images)
 
 
-def test_volume():
-    (out,) = coils([volume()], header(), method="rss")
-    assert out.raw.sens.shape == (16, 1, 6, 32, 32)
+@pytest.mark.parametrize("method", ["espirit", "rss", "unitary"])
+def test_maps_of_a_volume_are_made_part_by_part_with_its_image(monkeypatch, method):
+    sizes = []
+
+    def counted(raw, *how):
+        sizes.append(len(raw.kspace))
+        return sense_raw(raw, *how)
+
+    monkeypatch.setattr(prepare, "sense_raw", counted)
+    options = Espirit(kernel=5, calibration=16)
+    (later,) = coils([volume()], header(), method=method, kernel=5, calibration=16)
+    assert later.raw.sens is None
+    assert later.raw.sens_method == method
+    assert later.history == (f"{method} sensitivities",)
+    (found,) = network([later], header(), name="cgsense")
+    assert sum(sizes) == len(volume().raw.kspace)
+    assert max(sizes) == 1
+    now = replace(volume(), raw=sense_raw(volume().raw, method, options))
+    (expected,) = network([now], header(), name="cgsense")
+    error = np.linalg.norm(found.estimate.image - expected.estimate.image)
+    assert error < 1e-5 * np.linalg.norm(expected.estimate.image)
+
+
+def test_a_volume_without_calibration_lines():
+    bare = replace(volume(), raw=replace(volume().raw, calibration=None))
+    with pytest.raises(InputError, match="no calibration lines"):
+        list(coils([bare], header()))
 
 
 def test_other_items_pass():

@@ -10,6 +10,7 @@ import torch
 import gadgets.coils
 import gadgets.compress
 import gadgets.models as models
+import mrnets.prepare
 from gadgets.coils import coils
 from gadgets.compress import compress
 from gadgets.estimate import Runner
@@ -59,6 +60,17 @@ def test_a_slice_without_sensitivities_is_the_root_of_the_sum_of_squares(monkeyp
     first, second, third = comments(made)
     assert f"FALLBACK to zerofilled: coil sensitivities failed ({error})" in second
     assert "FALLBACK" not in first + third
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_volume_without_sensitivities_is_the_root_of_the_sum_of_squares(monkeypatch, error):
+    def failing(*args):
+        raise error
+
+    monkeypatch.setattr(mrnets.prepare, "sense_raw", failing)
+    (made,) = network(coils([volume()], header()), header(), name="cgsense")
+    np.testing.assert_allclose(made.estimate.image.abs().numpy(), rss(ifftc(volume().raw.kspace)), atol=1e-5)
+    assert f"FALLBACK to zerofilled: the network cgsense failed ({error})" in comments([made])[0]
 
 
 def test_without_a_fallback_a_failure_of_sensitivities_ends_the_chain(monkeypatch):
