@@ -37,8 +37,10 @@ def write_images(path: str | Path, group: str = "dataset", header: object = None
     header: the ISMRMRD header of the scan as it came, for viewers and converters; None: the file has none.
 
     If anything but the disk fails after the first image, the images until then stay as `path`.partial. Where that file
-    exists, they get another such name. Raises InputError as `mrnets.files.whole` does.
+    exists, they get another such name. Raises InputError as `mrnets.files.whole` does, and for a group without a name.
     """
+    if not group:
+        raise InputError(f"cannot write {path}: the group of the images has no name")
     with whole_hdf5(path) as (file, draft):
         images = ImageFile(file.create_group(group), draft)
         if header is not None:

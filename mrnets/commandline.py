@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from mrnets import threads
@@ -38,9 +40,13 @@ def open_streams() -> None:
 def as_process(main: Callable[[], int]) -> int:
     """Run `main` as the program of a process, and return its exit status; see `mrnets.threads` for what comes before.
 
-    Where nobody reads its output any more, as behind `head`, it ends as other programs do: in silence."""
+    Where nobody reads its output any more, as behind `head`, it ends as other programs do: in silence. A signal that
+    ends it leaves no temporary files."""
     open_streams()
     threads.settle()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores one of them
+            signal.signal(number, _ended)
     try:
         status = main()
         sys.stdout.flush()
@@ -52,6 +58,11 @@ def as_process(main: Callable[[], int]) -> int:
     finally:
         _flush()
     return status
+
+
+def _ended(number: int, frame: FrameType | None) -> NoReturn:
+    """End the program by an exception, as if the signal had ended it."""
+    raise SystemExit(128 + number)
 
 
 def _flush() -> None:

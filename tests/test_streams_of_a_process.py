@@ -1,5 +1,7 @@
-"""Commands whose output goes nowhere, and commands that are started without stdin, stdout and stderr."""
+"""Commands whose output goes nowhere, that start without stdin, stdout and stderr, or that a signal ends."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +42,21 @@ def test_closed_streams_are_no_failure_of_their_own(command, tmp_path):
     """What is printed must not go to a file that takes the number of a closed stream."""
     there = shell(f"PROGRAM {command} < /dev/null > {tmp_path}/out 2> {tmp_path}/err").returncode
     assert shell(f"PROGRAM {command} <&- >&- 2>&-").returncode == there
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_that_ends_a_program_leaves_no_temporary_files(name, tmp_path):
+    code = f"""
+import os, signal, sys
+from mrnets.commandline import as_process
+from mrnets.files import whole
+def main():
+    with whole("file") as file:
+        file.write(b"some of it")
+        os.kill(os.getpid(), signal.{name})
+sys.exit(as_process(main))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, timeout=300, check=False)
+    assert done.returncode == 128 + getattr(signal, name)
+    assert list(tmp_path.iterdir()) == []

@@ -286,3 +286,9 @@ def test_what_is_no_image_is_refused(tmp_path):
 def test_groups_without_images_are_named(tmp_path, path):
     with pytest.raises(InputError, match='no group "pictures"'):
         list(read_images(path, "pictures"))
+
+
+def test_images_need_a_group_with_a_name(tmp_path):
+    with pytest.raises(InputError, match="the group of the images has no name"), write_images(tmp_path / "i.h5", ""):
+        pass
+    assert list(tmp_path.iterdir()) == []
