@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from gadgets.hosts import permission
 from mrnets import __version__
 from mrnets.commandline import as_process, check_command, program, refuse, with_examples
 
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             **with_examples(PROGRAM, EXAMPLES[name]),
         )
         command.add_argument("--debug", action="store_true", help="log more, and show where a failure happened")
+        permission.add_allow(command)
         if name == asked:  # others need not even import
             importlib.import_module(module).add_arguments(command)
             chosen = command
@@ -92,6 +94,7 @@ def _run(args: argparse.Namespace) -> int:
     from gadgets.hosts import log  # it imports NumPy, for which threads must be settled
 
     try:
+        permission.permit(args.allow)
         log.start(args.command, debug=args.debug, path=getattr(args, "log_file", None))
         return int(importlib.import_module(COMMANDS[args.command][0]).run(args) or 0)
     except KeyboardInterrupt:

@@ -16,8 +16,9 @@ from gadgets.speaker import Speech
 from mrnets.errors import Faults, InputError, nearest
 from mrnets.mrd.lines import Item
 from mrnets.mrd.xml import parse_xml
+from mrnets.plugins import is_reference
 
-__all__ = ["SCAN", "Chain", "Stage", "Watch", "is_whole", "unwatched"]
+__all__ = ["SCAN", "Chain", "Stage", "Watch", "is_whole", "require_registered", "unwatched"]
 
 Watch: TypeAlias = Callable[[str, Iterator[Item]], Iterator[Item]]
 """Takes a gadget's name and the items that it makes, and gives the items on."""
@@ -52,25 +53,31 @@ class Chain:
     """Properties of the pipeline itself, for the host; see `OPTIONS`."""
 
     @classmethod
-    def parse(cls, text: str | bytes, source: str = "chain") -> Chain:
+    def parse(cls, text: str | bytes, source: str = "chain", *, registered: bool = False) -> Chain:
         """Read a Gadgetron configuration (version 2 or 1) or the <configuration> of one external node.
 
+        registered: the chain may come from a client, and names what other packages have registered, and no modules.
         Raises InputError, naming `source`, for a malformed configuration, an unknown gadget or property, gadgets that
         cannot work in that order, and Gadgetron's own gadgets.
         """
-        return cls._read(text, _stages, source)
+        return cls._read(text, _stages, source, registered=registered)
 
     @classmethod
     def external(cls, module: str, target: str, text: str | bytes, source: str = "chain") -> Chain:
         """Return the chain of an external node that executes `target` in `module`, from its <configuration>.
 
-        Raises InputError, naming `source`, as `parse` does, and for a target that is not one of this project."""
-        return cls._read(text, lambda root: _executed(module, target, root), source)
+        A client may have sent it. Raises InputError, naming `source`, as `parse` does, and for a target that is not one
+        of this project."""
+        return cls._read(text, lambda root: _executed(module, target, root), source, registered=True)
 
     @classmethod
-    def _read(cls, text: str | bytes, stages: Callable[[Element], Iterator[Stage]], source: str) -> Chain:
+    def _read(
+        cls, text: str | bytes, stages: Callable[[Element], Iterator[Stage]], source: str, *, registered: bool
+    ) -> Chain:
         try:
             made = tuple(stages(parse_xml(text, source)))
+            for stage in made if registered else ():
+                require_registered(stage)
             options = {name: value for stage in made if not stage.name for name, value in stage.properties.items()}
             return cls.of(tuple(stage for stage in made if stage.name), source, options)
         except InputError as error:
@@ -100,7 +107,7 @@ class Chain:
         """Return the chain with the property `name`, as "gadget.property", set to `value` in every gadget of that name.
 
         "gadget.2.property" sets it in the second of them only. Raises InputError."""
-        owner, _, key = name.partition(".")
+        owner, key = self._owner(name)
         places = [n for n, stage in enumerate(self.stages) if stage.name == owner]
         number, dot, rest = key.partition(".")
         if dot and number.isdecimal():
@@ -114,6 +121,11 @@ class Chain:
         for n in places:
             stages[n] = replace(stages[n], properties={**stages[n].properties, key: value})
         return Chain.of(tuple(stages), self.source, self.options)
+
+    def _owner(self, name: str) -> tuple[str, str]:
+        """Return the gadget and the rest of "gadget.property". References have points, too."""
+        owner = max((stage.name for stage in self.stages if name.startswith(f"{stage.name}.")), key=len, default="")
+        return (owner, name[len(owner) + 1 :]) if owner else (name.partition(".")[0], name.partition(".")[2])
 
     def noted(self, notes: tuple[str, ...]) -> Chain:
         """Return the chain with sentences that a host puts into the comment of each image."""
@@ -180,6 +192,13 @@ _NEEDED: dict[Kind, str] = {
     "estimates": "network",
 }
 """The gadget that makes each kind."""
+
+
+def require_registered(stage: Stage) -> None:
+    """Raise InputError for a gadget or a network that is named as a module's. To import a module is to run it."""
+    for name in (stage.name, stage.properties.get("name", "")):
+        if is_reference(name):
+            raise InputError(f'here, a gadget or network of another package has its registered name, not "{name[:80]}"')
 
 
 def _require_option(name: str) -> None:

@@ -2,7 +2,7 @@
 
 A gadget is a generator `name(stream, header, *, option: float = 1.0)` in the module `gadgets/name.py`. Its keyword-only
 parameters are its properties. Related ones may come as one dataclass, whose fields are properties then. There is no
-registry: a chain names gadgets, and only those of this package can be named.
+registry: a chain names gadgets of this package, or those of other packages that are allowed (`mrnets.plugins`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias, get_type_hints, overload
 from ismrmrd.xsd import ismrmrdHeader
 
 import gadgets
+from mrnets import plugins
 from mrnets.errors import Faults, InputError, nearest
 from mrnets.mrd.lines import Item
 from mrnets.values import described, parsed
@@ -154,7 +155,9 @@ def _grouping(function: Generator, groups: Mapping[str, Any]) -> Generator:
 
 
 def lookup(name: str) -> Gadget:
-    """Return the gadget of that name in this package, `gadgets.name.name`. Raises InputError that lists all gadgets."""
+    """Return the gadget of that name in this package, `gadgets.name.name`, or else in another one.
+
+    Raises InputError that lists all gadgets, and as `plugins.load` does."""
     found = None
     if name.isidentifier() and not name.startswith("_"):
         try:
@@ -162,9 +165,13 @@ def lookup(name: str) -> Gadget:
         except ModuleNotFoundError as error:
             if error.name != f"gadgets.{name}":
                 raise InputError(f"Gadget {name} needs the module {error.name}, which is not installed.") from error
+    if not isinstance(found, Gadget) and plugins.find("gadget", name):
+        found = plugins.load("gadget", name)
+        if not isinstance(found, Gadget):
+            raise InputError(f"the gadget {name} is not made by @gadget of gadgets.gadget")
     if not isinstance(found, Gadget):
-        hint = nearest(name, names())
-        raise InputError(f'There is no gadget "{name}"; there are: {", ".join(names())}.{hint}')
+        there = [*names(), *plugins.registered("gadget")]
+        raise InputError(f'There is no gadget "{name}"; there are: {", ".join(there)}.{nearest(name, there)}')
     return found
 
 

@@ -158,7 +158,7 @@ def _loaded(path: Path, device: torch.device) -> Model:
         units={str(name): str(unit) for name, unit in trained.metadata["units"].items()},
         labels=labels,
         seen=seen,
-        notes=notes(trained.name, trained.options),
+        notes=(*trained.notes, *notes(trained.name, trained.options)),
     )
 
 

@@ -14,7 +14,7 @@ import math
 import sys
 from typing import Any
 
-from mrnets import store
+from mrnets import plugins, store
 from mrnets.commandline import as_process, check_command, program, refuse, with_examples
 from mrnets.errors import InputError, nearest
 from mrnets.extras import missing
@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if chosen.command == "list":
             print(_listed(quick=chosen.quick))
+            print(*_registered(), sep="\n", end="")
         elif chosen.command == "show":
+            plugins.allow(*chosen.allow)
             print(_told(chosen.what))
         else:
             print(_imported(chosen.checkpoint, chosen.output, chosen.config))
@@ -67,6 +69,9 @@ def _options(given: list[str]) -> argparse.Namespace:
     showing = _command(commands, "show", "print the options of a network, or the header of a weights file")
     showing.add_argument(
         "what", metavar="NAME", help="a network, the path of a .safetensors file, or the name of a shipped one"
+    )
+    showing.add_argument(
+        "--allow", action="append", default=[], metavar="PACKAGE", help="may be imported for a network of its own"
     )
     importing = _command(commands, "import-atommic", "make a weights file of a network trained with ATOMMIC 1.0.1")
     importing.add_argument(
@@ -117,6 +122,12 @@ def _listed(*, quick: bool) -> str:
     return f"{heading}\n\n{_table(rows)}"
 
 
+def _registered() -> list[str]:
+    """Return the lines on networks that other packages have registered. They are not imported."""
+    there = plugins.registered("network").items()
+    return ["", *(f"{name} is of {plugins.provider(reference)}" for name, reference in there), ""] if there else []
+
+
 def _table(rows: list[list[str]]) -> str:
     """Columns of equal width: the first two and the last to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -139,7 +150,7 @@ def _imported(checkpoint: str, output: str, config: str | None) -> str:
 
 def _told(what: str) -> str:
     """Return the text on a network or on a weights file. Raises InputError."""
-    if what in store.names():
+    if what in store.names() or plugins.find("network", what):
         return _described(what)
     try:
         return _shown(what)
@@ -179,6 +190,8 @@ def _shown(weights: str) -> str:
         f"parameters   {sum(math.prod(shape) for shape in tensors.values()):,} in {len(tensors)} tensors",
         f"version      {metadata['version']}",
     ]
+    if package := metadata.get("package"):
+        lines.insert(1, f"package      {_plain(package['name'])} {_plain(package['version'])}")
     for field in ("options", "preparation", "units", "labels", "provenance"):
         lines += ["", field, *_indented(metadata[field])]
     return "\n".join(lines)

@@ -13,6 +13,7 @@ import torch
 from array_api_compat import is_cupy_array, is_numpy_array
 
 from mrnets import store
+from mrnets.atommic.notes import notes as atommic_notes
 from mrnets.classes import decided
 from mrnets.contract import Check, Estimate, Raw, Scan, Trust
 from mrnets.ending import ended
@@ -74,6 +75,7 @@ class _Method:
     """A trained reconstruction network, whose images the data can speak against."""
     units: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def reconstruct(
@@ -123,7 +125,7 @@ def reconstruct(
     with torch.no_grad():
         made = [_made(one, method, check) for one in parts]
     notes = [f"{method.name} was trained on prewhitened data, and no noise is given"]
-    notes = notes if wants == "covariance" and not raw.whitened else []
+    notes = [*method.notes, *(notes if wants == "covariance" and not raw.whitened else [])]
     notes += [note for _, trust, some in made for note in some]
     found = _joined([estimate for estimate, _, _ in made])
     return Reconstruction(
@@ -153,6 +155,7 @@ def _method(weights: str | os.PathLike[str] | Trained, kspace: Array) -> _Method
         checked=traits.task == "reconstruction",
         units=trained.metadata["units"],
         labels=tuple(trained.metadata["labels"]),
+        notes=(*trained.notes, *atommic_notes(trained.name, trained.options)),
     )
 
 

@@ -1,14 +1,18 @@
 """Networks by name, and one file that holds a trained one; see `mrnets.weightsfile`.
 
 The header says all that is needed to run the network again: {version, network, options, preparation, units, labels,
-provenance, checksum}. "atommic.NAME" is the network NAME as ATOMMIC computes it; see `mrnets.atommic.forms`.
+provenance, checksum}. "atommic.NAME" is the network NAME as ATOMMIC computes it; see `mrnets.atommic.forms`. A network
+of another package has the name that this package has registered, or is "package.module:Class"; see `mrnets.plugins`.
+Its weights file has the second form, and "package": {name, version}.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import os
+import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mrnets import plugins
 from mrnets.atommic import PREFIX, named, own
 from mrnets.errors import InputError, unknown
 from mrnets.traits import Traits, declared
@@ -56,19 +61,27 @@ class Trained:
     """For `mrnets.prepare.Preparation.from_json`."""
     metadata: dict[str, Any]
     """The whole header; see `header`."""
+    notes: tuple[str, ...] = ()
+    """Sentences that whoever looks at the images must know."""
 
 
 def names() -> list[str]:
-    """The names of all networks: the files of `mrnets/nets`. Does not import torch."""
+    """The names of this package's networks: the files of `mrnets/nets`. Does not import torch."""
     return sorted(path.stem for path in _NETS.glob("*.py") if not path.stem.startswith("_"))
 
 
-@lru_cache
 def describe(name: str) -> Traits:
-    """The traits that the network `name` declares. Does not import torch. Raises InputError for an unknown name."""
+    """The traits that the network `name` declares. Imports no torch, and no other package that is not allowed.
+
+    Raises InputError for an unknown name, and as `plugins.load` does."""
+    return _described(name) if (foreign := _foreign(name)) is None else _traits(foreign)
+
+
+@lru_cache
+def _described(name: str) -> Traits:
     published = name.removeprefix(PREFIX)
     if published not in names():
-        raise unknown("network", name, names())
+        raise unknown("network", name, [*names(), *plugins.registered("network")])
     if name == published:
         return declared(_NETS / f"{name}.py")
     traits = declared(own(published) or _NETS / f"{published}.py")
@@ -143,17 +156,19 @@ def save(
     provenance: any JSON, for people. Raises InputError where the file could not be loaded again. Reasons are options
     that do not fit the network, weights that are not finite, and values that are not JSON.
     """
-    bound = bind(name, **options)
+    bound, foreign = bind(name, **options), _foreign(name)
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
     _check_weights(tensors, _expected(name, bound), "cannot save")
-    metadata = {
-        "network": name,
+    metadata: dict[str, Any] = {
+        "network": foreign or name,
         "options": bound,
         "preparation": dict(preparation),
         "units": dict(units or {}),
         "labels": list(labels or ()),
         "provenance": dict(provenance or {}),
     }
+    if foreign is not None:
+        metadata["package"] = dataclasses.asdict(plugins.provider(foreign))
     write(Path(path), tensors, metadata)
 
 
@@ -175,7 +190,8 @@ def header(path: str | os.PathLike[str]) -> dict[str, Any]:
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Trained:
     """A trained network from a file, or by bare name one of those that ship (`shipped`); in eval mode on `device`.
 
-    Raises InputError with one sentence for whatever is wrong with the file; see `header` and `bind`.
+    Raises InputError with one sentence for whatever is wrong with the file; see `header` and `bind`. So it does for a
+    network of another package that is not allowed.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -188,13 +204,53 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Tr
         expected = _expected(name, options)
         tensors = load_file(path)
     except InputError as error:
-        raise InputError(f"{path} cannot be loaded: {error}") from None
+        raise InputError(f"{path} cannot be loaded: {error}{_made_with(metadata)}") from None
     except SafetensorError as error:
         raise InputError(f"{path} is damaged: {error}") from None
     _check_weights(tensors, expected, f"{path} cannot be loaded")
     check_tensors(path)
     expected.load_state_dict(tensors, assign=True)
-    return Trained(name, options, _moved(expected, device).eval(), metadata["preparation"], metadata)
+    network = _moved(expected, device).eval()
+    return Trained(name, options, network, metadata["preparation"], metadata, _of_another_version(path, metadata))
+
+
+def _foreign(name: str) -> str | None:
+    """The reference of a network of another package; None: it is one of this package, or of none."""
+    return None if name.removeprefix(PREFIX) in names() else plugins.find("network", name)
+
+
+def _class(reference: str) -> type[nn.Module]:
+    """The class of a network of another package. Raises InputError for what is no network."""
+    from torch import nn
+
+    found = plugins.load("network", reference)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise InputError(f"the network {reference} is no class of torch.nn.Module")
+    return found
+
+
+def _traits(reference: str) -> Traits:
+    traits = getattr(sys.modules[_class(reference).__module__], "TRAITS", None)
+    if not isinstance(traits, Traits):
+        raise InputError(f"the network {reference} has no TRAITS = Traits(...) in its module, which say what it takes")
+    return traits
+
+
+def _made_with(metadata: Mapping[str, Any]) -> str:
+    """The package that a network was made with, as the end of a sentence; empty for one of this package."""
+    package = metadata.get("package")
+    return f" (the file was made with {package['name']} {package['version']})" if package else ""
+
+
+def _of_another_version(path: Path, metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """The note on weights that were made with another version of the package that their network is of."""
+    made = metadata.get("package")
+    if made is None:
+        return ()
+    here = plugins.provider(metadata["network"])
+    if (here.name, here.version) == (made["name"], made["version"]):
+        return ()
+    return (f"{path.stem} was made with {made['name']} {made['version']}, and {here} runs it",)
 
 
 def _as_ours(value: Any) -> Any:
@@ -229,10 +285,11 @@ def _makers(name: str) -> list[Callable[..., nn.Module]]:
     from mrnets.blocks.sensitivity import with_sensitivities
 
     traits, published = describe(name), name.removeprefix(PREFIX)
-    if name != published:
+    foreign = _foreign(name)
+    if foreign is None and name != published:
         folder = "mrnets.atommic.nets" if own(published) else "mrnets.nets"
         return [_constructor(published, folder), *around(name, traits)]
-    constructor = _constructor(name, "mrnets.nets")
+    constructor = _constructor(name, "mrnets.nets") if foreign is None else _class(foreign)
     return [constructor, with_sensitivities] if traits.can_estimate_maps else [constructor]
 
 

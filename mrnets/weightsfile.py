@@ -74,6 +74,11 @@ def read_header(path: Path) -> dict[str, Any]:
     for field, kind in _FIELDS.items():
         if not isinstance(metadata.get(field), kind):
             raise InputError(f"the header of {path} is damaged: {field} is not {kind.__name__}")
+    match metadata.get("package"):
+        case None | {"name": str(), "version": str()}:
+            pass
+        case _:
+            raise InputError(f"the header of {path} is damaged: package is not a name and a version")
     return {**metadata, "tensors": {name: tuple(tensor["shape"]) for name, tensor in table.items()}}
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from mrnets import plugins
 from mrnets.contract import Raw, Scan
 from mrnets.errors import InputError, unknown
 from mrnets.physics.arrays import Array
@@ -275,9 +276,7 @@ def bind(name: str, options: Mapping[str, Any], /, **given: Any) -> Reader:
 
     Raises InputError for an unknown reader or option, and for a value of another type.
     """
-    if name not in names():
-        raise unknown("reader", name, names())
-    reader = importlib.import_module(f"training.readers.{name}").Reader
+    reader = _class(name)
     hints = typing.get_type_hints(reader)
     for key in options:
         if key not in hints:
@@ -285,6 +284,18 @@ def bind(name: str, options: Mapping[str, Any], /, **given: Any) -> Reader:
     values = {key: fitted(hints[key], value, f"{key} of reader {name}") for key, value in options.items()}
     made: Reader = reader(**{**{key: value for key, value in given.items() if key in hints}, **values})
     return made
+
+
+def _class(name: str) -> Any:
+    """The dataclass of a reader, in this package or another one. Raises InputError."""
+    if name in names():
+        return importlib.import_module(f"training.readers.{name}").Reader
+    if plugins.find("reader", name) is None:
+        raise unknown("reader", name, [*names(), *plugins.registered("reader")])
+    found = plugins.load("reader", name)
+    if not (dataclasses.is_dataclass(found) and callable(getattr(found, "read", None))):
+        raise InputError(f"the reader {name} is no dataclass with the methods read and check")
+    return found
 
 
 def _own_part(subject: str) -> Part | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mrnets import plugins
 from mrnets.classes import classes_of
 from mrnets.contract import Estimate
 from mrnets.errors import InputError
@@ -209,6 +211,13 @@ _MAPS: dict[str, _Term] = {"ssim": _maps_ssim, "l1": _maps_l1, "l2": _maps_l2}
 _LOGITS: dict[str, _Term] = {"dice": _dice, "cross_entropy": _cross_entropy}
 
 
+@lru_cache
+def _own(name: str) -> _Term:
+    """The term of another package. Raises InputError as `plugins.load` does."""
+    term: _Term = plugins.load("loss", name)
+    return term
+
+
 def _parts(weights: Loss, estimate: Estimate, example: Example) -> list[tuple[float, _Has, _Term]]:
     """Weight, what an estimate must have, and the function of each term that applies. Raises InputError."""
     fields: list[tuple[_Has, bool, dict[str, _Term]]] = [
@@ -218,7 +227,8 @@ def _parts(weights: Loss, estimate: Estimate, example: Example) -> list[tuple[fl
         (lambda e: e.logits is not None, example.labels is not None, _LOGITS),
     ]
     present = [(has, terms) for has, known, terms in fields if known and has(estimate)]
-    parts = []
+    parts: list[tuple[float, _Has, _Term]] = []
+    parts += [(weight, lambda e: e is estimate, _own(name)) for name, weight in weights.own.items() if weight]
     for name in dict.fromkeys((*_IMAGE, *_HELD, *_MAPS, *_LOGITS)):
         if weight := getattr(weights, name):
             found = [(weight, has, terms[name]) for has, terms in present if name in terms]

@@ -16,9 +16,11 @@ from mrnets.errors import Faults, InputError
 from mrnets.physics import masks
 from mrnets.preparation import Preparation
 from mrnets.seen import Seen
+from mrnets.values import fits
 from training import data as sets
 from training import optimisers
 from training.data import Split
+from training.own import permit
 from training.settings import Augmentation, Masks, NoiseToRecon, Optimiser, SelfSupervised, Simulated
 from training.typed import build
 
@@ -77,6 +79,9 @@ class Loss:
     kspace: float = 0.0
     dice: float = 0.0
     cross_entropy: float = 0.0
+    own: dict[str, float] = field(default_factory=dict)
+    """Weights of terms of one's own, each as "package.module:function" or by the name that its package has registered
+    (`mrnets.plugins`). Such a term sees the last estimate only."""
     steps: bool = True
     """Deep supervision: earlier estimates count too, with weights from 0.1 to 1, evenly spaced in their logarithm."""
 
@@ -163,6 +168,9 @@ class Options:
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Beside log.csv."""
     device: str = "cpu"
+    allow: tuple[str, ...] = ()
+    """Packages that may be imported for the networks of weights files; what the recipe itself names needs no mention
+    here."""
 
 
 def read(recipe: str | Path, overrides: Sequence[str] = ()) -> Options:
@@ -184,14 +192,17 @@ def read(recipe: str | Path, overrides: Sequence[str] = ()) -> Options:
     if not isinstance(values, dict):
         raise InputError(f"recipe {recipe}: expected keys and values at its top")
     faults = Faults()
+    permit(values)
     for text, key, value, equals in settings:
         with faults.gathered():
             if not equals:
                 raise InputError(f"expected key=value on the command line, got {text!r}")
             if key == "network.name":
+                permit({"network": {"name": value}})
                 _carry(values, value)
             _set(values, key, value)
     with faults.gathered():
+        permit(values)
         options = build(Options, values)
     faults.tell()
     _check(options)
@@ -224,7 +235,9 @@ def _check_values(options: Options) -> None:
             raise InputError(f"option {name} must be at least 1, got {number}")
     _check_held(options)
     for loss in (options.loss, *(stage.loss for stage in options.stages)):
-        weights = [w for w in dataclasses.asdict(loss).values() if not isinstance(w, bool)]
+        weights = [*loss.own.values(), *(w for w in dataclasses.asdict(loss).values() if isinstance(w, float))]
+        if not all(fits(weight, float) for weight in loss.own.values()):
+            raise InputError("option loss.own must be names of terms with their weights, such as {my.module:term: 0.1}")
         if min(weights) < 0 or not sum(weights):
             raise InputError("option loss needs weights of at least 0, and one that is not 0")
 

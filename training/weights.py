@@ -20,6 +20,7 @@ from mrnets.physics.maps import MAPS
 from mrnets.seen import KEY, Seen
 from training.data import Source
 from training.options import Options, Simulated
+from training.own import packages, versions
 from training.simulation import Simulation
 from training.tasks import reader_of
 
@@ -65,6 +66,7 @@ def command(options: Options) -> str:
     if options.preparation.whiten == "none":
         settings.append("noise.whiten=false")
     words = ["python", "-m", "gadgets", "replay", "SCAN.h5", "-c", "segment" if second else "network"]
+    words += [word for package in packages(options) for word in ("--allow", package)]
     return shlex.join(words + [word for setting in settings for word in ("--set", setting)])
 
 
@@ -89,7 +91,12 @@ def _provenance(options: Options, scores: Mapping[str, float], source: Source) -
         "command": "python -m training fit, with the options below",
         "options": dataclasses.asdict(own),
         "scores": {name: round(value, 4) for name, value in scores.items() if math.isfinite(value)},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            **versions(options),
+        },
     }
 
 

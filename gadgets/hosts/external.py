@@ -20,6 +20,7 @@ from gadgets.hosts.dependencies import Dependencies
 from gadgets.hosts.keeping import Keeper, keeping, spool_of_chain
 from gadgets.hosts.library import load
 from gadgets.hosts.log import name_gadgets
+from gadgets.hosts.permission import permit
 from gadgets.hosts.scan import first_look, reconstructed
 from gadgets.hosts.storage import default_store
 from gadgets.limits import PATIENT
@@ -126,6 +127,7 @@ def _answer(peer: Peer, items: Iterator[Item], keeper: Keeper) -> bool:
     """Send items, and return True; or on failure log and report it, and return False."""
     name_gadgets()
     try:
+        permit()
         for item in items:
             if isinstance(item, str):  # Gadgetron takes no text from an external process
                 _logger.info("%s", item)

@@ -12,6 +12,7 @@ from gadgets.gadget import lookup
 from gadgets.gadget import names as gadgets_there
 from gadgets.hosts.fitting import names as chains_there
 from gadgets.hosts.library import find, load
+from mrnets import plugins
 from mrnets.errors import InputError
 
 __all__ = ["add_arguments", "described", "run", "told_chain", "told_gadget"]
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     there = chains_there() if args.command == "chains" else gadgets_there()
     for name in [args.name] if args.name else there:
         print("\n".join(told(name)), end="\n\n")
+    for name, reference in plugins.registered("gadget").items() if args.command == "gadgets" and not args.name else ():
+        print(f"{name}\n    of {plugins.provider(reference)}", end="\n\n")
     return 0
 
 

@@ -1,7 +1,8 @@
 """The operator's rules for a server, and the chains of clients under them.
 
 A chain that a client sends names weights that ship or that lie in the operator's folder, and no path. It may ask for
-less memory than the operator allows, and not for more. The operator's own chains may name any path, too.
+less memory than the operator allows, and not for more. The operator's own chains may name any path, too. Of other
+packages, which the operator allows, a client names gadgets and networks as they are registered, and no modules.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gadgets.chain import Chain, Stage
+from gadgets.chain import Chain, Stage, require_registered
 from gadgets.gadget import lookup
 from gadgets.hosts.library import folder, shipped
 from gadgets.hosts.spool import Spool
@@ -56,7 +57,7 @@ def chain_of(configuration: ConfigFile | ConfigText, rules: Rules) -> Chain:
         chain = Chain.parse(*shipped(configuration.name, rules.chains))
         stages = tuple(_with_memory(_with_own_weights(stage, rules), rules) for stage in chain.stages)
         return Chain.of(stages, chain.source, chain.options)
-    chain = Chain.parse(configuration.text, "configuration")
+    chain = Chain.parse(configuration.text, "configuration", registered=True)
     stages = tuple(_with_known_weights(_with_less_memory(stage, rules), rules) for stage in chain.stages)
     for stage in stages:
         _require_small_options(stage)
@@ -74,6 +75,8 @@ def set_by_client(chain: Chain, name: str, value: str, rules: Rules) -> Chain:
 def _granted(old: Stage, new: Stage, rules: Rules) -> Stage:
     """Return `new`, which a client made of `old`, with what it may have."""
     _require_same(old, new)
+    if new.properties.get("name") != old.properties.get("name"):
+        require_registered(new)
     if new.properties.get("options") != old.properties.get("options"):
         _require_small_options(new)
     if new.properties.get("weights") != old.properties.get("weights"):

@@ -27,6 +27,7 @@ from gadgets.hosts.folders.record import (
 )
 from gadgets.hosts.library import load
 from gadgets.hosts.log import name_gadgets
+from gadgets.hosts.permission import permit
 from gadgets.hosts.recording import open_recording
 from gadgets.speaker import IncompleteError
 from mrnets import __version__
@@ -87,6 +88,7 @@ def perform(task: Task) -> Outcome:
 
 
 def _performed(task: Task) -> tuple[State, str]:
+    permit(task.args.allow)  # a worker may be another process
     place = place_of(Path(task.args.outfile).parent, task.name)
     record = read_record(place)
     now = _now(task, record or Record())
