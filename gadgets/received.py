@@ -6,6 +6,7 @@ Axes: (echo, z, y, x) for the images of one slice or volume, x being the readout
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ismrmrd
@@ -28,7 +29,8 @@ MAX_WAITING = 2 << 30
 """Bytes of images that wait for other contrasts of their slices."""
 _TYPES = (0, ismrmrd.IMTYPE_MAGNITUDE, ismrmrd.IMTYPE_COMPLEX)
 """The types of images that show the object; 0 is unset."""
-SERIES = "image_series_index"
+SERIES, NAMED = "image_series_index", -1
+"""The number that stands for a series whose images belong to others by their names."""
 NAMES_IN_META = ("SeriesDescription", "SequenceDescription", "GADGETRON_SeqDescription", "protocolName")
 """Meta data that may name the contrast of a series, the first of them that does."""
 _ALIKE = (SERIES, "average", "repetition", "set", "phase", "slice")
@@ -45,35 +47,44 @@ def with_frames(stream: Iterable[Item], contrasts: int, names: Sequence[str] = (
     contrasts: how many images of a slice make a frame.
     names: of these contrasts, in order (`mrnets.contrasts`). Images of series with such names belong together,
     whatever their series; those of other contrasts pass. Images without a known name are put together by their
-    contrast counters within a series.
+    contrast counters within a series, or pass where others have names.
     Raises InputError for images that are not finite or do not fit each other, for slices that lack contrasts, and for
     too many waiting images.
     """
     waiting: dict[tuple[int, ...], list[ismrmrd.Image]] = {}
-    held = 0
+    held, made = 0, False
     for item in stream:
         name = contrast_of(item) if names and isinstance(item, ismrmrd.Image) else None
         if not (isinstance(item, ismrmrd.Image) and _shows_the_object(item)) or (name and name not in names):
             yield item
             continue
-        key = tuple(-1 if name and n == SERIES else int(getattr(item, n)) for n in _ALIKE)
+        key = tuple(NAMED if name and n == SERIES else int(getattr(item, n)) for n in _ALIKE)
         waiting.setdefault(key, []).append(item)
         held += item.data.nbytes
         if held > MAX_WAITING:
             raise InputError(f"{held} bytes of images wait for other contrasts; at most {MAX_WAITING} may wait")
         if len(waiting[key]) == contrasts:
             held -= sum(image.data.nbytes for image in waiting[key])
-            yield _frame(_ordered(waiting.pop(key), names if name else ()))
+            guess = f"contrasts without known names are taken for {', '.join(names)} by their counters"
+            frame = _frame(_ordered(waiting.pop(key), names if name else ()))
+            yield replace(frame, notes=(guess,)) if names and not name else frame
+            made = made or name is not None
     for images in waiting.values():
         yield from images
-    if waiting:
-        fewest = min(waiting.values(), key=len)
-        came = ", ".join(filter(None, (contrast_of(image) for image in fewest)))
-        wanted = f"{contrasts}: {', '.join(names)}" if names else str(contrasts)
-        raise InputError(
-            f"{len(waiting)} slices lack contrasts: {len(fewest)} came{f' ({came})' if came and names else ''}, "
-            f"and the network takes {wanted}"
-        )
+    _require_complete([images for key, images in waiting.items() if not made or key[0] == NAMED], contrasts, names)
+
+
+def _require_complete(waiting: Sequence[Sequence[ismrmrd.Image]], contrasts: int, names: Sequence[str]) -> None:
+    """Raise InputError for slices that still wait for contrasts."""
+    if not waiting:
+        return
+    fewest = min(waiting, key=len)
+    came = ", ".join(filter(None, (contrast_of(image) for image in fewest))) if names else ""
+    wanted = f"{contrasts}: {', '.join(names)}" if names else str(contrasts)
+    raise InputError(
+        f"{len(waiting)} slices lack contrasts: {len(fewest)} came{f' ({came})' if came else ''}, "
+        f"and the network takes {wanted}"
+    )
 
 
 def contrast_of(image: ismrmrd.Image) -> str | None:

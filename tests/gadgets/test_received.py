@@ -118,9 +118,10 @@ def test_series_are_contrasts_by_their_names(brats, monkeypatch):
     )
     series = {name: of_series(name, 3 + n) for n, name in enumerate(NAMES)}
     sent = [image for name in (NAMES[2], NAMES[0], NAMES[3], NAMES[1]) for image in series[name]]
-    other = of_series("localizer DWI", 9)
-    out = segmented([*other, *sent], brats, contrasts="t1c, t1, flair, t2")
+    other, unknown = of_series("localizer DWI", 9), of_series("AAHead_Scout", 10)
+    out = segmented([*other, *unknown, *sent], brats, contrasts="t1c, t1, flair, t2")
     assert blob(out[:2]) == blob(of_series("localizer DWI", 9))
+    assert blob(out[-2:]) == blob(of_series("AAHead_Scout", 10))
     labels = [image for image in out if ismrmrd.Meta.deserialize(image.attribute_string).get("Labels")]
     assert [(image.slice, image.image_series_index) for image in labels] == [(0, 7), (1, 7)]
     assert [[image.image_series_index for image in frame.sent] for frame in seen] == [[3, 4, 5, 6]] * 2
@@ -138,7 +139,10 @@ def test_the_weights_file_names_the_contrasts(tmp_path):
 
 def test_images_without_names_go_by_their_counters(brats):
     sent = [image for c in (2, 0, 3, 1) for image in slices(1, contrast=c)]
-    assert len(segmented(sent, brats, contrasts="t1c, t1, flair, t2")) == 5
+    *images_, labels = segmented(sent, brats, contrasts="t1c, t1, flair, t2")
+    assert len(images_) == 4
+    told = "contrasts without known names are taken for t1c, t1, flair, t2 by their counters"
+    assert all(told in image.meta["ImageComments"] for image in (*images_, labels))
 
 
 @pytest.mark.parametrize(
