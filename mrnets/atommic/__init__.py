@@ -20,6 +20,7 @@ PUBLISHED: dict[str, Any] = {
     "checkered": False,
     "given_coils": None,
     "min_max": False,
+    "scaled": False,
     "sens_region": "calibration",
     "sens_padding": None,
     "transform": "centred",

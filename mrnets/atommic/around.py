@@ -15,10 +15,11 @@ from mrnets.atommic.kspace import Start
 from mrnets.blocks.encoding import name_of
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
+from mrnets.physics.coils import forward
 from mrnets.physics.fourier import fftc, ifftc
 from mrnets.physics.maps import turned
 
-__all__ = ["with_checkers", "with_empty_coils", "with_magnitude", "with_min_max", "with_transposed"]
+__all__ = ["with_checkers", "with_empty_coils", "with_magnitude", "with_min_max", "with_scale", "with_transposed"]
 
 _SMALLEST = 1e-6
 """Least probability of a class, so that logits are finite."""
@@ -70,6 +71,33 @@ def with_empty_coils(network: nn.Module, *, given_coils: int | None = None) -> n
 
     network.register_forward_pre_hook(filled)
     return network
+
+
+def with_scale(network: nn.Module, *, scaled: bool = False) -> nn.Module:
+    """`network`; with `scaled` its image is in the scale of the data, by least squares: the factor a >= 0 of E (a x).
+
+    ATOMMIC divides images by their largest value before it compares them with the target. So its networks learn no
+    scale, and consistency with the data would mix two of them.
+    """
+    if scaled:
+        network.register_forward_hook(lambda module, inputs, estimate: _scaled(estimate, inputs[0]))
+    return network
+
+
+def _scaled(estimate: Estimate, scan: Scan) -> Estimate:
+    image, kspace, sens = estimate.image, scan.kspace, scan.sens
+    if image is None or sens is None:
+        return estimate
+    predicted = forward(image, sens, scan.mask)
+    power = (predicted.real**2 + predicted.imag**2).sum(dim=(-3, -2, -1))
+    likeness = (predicted.conj() * kspace).real.sum(dim=(-3, -2, -1))
+    usable = (power > 0) & (likeness > 0)
+    factor = torch.where(usable, likeness / torch.where(usable, power, torch.ones_like(power)), torch.ones_like(power))
+    return dataclasses.replace(
+        estimate,
+        image=image * factor[..., None, None],
+        steps=tuple(_scaled(step, scan) for step in estimate.steps),
+    )
 
 
 def with_transposed(network: nn.Module, *, transposed: bool = False) -> nn.Module:

@@ -19,6 +19,7 @@ __all__ = [
     "given_coils",
     "given_contrasts",
     "preparation",
+    "scaled",
     "start_of",
     "transposed",
 ]
@@ -68,6 +69,11 @@ def checkered(settings: Settings) -> bool:
     masks = found(settings, "mask_args")
     shifted = masks.get("shift_mask") if isinstance(masks, Mapping) else found(settings, "shift_mask")
     return not settings.get("fft_centered", False) and not shifted
+
+
+def scaled(settings: Settings) -> bool:
+    """Whether its loss knew no scale, and the data have maps of the coils, with which that of the data can be found."""
+    return settings.get("unnormalize_loss_inputs") is False and "RSS" not in (end_of(settings), start_of(settings))
 
 
 def given_coils(settings: Settings, coils: int) -> int | None:

@@ -24,7 +24,14 @@ import torch
 from torch import Tensor, nn
 
 from mrnets.atommic import PREFIX, own
-from mrnets.atommic.around import with_checkers, with_empty_coils, with_magnitude, with_min_max, with_transposed
+from mrnets.atommic.around import (
+    with_checkers,
+    with_empty_coils,
+    with_magnitude,
+    with_min_max,
+    with_scale,
+    with_transposed,
+)
 from mrnets.atommic.kspace import Combination, Start, Transform, components, with_phase
 from mrnets.atommic.sensitivity import with_maps
 from mrnets.blocks.checks import one_of, whole
@@ -207,6 +214,8 @@ def around(name: str, traits: Traits) -> list[Callable[..., nn.Module]]:
         makers.append(FORMS[published])
     if traits.task in ("segmentation", "joint"):
         makers.append(with_min_max)
+    if traits.task in ("reconstruction", "joint"):
+        makers.append(with_scale)
     if traits.takes == "kspace":
         makers += [with_transposed, with_checkers]
     if published in _STARTING:

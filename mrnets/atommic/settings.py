@@ -19,6 +19,7 @@ from mrnets.atommic.data import (
     given_coils,
     given_contrasts,
     preparation,
+    scaled,
     start_of,
     transposed,
 )
@@ -287,7 +288,7 @@ def _conventions(settings: Settings, name: str, known: Mapping[str, Any]) -> dic
             f"cannot import: coils were combined by RSS, which ATOMMIC takes of real and imaginary parts separately, "
             f"and our {name} combines them by SENSE, as published"
         )
-    options |= {"combination": end.lower()} | _maps(settings)
+    options |= {"combination": end.lower(), "scaled": scaled(settings)} | _maps(settings)
     if task == "reconstruction":
         options["start"] = "rss_components" if start == "RSS" else "sense"
     if name in _IN_KSPACE or options.get("sens_region") in ("rows", "columns"):

@@ -127,6 +127,41 @@ def test_phase_maps_come_without_the_signs_of_a_chessboard() -> None:
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3, msg=name)
 
 
+@pytest.mark.parametrize("name", ["idslr", "unet", "varnet"])
+def test_images_are_in_the_scale_of_the_data(name: str) -> None:
+    options = {**store.describe(f"atommic.{name}").small, **({"coils": 4} if name == "idslr" else {})}
+    torch.manual_seed(0)
+    plain = store.create(f"atommic.{name}", **options).eval()
+    network = store.create(f"atommic.{name}", **options, scaled=True).eval()
+    network.load_state_dict(plain.state_dict())
+    example = scan()
+    with torch.inference_mode():
+        image, other = network(example).image, plain(example).image
+    sampled = [example.mask * fftc(x[:, :, None] * example.sens) for x in (image, other)]
+    columns = torch.view_as_real(sampled[1]).reshape(-1, 1)
+    factor = torch.linalg.lstsq(columns, torch.view_as_real(example.kspace * example.mask).reshape(-1, 1)).solution
+    assert 0.2 < float(factor) < 1e6
+    torch.testing.assert_close(image, other * float(factor), rtol=1e-4, atol=1e-4 * float(image.abs().max()))
+
+
+def test_an_image_against_the_data_keeps_its_scale() -> None:
+    torch.manual_seed(0)
+    options = store.describe("atommic.crnn").small
+    plain, network = store.create("atommic.crnn", **options), store.create("atommic.crnn", **options, scaled=True)
+    network.load_state_dict(plain.state_dict())
+    with torch.inference_mode():
+        image, other = network.eval()(scan()).image, plain.eval()(scan()).image
+    assert float((fftc(other[:, :, None] * scan().sens) * scan().mask * scan().kspace.conj()).real.sum()) < 0
+    assert torch.equal(image, other)
+
+
+def test_the_scale_of_the_data_is_for_losses_that_know_none() -> None:
+    settings = _with_maps_of("rss")
+    for value, expected in ((False, True), (True, False)):
+        options = translated({**settings, "unnormalize_loss_inputs": value}).options
+        assert options.get("scaled", False) == expected
+
+
 def test_crops_go_with_the_axes() -> None:
     crop = {"crop_size": [320, 300], "kspace_crop": False}
     for kind, plane in (("equispaced1d", (300, 320)), ("gaussian2d", (320, 300))):
