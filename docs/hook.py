@@ -30,6 +30,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Return the files of the site with the generated pages, the tutorials, and pictures of other folders."""
     for place, text in pages().items():
+        if (written := files.get_file_from_path(place)) is not None:
+            files.remove(written)  # the same page, with links of the site
         files.append(File.generated(config, place, content=text))
     for script in sorted(TUTORIALS.glob("*.py")):
         notebook = jupytext.read(script, fmt="py:percent")

@@ -28,6 +28,7 @@ from mrnets.traits import Traits
 __all__ = ["PROGRAMS", "ROOT", "chain_stems", "modules", "pages", "recipe_names", "structured", "weights_names"]
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 WEIGHTS = ROOT / "mrnets" / "weights"
 RECIPES = ROOT / "training" / "recipes"
 PROGRAMS = ("gadgets", "mrnets", "training")
@@ -37,6 +38,7 @@ HAND_WRITTEN = {
     "CHANGELOG.md": "changelog.md",
     "docker/README.md": "docker.md",
     "docker/openrecon/README.md": "openrecon.md",
+    "docs/example_package/README.md": "example_package.md",
     "training/README.md": "training.md",
     "tests/benchmarks/README.md": "benchmarks.md",
 }
@@ -57,6 +59,8 @@ def pages() -> dict[str, str]:
         made |= {f"{folder}/{name}.md": text for name, text in members.items()}
         made[f"{folder}/index.md"] = _listed(title, members)
     made |= {place: _relinked(Path(file)) for file, place in HAND_WRITTEN.items() if (ROOT / file).is_file()}
+    for path in (*DOCS.glob("*.md"), *(DOCS / "tutorials").glob("*.md")):
+        made[path.relative_to(DOCS).as_posix()] = _relinked(path, len(path.relative_to(DOCS).parts) - 1)
     return made | {f"weights/{name}.md": _relinked(WEIGHTS / f"{name}.md", 1) for name in weights_names()}
 
 
@@ -253,10 +257,9 @@ def _place(file: str) -> str | None:
     """Return where a file of the project is in the site, or None."""
     if file in FOLDERS:
         return f"{FOLDERS[file]}/index.md"
-    if file.startswith("docs/"):
-        return file.removeprefix("docs/")
     weights = re.fullmatch(r"mrnets/weights/(\w+)\.md", file)
-    return f"weights/{weights[1]}.md" if weights else HAND_WRITTEN.get(file) or PICTURES.get(file)
+    own = file.removeprefix("docs/") if file.startswith("docs/") else None
+    return f"weights/{weights[1]}.md" if weights else HAND_WRITTEN.get(file) or PICTURES.get(file) or own
 
 
 FOLDERS = {"mrnets/weights": "networks", "chains": "chains", "docs/tutorials": "tutorials"}

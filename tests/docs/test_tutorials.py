@@ -11,6 +11,7 @@ from docs.pages import ROOT
 
 SCRIPTS = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
 MADE = {
+    "add_a_network": ["run/unrolled.safetensors", "images.h5"],
     "from_raw_data_to_dicom": ["report.html", "images_l1wavelet.nii.gz", "dicom/l1wavelet/001_Image/0002.dcm"],
     "train_on_your_own_scans": ["run/mine.safetensors", "images.h5", "chains/mine.xml"],
 }
