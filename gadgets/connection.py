@@ -246,8 +246,8 @@ def report(peer: Peer, error: Exception, audience: Audience) -> None:
     A client is told at once. Gadgetron's connection process can crash when it is told while it is still sending."""
     if isinstance(error, PeerLostError):
         return
-    kept = f"; the scan is kept as {peer.kept}" if peer.kept else ""
-    failure = audience.failure(sentence(error) + kept)
+    text = sentence(error)
+    failure = audience.failure(f"{text.rstrip('.')}; the scan is kept as {peer.kept}" if peer.kept else text)
     if audience is Audience.CLIENT:
         peer.send(failure)
         peer.drain()

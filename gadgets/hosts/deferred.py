@@ -28,7 +28,7 @@ __all__ = ["deferred", "place_in_queue", "planned", "quick_chain", "results_in"]
 
 QUICK = "cgsense"
 MAX_MEASUREMENT = 200
-"""Characters of a measurement ID in a record."""
+"""Characters of a measurement ID in a record. A longer one is left out: two scans could share its beginning."""
 _NO = ("", "no", "none", "false")
 
 _logger = logging.getLogger(__name__)
@@ -131,8 +131,8 @@ def results(entry: Entry) -> Iterator[Item]:
 
 def _found(folder: Path, measurement: str) -> Iterator[Item]:
     """Yield the images of the newest deferred scan with that measurement ID. Raises InputError if there are none."""
-    wanted = measurement.strip()[:MAX_MEASUREMENT]
-    there = [(entry, record) for entry, record in _deferred(folder) if record.measurement == wanted]
+    wanted = measurement.strip()
+    there = [(entry, record) for entry, record in _deferred(folder) if record.measurement == wanted != ""]
     if not there:
         raise InputError(f"there is no deferred scan with the measurement ID {measurement[:80]!r} in the spool")
     entry, record = there[0]
@@ -205,4 +205,4 @@ def _measurement(header: bytes) -> str:
         found = parse_xml(header, "ISMRMRD header").findtext(".//{*}measurementInformation/{*}measurementID", "")
     except InputError:
         return ""
-    return found.strip()[:MAX_MEASUREMENT]
+    return found.strip() if len(found) <= MAX_MEASUREMENT else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gadgets.hosts.deferred import place_in_queue
 from gadgets.hosts.spool import Entry, entries, held
+from gadgets.speaker import printable
 from mrnets.errors import InputError
 
 __all__ = ["add_arguments", "run", "told"]
@@ -35,7 +36,7 @@ def told(folder: Path) -> Iterator[str]:
             words = ("damaged", "", "", str(error))
         state, chain, measurement, reason = words
         facts = [f"{entry.size / 2**20:.1f} MiB", state, chain, measurement and f"measurement {measurement}", reason]
-        yield f"{entry.name}: {', '.join(filter(None, facts))}"
+        yield printable(f"{entry.name}: {', '.join(filter(None, facts))}")
 
 
 def _state(entry: Entry, *, deferred: bool) -> str:

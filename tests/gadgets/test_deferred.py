@@ -136,6 +136,22 @@ def test_the_newest_scan_of_a_measurement_is_given_and_says_that_there_are_other
     assert comments(received) == 4 * ["a toy; 2 scans have this measurement ID; this is the newest"]
 
 
+def test_measurements_that_begin_alike_are_not_taken_for_each_other(rules):
+    """Of IDs without end, none is kept: such a scan is given when it is sent again."""
+    ids = ["M" * 5000 + end for end in "ab"]
+    sent(rules, scan(measurement=ids[0]))
+    done(rules)
+    for measurement in (*ids, "M" * 200, "", " "):
+        (text,) = texts(sent(rules, [RETRIEVE, Header(header(measurement)), Close()]))
+        assert "no deferred scan" in text or "no measurement ID" in text
+    assert blob(sent(rules, scan(measurement=ids[0]))) == expected(5)
+
+
+def test_a_terminal_is_given_no_orders_by_a_measurement_id(rules):
+    sent(rules, scan(measurement="M\N{CONTROL SEQUENCE INTRODUCER}2J"))
+    assert next(told(rules.spool.folder)).endswith("measurement M\ufffd2J")
+
+
 def test_a_measurement_can_be_named_in_the_chain(rules):
     sent(rules, scan())
     done(rules)
