@@ -202,6 +202,14 @@ class TestTelling:
         replayed("-q")
         assert capsys.readouterr().err == ""
 
+    def test_images_of_an_earlier_run_are_told_beside_a_failure(self, place, capsys):
+        replayed("-q")
+        Path("scans/b.h5").write_bytes(Path("scans/b.h5").read_bytes()[:-2000])
+        replayed(status=1)
+        (row,) = last_lines(capsys, 1)
+        assert row.endswith("(images/b.h5: of an earlier run)")
+        assert Path("images/b.h5").exists()
+
     def test_a_scan_that_lacks_something_fails_each_time_and_is_replayed_once(self, place, capsys):
         replayed(chain="lacking.xml", status=1)
         before = numbers()

@@ -81,10 +81,19 @@ def perform(task: Task) -> Outcome:
         try:
             state, reason = _performed(task)
         except Exception as error:  # noqa: BLE001 the other scans are not to be lost
-            state, reason = "failed", told(error)
+            state, reason = "failed", told(error) + _of_before(task)
     if state != "noise":  # that is all that it says
         warnings.update(dict.fromkeys(said.getvalue().splitlines()))
     return Outcome(task.name, state, reason, tuple(warnings)[:MAX_WARNINGS], time.perf_counter() - begun)
+
+
+def _of_before(task: Task) -> str:
+    """Return a warning of images that an earlier replay has made, and that look like those of this one."""
+    with suppress(InputError):
+        there = [str(path) for path in task.images if path.exists()]
+        if there and read_record(place_of(Path(task.args.outfile).parent, task.name)) is not None:
+            return f" ({', '.join(there)}: of an earlier run)"
+    return ""
 
 
 def _performed(task: Task) -> tuple[State, str]:
