@@ -150,7 +150,7 @@ class Options:
     compare: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Options of networks by their names, for `python -m training compare`."""
     steps: int = 10000
-    """Steps of the optimiser; `epochs`, where given, decides instead."""
+    """Steps of the optimiser; `epochs`, where given, decides instead. On the command line the last of both does."""
     epochs: float | None = None
     """Passes over the training data."""
     batch: int = 1
@@ -200,6 +200,8 @@ def read(recipe: str | Path, overrides: Sequence[str] = ()) -> Options:
             if key == "network.name":
                 permit({"network": {"name": value}})
                 _carry(values, value)
+            if key == "steps":  # of a recipe that has epochs
+                values.pop("epochs", None)
             _set(values, key, value)
     with faults.gathered():
         permit(values)

@@ -35,6 +35,15 @@ def test_command_line_goes_over_recipe_goes_over_defaults(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("given", "steps", "epochs"),
+    [([], 10000, 3.0), (["steps=5"], 5, None), (["epochs=2"], 10000, 2.0), (["steps=5", "epochs=2"], 5, 2.0)],
+)
+def test_steps_on_the_command_line_go_over_epochs_of_the_recipe(tmp_path, given, steps, epochs) -> None:
+    options = read(recipe(tmp_path, LEAST + "epochs: 3\n"), given)
+    assert (options.steps, options.epochs) == (steps, epochs)
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("step=3", "unknown option: 'step'; did you mean 'steps'"),
