@@ -10,6 +10,7 @@ import uuid
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gadgets.gadget import lookup
@@ -17,7 +18,9 @@ from gadgets.hosts.library import folder
 from gadgets.hosts.parameters import order_of, parameters_in, with_parameters
 from gadgets.hosts.rules import Rules
 from gadgets.messages import ConfigFile
+from gadgets.simulate import Settings, make_scan
 from mrnets import __version__
+from mrnets.mrd.header import read_header
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "docker" / "openrecon"
@@ -112,6 +115,16 @@ def test_every_parameter_sets_a_property_of_every_chain(chain, name):
             f"{stage.name}{key}".lower(): text for stage in order.chain.stages for key, text in stage.properties.items()
         }
         assert set_to[name.lower()] == (str(value).lower() if isinstance(value, bool) else str(value))
+
+
+def test_a_scan_with_the_defaults_of_the_tab_gives_16_bit_images():
+    defaults = {name: parameter["default"] for name, parameter in PARAMETERS.items()} | {"config": "cgsense"}
+    order = with_parameters(order_of(ConfigFile("openrecon"), RULES), sent(defaults), RULES)
+    header, lines, _ = make_scan(Settings(matrix=64, coils=6, slices=2, acceleration=3.0, calibration=16, seed=1))
+    images = list(order.chain.run(lines, read_header(header).header))
+    assert [image.data.dtype for image in images] == [np.uint16] * 2
+    assert max(int(image.data.max()) for image in images) == 4095
+    assert order.warnings == ()
 
 
 def test_the_defaults_of_the_tab_are_those_of_the_gadgets():
