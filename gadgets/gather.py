@@ -23,7 +23,7 @@ from mrnets.mrd.kspace import Echo, add_lines, belong
 from mrnets.mrd.lines import Lines, counter, take
 from mrnets.mrd.plausible import Facts
 
-__all__ = ["DROPPED", "TAKEN", "Group", "Memory", "gather", "settle", "taken", "unite"]
+__all__ = ["DROPPED", "TAKEN", "BusyError", "Group", "Memory", "gather", "settle", "taken", "unite"]
 
 TAKEN = "lines flagged as surface coil correction (29) are lines of the image: no other lines have their places"
 DROPPED = "lines flagged as surface coil correction (29) were left out: other lines have their places"
@@ -51,6 +51,10 @@ PREPARING = 5
 """Memory that preparing, a network and its output take, in units of the k-space of the image."""
 PIXEL_BYTES = 24
 """Memory for a pixel of an image while it is brought onto the grid that the header asks for: three complex copies."""
+
+
+class BusyError(InputError):
+    """Other scans take the memory. When they are done, there may be enough."""
 
 
 _scans: WeakSet[Memory] = WeakSet()
@@ -99,9 +103,9 @@ class Memory:
         self._require_room(lines)
 
     def _require_room(self, lines: Lines) -> None:
-        """Raise InputError where all scans of this process together take too much."""
+        """Raise BusyError where all scans of this process together take too much."""
         if taken() > self.together:
-            raise InputError(
+            raise BusyError(
                 f"with acquisition {counter(lines)} the scans in work here, this one and others, take "
                 f"{taken() / 2**30:.1f} GiB; this machine allows {self.together / 2**30:.3g} GiB; send the scan again "
                 "when others are done"

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from gadgets.chain import Chain
 from gadgets.failures import told
+from gadgets.gather import BusyError
 from gadgets.hosts.dependencies import Dependencies
 from gadgets.hosts.keeping import MAX_REASON
 from gadgets.hosts.recording import open_recording
@@ -111,7 +112,8 @@ class Worker:
 def work_on(entry: Entry, rules: Rules, stopped: threading.Event) -> None:
     """Reconstruct a queued scan, unless somebody else does. Its images, or why there are none, are then in the spool.
 
-    Raises OSError where the spool fails. Where the server stops meanwhile, the scan stays queued."""
+    Raises OSError where the spool fails. Where the server stops meanwhile, or other scans take the memory, the scan
+    stays queued."""
     with held(entry) as mine:
         if not (mine and entry.path("queued").exists()):
             return
@@ -128,8 +130,17 @@ def work_on(entry: Entry, rules: Rules, stopped: threading.Event) -> None:
         except _StoppedError:
             mark(entry, "queued", replace(record, attempts=record.attempts - 1))
         except Exception as error:
+            if _is_busy(error):
+                _logger.debug("%s waits: %s", entry.name, error)
+                mark(entry, "queued", replace(record, attempts=record.attempts - 1))
+                return
             _logger.error("%s: %s", entry.name, told(error), exc_info=_logger.isEnabledFor(logging.DEBUG))
             mark(entry, "failed", replace(record, reason=told(error)[:MAX_REASON]))
+
+
+def _is_busy(error: BaseException | None) -> bool:
+    """Whether a reconstruction failed since other scans take the memory."""
+    return error is not None and (isinstance(error, BusyError) or _is_busy(error.__cause__))
 
 
 def _write(entry: Entry, rules: Rules, stopped: threading.Event) -> str:

@@ -1,6 +1,7 @@
 """What a spool and its queue do when their files, their disk or the system's threads fail."""
 
 import errno
+import math
 import shutil
 import socket
 import threading
@@ -8,12 +9,16 @@ from contextlib import contextmanager
 
 import pytest
 
+from gadgets.gather import Memory
 from gadgets.hosts import conversation, worker
 from gadgets.hosts.spool import entries
 from gadgets.hosts.worker import Worker
-from gadgets.messages import Close, Header
+from gadgets.limits import usual_memory
+from gadgets.messages import Close, ConfigText, Header
+from gadgets.simulate import Settings, make_scan
 from tests.gadgets.test_deferred import (
     RETRIEVE,
+    SLOW,
     comments,
     done,
     expected,
@@ -24,7 +29,7 @@ from tests.gadgets.test_deferred import (
 )
 from tests.gadgets.test_hosts import Client, texts
 from tests.gadgets.test_spool import eventually, only, place, served  # noqa: F401 (place is a fixture)
-from tests.gadgets.toys import blob
+from tests.gadgets.toys import blob, chain, stage
 
 
 def look(rules, times: int = 2) -> Worker:  # noqa: F811
@@ -54,10 +59,11 @@ def test_a_spool_that_vanishes_costs_the_quick_series_nothing(rules):  # noqa: F
     """The other series will not come, and the client is told."""
     messages = scan()
     with served(rules) as client:
-        client.send(*messages[:2])
-        assert eventually(lambda: len(entries(rules.spool.folder)) == 1)
+        client.send(*messages[:3])
+        size = len(blob(messages[:3]))
+        assert eventually(lambda: [e.stream.stat().st_size for e in entries(rules.spool.folder)] == [size])
         shutil.rmtree(rules.spool.folder)
-        client.send(*messages[2:])
+        client.send(*messages[3:])
         received = client.receive()
     assert len(comments(received)) == 4
     assert "the scan could not be kept in the spool" in texts(received)[0]
@@ -101,6 +107,20 @@ def test_a_disk_that_gets_full_in_the_queue_is_one_sentence(rules, monkeypatch):
     assert only(rules.spool).record().reason == "images: No space left on device"
     (text,) = sent(rules, [RETRIEVE, Header(header()), Close()])
     assert text.endswith("failed: images: No space left on device")
+
+
+def test_a_scan_waits_in_the_queue_while_others_take_the_memory(rules):  # noqa: F811
+    text = chain(stage("sort"), stage("network", name="zerofilled"), stage("images"))
+    text = text.replace("<configuration><gadget", f"<configuration>{SLOW}<gadget")
+    made, lines, _ = make_scan(Settings(matrix=32, coils=2, slices=1, acceleration=2.0, calibration=12))
+    assert "quick series" in comments(sent(rules, [ConfigText(text.encode()), Header(made), *lines, Close()]))[0]
+    others = Memory(math.inf)
+    others.used = int(usual_memory() * 2**30)
+    look(rules)
+    assert (only(rules.spool).state, only(rules.spool).record().attempts) == ("queued", 0)
+    others.used = 0
+    look(rules)
+    assert only(rules.spool).state == "done"
 
 
 @contextmanager
