@@ -1,7 +1,7 @@
 """Networks and weights, described for people.
 
 python -m mrnets list             the table of networks
-python -m mrnets show NETWORK     the options of a network, with their names in ATOMMIC's paper
+python -m mrnets show NETWORK     the options of a network, with their names in ATOMMIC's paper (its own: atommic.NAME)
 python -m mrnets show WEIGHTS     the header of a weights file, or of a shipped one by its name
 python -m mrnets import-atommic CHECKPOINT -o WEIGHTS     a network trained with ATOMMIC as a weights file
 """
@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 from mrnets import plugins, store
+from mrnets.atommic import PREFIX
 from mrnets.commandline import as_process, check_command, program, refuse, with_examples
 from mrnets.errors import InputError, nearest
 from mrnets.extras import missing
@@ -150,7 +151,7 @@ def _imported(checkpoint: str, output: str, config: str | None) -> str:
 
 def _told(what: str) -> str:
     """Return the text on a network or on a weights file. Raises InputError."""
-    if what in store.names() or plugins.find("network", what):
+    if what.removeprefix(PREFIX) in store.names() or plugins.find("network", what):
         return _described(what)
     try:
         return _shown(what)
@@ -169,6 +170,7 @@ def _described(name: str) -> str:
         f"network      {name}",
         f"what         {traits.title} ({traits.paper})",
         f"task         {traits.task}",
+        *([f"differs      {traits.differs}"] if traits.differs else []),
         *("", "options", *_columns(options)),
     ]
     if fixed := store.fixed_options(name):

@@ -176,3 +176,12 @@ def test_widths_by_the_papers_names_reach_the_network() -> None:
 def test_what_cannot_be_had_is_refused(name: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         store.bind(name, **options)
+
+
+def test_networks_of_atommic_are_shown_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "atommic.kikinet"]) == 0
+    shown = capsys.readouterr().out
+    assert "differs      its iterations share one set of weights" in shown
+    assert "kspace_unet_padding_size" in shown
+    assert main(["show", "atommic.cgsense"]) == 1
+    assert "unknown network: 'atommic.cgsense'" in capsys.readouterr().err
