@@ -17,7 +17,7 @@ from gadgets.chain import Chain
 from gadgets.hosts.keeping import Keeper
 from gadgets.hosts.recording import open_recording
 from gadgets.hosts.scan import Results, no_results
-from gadgets.hosts.spool import Entry, Record, Spool, entries
+from gadgets.hosts.spool import Entry, Record, Spool, entries, held
 from gadgets.received import annotated
 from gadgets.speaker import GadgetError, IncompleteError
 from mrnets.errors import InputError
@@ -88,11 +88,11 @@ def _again(keeper: Keeper, items: Iterator[Item]) -> Generator[Item, None, bool]
     """Yield the images that are there of a scan that came before, or else the quick series. Returns whether it came.
 
     items: the quick series. It is held back, since the end of a scan shows whether it is the same."""
-    held: list[Item] = []
+    waiting: list[Item] = []
     failure = None
     try:
         for item in items:
-            held.append(item)
+            waiting.append(item)
     except (InputError, GadgetError) as error:
         failure = error
     before = next((one for one in _alike(keeper) if _same(one, keeper.entry)), None)
@@ -103,7 +103,7 @@ def _again(keeper: Keeper, items: Iterator[Item]) -> Generator[Item, None, bool]
     if before is not None and before.state == "done":
         yield from results(before)
         return True
-    yield from held
+    yield from waiting
     if failure is not None:
         raise failure
     return before is not None
@@ -115,10 +115,13 @@ def results_in(spool: Spool | None) -> Results:
 
 
 def place_in_queue(entry: Entry) -> str:
-    """Return in words where an entry stands in the queue."""
+    """Return in words where a queued entry stands. A lock says that somebody works on it."""
+    with held(entry) as free:
+        if not free:
+            return "is being reconstructed"
     waiting = [one.name for one in entries(entry.folder) if one.state == "queued"]
     number = waiting.index(entry.name) + 1 if entry.name in waiting else 1
-    return f"number {number} of {max(len(waiting), number)} in the queue"
+    return f"is number {number} of {max(len(waiting), number)} in the queue"
 
 
 def results(entry: Entry) -> Iterator[Item]:
@@ -139,7 +142,7 @@ def _found(folder: Path, measurement: str) -> Iterator[Item]:
     if entry.state == "failed":
         raise InputError(f"the series of the scan {measurement!r} failed: {record.reason}")
     if entry.state != "done":
-        raise InputError(f"the series of the scan {measurement!r} is not there yet: {place_in_queue(entry)}")
+        raise InputError(f"the series of the scan {measurement!r} is not there yet: it {place_in_queue(entry)}")
     notes = [f"{len(there)} scans have this measurement ID; this is the newest"] if len(there) > 1 else []
     for item in results(entry):
         yield annotated(item, notes) if hasattr(item, "attribute_string") else item

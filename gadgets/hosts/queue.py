@@ -41,11 +41,11 @@ def told(folder: Path) -> Iterator[str]:
 
 def _state(entry: Entry, *, deferred: bool) -> str:
     """Return the state of an entry in words. A lock says that somebody works on it."""
-    with held(entry) as free:
-        if entry.state == "coming":
+    if entry.state == "queued":
+        return place_in_queue(entry)
+    if entry.state == "coming":
+        with held(entry) as free:
             return "was cut off" if free else "is coming"
-        if entry.state == "queued":
-            return place_in_queue(entry) if free else "is being reconstructed"
     if entry.state == "done" and deferred:
         return "its images are there"
     return "done" if entry.state == "done" else "failed"

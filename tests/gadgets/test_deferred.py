@@ -113,7 +113,7 @@ def test_a_scan_that_is_sent_again_before_its_turn_is_queued_once(rules):
     assert blob(sent(rules, scan())) == blob(first)
     assert only(rules.spool).state == "queued"
     (text,) = texts(sent(rules, [RETRIEVE, Header(header()), Close()]))
-    assert "the series of the scan 'M1' is not there yet: number 1 of 1 in the queue" in text
+    assert "the series of the scan 'M1' is not there yet: it is number 1 of 1 in the queue" in text
 
 
 @pytest.mark.parametrize(
@@ -282,6 +282,8 @@ def test_the_queue_says_where_each_scan_is(rules, capsys):
     first, second, third = entries(rules.spool.folder)
     with held(first):
         lines = list(told(rules.spool.folder))
+        (text,) = texts(sent(rules, [RETRIEVE, Header(header("M1")), Close()]))
+    assert text.endswith("is not there yet: it is being reconstructed")
     assert lines[0].startswith(f"{first.name}: 0.0 MiB, is being reconstructed, configuration, measurement M1")
     assert "number 2 of 2 in the queue, configuration, measurement M2" in lines[1]
     assert lines[2] == f"{third.name}: 0.0 MiB, done, chain toy.xml"
