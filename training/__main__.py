@@ -196,11 +196,21 @@ def _fit(chosen: argparse.Namespace) -> None:
     if chosen.dry_run:
         from training.survey import described
 
-        print(described(options))
+        print(described(options, _unchanged(chosen.recipe)))
         return
     from training.loop import fit
 
     fit(options)
+
+
+def _unchanged(recipe: str) -> Any:
+    """The options of a recipe alone; None where it cannot be read without settings of the command line."""
+    from training.options import read
+
+    try:
+        return read(_recipe(recipe))
+    except InputError:
+        return None
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:

@@ -33,7 +33,7 @@ from training.data import Example, Part, Place, Preparing, Sample, Source
 from training.options import Options
 from training.planes import fully_sampled
 from training.selfsupervised import split, supervised
-from training.undersample import as_sampled, generator, masked
+from training.undersample import as_sampled, generator, masked, require_calibration
 
 __all__ = ["Batches", "examples", "first_stage", "prepared", "to_device"]
 
@@ -113,12 +113,20 @@ class Batches(torch.utils.data.Dataset[Sample]):
         preparation, held = self.options.preparation, self.options.self_supervised
         gaps = held.share > 0 and sample.raw is not None and not noise_free and not fully_sampled(sample)
         sample = as_sampled(sample) if gaps else masked(sample, self.options.masks, rngs)
+        if sample.raw is not None and (preparation.sens != "none" or self._learns_maps):
+            require_calibration(sample)
         example = _finished(sample, preparation, noise_free, first, fits, all_samples=held.share > 0)
         if self.part == "train":
             example = dataclasses.replace(example, ready=None)
         elif not example.places:
             example = dataclasses.replace(example, places=(Place("simulated", n, "simulated"),))
         return split(example, held, rngs) if gaps else example
+
+    @property
+    def _learns_maps(self) -> bool:
+        """Whether the network makes its own sensitivities of the calibration lines."""
+        bound = store.bind(self.options.network.name, **self.options.network.options)
+        return bool(bound.get("sens_net")) and bound["sens_from"] == "calibration"
 
     def _rng(self, *place: int | str) -> np.random.Generator:
         return generator(self.options.seed, _STREAMS[self.part], *place)

@@ -21,7 +21,7 @@ from mrnets.files import Draft, whole
 from training.options import Options
 from training.run import Run
 
-__all__ = ["read", "resume", "save", "write"]
+__all__ = ["content", "difference", "kept", "read", "restore", "resume", "save", "write"]
 
 NAME = "checkpoint.pt"
 _START = b"\nmrnets checkpoint, sha256 "
@@ -39,7 +39,7 @@ _FREE = {
     "workers",
     "threads",
 }
-_FREE |= {"log", "device", "compile", "early", "compare"}
+_FREE |= {"log", "log_every", "device", "compile", "early", "compare"}
 """Options that may change within a run."""
 
 
@@ -53,7 +53,7 @@ def save(folder: Path, options: Options, run: Run) -> None:
         "scaler": run.scaler.state_dict(),
         "early": [run.best, run.since],
         "losses": run.losses,
-        "options": json.dumps(_kept(dataclasses.asdict(options))),
+        "options": json.dumps(kept(options)),
     }
     write(folder / NAME, state)
 
@@ -63,13 +63,24 @@ def resume(folder: Path, options: Options, run: Run) -> None:
 
     Raises InputError where the checkpoint is damaged, or was made with options that may not change within a run.
     """
+    restore(content(folder), folder, options, run)
+
+
+def content(folder: Path) -> bytes:
+    """Return the checkpoint of a folder, whose checksum is right; nothing without one. Raises InputError."""
     path = folder / NAME
-    if not path.exists():
+    return _checked(path) if path.exists() else b""
+
+
+def restore(data: bytes, folder: Path, options: Options, run: Run) -> None:
+    """Bring a run to the state of a checkpoint, as `content` gives it. Raises InputError as `resume` does."""
+    path = folder / NAME
+    if not data:
         return
-    state = read(path)
+    state = _loaded(data, path, "cpu")
     try:
         before = _kept(json.loads(state["options"]))
-        if changed := _changed(before, _kept(dataclasses.asdict(options))):
+        if changed := difference(before, kept(options)):
             raise InputError(f"{path} was made with another {changed}; to start anew, choose another folder")
         run.network.load_state_dict(state["network"])
         run.average.load_state_dict(state["average"])
@@ -93,6 +104,11 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
     Raises InputError where the file cannot be read, was cut short or changed, or is of another program.
     """
+    return _loaded(_checked(path), path, device)
+
+
+def _checked(path: Path) -> bytes:
+    """What `torch.save` wrote. Raises InputError."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -100,6 +116,10 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     data, line = content[:-_LINE], content[-_LINE:]
     if line != _START + hashlib.sha256(data).hexdigest().encode():
         raise InputError(f"{path} is damaged: its checksum is absent or wrong; to start anew, remove it")
+    return data
+
+
+def _loaded(data: bytes, path: Path, device: torch.device | str) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     except Exception:  # noqa: BLE001 torch advises to load the file with pickle, which nobody should
@@ -128,19 +148,23 @@ class _Hashed:
         self._file.flush()
 
 
+def kept(options: Options) -> dict[str, Any]:
+    """Return the options that may not change within a run, as JSON has them. The network's are complete."""
+    return _kept(dataclasses.asdict(options))
+
+
 def _kept(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that may not change within a run, as JSON has them. The network's are complete."""
     network = options["network"]
     bound = {**network, "options": store.bind(network["name"], **network["options"])}
     every: dict[str, Any] = json.loads(json.dumps({**options, "network": bound}))
     return {name: value for name, value in every.items() if name not in _FREE}
 
 
-def _changed(before: Any, now: Any) -> str:
-    """The first option that differs, as "loss.ssim (0.9, now 0.5)"; empty where none does."""
+def difference(before: Any, now: Any) -> str:
+    """Return the first option that differs, as "loss.ssim (0.9, now 0.5)"; empty where none does."""
     if not (isinstance(before, dict) and isinstance(now, dict)):
         return "" if before == now else f" ({json.dumps(before)}, now {json.dumps(now)})"
     for name in {**before, **now}:
-        if inner := _changed(before.get(name), now.get(name)):
+        if inner := difference(before.get(name), now.get(name)):
             return f"{name}{inner}" if inner.startswith(" ") else f"{name}.{inner}"
     return ""

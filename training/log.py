@@ -1,4 +1,4 @@
-"""The log of a run: log.csv always, TensorBoard and Weights & Biases where asked for, and a line about progress."""
+"""The log of a run: log.csv and steps.csv always, TensorBoard and Weights & Biases where asked for, and progress."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ EVERY = 20
 EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 """The extra that brings each."""
 
+_COLUMNS = ("step", "loss", "learning rate", "gradient norm", "event")
+"""Of steps.csv."""
+
 Picture = NDArray[np.uint8]
 
 
@@ -39,16 +42,30 @@ class _Writer(Protocol):
 
 
 class Log:
-    """The log of a run in `folder`, without what was logged after the first `step` steps.
+    """The log of a run of `steps` steps in `folder`, without what was logged after the first `step` of them.
 
+    log.csv has the validations, steps.csv loss, learning rate and gradient norm, and where the run went on.
     kinds: "tensorboard" (events in folder/tensorboard), "wandb" (its own settings hold, such as WANDB_MODE=offline).
-    Raises InputError for a kind that is not installed or does not start, and where log.csv cannot be read or written.
+    Raises InputError for a kind that is not installed or does not start, and where a table cannot be read or written.
     """
 
-    def __init__(self, folder: Path, kinds: Sequence[str], step: int) -> None:
-        self._path = folder / "log.csv"
+    def __init__(self, folder: Path, kinds: Sequence[str], step: int, steps: int) -> None:
+        self._path, self._steps = folder / "log.csv", folder / "steps.csv"
         self._rows = [row for row in _read(self._path) if int(row["step"]) <= step]
+        before = [row for row in _read(self._steps) if int(row["step"]) <= step]
         self._writers = [_writer(kind, folder, step) for kind in kinds]
+        if step:
+            before.append({"step": step, "event": "going on"})
+            _say(f"going on from step {step} of {steps}", stays=True)
+        if before or self._steps.exists():
+            _write(self._steps, before, _COLUMNS)
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """Log a step of the training: the values of `_COLUMNS`. Raises InputError where steps.csv cannot be written."""
+        row = {"step": step, **{name: f"{value:.6g}" for name, value in values.items()}}
+        _append(self._steps, row, _COLUMNS)
+        for writer in self._writers:
+            writer.row(step, {f"train/{name}": value for name, value in values.items()})
 
     def row(self, values: Mapping[str, float]) -> None:
         """Log a validation: "step" and the values that were measured then. Columns may be new ones."""
@@ -173,12 +190,24 @@ def _read(path: Path) -> list[dict[str, Any]]:
     raise InputError(f"{path} is not the log of a run ({reason}); to go on, move it away")
 
 
-def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _write(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+    """Write a table at once. columns: those that come first, also without a value."""
     text = io.StringIO(newline="")
-    table = csv.DictWriter(text, {name: None for row in rows for name in row})
+    table = csv.DictWriter(text, {name: None for row in ({}.fromkeys(columns), *rows) for name in row})
     table.writeheader()
     table.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def _append(path: Path, row: Mapping[str, Any], columns: Sequence[str]) -> None:
+    """Add a row to a table, which need not be written anew for it. Raises InputError."""
+    try:
+        if not path.exists():
+            _write(path, [], columns)
+        with open(path, "a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, columns).writerow(row)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def progress(done: int, total: int, what: str) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from mrnets import store
 from mrnets.ending import ended
+from mrnets.errors import InputError
 from mrnets.files import make_folder, reserved, write_text
 from training import checkpoint
 from training.batches import Batches, examples, first_stage
@@ -57,10 +58,10 @@ def _fit(options: Options, folder: Path, team: Team, stop_at: int | None) -> Pat
         write_text(folder / "options.json", json.dumps(dataclasses.asdict(options), indent=1))
 
     run = built(options, team.device)
-    checkpoint.resume(folder, options, run)
+    _resume(run, options, folder, team, len(source))
     first = first_stage(options, team.device)
     validation = checked(options, team.device, first) if team.leads else []
-    log = Log(folder, options.log, run.step) if team.leads else None
+    log = Log(folder, options.log, run.step, steps) if team.leads else None
     how = _learning(run, options, source, team, steps)
     batches = Batches(source, options, "train", options.batch, team.rank, team.world)
     order = range(run.step * options.optimiser.accumulate, steps * options.optimiser.accumulate)
@@ -68,7 +69,10 @@ def _fit(options: Options, folder: Path, team: Team, stop_at: int | None) -> Pat
     start, stop, result = run.step, False, None
 
     while run.step < steps and run.step != stop_at and not stop:
-        learn(run, feed, how)
+        gradient = learn(run, feed, how)
+        if log is not None and run.step % options.log_every == 0:
+            rate = run.optimiser.param_groups[0]["lr"]
+            log.step(run.step, {"loss": run.losses[-1], "learning rate": rate, "gradient norm": float(gradient)})
         if log is not None:
             loss, seconds = float(np.mean(run.losses[-AVERAGED:])), feed.seconds
             log.progress(run.step, steps, loss, seconds / (run.step - start), feed.waited / seconds)
@@ -91,6 +95,32 @@ def _fit(options: Options, folder: Path, team: Team, stop_at: int | None) -> Pat
             write_weights(options, network, scores, source)
     team.wait()
     return Path(options.weights)
+
+
+def _resume(run: Run, options: Options, folder: Path, team: Team, slices: int) -> None:
+    """Bring all processes to the state of the first one's checkpoint, also where they share no folder.
+
+    Raises InputError in all of them where the checkpoint cannot be used, or where one has other options or data.
+    """
+    content, problem = b"", ""
+    try:
+        content = checkpoint.content(folder) if team.leads else b""
+    except InputError as error:
+        problem = str(error)
+    team.settle(problem)
+    mine = [json.dumps(checkpoint.kept(options)), str(slices)]
+    theirs = json.loads(team.spread(json.dumps(mine).encode()))
+    if changed := checkpoint.difference(*map(json.loads, (theirs[0], mine[0]))):
+        problem = f"it has another {changed} than the first process"
+    elif theirs[1] != mine[1]:
+        problem = f"its data have {mine[1]} slices for training, and those of the first process {theirs[1]}"
+    team.settle(problem)
+    content = team.spread(content)
+    try:
+        checkpoint.restore(content, folder, options, run)
+    except InputError as error:
+        problem = str(error)
+    team.settle(problem)
 
 
 def _learning(run: Run, options: Options, source: Source, team: Team, steps: int) -> Learning:

@@ -166,7 +166,9 @@ class Options:
     compile: bool = False
     """torch.compile, where the network can."""
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Beside log.csv."""
+    """Beside log.csv and steps.csv."""
+    log_every: int = 20
+    """Steps from one row of loss, learning rate and gradient norm in the log to the next."""
     device: str = "cpu"
     allow: tuple[str, ...] = ()
     """Packages that may be imported for the networks of weights files; what the recipe itself names needs no mention
@@ -232,7 +234,8 @@ def _check(options: Options) -> None:
 def _check_values(options: Options) -> None:
     if len(options.masks.centres) not in (1, len(options.masks.accelerations)):
         raise InputError("option masks.centres must have one value, or as many as masks.accelerations")
-    for name, number in (("batch", options.batch), ("optimiser.accumulate", options.optimiser.accumulate)):
+    counts = {"batch": options.batch, "optimiser.accumulate": options.optimiser.accumulate}
+    for name, number in {**counts, "log_every": options.log_every}.items():
         if number < 1:
             raise InputError(f"option {name} must be at least 1, got {number}")
     _check_held(options)

@@ -62,8 +62,10 @@ class Learning:
     """`shared`, compiled where that was asked for."""
 
 
-def learn(run: Run, feed: Feed, how: Learning) -> None:
-    """Make one step. Raises InputError where the loss is not finite; then the weights stay as they were."""
+def learn(run: Run, feed: Feed, how: Learning) -> torch.Tensor:
+    """Make one step, and return the norm of its gradient.
+
+    Raises InputError where the loss is not finite; then the weights stay as they were."""
     settings = how.options.optimiser
     terms = _staged(run, how.options)
     for group in run.optimiser.param_groups:
@@ -79,19 +81,21 @@ def learn(run: Run, feed: Feed, how: Learning) -> None:
             value = _backward(run, how, batch, terms)
         feed.advance()  # a device still computes the gradient meanwhile
         total += _finite(value, batch.names, run.step, how.options)
-    update(run, settings.clip)
+    norm = update(run, settings.clip)
     run.step += 1
     run.losses.append(total)
+    return norm
 
 
-def update(run: Run, clip: float) -> None:
-    """Move the weights along the gradient, of norm `clip` at most; not where the gradient is not finite."""
+def update(run: Run, clip: float) -> torch.Tensor:
+    """Move the weights along the gradient, of norm `clip` at most; not where it is not finite. Return its norm."""
     run.scaler.unscale_(run.optimiser)
     norm = nn.utils.clip_grad_norm_(run.network.parameters(), clip)
     if run.scaler.is_enabled() or bool(torch.isfinite(norm)):
         run.scaler.step(run.optimiser)
         run.average.update_parameters(run.network)
     run.scaler.update()
+    return norm
 
 
 def _staged(run: Run, options: Options) -> Loss:

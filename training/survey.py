@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from training.losses import loss
 from training.options import Options
 from training.tasks import fitted, opened, reader_of
 
-__all__ = ["described", "problems"]
+__all__ = ["changes", "described", "problems"]
 
 
 def problems(options: Options) -> Iterator[str]:
@@ -37,10 +39,12 @@ def problems(options: Options) -> Iterator[str]:
 
 def _problems(options: Options, folder: Path) -> Iterator[str]:
     found = False
+    _tell("the files and a few slices")
     for problem in reader_of(options).check(folder, options.reader.split):
         found = True
         yield problem
     for part in () if found else PARTS[:2]:
+        _tell(f"a slice for {part}, masked and prepared")
         try:
             bound, source = fitted(options, part)
             next(examples(Batches(source, bound, part, 1), range(1), 0, "cpu"))
@@ -48,12 +52,14 @@ def _problems(options: Options, folder: Path) -> Iterator[str]:
             yield f"{part}: {error}"
 
 
-def described(options: Options) -> str:
-    """Return the bound options as YAML, the parameters, and the memory of one training step, which is run."""
+def described(options: Options, recipe: Options | None = None) -> str:
+    """Return what differs from the `recipe`, the bound options as YAML, the parameters, and the memory of one training
+    step, which is run."""
     import yaml
 
     from training.run import built
 
+    changed = [] if recipe is None else changes(recipe, options)
     options, source = fitted(options)
     device = torch.device(options.device)
     run = built(options, device)
@@ -67,6 +73,8 @@ def described(options: Options) -> str:
     slices = {part: _count(options, part) for part in PARTS}
     return "\n".join(
         (
+            *changed,
+            *(["---"] if changed else []),
             yaml.safe_dump(_plain(dataclasses.asdict(options)), sort_keys=False).rstrip(),
             "---",
             f"parameters {parameters:,}",
@@ -74,6 +82,29 @@ def described(options: Options) -> str:
             f"memory     {used / 2**20:,.0f} MiB more for one step of batch {options.batch} on {device}",
         )
     )
+
+
+def changes(recipe: Options, options: Options) -> list[str]:
+    """Return a line for each option that is not as in the recipe: "loss.ssim: 0.5 (recipe: 0.9)"."""
+    before, now = (_flat(dataclasses.asdict(each)) for each in (recipe, options))
+    return [
+        f"{key}: {json.dumps(now.get(key))} (recipe: {json.dumps(before.get(key))})"
+        for key in dict.fromkeys((*now, *before))
+        if now.get(key) != before.get(key)
+    ]
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested options by their whole names."""
+    if not isinstance(values, dict) or not values:
+        return {prefix: values}
+    inner = (_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in values.items())
+    return {key: value for each in inner for key, value in each.items()}
+
+
+def _tell(what: str) -> None:
+    """Name on stderr what is looked at, since data sets can be large."""
+    print(f"looking at {what}", file=sys.stderr, flush=True)
 
 
 def _count(options: Options, part: data.Part) -> int:

@@ -47,6 +47,35 @@ class Team:
         distributed.broadcast(told, src=0)
         return bool(told.item())
 
+    def spread(self, content: bytes) -> bytes:
+        """Return the content of the first process."""
+        if self.world == 1:
+            return content
+        size = torch.tensor([len(content)], device=self.device)
+        distributed.broadcast(size, src=0)
+        told = torch.empty(int(size.item()), dtype=torch.uint8)
+        if self.leads and content:
+            told = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        told = told.to(self.device)
+        if told.numel():
+            distributed.broadcast(told, src=0)
+        return told.cpu().numpy().tobytes()
+
+    def settle(self, problem: str) -> None:
+        """Go on where no process has a problem. Raises InputError in all of them where one has.
+
+        Each tells its own; the others say that another one cannot go on. So none waits for ever for one that ended."""
+        if self.world == 1:
+            if problem:
+                raise InputError(problem)
+            return
+        wrong = torch.tensor([int(bool(problem))], device=self.device)
+        distributed.all_reduce(wrong)
+        if problem:
+            raise InputError(f"process {self.rank} of {self.world}: {problem}")
+        if wrong.item():
+            raise InputError(f"process {self.rank} of {self.world}: another process cannot go on, and says why")
+
     def leave(self) -> None:
         """End the group of processes."""
         if self.world > 1:

@@ -30,7 +30,7 @@ from training.readers.files import read_mask
 from training.settings import Masks
 from training.typed import fitted
 
-__all__ = ["as_sampled", "generator", "masked"]
+__all__ = ["as_sampled", "generator", "masked", "require_calibration"]
 
 Mask = NDArray[np.bool_]
 Shape = tuple[int, int]
@@ -98,6 +98,21 @@ def _with_calibration(raw: Any) -> Any:
         return raw
     block = (min(height, LARGEST_CALIBRATION), width if raw.readout == "x" else min(width, LARGEST_CALIBRATION))
     return dataclasses.replace(raw, calibration=resize(raw.kspace[:, :1], block))
+
+
+def require_calibration(sample: Sample) -> None:
+    """Raise InputError, with the numbers, for a scan whose fully sampled centre is too small for sensitivities.
+
+    Scans with maps or calibration lines of their own pass."""
+    raw = sample.raw
+    assert raw is not None
+    if raw.calibration is not None or raw.sens is not None:
+        return
+    height, width = masks.calibration_region(raw.mask)
+    raise InputError(
+        f"{sample.names[0]}: the fully sampled centre of k-space is {height} x {width} samples (y, x), and "
+        f"sensitivities need {masks.LEAST_CALIBRATION} along each axis; masks.centres must be wider"
+    )
 
 
 @lru_cache

@@ -14,11 +14,11 @@ def main(recipe: str, *overrides: str) -> None:
     options = read(recipe, overrides)
     update = step.update
 
-    def kept(run: Any, clip: float) -> None:
+    def kept(run: Any, clip: float) -> Any:
         path = Path(f"{options.weights}.gradients")
         if not path.exists():
             torch.save({name: p.grad for name, p in run.network.named_parameters()}, path)
-        update(run, clip)
+        return update(run, clip)
 
     step.update = kept
     torch.set_num_threads(1)

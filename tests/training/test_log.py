@@ -24,7 +24,7 @@ def table(folder):
 
 
 def logged(folder, steps, *, kinds=(), start=0, **more):
-    log = Log(folder, kinds, start)
+    log = Log(folder, kinds, start, 100)
     for step in steps:
         log.row({"step": step, "loss": 1 / step, **more})
         log.show(step, PICTURES)
@@ -39,7 +39,28 @@ def test_a_run_that_goes_on_repeats_no_row(tmp_path):
     assert float(table(tmp_path)[0]["loss"]) == 0.1
     logged(tmp_path, [10])  # a checkpoint that was removed: anew
     assert [row["step"] for row in table(tmp_path)] == ["10"]
-    assert [p.name for p in tmp_path.iterdir()] == ["log.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log.csv", "steps.csv"]
+
+
+def steps(folder):
+    with open(folder / "steps.csv", newline="", encoding="utf-8") as file:
+        return [(row["step"], row["loss"], row["event"]) for row in csv.DictReader(file)]
+
+
+def test_steps_are_logged_and_where_the_run_went_on(tmp_path, capsys):
+    log = Log(tmp_path, [], 0, 100)
+    for step in (20, 40, 60):
+        log.step(step, {"loss": 1 / step, "learning rate": 1e-3, "gradient norm": 0.5})
+    assert steps(tmp_path) == [("20", "0.05", ""), ("40", "0.025", ""), ("60", "0.0166667", "")]
+    assert capsys.readouterr().out == ""
+    with open(tmp_path / "steps.csv", "a", encoding="utf-8") as file:
+        file.write("80,0.1")  # killed while it wrote
+    log = Log(tmp_path, [], 50, 100)  # the last checkpoint was of 50
+    assert capsys.readouterr().out == "going on from step 50 of 100\n"
+    log.step(60, {"loss": 0.5, "learning rate": 1e-3, "gradient norm": 0.5})
+    assert steps(tmp_path) == [("20", "0.05", ""), ("40", "0.025", ""), ("50", "", "going on"), ("60", "0.5", "")]
+    Log(tmp_path, [], 0, 100)  # anew
+    assert steps(tmp_path) == []
 
 
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", "step\nmany\n", "step\n1,2\n", b"step\n\xff\n", "step,loss\n5\n,3\n"])
@@ -47,7 +68,7 @@ def test_a_table_of_something_else_is_not_overwritten(tmp_path, text):
     content = text if isinstance(text, bytes) else text.encode()
     (tmp_path / "log.csv").write_bytes(content)
     with pytest.raises(InputError, match=r"log\.csv is not the log of a run"):
-        Log(tmp_path, [], 10)
+        Log(tmp_path, [], 10, 100)
     assert (tmp_path / "log.csv").read_bytes() == content
 
 
@@ -59,7 +80,7 @@ def test_a_table_that_cannot_be_written_costs_nothing(tmp_path):
 
 
 def test_progress(tmp_path, capsys):
-    log = Log(tmp_path, [], 0)
+    log = Log(tmp_path, [], 0, 100)
     for step in range(1, 2 * EVERY + 4):
         log.progress(step, 2 * EVERY + 3, 0.25, 3.0, 0.041)
     lines = capsys.readouterr().out.splitlines()
@@ -78,12 +99,12 @@ def test_what_is_not_installed_is_named(tmp_path, monkeypatch, kind, extra):
     monkeypatch.setitem(sys.modules, kind, None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with pytest.raises(InputError, match=rf"option log: {kind} needs {kind}.*networks\[{extra}\]"):
-        Log(tmp_path, [kind], 0)
+        Log(tmp_path, [kind], 0, 100)
 
 
 def test_unknown_kinds(tmp_path):
     with pytest.raises(InputError, match=r"unknown value of option log: 'tensorbord'; did you mean 'tensorboard'"):
-        Log(tmp_path, ["tensorbord"], 0)
+        Log(tmp_path, ["tensorbord"], 0, 100)
 
 
 def test_tensorboard(tmp_path):
@@ -92,12 +113,17 @@ def test_tensorboard(tmp_path):
 
     logged(tmp_path, [10, 20, 30], kinds=["tensorboard"])
     logged(tmp_path, [30, 40], kinds=["tensorboard"], start=20, ssim=0.5)
+    log = Log(tmp_path, ["tensorboard"], 40, 100)
+    log.step(50, {"loss": 0.25, "learning rate": 0.5, "gradient norm": 2.0})
+    log.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0})
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [
         (step, pytest.approx(1 / step)) for step in (10, 20, 30, 40)
     ]
     assert [(e.step, e.value) for e in events.Scalars("ssim")] == [(30, 0.5), (40, 0.5)]
+    found = {name: [(e.step, e.value) for e in events.Scalars(f"train/{name}")] for name in ("loss", "learning rate")}
+    assert found == {"loss": [(50, 0.25)], "learning rate": [(50, 0.5)]}
     for n, picture in enumerate(PICTURES):
         shown = events.Images(f"validation/{n}")
         assert [e.step for e in shown] == [10, 20, 30, 40]

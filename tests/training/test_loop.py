@@ -341,6 +341,12 @@ def test_a_dry_run_prints_what_would_be_done(options: Options, tmp_path: Path, c
     path.write_text(text, encoding="utf-8")
     assert main(["fit", "--dry-run", str(path), f"data={options.data}", "simulated.acceleration=[2, 2]"]) == 0
     out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert lines[:3] == [
+        f'data: "{options.data}" (recipe: null)',
+        "simulated.acceleration: [2.0, 2.0] (recipe: [1.5, 10.0])",
+        "---",
+    ]
     assert "learning_rate: 0.001" in out
     assert "parameters " in out
     assert " MiB more for one step" in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,30 @@ def test_a_sound_data_set_has_no_problems_and_an_empty_one_has(
     found = list(problems(read(RECIPES / f"{recipe}.yaml", [*tiny, f"data={tmp_path / 'empty'}"])))
     assert found
     assert str(tmp_path / "empty") in found[0]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        ("ismrmrd", ["masks.accelerations=[3]", "masks.centres=[0.1]"]),  # ESPIRiT
+        ("fastmri_brains", ["masks.accelerations=[4]", "masks.centres=[3]"]),  # the network's own sensitivities
+    ],
+)
+def test_a_calibration_that_is_too_narrow_is_told_with_its_size(
+    recipe: str, settings: list[str], tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    CASES[recipe].write(tmp_path / "data", rng)
+    found = list(problems(read(RECIPES / f"{recipe}.yaml", [f"data={tmp_path / 'data'}", "device=cpu", *settings])))
+    assert len(found) == 2
+    for part, sentence in zip(("train", "validation"), found, strict=True):
+        assert re.search(rf"{part}: .*slice \d: the fully sampled centre of k-space is [23] x \d+ samples", sentence)
+        assert sentence.endswith("sensitivities need 4 along each axis; masks.centres must be wider")
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "looking at the files and a few slices",
+        "looking at a slice for train, masked and prepared",
+        "looking at a slice for validation, masked and prepared",
+    ]
 
 
 def plain(options: dict[str, Any]) -> str:

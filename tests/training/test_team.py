@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ steps: 2
 """
 
 
-def start(folder: Path, name: str, world: int, *overrides: str) -> list[subprocess.Popen[str]]:
-    """`world` processes of one run, as torchrun starts them."""
+def start(
+    folder: Path, name: str, world: int, *overrides: str, own: Sequence[tuple[str, ...]] = ()
+) -> list[subprocess.Popen[str]]:
+    """`world` processes of one run, as torchrun starts them. own: more overrides of each process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -41,7 +44,7 @@ def start(folder: Path, name: str, world: int, *overrides: str) -> list[subproce
     team = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     return [
         subprocess.Popen(
-            [*command, f"weights={folder / f'{name}{rank}.safetensors'}"],
+            [*command, f"weights={folder / f'{name}{rank}.safetensors'}", *(own[rank] if own else ())],
             env={**os.environ, **team, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             cwd=ROOT,
             text=True,
@@ -51,10 +54,18 @@ def start(folder: Path, name: str, world: int, *overrides: str) -> list[subproce
     ]
 
 
+def told(processes: list[subprocess.Popen[str]]) -> list[str]:
+    """What each process says on stderr until its end."""
+    try:
+        return [process.communicate(timeout=480)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
 def finish(processes: list[subprocess.Popen[str]]) -> None:
-    for process in processes:
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors
+    errors = told(processes)
+    assert all(process.returncode == 0 for process in processes), errors
 
 
 def gradients(path: Path) -> dict[str, Any]:
@@ -81,3 +92,47 @@ def test_two_processes_give_the_gradients_of_one_with_the_double_batch(
     assert float(torch.linalg.vector_norm(error) / torch.linalg.vector_norm(whole(one))) < 1e-4
     assert store.load(tmp_path / "both0.safetensors").name == "varnet"
     assert not (tmp_path / "both1.safetensors").exists()  # only the first process writes
+
+
+@pytest.mark.slow
+def test_nodes_that_share_no_folder_go_on_together(tmp_path: Path, rng: np.random.Generator) -> None:
+    """The second process has no checkpoint. Both end with the weights of a run that was not cut off."""
+    write_knees_converted(tmp_path / "data", rng)
+    apart = [(f"folder={tmp_path / name}",) for name in ("node0", "node1")]
+    steady = "optimiser.schedule=constant"  # a cosine ends with the run
+    finish(start(tmp_path, "cut", 2, "steps=2", "save_every=2", steady, own=apart))
+    assert (tmp_path / "node0" / "checkpoint.pt").exists()
+    assert not (tmp_path / "node1" / "checkpoint.pt").exists()
+    finish(start(tmp_path, "cut", 2, "steps=4", steady, own=apart) + start(tmp_path, "whole", 2, "steps=4", steady))
+    cut, unbroken = (store.load(tmp_path / f"{name}0.safetensors").network.state_dict() for name in ("cut", "whole"))
+    assert all(torch.equal(cut[name], unbroken[name]) for name in unbroken)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ("data=OTHER", "its data have 3 slices for training, and those of the first process 6"),
+        ("optimiser.warm_up=7", "it has another optimiser.warm_up (0"),
+    ],
+)
+def test_a_node_that_cannot_follow_says_so_and_none_waits(
+    changed: str, sentence: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    write_knees_converted(tmp_path / "data", rng)
+    write_knees_converted(tmp_path / "other", rng, 2)
+    own = changed.replace("OTHER", str(tmp_path / "other"))
+    errors = told(start(tmp_path, "a", 2, own=[(), (own,)]))
+    assert sentence in errors[1]
+    assert "another process cannot go on" in errors[0]
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_of_the_first_node_ends_all(tmp_path: Path, rng: np.random.Generator) -> None:
+    write_knees_converted(tmp_path / "data", rng)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "checkpoint.pt").write_bytes(b"nothing")
+    apart = [(f"folder={tmp_path / name}",) for name in ("a", "b")]
+    errors = told(start(tmp_path, "a", 2, own=apart))
+    assert "is damaged" in errors[0]
+    assert "another process cannot go on" in errors[1]
