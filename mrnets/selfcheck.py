@@ -21,7 +21,7 @@ def checked(forward: Callable[[Scan], Estimate], check: Check, slices: int) -> C
     """Return the network `forward` with the trust of at most `CHECKED` of the `slices` that come, in order.
 
     "fallback": l1-wavelet has the share in the image that the left-out samples give it. Its share in other slices is
-    that of the checked one before them. "off": `forward` as it is.
+    that of the checked one before them. "off": `forward` as it is. Scans without sensitivities are not checked.
     """
     if check == "off":
         return forward
@@ -35,6 +35,8 @@ def checked(forward: Callable[[Scan], Estimate], check: Check, slices: int) -> C
         assert estimate.image is not None, "only images are checked"
         first, done = -done % step, done + len(estimate.image)
         reference, trust = classical(scan), list[Trust]()
+        if reference is None:
+            return estimate
         if first < len(estimate.image):
             own, usual = _every(estimate, first, step), _every(reference, first, step)
             trust = examined(forward, slices_of(scan, first, None, step), own, usual)

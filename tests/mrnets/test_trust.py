@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from mrnets import store
-from mrnets.contract import Estimate, Scan, Trust
+from mrnets.contract import Check, Estimate, Scan, Trust
 from mrnets.ending import consistent
 from mrnets.physics import masks, simulate
 from mrnets.physics.fourier import fftc
 from mrnets.preparation import Preparation
+from mrnets.selfcheck import checked
 from mrnets.trust import classical, doubt, examined, left_out, mixed, together
 
 SHAPE = (64, 48)
@@ -143,6 +144,13 @@ def test_without_a_share_the_image_stays() -> None:
     estimate = Estimate(image=torch.ones(2, 1, *SHAPE, dtype=torch.complex64))
     assert mixed(estimate, classical(scan()), [None, 0.0]) is estimate
     assert mixed(estimate, None, [1.0, 0.5]) is estimate
+
+
+@pytest.mark.parametrize("check", ["fallback", "warn", "off"])
+def test_without_sensitivities_the_image_is_the_network_s_alone(check: Check) -> None:
+    estimate = Estimate(image=torch.ones(2, 1, *SHAPE, dtype=torch.complex64))
+    run = checked(lambda _: estimate, check, 2)
+    assert run(dataclasses.replace(scan(), sens=None)) == estimate
 
 
 @pytest.mark.parametrize("kept", [True, False])
