@@ -40,6 +40,7 @@ HAND_WRITTEN = {
     "docker/openrecon/README.md": "openrecon.md",
     "docs/example_package/README.md": "example_package.md",
     "training/README.md": "training.md",
+    "training/FEATURES.md": "features.md",
     "tests/benchmarks/README.md": "benchmarks.md",
 }
 """Files of the project that are pages as they are, by their places in the site."""
