@@ -8,6 +8,7 @@ are then the sum over the sets, each with an image of its own.
 
 from __future__ import annotations
 
+from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, array_namespace
 from mrnets.physics.fourier import fftc, ifftc
 
@@ -59,8 +60,13 @@ def joined(images: Array) -> Array:
 
 
 def mix(matrix: Array, x: Array) -> Array:
-    """New coils as linear combinations of old ones: matrix (..., new, old), x (..., old, y, x) to (..., new, y, x)."""
+    """New coils as linear combinations of old ones: matrix (..., new, old), x (..., old, y, x) to (..., new, y, x).
+
+    Raises InputError for a matrix of another number of coils."""
     xp = array_namespace(matrix, x)
+    if x.ndim < 3 or matrix.ndim < 2 or matrix.shape[-1] != x.shape[-3]:
+        shapes = f"{tuple(matrix.shape)} and {tuple(x.shape)}"
+        raise InputError(f"mixing coils: a matrix (new, old) and data (..., old, y, x) were expected, got {shapes}")
     flat = xp.reshape(x, (*x.shape[:-2], x.shape[-2] * x.shape[-1]))
     mixed = xp.matmul(matrix, flat)
     return xp.reshape(mixed, (*mixed.shape[:-1], *x.shape[-2:]))

@@ -26,12 +26,14 @@ import numpy as np
 
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, device
+from mrnets.physics.checks import require_complex, sizes
 from mrnets.physics.fourier import ifftc, resize
 from mrnets.physics.interpolation import along, cubic, trigonometric
 from mrnets.physics.patches import filters_of, sampled_matrices, widths_of
 
 __all__ = ["Espirit", "espirit", "folded", "rss_maps", "unitary_maps", "weight"]
 
+_AXES = "(..., coil, [z,] y, x)"
 SMALLEST_BLOCK = 6
 SAMPLES_PER_KERNEL = 8
 """Coarse grid points per kernel width; the projection error is then within 3 % of that of the full grid."""
@@ -106,9 +108,9 @@ def espirit(
     grid: points along each axis where eigenvectors are found. None: 8 * kernel for one set, 16 * kernel for two sets,
     because two eigenvectors are not smooth where their eigenvalues cross.
     Raises InputError where an option is out of range, the calibration block has fewer than 6 samples along an axis, or
-    samples are not finite.
+    samples are not finite. Likewise for samples that are not complex.
     """
-    shape = tuple(shape)
+    shape = sizes("ESPIRiT", shape)
     block, noise_power, lead = _block(calibration, shape, options, maps, noise)
     xp = array_namespace(block)
     points = grid or SAMPLES_PER_KERNEL * options.kernel * maps
@@ -130,7 +132,7 @@ def folded(calibration: Array, shape: Sequence[int], options: Espirit = DEFAULT)
     signal-to-noise ratios below about 10 it is high everywhere. Singular values count as at unknown noise:
     lower thresholds take ghosts for folds. Raises the errors of `espirit`.
     """
-    shape = tuple(shape)
+    shape = sizes("ESPIRiT", shape)
     block, noise_power, lead = _block(calibration, shape, options, 2, None)
     xp = array_namespace(block)
     shares = []
@@ -198,9 +200,10 @@ def rss_maps(calibration: Array, shape: Sequence[int], *, width: int = Espirit.c
 
     The centre of `calibration` is used, up to `width` samples along each axis. A Hann window over it keeps truncation
     ripples out of the maps. |S|^2 sums to 1 everywhere but where there is no signal at all. S contains the phase of the
-    image, at that resolution.
+    image, at that resolution. Raises InputError for samples that are not complex, and for too few axes.
     """
-    shape = tuple(shape)
+    shape = sizes("low-resolution maps", shape)
+    require_complex("low-resolution maps", calibration, _AXES, len(shape) + 1)
     xp = array_namespace(calibration)
     axes = tuple(range(-len(shape), 0))
     block = resize(calibration, [min(n, width) for n in calibration.shape[-len(shape) :]], axes)
@@ -224,19 +227,18 @@ def unitary_maps(calibration: Array, shape: Sequence[int]) -> Array:
 
     The assumption without knowledge of the coils. It is correct for a single coil.
     """
+    shape = sizes("unitary maps", shape)
+    require_complex("unitary maps", calibration, _AXES, len(shape) + 1)
     xp = array_namespace(calibration)
-    shape = tuple(shape)
     lead = calibration.shape[: -len(shape)]
     ones = xp.ones((*lead, *shape), dtype=calibration.dtype, device=device(calibration))
     return ones / lead[-1] ** 0.5
 
 
 def _check(calibration: Array, shape: tuple[int, ...], width: int, maps: int) -> None:
-    if len(shape) not in (2, 3) or calibration.ndim < len(shape) + 1:
-        raise InputError(
-            f"ESPIRiT: expected calibration data (..., coil, [z,] y, x) and a shape of 2 or 3 numbers, "
-            f"got {tuple(calibration.shape)} and {shape}"
-        )
+    if len(shape) not in (2, 3):
+        raise InputError(f"ESPIRiT: expected a shape of 2 or 3 numbers, (y, x) or (z, y, x), got {shape}")
+    require_complex("ESPIRiT", calibration, _AXES, len(shape) + 1)
     block = tuple(calibration.shape[-len(shape) :])
     if maps not in (1, 2):
         raise InputError(f"ESPIRiT: maps must be 1 or 2, got {maps}")

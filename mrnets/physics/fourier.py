@@ -7,22 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, array_namespace, device
+from mrnets.physics.checks import sizes
 
 __all__ = ["fftc", "ifftc", "resize"]
 
 
 def fftc(image: Array, axes: Sequence[int] = (-2, -1)) -> Array:
-    """Image to k-space: centred, orthonormal discrete Fourier transform over `axes`; shape and dtype are kept."""
+    """Image to k-space: centred, orthonormal discrete Fourier transform over `axes`; shape and dtype are kept.
+
+    Raises InputError for axes that there are not."""
     xp = array_namespace(image)
-    axes = tuple(axes)
+    axes = _there(image, axes)
     return xp.fft.fftshift(xp.fft.fftn(xp.fft.ifftshift(image, axes=axes), axes=axes, norm="ortho"), axes=axes)
 
 
 def ifftc(kspace: Array, axes: Sequence[int] = (-2, -1)) -> Array:
     """k-space to image: the inverse, and by orthonormality the adjoint, of `fftc`."""
     xp = array_namespace(kspace)
-    axes = tuple(axes)
+    axes = _there(kspace, axes)
     return xp.fft.fftshift(xp.fft.ifftn(xp.fft.ifftshift(kspace, axes=axes), axes=axes, norm="ortho"), axes=axes)
 
 
@@ -30,8 +34,10 @@ def resize(x: Array, shape: Sequence[int], axes: Sequence[int] = (-2, -1)) -> Ar
     """Centred crop or zero-fill of `axes` to `shape`, index n // 2 onto index m // 2 (zero frequency stays centred).
 
     Crop and zero-fill between the same two shapes are adjoint to each other. A view where nothing is to be filled.
+    Raises InputError for what is no shape, and for axes that there are not.
     """
     xp = array_namespace(x)
+    shape, axes = sizes("crop or zero-fill", shape, least=0), _there(x, axes)
     keep: list[slice] = [slice(None)] * x.ndim
     put: list[slice] = [slice(None)] * x.ndim
     out = list(x.shape)
@@ -47,3 +53,11 @@ def resize(x: Array, shape: Sequence[int], axes: Sequence[int] = (-2, -1)) -> Ar
     filled = xp.zeros(tuple(out), dtype=x.dtype, device=device(x))
     filled[tuple(put)] = cropped
     return filled
+
+
+def _there(x: Array, axes: Sequence[int]) -> tuple[int, ...]:
+    """`axes` as a tuple. Raises InputError for one that `x` does not have."""
+    axes = tuple(axes)
+    if any(not -x.ndim <= axis < x.ndim for axis in axes):
+        raise InputError(f"expected an array with the axes {axes}, got the shape {tuple(x.shape)}")
+    return axes

@@ -12,16 +12,18 @@ A function becomes a mask of that name by the decorator `_mask`; `names` lists a
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError, unknown
 from mrnets.physics.arrays import Array, to_numpy
+from mrnets.physics.checks import sizes
 from mrnets.physics.poisson_disc import poisson_disc
 
 __all__ = ["LEAST_CALIBRATION", "Kind", "calibration_region", "kind", "names", "partial_fourier"]
@@ -64,8 +66,19 @@ def _mask(axes: Literal[1, 2], *, by_distance: bool = False) -> Callable[[_Draw]
     """Declare a function as a mask."""
 
     def declare(draw: _Draw) -> _Draw:
-        _KINDS[draw.__name__] = Kind(draw, axes, by_distance)
-        return draw
+        name = draw.__name__
+
+        @functools.wraps(draw)
+        def drawn(shape: Shape, acceleration: float, rng: np.random.Generator, **options: Any) -> Mask:
+            plane = sizes(f"Mask {name}", shape)
+            if len(plane) != 2 or not isinstance(rng, np.random.Generator):
+                raise InputError(
+                    f"Mask {name}: expected a shape (y, x) and a generator of NumPy, got {plane} and {rng!r}"
+                )
+            return draw(plane, acceleration, rng, **options)
+
+        _KINDS[name] = Kind(drawn, axes, by_distance)
+        return cast(_Draw, drawn)
 
     return declare
 
@@ -238,8 +251,6 @@ def _width(name: str, centre: float, n: int) -> int:
 
 def _budget(name: str, shape: tuple[int, ...], acceleration: float, centre: int) -> int:
     """Samples (of a 1-D shape: lines) that the acceleration allows; InputError where the centre needs more."""
-    if not all(n >= 1 for n in shape):
-        raise InputError(f"Mask {name}: a matrix needs at least one sample along each axis, got {shape}.")
     if not 1 <= acceleration < math.inf:
         raise InputError(f"Mask {name}: acceleration must be 1 or more, got {acceleration}.")
     budget = round(math.prod(shape) / acceleration)

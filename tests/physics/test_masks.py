@@ -182,7 +182,7 @@ def test_impossible_requests_say_what_is_wrong(mask, rng):
         mask((64, 64), 4, rng, centre=1.2)
     with pytest.raises(InputError, match="centre must be a fraction"):
         mask((64, 64), 4, rng, centre=65)
-    with pytest.raises(InputError, match="at least one sample along each axis"):
+    with pytest.raises(InputError, match="at least 1 along each axis"):
         mask((0, 64), 4, rng, centre=0)
 
 
