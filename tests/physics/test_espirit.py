@@ -369,7 +369,7 @@ def test_bad_calibration_data():
         espirit(np.ones((4, 5, 24), np.complex64), (64, 64))
     with pytest.raises(InputError, match="NaN or infinite"):
         espirit(np.full((4, 24, 24), np.nan, np.complex64), (64, 64))
-    with pytest.raises(InputError, match="expected calibration data"):
+    with pytest.raises(InputError, match="expected the axes"):
         espirit(np.ones((24, 24), np.complex64), (64, 64))
 
 
