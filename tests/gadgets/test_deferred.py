@@ -21,7 +21,7 @@ from gadgets.messages import Close, ConfigFile, ConfigText, Header
 from gadgets.protocol import Incoming, State
 from tests.gadgets import toys
 from tests.gadgets.test_hosts import Client, attached, texts
-from tests.gadgets.test_spool import eventually, only, place, served, server  # noqa: F401 (place is a fixture)
+from tests.gadgets.test_spool import eventually, only, place, replayed, served, server  # noqa: F401 (place is a fixture)
 from tests.gadgets.toys import blob, chain, configuration, stage
 
 NEVER = threading.Event()
@@ -371,13 +371,21 @@ def kill_when_it_has_come(rules: Rules, stream: bytes, images: int) -> None:
 
 @pytest.mark.slow
 def test_no_deferred_scan_is_lost_by_a_server_that_is_killed_again_and_again(rules):
+    """Where the server was killed three times at work on the same scan, that is told, and the scan is there."""
     rng = np.random.default_rng(20)
+    folder = rules.spool.folder
     for number in range(20):
         kill_when_it_has_come(rules, blob(scan(measurement=f"M{number}")), int(rng.integers(5)))
-    with server(rules.chains, rules.spool.folder):
-        assert eventually(lambda: {entry.state for entry in entries(rules.spool.folder)} == {"done"})
-    for number in range(20):
-        assert blob(sent(rules, [RETRIEVE, Header(header(f"M{number}")), Close()])) == expected(5)
+    with server(rules.chains, folder):
+        assert eventually(lambda: {entry.state for entry in entries(folder)} <= {"done", "failed"})
+    found = entries(folder)
+    assert len(found) == 20
+    for number, entry in enumerate(found):
+        if entry.state == "failed":
+            assert "the server ended 3 times" in entry.record().reason
+            assert replayed(entry) == expected(5)
+        else:
+            assert blob(sent(rules, [RETRIEVE, Header(header(f"M{number}")), Close()])) == expected(5)
 
 
 def test_a_server_that_was_killed_at_work_begins_again(rules, tmp_path):
