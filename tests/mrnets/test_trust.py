@@ -140,6 +140,27 @@ def test_l1_wavelet_has_the_share_that_the_data_give_it(mask: Tensor) -> None:
     assert error(mean, truth) < 0.9 * error(wrong, truth)
 
 
+@pytest.mark.parametrize("axis", [-2, -1])
+def test_where_a_side_of_kspace_is_missing_l1_wavelet_has_no_share(axis: int) -> None:
+    """Samples that were left out say nothing of that side."""
+    mask = torch.ones(1, 1, 1, *SHAPE, dtype=torch.bool)
+    assert all(trust.share > 0.5 for trust in measured(changed(torch.zeros_like, kept=False), scan(mask)))
+    mask.narrow(axis, 0, SHAPE[axis] // 4).zero_()
+    assert all(trust.share == 0 for trust in measured(changed(torch.zeros_like, kept=False), scan(mask)))
+
+
+def test_an_image_that_is_wrong_by_chance_is_found() -> None:
+    """The network gives another slice's image once, and is right when samples are left out."""
+    of = scan(line_mask(2), noise=0.005)
+    right = CLASSICAL(of)
+    wrong = Estimate(image=right.image.roll(1, 0))
+    for estimate, found in ((right, False), (wrong, True)):
+        for trust in examined(CLASSICAL, of, estimate, classical(of)):
+            trust = dataclasses.replace(trust, residual=1.0)  # that of an image made consistent with the data
+            assert bool(doubt(trust)) == found
+            assert not found or "its image changes by" in doubt(trust)
+
+
 def test_without_a_share_the_image_stays() -> None:
     estimate = Estimate(image=torch.ones(2, 1, *SHAPE, dtype=torch.complex64))
     assert mixed(estimate, classical(scan()), [None, 0.0]) is estimate
