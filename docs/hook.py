@@ -1,4 +1,4 @@
-"""What mkdocs gets beyond mkdocs.yml: the generated pages, the tutorials, and their places in the navigation."""
+"""Gives mkdocs what is not in mkdocs.yml: the generated pages, the tutorials, and their places in the navigation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is installed: a light base, the extras that hints and files name, commands, versions."""
+"""The installation: a light base, the extras that hints and files name, commands, versions."""
 
 import importlib
 import re

@@ -225,7 +225,7 @@ ATTEMPTS = {
     "gadgetron's target": lambda: Chain.external("hostile.net", "noise", "<configuration/>"),
     "file": lambda: chain_of(ConfigFile("hostile.net:noise"), Rules()),
 }
-"""What clients may try to import."""
+"""Names that clients may try to import."""
 
 
 def network(name):

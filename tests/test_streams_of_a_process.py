@@ -39,7 +39,7 @@ def test_a_full_disk_is_one_sentence(command):
 
 @pytest.mark.parametrize("command", ["gadgets chains", "gadgets pipe", "gadgets.hosts.takeover 1 gadgets pipeline"])
 def test_closed_streams_are_no_failure_of_their_own(command, tmp_path):
-    """What is printed must not go to a file that takes the number of a closed stream."""
+    """Printed text must not go to a file that takes the number of a closed stream."""
     there = shell(f"PROGRAM {command} < /dev/null > {tmp_path}/out 2> {tmp_path}/err").returncode
     assert shell(f"PROGRAM {command} <&- >&- 2>&-").returncode == there
 

@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def in_process(settings: dict[str, int]) -> dict[str, float]:
-    """What one scan takes, in a process of its own with one thread."""
+    """Return what one scan takes, in a process of its own with one thread."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, "--one", json.dumps(settings)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=LIMIT)

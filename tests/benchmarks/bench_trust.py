@@ -4,8 +4,8 @@
 
 Scans are simulated: heads and phantoms, matrices of 64 to 96, SNR 10 to 1000, all masks, 2- to 8-fold. An image is
 bad where its error against the truth is more than 1 dB above that of l1-wavelet. It is good where it is not above.
-The last columns are the mean errors in dB above that of l1-wavelet: of the network's image, and of its mean with
-l1-wavelet's in the share that the self-check finds.
+The last columns are mean errors in dB above that of l1-wavelet. The first is of the network's image. The second is of
+its mean with l1-wavelet's, in the share that the self-check finds.
 """
 
 from __future__ import annotations

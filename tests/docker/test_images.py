@@ -1,4 +1,4 @@
-"""What the images run, run here: no image can be built in a test, but each of its commands can."""
+"""The commands of the images, run here: no image can be built in a test."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ DIGEST = "ab" * 32
 
 
 def values(parameter):
-    """What the scanner can send for a parameter."""
+    """Return what the scanner can send for a parameter."""
     kind = parameter["type"]
     if kind == "choice":
         return [value["id"] for value in parameter["values"]]

@@ -137,7 +137,7 @@ def test_the_newest_scan_of_a_measurement_is_given_and_says_that_there_are_other
 
 
 def test_measurements_that_begin_alike_are_not_taken_for_each_other(rules):
-    """Of IDs without end, none is kept: such a scan is given when it is sent again."""
+    """IDs without end are not kept: such a scan is given when it is sent again."""
     ids = ["M" * 5000 + end for end in "ab"]
     sent(rules, scan(measurement=ids[0]))
     done(rules)

@@ -1,4 +1,4 @@
-"""What a spool and its queue do when their files, their disk or the system's threads fail."""
+"""Spool and queue where their files, their disk or the system's threads fail."""
 
 import errno
 import math

@@ -102,7 +102,7 @@ def test_off_runs_the_network_once_and_says_nothing(weights_of):
 
 @pytest.mark.parametrize("check", ["fallback", "warn"])
 def test_l1_wavelet_has_a_share_in_the_image_and_the_meta_data_say_so(weights_of, check):
-    """Of a network that adds a little of its own to what l1-wavelet gives."""
+    """The network adds a little of its own to what l1-wavelet gives."""
 
     def rough(scan):
         image = good(scan).image

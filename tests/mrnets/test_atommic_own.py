@@ -77,7 +77,7 @@ def test_images_are_atommic_s(name: str, run: str) -> None:
     if options["checkered"] and not starts:
         y, x = torch.meshgrid(torch.arange(64), torch.arange(48), indexing="ij")
         image = image * (1 - 2 * ((y + x) % 2))
-    # Of real and imaginary parts by themselves only the magnitude has a meaning.
+    # Only the magnitude of real and imaginary parts by themselves has a meaning.
     error = relative_error(image.abs(), reference.abs()) if ends or starts else relative_error(image, reference)
     assert error < 1e-5
     assert bool((image.imag == 0).all()) == starts

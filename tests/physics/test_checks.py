@@ -1,4 +1,4 @@
-"""What a user may give to the physics by mistake gets one sentence; what means the same is taken."""
+"""Wrong arguments of the physics get one sentence, and what means the same is taken."""
 
 from __future__ import annotations
 

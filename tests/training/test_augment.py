@@ -296,7 +296,7 @@ def test_some_slices_move_and_scans_with_gaps_never(rng):
 
 @pytest.mark.parametrize("settings", [Augmentation(flips=True), Augmentation(rotations=True), Augmentation(coils=0.5)])
 def test_calibration_lines_of_their_own_go_with_a_scan_with_gaps(settings):
-    """What is cut from the moved k-space is what the moved calibration has."""
+    """The moved calibration is the part that is cut from the moved k-space."""
     whole = scan((20, 20), batch=1)
     mask = torch.rand((1, 1, 1, 20, 20), generator=torch.Generator().manual_seed(1)) < 0.5
     gaps = dataclasses.replace(whole.raw, kspace=whole.raw.kspace * mask, mask=mask)

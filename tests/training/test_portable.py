@@ -45,7 +45,7 @@ def images(name: str) -> torch.Tensor:
 
 
 def logits(path: Path, image: torch.Tensor) -> torch.Tensor:
-    """What the weights file gives on a scanner."""
+    """The result of the weights file on a scanner."""
     trained = store.load(path)
     scan = prepare_image(image, Preparation.from_json(trained.preparation)).scan
     with torch.no_grad():

@@ -55,7 +55,7 @@ def start(
 
 
 def told(processes: list[subprocess.Popen[str]]) -> list[str]:
-    """What each process says on stderr until its end."""
+    """Return what each process says on stderr until its end."""
     try:
         return [process.communicate(timeout=480)[1] for process in processes]
     finally:

@@ -1,4 +1,4 @@
-"""What a training batch sends to a device: each array once, from pinned memory. A stand-in takes the device's place."""
+"""A training batch goes to a device once, from pinned memory. A stand-in takes the device's place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEVICE = torch.device("cuda")
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int, ...]]]:
-    """What was pinned and what was sent, by shape."""
+    """Return what was pinned and what was sent, by shape."""
     done: list[tuple[str, tuple[int, ...]]] = []
 
     def pin_memory(tensor: Tensor) -> Tensor:
