@@ -90,7 +90,7 @@ def examined(
     """
     if scan.kspace is None or scan.mask is None or reference is None:
         return []
-    held = left_out(scan.mask)
+    held, whole_kspace = _chosen(scan.mask)
     kept = scan.mask & ~held
     kspace = torch.where(kept, scan.kspace, torch.zeros_like(scan.kspace))
     less = dataclasses.replace(scan, kspace=kspace, mask=kept)
@@ -99,7 +99,6 @@ def examined(
     image, predicted, whole, simple = (_unweighted(made) for made in (estimate, network(less), reference, without))
     unit = (_size(scan, held) if scan.noise is None else scan.noise).clamp_min(1e-20)
     errors, others = _difference(predicted, scan), _difference(simple, scan)
-    whole_kspace = _two_sided(scan.mask)
     measures = {
         "residual": None if scan.noise is None else _rms(_difference(image, scan), scan.mask) / unit,
         "prediction": _rms(errors, held) / unit,
@@ -186,14 +185,17 @@ def left_out(mask: Tensor) -> Tensor:
     Whole lines where all sampled lines have the same samples, else single places. They are spread from the centre
     outwards, so that some hold signal. They are the same for all scans with that mask.
     """
-    held = [_held(one) for one in mask[:, 0, 0].cpu().numpy()]
-    return torch.from_numpy(np.stack(held)).to(mask.device)[:, None, None]
+    return _chosen(mask)[0]
 
 
-def _two_sided(mask: Tensor) -> Tensor:
-    """(batch or 1,) bool: whether the samples of a mask reach about as far to both sides of the centre."""
-    found = [all(_reach(one.any(axis)) >= ONE_SIDED for axis in (0, 1)) for one in mask[:, 0, 0].cpu().numpy()]
-    return torch.tensor(found, device=mask.device)
+def _chosen(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """`left_out`, and (batch or 1,) bool: whether samples reach about as far to both sides of the centre.
+
+    A device is asked once."""
+    masks = mask[:, 0, 0].cpu().numpy()
+    held = torch.from_numpy(np.stack([_held(one) for one in masks])).to(mask.device)[:, None, None]
+    sides = [all(_reach(one.any(axis)) >= ONE_SIDED for axis in (0, 1)) for one in masks]
+    return held, torch.tensor(sides, device=mask.device)
 
 
 def _reach(sampled: NDArray[np.bool_]) -> float:

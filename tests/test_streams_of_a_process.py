@@ -50,6 +50,7 @@ def test_a_signal_that_ends_a_program_leaves_no_temporary_files(name, tmp_path):
 import os, signal, sys
 from mrnets.commandline import as_process
 from mrnets.files import whole
+signal.signal(signal.{name}, signal.SIG_DFL)  # nohup, under which the tests may run, ignores SIGHUP
 def main():
     with whole("file") as file:
         file.write(b"some of it")

