@@ -53,7 +53,8 @@ def as_process(main: Callable[[], int]) -> int:
     except BrokenPipeError:
         status = NO_READER
     except OSError as error:
-        print(f"cannot write the output: {error.strerror}", file=sys.stderr)
+        what = "cannot write the output" if error.filename is None else str(error.filename)
+        print(f"{what}: {error.strerror}", file=sys.stderr)
         status = 1
     finally:
         _flush()

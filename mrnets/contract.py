@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["Check", "Estimate", "Raw", "Scan", "Trust"]
 
 Check = Literal["fallback", "warn", "off"]
-"""What is done where the data speak against the image of a trained reconstruction network. "fallback": l1-wavelet makes
-the image, and a note says so. In other images it has a share (`mrnets.trust.mixed`). "warn": a note says so. "off":
-nothing is checked."""
+"""The consequence where the data speak against the image of a trained reconstruction network. "fallback": l1-wavelet
+makes the image, and a note says so. In other images it has a share (`mrnets.trust.mixed`). "warn": a note says so.
+"off": nothing is checked."""
 
 
 @dataclass(frozen=True, kw_only=True)

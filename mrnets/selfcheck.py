@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 from mrnets.contract import Check, Estimate, Scan, Trust
 from mrnets.tensors import slices_of
@@ -33,26 +32,28 @@ def checked(forward: Callable[[Scan], Estimate], check: Check, slices: int) -> C
         nonlocal done, share
         estimate = forward(scan)
         assert estimate.image is not None, "only images are checked"
-        first, done = -done % step, done + len(estimate.image)
-        reference, trust = classical(scan), list[Trust]()
-        if reference is None:
+        if scan.sens is None:
             return estimate
+        first, done = -done % step, done + len(estimate.image)
+        reference, trust = None, list[Trust]()
         if first < len(estimate.image):
-            own, usual = _every(estimate, first, step), _every(reference, first, step)
-            trust = examined(forward, slices_of(scan, first, None, step), own, usual)
+            some = slices_of(scan, first, None, step)
+            reference = classical(some)
+            trust = examined(forward, some, _every(estimate, first, step), reference)
         if check == "fallback":
             shares = [share] * first + [one.share for one in trust for _ in range(step)]
             shares = shares[: len(estimate.image)]
             share = shares[-1]
+            if step > 1 and any(shares):
+                reference = classical(scan)
             estimate = mixed(estimate, reference, shares)
         return dataclasses.replace(estimate, trust=tuple(trust))
 
     return run
 
 
-def _every(estimate: Any, first: int, step: int) -> Any:
-    """Return an estimate with the images of every `step`-th slice; of None: None."""
-    if estimate is None:
-        return None
+def _every(estimate: Estimate, first: int, step: int) -> Estimate:
+    """Return an estimate with the images of every `step`-th slice."""
     image, unweighted = estimate.image, estimate.unweighted
+    assert image is not None
     return Estimate(image=image[first::step], unweighted=None if unweighted is None else unweighted[first::step])

@@ -19,10 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrnets.blocks.consistency import sparse
-from mrnets.blocks.encoding import Encoding, initial_image
 from mrnets.contract import Estimate, Scan, Trust
 from mrnets.ending import ended
+from mrnets.nets.l1wavelet import L1Wavelet
 from mrnets.physics.coils import expand
 from mrnets.physics.fourier import fftc
 from mrnets.physics.masks import calibration_region
@@ -35,8 +34,6 @@ SHARE = 0.06
 LEAST = 2
 CENTRE = 24
 """Samples along each axis, at most, that are never left out."""
-REFERENCE_ITERATIONS = 60
-"""Iterations of l1-wavelet, those of the network of that name."""
 MAX_RESIDUAL = 1.5
 """The residual over that of l1-wavelet, or over the noise where that is larger. Sensitivities explain not all of a scan
 with little noise: there the residual is 3 to 11 for every method. Good images have at most 1.05 here."""
@@ -149,15 +146,7 @@ def classical(scan: Scan) -> Estimate | None:
     """The l1-wavelet image of `scan`, each echo by itself; None without sensitivities."""
     if scan.kspace is None or scan.mask is None or scan.sens is None:
         return None
-    return ended(_sparse, Preparation(consistency=None), "each")(scan)
-
-
-def _sparse(scan: Scan) -> Estimate:
-    assert scan.kspace is not None
-    assert scan.mask is not None
-    assert scan.sens is not None
-    encoding = Encoding(scan.kspace, scan.mask, scan.sens, initial_image(scan.kspace, scan.mask, scan.sens))
-    return Estimate(image=sparse(encoding, scan.noise, iterations=REFERENCE_ITERATIONS))
+    return ended(L1Wavelet(), Preparation(consistency=None), "each")(scan)
 
 
 def _unweighted(estimate: Estimate) -> Tensor:

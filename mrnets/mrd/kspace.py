@@ -75,7 +75,7 @@ class Echo:
     """The scan counter of the first of them."""
     repeats: Repeats = field(default_factory=Repeats)
     strength: Strength | None = None
-    """Of its lines; None where k-space is more than its lines put to their places, or on a device."""
+    """The strength of its lines. None where k-space is more than its lines put to their places, or on a device."""
     notes: dict[str, None] = field(default_factory=dict)
     """Sentences on guesses and faults, once each, in order."""
 

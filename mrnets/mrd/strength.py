@@ -25,7 +25,7 @@ PART_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Strength:
-    """What the checks of a finished slice or volume must know of all its samples. Wrong once a place has two lines."""
+    """Measures of all samples of a slice or volume, for the checks at its end. Wrong once a place has two lines."""
 
     peaks: NDArray[np.float32]
     """(z, y): the largest real or imaginary part of each line."""

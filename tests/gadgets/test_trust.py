@@ -13,6 +13,7 @@ from mrnets import store
 from mrnets.contract import Estimate, Trust
 from mrnets.preparation import Preparation
 from mrnets.selfcheck import CHECKED
+from mrnets.trust import classical
 from tests.gadgets.frames import frames, header, volume
 
 SMALL = {"cascades": 1, "channels": 2, "pooling_layers": 1}
@@ -133,6 +134,24 @@ def test_positions_between_checked_ones_take_the_share_of_the_one_before(weights
     given, taken = iter([0.1, 0.2, None, 0.4]), []
     list(network([volume()], header(), weights=weights_of(good), batch=batch))
     assert taken == [0.1] * 4 + [0.2] * 4 + [None] * 4 + [0.4] * 4
+
+
+@pytest.mark.parametrize(
+    ("check", "share", "expected"), [("warn", 0.5, 4), ("fallback", 0.0, 4), ("fallback", 0.5, 20)]
+)
+def test_l1_wavelet_runs_where_it_is_needed_alone(weights_of, monkeypatch, check, share, expected):
+    """In the positions that are checked; in all of a volume where it has a share in their images."""
+    monkeypatch.setattr("mrnets.selfcheck.CHECKED", 4)
+    monkeypatch.setattr("mrnets.selfcheck.examined", lambda _, scan, *__: [Trust(share=share)] * len(scan.kspace))
+    slices = []
+
+    def counted(scan):
+        slices.append(len(scan.kspace))
+        return classical(scan)
+
+    monkeypatch.setattr("mrnets.selfcheck.classical", counted)
+    list(network([volume()], header(), weights=weights_of(good), check=check))
+    assert sum(slices) == expected
 
 
 @pytest.mark.parametrize("batch", [1, 5, 16])
