@@ -16,6 +16,7 @@ from gadgets.gadget import gadget
 from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
+from mrnets.noise import agreed_noise
 from mrnets.physics.arrays import Array, array_namespace
 from mrnets.physics.espirit import DEFAULT, Espirit
 from mrnets.preparation import Sensitivities
@@ -58,6 +59,7 @@ def coils(
         if not isinstance(items[0], Frame):
             yield from items
             continue
+        items = [_agreed(frame) for frame in items]
         if items[0].volume:
             yield _later(items[0], method, options)
             continue
@@ -68,6 +70,12 @@ def coils(
                 two = raw.sens is not None and raw.sens.shape[1] > 1
                 made = f"{method} sensitivities (2 sets)" if two else f"{method} sensitivities"
                 yield replace(frame, raw=raw, history=(*frame.history, made))
+
+
+def _agreed(frame: Frame) -> Frame:
+    """Return a frame with the noise level that its calibration lines bear out: maps depend on it, too."""
+    found = attempted(partial(agreed_noise, frame.raw))
+    return frame if isinstance(found, str) else replace(frame, raw=found[0], notes=(*frame.notes, *found[1]))
 
 
 def _later(frame: Frame, method: Sensitivities, options: Espirit) -> Frame:
@@ -96,9 +104,12 @@ def _own(sens: Array) -> Array:
 
 
 def _sensed_together(frames: list[Frame], method: Sensitivities, options: Espirit) -> Raw | None:
-    """Return the sensitivities of several slices in one batch. None where one of them fails: they are tried alone."""
+    """Return the sensitivities of several slices in one batch.
+
+    None where one of them fails, or has noise of its own: they are tried alone."""
     blocks = [frame.raw.calibration for frame in frames]
-    if blocks[0] is None:
+    levels = {(frame.raw.variance, frame.raw.averages) for frame in frames}
+    if blocks[0] is None or len(levels) > 1:
         return None
     raw = replace(frames[0].raw, calibration=array_namespace(blocks[0]).concat(blocks))
     try:

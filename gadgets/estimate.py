@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gadgets.frame import Frame, naming_shortfalls
 from gadgets.models import Model
-from mrnets.contract import Check, Estimate, Scan
+from mrnets.contract import Check, Estimate, Raw, Scan
 from mrnets.noise import agreed_noise
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
     from mrnets.tensors import slices_of
 
     model = how.model
-    raw, doubts = agreed_noise(frame.raw)
+    raw, doubts = _agreed(frame.raw)
     image = frame.estimate.image if model.takes == "both" and frame.estimate is not None else None
     preparation = model.preparation or as_it_comes(raw)
     forward = _checked(ended(partial(_on_grid, how), preparation, model.echoes), how, len(raw.kspace))
@@ -159,12 +159,17 @@ def _estimates(frames: list[Frame], how: Runner) -> list[tuple[Estimate, tuple[s
     return [(_of_slice(together, n), notes) for n, (_, _, notes) in enumerate(ready)]
 
 
+def _agreed(raw: Raw) -> tuple[Raw, tuple[str, ...]]:
+    """Return `agreed_noise`, unless the gadget coils has done that before it made the maps."""
+    return agreed_noise(raw) if raw.sens_method is None else (raw, ())
+
+
 def _prepared(frame: Frame, model: Model) -> tuple[Prepared, Preparation, tuple[str, ...]]:
     """Return a slice prepared for the network, how, and notes."""
     from mrnets.preparation import as_it_comes
     from mrnets.prepare import prepare
 
-    raw, doubts = agreed_noise(frame.raw)
+    raw, doubts = _agreed(frame.raw)
     image = frame.estimate.image if model.takes == "both" and frame.estimate is not None else None
     preparation = model.preparation or as_it_comes(raw)
     with naming_shortfalls(frame):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
 from gadgets.speaker import GadgetError
-from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.extras import missing
 
 __all__ = ["FAILURES", "attempted", "told", "why"]
+
+T = TypeVar("T")
 
 FAILURES = (np.linalg.LinAlgError, ArithmeticError, MemoryError, RuntimeError)
 """NumPy, CuPy and torch raise these where a decomposition, a memory or a device fails."""
@@ -22,7 +24,7 @@ def why(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def attempted(work: Callable[[], Raw]) -> Raw | str:
+def attempted(work: Callable[[], T]) -> T | str:
     """Return what `work` gives, or why it failed. Raises InputError, which is no failure of the computation.
 
     Values that overflow are found by what is made of them: they are not warned of."""

@@ -10,8 +10,9 @@ from gadgets.network import network
 from mrnets import prepare
 from mrnets.errors import InputError
 from mrnets.physics.espirit import Espirit
+from mrnets.physics.fourier import resize
 from mrnets.stages import sense_raw
-from tests.gadgets.frames import coil_maps, disc, frames, header, volume
+from tests.gadgets.frames import COILS, SIZE, coil_maps, disc, frames, header, kspace, volume
 
 
 @pytest.mark.parametrize("method", ["espirit", "rss", "unitary"])
@@ -79,3 +80,29 @@ def test_a_scan_that_was_cut_says_so_first():
 def test_a_calibration_matrix_of_gigabytes_is_refused():
     with pytest.raises(InputError, match="calibration must be at most 96, got 97"):
         list(coils([], header(), calibration=97))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_maps_and_network_take_the_noise_that_the_calibration_lines_bear_out(batch):
+    """The noise measurement says 100 times too little. Maps are those of a right measurement, and one note tells it."""
+    rng = np.random.default_rng(4)
+    white = rng.standard_normal((2, COILS, SIZE, SIZE))
+    noisy = (kspace()[:, 0] / 0.02 + (white[0] + 1j * white[1]) / 2**0.5).astype(np.complex64)
+    given = []
+    for scale in (1.0, 100.0):
+        frame = frames()[0]
+        raw = replace(
+            frame.raw,
+            kspace=(scale * noisy * frame.raw.mask[0, 0])[None, None].astype(np.complex64),
+            calibration=resize(scale * noisy, (12, SIZE))[None, None].astype(np.complex64),
+            whitened=True,
+            variance=1.0,
+            averages=1.0,
+        )
+        given.append(replace(frame, raw=raw))
+    right, wrong = (next(iter(coils([frame], header()))) for frame in given)
+    assert 50 < wrong.raw.averages**-0.5 < 200
+    np.testing.assert_allclose(np.abs(wrong.raw.sens), np.abs(right.raw.sens), atol=0.02)
+    *_, last = network(coils([given[0], given[1]], header(), batch=batch), header(), name="cgsense")
+    assert sum("noise measurement" in note for note in last.notes) == 1
+    np.testing.assert_array_equal(last.raw.sens, wrong.raw.sens)
