@@ -17,7 +17,7 @@ TRAITS = Traits(
     small={"iterations": 2},
     narrow={"iterations": 8},
 )
-"""What the network takes and gives, as literals; see `mrnets.traits`."""
+"""The input and output of the network, as literals; see `mrnets.traits`."""
 
 
 class Landweber(nn.Module):
