@@ -19,8 +19,8 @@ from mrnets.mrd.flags import DOUBTFUL, Flag, bits
 from mrnets.mrd.header import read_header
 from mrnets.mrd.lines import Lines
 from tests.gadgets import synthetic
-from training.data import Split
 from training.readers.ismrmrd import Reader
+from training.split import Split
 
 COILS, NX, NY, NZ = 3, 20, 16, 8
 ONLY, BOTH = Flag.IS_PARALLEL_CALIBRATION, Flag.IS_PARALLEL_CALIBRATION_AND_IMAGING

@@ -29,10 +29,11 @@ from mrnets.prepare_image import prepare_image
 from mrnets.restore import Prepared, restore
 from mrnets.view import cropped
 from training.augment import augmented
-from training.data import Example, Part, Place, Preparing, Sample, Source
+from training.data import Example, Place, Preparing, Sample, Source
 from training.options import Options
 from training.planes import fully_sampled
 from training.selfsupervised import split, supervised
+from training.split import Part
 from training.undersample import as_sampled, generator, masked, require_calibration
 
 __all__ = ["Batches", "examples", "first_stage", "prepared", "to_device"]

@@ -1,4 +1,4 @@
-"""Samples that readers give, examples that the loop takes, data sets as lists of slices, their split by subject.
+"""Samples that readers give, examples that the loop takes, and data sets as lists of slices.
 
 A reader is a file in `training/readers` with a frozen dataclass `Reader`, whose fields are its options. A recipe sets
 them under `reader.options`. Axes: see `mrnets.contract`.
@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,27 +23,22 @@ from mrnets.contract import Raw, Scan
 from mrnets.errors import InputError, unknown
 from mrnets.physics.arrays import Array
 from mrnets.restore import Prepared
-from training.lists import listed
+from training.split import Part, Split
 from training.typed import fitted
 
 __all__ = [
     "Example",
-    "Part",
     "Place",
     "Preparing",
     "Reader",
     "Sample",
     "Slices",
     "Source",
-    "Split",
     "bind",
     "names",
-    "part_of",
     "stacked",
 ]
 
-Part = Literal["train", "validation", "test"]
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
 _LISTS = ("names", "volumes", "places")
 """Fields of a sample with a value for each of its elements."""
 _READERS = Path(__file__).parent / "readers"
@@ -200,46 +195,6 @@ class Slices:
         raise InputError(f"{self.places[0].path} and all other files: no slice has only finite values")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """The subjects of each part. Names decide before counts; the rest is for training."""
-
-    counts: tuple[int, ...] = ()
-    """(training, validation, test) subjects in the order of their names. Where there are fewer, the parts get the same
-    shares. Empty: the data set's own folders train, val and test where it has them, else 8 : 1 : 1."""
-    validation: tuple[str, ...] = ()
-    """Subjects whose name contains one of these."""
-    test: tuple[str, ...] = ()
-    lists: dict[str, str] = field(default_factory=dict)
-    """JSON files for train, validation and test, each a list of paths as ATOMMIC has them; see `training.lists`. Then
-    nothing else decides."""
-
-
-def part_of(subjects: Sequence[str], part: Part, split: Split) -> list[str]:
-    """Return the subjects of `part`, sorted by name. A single subject serves for all parts."""
-    ordered = sorted(set(subjects))
-    if split.lists:
-        return listed(ordered, part, split.lists)
-    if len(ordered) == 1:
-        return ordered
-    if split.validation or split.test:
-        held = {
-            "validation": [s for s in ordered if any(name in s for name in split.validation)],
-            "test": [s for s in ordered if any(name in s for name in split.test)],
-        }
-        rest = [s for s in ordered if s not in held["validation"] and s not in held["test"]]
-        return rest if part == "train" else held[part]
-    own: dict[str, list[str]] = {p: [s for s in ordered if _own_part(s) == p] for p in PARTS}
-    if not split.counts and own["train"] and own["validation"]:
-        return own[part]
-    counts = split.counts or (8, 1, 1)
-    if len(counts) != 3 or min(counts) < 0 or counts[0] < 1:
-        raise InputError(f"split.counts must be three numbers (training, validation, test), got {list(counts)}")
-    ends = _ends(len(ordered), counts, exact=bool(split.counts))
-    start = {"train": 0, "validation": ends[0], "test": ends[1]}[part]
-    return ordered[start : ends[PARTS.index(part)]]
-
-
 def stacked(samples: Sequence[Sample]) -> Sample:
     """Return samples as one batch. Raises InputError where they differ in shape, in noise or in echo times."""
     if len(samples) == 1:
@@ -296,30 +251,6 @@ def _class(name: str) -> Any:
     if not (dataclasses.is_dataclass(found) and callable(getattr(found, "read", None))):
         raise InputError(f"the reader {name} is no dataclass with the methods read and check")
     return found
-
-
-def _own_part(subject: str) -> Part | None:
-    """The part that the innermost folder of this kind names: train, val(idation), test."""
-    for folder in reversed(Path(subject.lower()).parts[:-1]):
-        for part in PARTS:
-            name = "val" if part == "validation" else part
-            if folder.startswith((name, f"multicoil_{name}", f"singlecoil_{name}")):
-                return part
-    return None
-
-
-def _ends(subjects: int, counts: Sequence[int], *, exact: bool) -> tuple[int, int, int]:
-    """The end of each part. With too few subjects the parts get shares, and validation at least one."""
-    total = sum(counts)
-    if exact and subjects >= total:
-        return counts[0], counts[0] + counts[1], total
-    kept = sum(count > 0 for count in counts[1:])  # one for each of the other parts, where there are as many
-    training = min(max(round(subjects * counts[0] / total), 1), max(subjects - kept, 1))
-    validation = max(round(subjects * counts[1] / total), 1) if counts[1] else 0
-    if not counts[2]:
-        validation = min(validation, subjects - 1)
-        training = subjects - validation
-    return training, min(training + validation, subjects), subjects
 
 
 def _joined(name: str, arrays: Sequence[Any], samples: Sequence[Sample]) -> Any:

@@ -22,11 +22,12 @@ from mrnets.physics.arrays import to_numpy
 from mrnets.preparation import Preparation
 from training import classical, tables
 from training.batches import Batches, First, first_stage
-from training.data import Example, Part
+from training.data import Example
 from training.log import progress
 from training.metrics import scores, segmented
 from training.options import Options
 from training.predictions import Saved, Writer, as_measured
+from training.split import Part
 from training.tables import Rows
 from training.tasks import fitted, opened
 

@@ -19,9 +19,9 @@ from mrnets.seen import Seen
 from mrnets.values import fits
 from training import data as sets
 from training import optimisers
-from training.data import Split
 from training.own import permit
 from training.settings import Augmentation, Masks, NoiseToRecon, Optimiser, SelfSupervised, Simulated
+from training.split import Split
 from training.typed import build
 
 __all__ = [

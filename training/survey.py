@@ -15,11 +15,10 @@ import torch
 from mrnets import store
 from mrnets.ending import ended
 from mrnets.errors import InputError
-from training import data
 from training.batches import Batches, examples
-from training.data import PARTS
 from training.losses import loss
 from training.options import Options
+from training.split import PARTS, Part
 from training.tasks import fitted, opened, reader_of
 
 __all__ = ["changes", "described", "problems"]
@@ -107,7 +106,7 @@ def _tell(what: str) -> None:
     print(f"looking at {what}", file=sys.stderr, flush=True)
 
 
-def _count(options: Options, part: data.Part) -> int:
+def _count(options: Options, part: Part) -> int:
     try:
         return len(opened(options, part))
     except InputError:

@@ -12,8 +12,9 @@ from mrnets import store
 from mrnets.classes import classes_of
 from mrnets.errors import InputError
 from training import data
-from training.data import Part, Reader, Sample, Source
+from training.data import Reader, Sample, Source
 from training.options import Options
+from training.split import Part
 
 __all__ = ["fitted", "opened", "reader_of"]
 

@@ -16,8 +16,8 @@ from mrnets.mrd.header import read_header
 from tests.faults.hosts import HOSTS, Outcome
 from tests.gadgets.odd_scans import ODD, Scan
 from tests.gadgets.toys import blob, chain, configuration, stage
-from training.data import Split
 from training.readers.ismrmrd import Reader
+from training.split import Split
 
 GADGETS = (
     *(stage("noise"), stage("sort"), stage("coils", method="rss")),

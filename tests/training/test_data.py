@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from mrnets.contract import Raw
 from mrnets.errors import InputError
 from training import data
-from training.data import PARTS, Place, Sample, Slices, Split, bind, part_of, stacked
+from training.data import Place, Sample, Slices, bind, stacked
+from training.split import PARTS, Split, part_of
 
 RNG = np.random.default_rng(0)
 

@@ -13,10 +13,11 @@ from mrnets.errors import InputError
 from mrnets.physics.coils import rss
 from mrnets.preparation import Preparation
 from training import loop
-from training.data import Place, Sample, Slices, Split, bind
+from training.data import Place, Sample, Slices, bind
 from training.options import Loss, Network, Options, Reader, Simulated, Validation
 from training.readers import labelled
 from training.readers.anatomy import seen
+from training.split import Split
 
 SHAPE = (10, 12, 14)  # x, y, z
 SIMULATED = Simulated(matrix=(32, 40), coils=(4, 4), acceleration=(2, 2), calibration=(10, 12), masks=("equispaced1d",))

@@ -13,8 +13,8 @@ from mrnets.errors import InputError
 from tests.training.layouts import write_fastmri
 from tests.training.layouts_maps import write_brats
 from training import loop
-from training.data import PARTS, Split, part_of
 from training.options import read
+from training.split import PARTS, Split, part_of
 from training.tasks import opened
 
 RECIPES = Path(loop.__file__).parent / "recipes"

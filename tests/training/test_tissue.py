@@ -11,7 +11,8 @@ from scipy import ndimage
 from mrnets.errors import InputError
 from training import tissue
 from training.__main__ import main
-from training.data import Split, bind
+from training.data import bind
+from training.split import Split
 
 FILES = {
     "contrasts": ["T1*"],

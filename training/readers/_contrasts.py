@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError
-from training.data import Part, Place, Sample, Slices, Split, part_of
+from training.data import Place, Sample, Slices
 from training.readers.files import examined, nifti, split_problems, voxels
+from training.split import Part, Split, part_of
 
 __all__ = [
     "ENDINGS",

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mrnets.errors import InputError
-from training.data import Split
 from training.readers.files import listed
+from training.split import Split
 
 __all__ = ["CLASSES", "Classes", "files", "root"]
 

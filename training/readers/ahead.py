@@ -33,12 +33,13 @@ from numpy.typing import NDArray
 from mrnets.errors import InputError
 from mrnets.physics.coils import reduce
 from mrnets.physics.fourier import ifftc
-from training.data import Part, Place, Sample, Slices, Split, part_of
+from training.data import Place, Sample, Slices
 from training.readers._anatomy_mask import anatomy_mask
 from training.readers._maps import unit_maps
 from training.readers._scan import gap, scan
 from training.readers._volume import position
 from training.readers.files import array, examined, full, hdf5, listed, split_problems
+from training.split import Part, Split, part_of
 
 __all__ = ["Reader"]
 

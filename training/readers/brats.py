@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mrnets.errors import InputError
-from training.data import Part, Place, Sample, Slices, Split
+from training.data import Place, Sample, Slices
 from training.readers._contrasts import (
     ENDINGS,
     Subject,
@@ -28,6 +28,7 @@ from training.readers._contrasts import (
     with_anatomy,
 )
 from training.readers.files import listed
+from training.split import Part, Split
 
 __all__ = ["CONTRASTS", "LABELS", "Reader"]
 

@@ -25,8 +25,9 @@ import torch
 from mrnets.contract import Raw
 from mrnets.errors import InputError, naming
 from mrnets.mrd.header import read_header
-from training.data import Part, Place, Sample, Slices, Split, part_of
+from training.data import Place, Sample, Slices
 from training.readers.files import array, examined, full, hdf5, listed, one_sentence, slices, split_problems
+from training.split import Part, Split, part_of
 
 __all__ = ["Reader"]
 

@@ -22,7 +22,8 @@ from mrnets.contract import Raw
 from mrnets.errors import InputError, unknown
 from mrnets.mrd import files
 from mrnets.mrd.records import explained
-from training.data import Part, Place, Sample, Slices, Split, part_of
+from training.data import Place, Sample, Slices
+from training.split import Part, Split, part_of
 
 __all__ = [
     "array",

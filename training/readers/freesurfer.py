@@ -25,11 +25,12 @@ from torch.nn import functional
 
 from mrnets.errors import InputError
 from mrnets.physics.fourier import fftc, ifftc, resize
-from training.data import Part, Sample, Source, Split, part_of, stacked
+from training.data import Sample, Source, stacked
 from training.readers._variation import smooth
 from training.readers.files import listed, nifti, split_problems, voxels
 from training.readers.simulated import Layout, draw_layout, scanned
 from training.settings import Range, Simulated
+from training.split import Part, Split, part_of
 
 __all__ = ["CLASSES", "Drawn", "Reader", "class_of"]
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError
-from training.data import Part, Place, Sample, Slices, Split
+from training.data import Place, Sample, Slices
 from training.readers._contrasts import (
     ENDINGS,
     THREE,
@@ -40,6 +40,7 @@ from training.readers._contrasts import (
     with_anatomy,
 )
 from training.readers.files import listed, nifti, voxels
+from training.split import Part, Split
 
 __all__ = ["CONTRASTS", "LABELS", "Reader"]
 

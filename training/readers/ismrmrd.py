@@ -24,12 +24,13 @@ from mrnets.mrd.images import echo_times
 from mrnets.mrd.kspace import averages, line_counts
 from mrnets.mrd.noise import whitened_variance
 from mrnets.mrd.readout import noise_gain
-from training.data import Part, Place, Sample, Slices, Split, part_of
+from training.data import Place, Sample, Slices
 from training.readers._calibration import calibration
 from training.readers._kspace import doubt, gridded, noise
 from training.readers._scan import Scan, gap, scan
 from training.readers._volume import position, same_mask
 from training.readers.files import examined, listed, one_sentence, split_problems
+from training.split import Part, Split, part_of
 
 __all__ = ["Reader", "load", "places"]
 

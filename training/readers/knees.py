@@ -14,10 +14,11 @@ from pathlib import Path
 
 from mrnets.errors import InputError
 from mrnets.mrd.files import is_scan
-from training.data import Part, Place, Sample, Slices, Split
+from training.data import Place, Sample, Slices
 from training.readers import ismrmrd
 from training.readers._scan import gap, scan
 from training.readers.files import array, examined, full, hdf5, listed, slices, split_problems
+from training.split import Part, Split
 
 __all__ = ["Reader"]
 

@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from mrnets.classes import classes_of, decided
 from mrnets.errors import InputError
 from mrnets.values import fits
-from training.data import Part, Place, Sample, Slices, Source, Split, part_of, stacked
+from training.data import Place, Sample, Slices, Source, stacked
 from training.readers._variation import varied, weighted
 from training.readers.anatomy import draw_view, load_volume, seen
 from training.readers.files import examined, nifti, split_problems, voxels
 from training.readers.simulated import draw_layout, scanned
 from training.settings import Simulated
+from training.split import Part, Split, part_of
 
 __all__ = ["Drawn", "Reader"]
 

@@ -19,7 +19,7 @@ import torch
 from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.physics.fourier import resize
-from training.data import Example, Part, Sample, Split, part_of
+from training.data import Example, Sample
 from training.simulation import Images, Pool, Simulation, draw, pooled, settings
 from training.simulation.draws import Draws
 from training.simulation.fields import checkerboard
@@ -27,6 +27,7 @@ from training.simulation.gather import gathered
 from training.simulation.pool import objects
 from training.simulation.sampling import draw_masks
 from training.simulation.scans import measured
+from training.split import Part, Split, part_of
 
 __all__ = ["Reader", "Scans"]
 

@@ -22,10 +22,11 @@ from mrnets.physics import masks, simulate
 from mrnets.physics.coils import rss
 from mrnets.physics.fourier import ifftc, resize
 from mrnets.physics.relaxation import check_echo_times, signal
-from training.data import Part, Sample, Split
+from training.data import Sample
 from training.readers._tissue import random_b0, random_r2
 from training.readers.anatomy import Volume, blurred, draw_image, load_folder
 from training.settings import Simulated
+from training.split import Part, Split
 
 __all__ = ["Layout", "Reader", "Scans", "draw", "draw_layout", "scanned"]
 

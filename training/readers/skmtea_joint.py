@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 from mrnets.physics.fourier import resize
-from training.data import Part, Place, Sample, Slices, Split
+from training.data import Place, Sample, Slices
 from training.readers._contrasts import label_planes
 from training.readers._maps import unit_maps
 from training.readers._skmtea import CLASSES, TISSUES, Classes, files, root
 from training.readers.files import array, examined, full, hdf5, nifti, read_mask, split_problems, voxels
 from training.readers.files import slices as slices_of
+from training.split import Part, Split
 
 __all__ = ["Reader"]
 

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from mrnets.errors import InputError
-from training.data import Part, Place, Sample, Slices, Split
+from training.data import Place, Sample, Slices
 from training.readers._contrasts import around
 from training.readers._skmtea import CLASSES, TISSUES, Classes, files
 from training.readers.files import array, examined, hdf5, split_problems
 from training.readers.files import slices as slices_of
+from training.split import Part, Split
 
 __all__ = ["Reader"]
 

@@ -9,7 +9,8 @@ import torch
 
 from mrnets.contract import Raw
 from mrnets.errors import InputError
-from training.data import Part, Place, Sample, Slices, Split, part_of
+from training.data import Place, Sample, Slices
+from training.split import Part, Split, part_of
 
 __all__ = ["Reader"]
 

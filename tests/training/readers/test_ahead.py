@@ -12,9 +12,10 @@ from mrnets.errors import InputError
 from mrnets.physics.coils import reduce
 from mrnets.physics.fourier import ifftc
 from tests.training import layouts_maps
-from training.data import Sample, Slices, Split
+from training.data import Sample, Slices
 from training.readers import ahead
 from training.readers._anatomy_mask import anatomy_mask
+from training.split import Split
 
 
 def _take(source: Slices, number: int) -> Sample:

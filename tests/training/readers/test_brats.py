@@ -9,8 +9,9 @@ import pytest
 
 from mrnets.errors import InputError
 from tests.training import layouts_maps
-from training.data import Sample, Slices, Split
+from training.data import Sample, Slices
 from training.readers import brats
+from training.split import Split
 
 SPLIT = Split(counts=(1, 1, 1))
 

@@ -9,8 +9,8 @@ import pytest
 from mrnets.errors import InputError
 from mrnets.physics.fourier import ifftc
 from tests.training.layouts import cc359_kspace, coil_images, write_cc359, write_cc359_masks
-from training.data import Split
 from training.readers.cc359 import Reader, _centred
+from training.split import Split
 
 
 def test_images_are_those_of_the_files_own_transform(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -9,8 +9,8 @@ import pytest
 from mrnets.physics.coils import rss
 from mrnets.physics.fourier import ifftc, resize
 from tests.training.layouts import write_fastmri, write_fastmri_singlecoil
-from training.data import Split
 from training.readers.fastmri import Reader
+from training.split import Split
 
 
 def test_images_are_the_files_reconstruction_with_phase_encoding_along_y(

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from mrnets.errors import InputError
-from training.data import Place, Sample, Slices, Split
+from training.data import Place, Sample, Slices
 from training.readers import files
+from training.split import Split
 
 
 def h5(path: Path, **sets: np.ndarray) -> Path:

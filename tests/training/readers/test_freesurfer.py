@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from mrnets.errors import InputError
-from training.data import Sample, Split, bind
+from training.data import Sample, bind
 from training.options import Simulated, read
 from training.readers import freesurfer
 from training.readers.freesurfer import CLASSES, class_of
+from training.split import Split
 
 SIZE = 40
 SIMULATED = Simulated(

@@ -23,9 +23,9 @@ from mrnets.mrd.header import read_header
 from mrnets.mrd.streams import open_stream
 from tests.training import layouts
 from training.__main__ import main
-from training.data import Split
 from training.readers import _calibration
 from training.readers.ismrmrd import Reader
+from training.split import Split
 
 SMALL = Settings(coils=3, matrix=24, slices=2, acceleration=1.0, calibration=0, noise_lines=8, fov=240.0)
 FLAT = {

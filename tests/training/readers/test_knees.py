@@ -8,8 +8,8 @@ import pytest
 
 from mrnets.errors import InputError
 from tests.training.layouts import write_knees, write_knees_converted
-from training.data import Split
 from training.readers.knees import Reader
+from training.split import Split
 
 
 def test_both_forms_give_the_same(tmp_path: Path) -> None:

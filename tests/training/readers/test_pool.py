@@ -17,12 +17,12 @@ from mrnets.preparation import Preparation
 from training import loop
 from training.__main__ import main
 from training.batches import Batches, examples
-from training.data import Split
 from training.options import Network, Options, Validation
 from training.options import Reader as Chosen
 from training.readers.pool import Reader, Scans
 from training.simulation import Simulation, load_images
 from training.simulation.gather import gathered
+from training.split import Split
 
 SETTINGS = Simulation(
     matrix=(40, 56), coils=(4, 6), shapes=2, layouts=3, masks_each=4, grid=(64, 80), phantoms=0.0, calibration=(12, 16)
