@@ -162,23 +162,22 @@ def evaluate(
 
 def _scores(methods: Methods, writer: Writer | None) -> tuple[Rows, list[str], Rows]:
     """The scores of slices, their names, and the scores of volumes, where all slices are taken."""
-    batches, rows, slices = methods.contenders[0].batches, Rows(), list[str]()
+    batches, found, slices = methods.contenders[0].batches, list[dict[str, dict[str, float]]](), list[str]()
     count, volumes = batches.examined, Volumes(methods.labels)
     for n in range(count):
         columns, volume = methods.of(n)
         slices.append(columns[0][2].names[0])
+        found.append({method: _scored(estimate, one, methods.labels, method) for method, estimate, one in columns})
         for method, estimate, example in columns:
             if count == len(batches.source):
                 volumes.add(volume, method, estimate, example)
             if writer is not None:
                 writer.add(method, estimate, example)
-            for metric, value in _scored(estimate, example, methods.labels, method).items():
-                rows.setdefault(method, {}).setdefault(metric, []).append(value)
         progress(n + 1, count, "slices")
     volumes.close()
     if writer is not None:
         writer.close()
-    return rows, slices, volumes.rows
+    return tables.rows_of(found), slices, volumes.rows
 
 
 def _judge(methods: Methods, rows: Rows) -> str:

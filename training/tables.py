@@ -12,13 +12,28 @@ import numpy as np
 
 from mrnets.files import make_folder, write_text
 
-__all__ = ["Rows", "mean", "median", "table", "write"]
+__all__ = ["Rows", "mean", "median", "rows_of", "table", "write"]
 
 _SHOWN = ("ssim", "dice", "nmse R2*", "psnr")
 """Metrics that choose the slice of the figure: the one whose score by the first of these is the median."""
 
 Rows = dict[str, dict[str, list[float]]]
 """Method, metric, value of each slice."""
+
+
+def rows_of(slices: Sequence[Mapping[str, Mapping[str, float]]]) -> Rows:
+    """Return the rows of all slices, of which each has metrics by method; NaN where a slice has no such score.
+
+    A folder may have accelerated scans beside fully sampled ones, and they have other metrics.
+    """
+    methods = dict.fromkeys(method for one in slices for method in one)
+    return {
+        method: {
+            metric: [one.get(method, {}).get(metric, math.nan) for one in slices]
+            for metric in dict.fromkeys(metric for one in slices for metric in one.get(method, {}))
+        }
+        for method in methods
+    }
 
 
 def mean(values: Sequence[float]) -> float:
@@ -29,7 +44,7 @@ def mean(values: Sequence[float]) -> float:
 
 def table(rows: Rows, corner: str) -> str:
     """Return mean ± standard deviation as a table in Markdown, aligned."""
-    metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
+    metrics = _metrics(rows)
     lines = [[corner, *metrics], ["---"] * (len(metrics) + 1)]
     for method, row in rows.items():
         lines.append([method, *(_cell(row.get(metric, [])) for metric in metrics)])
@@ -40,6 +55,10 @@ def table(rows: Rows, corner: str) -> str:
     )
 
 
+def _metrics(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(metric for row in rows.values() for metric in row))
+
+
 def _cell(values: Sequence[float]) -> str:
     finite = [v for v in values if math.isfinite(v)]
     return f"{np.mean(finite):.4g} ± {np.std(finite):.2g}" if finite else "-"
@@ -47,7 +66,7 @@ def _cell(values: Sequence[float]) -> str:
 
 def write(folder: Path, text: str, rows: Rows, slices: Sequence[str]) -> None:
     """Write evaluation.md, the table `text`, and evaluation.csv, a row for each slice and method. Raises InputError."""
-    metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
+    metrics = _metrics(rows)
     lines = io.StringIO(newline="")
     out = csv.writer(lines)
     out.writerow(["slice", "method", *metrics])

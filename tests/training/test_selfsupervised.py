@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import math
 from pathlib import Path
@@ -171,6 +172,27 @@ def test_a_run_ends_in_weights_and_scores_of_held_samples(tmp_path: Path) -> Non
     assert set(table) == {"zerofilled", "cgsense", "l1wavelet", "varnet"}
     assert table["cgsense"]["nmse held"] < table["zerofilled"]["nmse held"]
     assert (tmp_path / "evaluation" / "evaluation.png").exists()
+
+
+def test_scores_of_accelerated_and_fully_sampled_scans_stand_side_by_side(tmp_path: Path) -> None:
+    """Images have targets only where the scan is fully sampled; samples are held out in all."""
+    data = write(tmp_path / "data", range(2))
+    full = write(tmp_path / "full", range(2, 3), acceleration=1)
+    (full / "scan02.h5").rename(data / "again.h5")  # before the others, by its name
+    own = ["masks.accelerations=[2]", "masks.centres=[10]", "validation.examples=0", "reader.split={validation: [a]}"]
+    options = recipe(tmp_path, data, *own)
+    path, small = str(tmp_path / "varnet.safetensors"), {"cascades": 1, "channels": 2, "pooling_layers": 1}
+    network, preparation = store.create("varnet", **small), options.preparation.to_json()
+    store.save(path, network, name="varnet", options=small, preparation=preparation)
+    table = evaluate(path, options, folder=tmp_path / "out")
+    assert all(math.isfinite(value) for row in table.values() for value in row.values())
+    with open(tmp_path / "out" / "evaluation.csv", newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] == "varnet"]
+    assert len(rows) == 6
+    for row in rows:
+        assert math.isfinite(float(row["nmse held"]))
+        assert math.isfinite(float(row["ssim"])) == ("again" in row["slice"])
+    assert (tmp_path / "out" / "evaluation.png").exists()
 
 
 @pytest.mark.parametrize(
