@@ -107,7 +107,7 @@ def bind(name: str, **options: Any) -> dict[str, Any]:
             continue
         if key not in known:
             raise unknown(f"option of network {name}", key, known)
-        if given.get(key, value) != value:
+        if key in given and given[key] != value:
             raise InputError(f"option {key} of network {name} is given twice, as {given[key]!r} and as {value!r}")
         hint = known[key][0]
         if not fits(value, hint):

@@ -212,7 +212,7 @@ def translated(settings: Settings) -> Translated:
     options = _of_paper(settings, _KINDS[published]) if own(published) is None else _of_own(settings, published)
     known = store.bind(f"{PREFIX}{published}")
     options |= {key: value for key, value in _conventions(settings, published, known).items() if key in known}
-    if options.get("coils"):
+    if isinstance(options.get("coils"), int):
         options["given_coils"] = given_coils(settings, options["coils"])
     name, options = named(published, options) if own(published) is None else (f"{PREFIX}{published}", options)
     bound = store.bind(name, **options)
@@ -235,7 +235,8 @@ def _of_own(settings: Settings, published: str) -> dict[str, Any]:
     """The options of a network that we have as ATOMMIC has it: they have its names there."""
     name = f"{PREFIX}{published}"
     traits, fixed = store.describe(name), store.fixed_options(name)
-    if any(stride != 1 for stride in settings.get("segmentation_module_strides") or ()):
+    strides = settings.get("segmentation_module_strides") or []
+    if not isinstance(strides, list) or any(stride != 1 for stride in strides):
         raise InputError("cannot import: segmentation_module_strides are not all 1, as published")
     given = {key: _setting(settings, key) for key in traits.aliases}
     same = {key: settings[key] for key in _OF_ONE_NAME if key in settings and key not in fixed}
@@ -306,7 +307,7 @@ _REGIONS = {"1D": "columns", "2D": "rows"}
 
 def _transform(settings: Settings) -> str:
     transform = settings.get("fft_centered", False), settings.get("fft_normalization", "backward")
-    if transform not in _TRANSFORMS:
+    if transform not in tuple(_TRANSFORMS):  # a list, as YAML may have it, is no key
         raise InputError(
             f"cannot import: fft_centered is {transform[0]!r} with fft_normalization {transform[1]!r}, and its k-space "
             "must be centred and orthonormal, or neither"
@@ -322,7 +323,7 @@ def _maps(settings: Settings) -> dict[str, Any]:
     if not settings.get(f"{prefix}normalize", True):
         raise InputError(f"cannot import: {prefix}normalize is False, and our maps are divided by their size")
     kind = settings.get(f"{prefix}mask_type", "2D")
-    if kind not in _REGIONS:
+    if kind not in tuple(_REGIONS):
         raise InputError(f"cannot import: {prefix}mask_type is {kind!r}, and must be one of {', '.join(_REGIONS)}")
     return {
         "sens_net": True,

@@ -150,6 +150,11 @@ def test_a_wrong_header_is_refused(trained: Path, changes: dict[str, Any], sente
     assert str(trained) in str(error.value)
 
 
+def test_an_option_that_is_no_number_is_refused() -> None:
+    with pytest.raises(InputError, match="option start_regularisation of network varnet must be a number, not nan"):
+        store.create("varnet", start_regularisation=float("nan"))
+
+
 def _of_version_1(path: Path, **changes: Any) -> Path:
     """The file as version 1 wrote it, with its names of the options and those that are ATOMMIC's now."""
     options = {"num_cascades": 2, "channels": 2, "pooling_layers": 1, "padding": None, "combination": "sense"}
