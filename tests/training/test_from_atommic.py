@@ -288,3 +288,20 @@ def test_files_that_cannot_be_had_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert "cannot read" in capsys.readouterr().err
     assert main(["from-atommic", str(path), "-o", str(tmp_path / "no" / "b.yaml")]) == 1
     assert "cannot write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "sentence"),
+    [
+        ({}, {"crop_size": 320}, r"model\.train_ds\.crop_size must be a list of numbers, not 320"),
+        ({}, {"mask_args": {"accelerations": ["four"]}}, r"mask_args\.accelerations must be a number, not 'four'"),
+        ({}, {"dataset_format": "skm-tea"}, "the data set 'skm-tea' names no echo"),
+        ({"reconstruction_loss": {"l1": "some"}}, {}, r"model\.reconstruction_loss\.l1 must be a number, not 'some'"),
+        ({"consecutive_slices": "all"}, {}, r"model\.consecutive_slices must be a number, not 'all'"),
+    ],
+)
+def test_settings_of_another_type_are_refused(
+    model: dict[str, Any], data: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        converted(tmp_path, {**VARNET, **model}, {**FASTMRI, **data})

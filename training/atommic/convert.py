@@ -155,7 +155,7 @@ def _maps(name: str, given: dict[str, Any]) -> str:
 
 def _levels(model: Part) -> dict[str, Any]:
     """Return width and depth of dynunet, whose widths ATOMMIC lists."""
-    widths, strides = (model.take(f"segmentation_module_{key}", []) for key in ("channels", "strides"))
+    widths, strides = (model.numbers(f"segmentation_module_{key}") for key in ("channels", "strides"))
     model.met.discard("segmentation_module_strides")
     return {"channels": int(widths[0]), "pooling_layers": len(strides) - 1} if widths and len(strides) > 1 else {}
 

@@ -42,18 +42,18 @@ def reader(configuration: Configuration, base: Mapping[str, Any]) -> dict[str, A
     """Return the part reader of a recipe, from that of the recipe `base`."""
     data, settings = configuration.data, dict(base["reader"])
     options = dict(settings.get("options", {}))
-    accelerations = [float(a) for a in configuration.masks.take("accelerations", [])]
+    accelerations = [float(a) for a in configuration.masks.numbers("accelerations")]
     name = _format(configuration)
     if name.startswith("skm-tea"):
         both = "echo1+echo2" in name
         if settings["name"] == "skmtea_segmentation":
             options["echoes"] = "rss" if both else name.removeprefix("skm-tea-")
         else:
-            options["echo"] = "sum" if both else int(name[-1])
+            options["echo"] = "sum" if both else _echo(name)
             options["acceleration"] = accelerations if len(accelerations) != 1 else accelerations[0]
     if name == "cc359" and (folder := data.take("mask_path")):
         options |= {"masks": folder, "accelerations": [5.0, 10.0]}
-    slices = configuration.model.take("consecutive_slices", 1)
+    slices = configuration.model.number("consecutive_slices", 1)
     if slices > 1:
         options["slices"] = slices
     lists = {
@@ -66,6 +66,12 @@ def reader(configuration: Configuration, base: Mapping[str, Any]) -> dict[str, A
     return {**settings, **({"options": options} if options else {})}
 
 
+def _echo(name: str) -> int:
+    if not name[-1].isdecimal():
+        raise InputError(f"the data set {name!r} names no echo, as skm-tea-echo1 does")
+    return int(name[-1])
+
+
 def masks(configuration: Configuration, base: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part masks of a recipe; empty for images, which have none."""
     data, settings = configuration.data, configuration.masks
@@ -73,8 +79,8 @@ def masks(configuration: Configuration, base: Mapping[str, Any]) -> dict[str, An
     if base["name"] in _ON_IMAGES:
         return found
     kind = settings.take("type")
-    accelerations, centres = settings.take("accelerations"), settings.take("center_fractions")
-    scale = settings.take("center_scale")
+    accelerations, centres = settings.numbers("accelerations"), settings.numbers("center_fractions")
+    scale = settings.number("center_scale")
     if data.values.get("mask_path") not in (None, "None") or _format(configuration).startswith("skm-tea"):
         found["source"] = "data"
         data.take("mask_path")
@@ -97,9 +103,9 @@ def masks(configuration: Configuration, base: Mapping[str, Any]) -> dict[str, An
 
 def _crop(configuration: Configuration) -> list[int] | None:
     """Return (y, x) of a crop. Where masks have one dimension, ATOMMIC's first axis is the readout, our x."""
-    crop = configuration.data.take("crop_size")
+    crop = configuration.data.numbers("crop_size")
     exchanged = str(configuration.masks.values.get("type")).endswith("1d")
-    return None if crop is None else [int(size) for size in (crop[::-1] if exchanged else crop)]
+    return [int(size) for size in (crop[::-1] if exchanged else crop)] or None
 
 
 _CENTRE_SCALE = 0.02

@@ -36,8 +36,9 @@ def loss(configuration: Configuration) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for what in ("reconstruction", "quantitative", "segmentation"):
         terms = _terms(model, f"{what}_loss")
-        total = model.take(f"total_{what}_loss_weight", 1.0)
-        weights = {key: float(terms.take(key)) for key in terms.values if key in _TERMS and terms.take(key)}
+        total = model.number(f"total_{what}_loss_weight", 1.0)
+        weights = {key: float(terms.number(key)) for key in terms.values if key in _TERMS}
+        weights = {key: weight for key, weight in weights.items() if weight}
         for key, weight in weights.items():
             share = round(total * weight / sum(weights.values()), 6)
             found[_TERMS[key]] = found.get(_TERMS[key], 0.0) + share
@@ -101,8 +102,8 @@ def run(configuration: Configuration) -> dict[str, Any]:
     """Return the keys at the top of a recipe that say how long, in which precision and where it runs."""
     data, trainer, manager = configuration.data, configuration.trainer, configuration.manager
     found: dict[str, Any] = {}
-    steps, epochs = trainer.take("max_steps", -1), trainer.take("max_epochs")
-    if steps and steps > 0:
+    steps, epochs = trainer.number("max_steps", -1), trainer.take("max_epochs")
+    if steps > 0:
         found["steps"] = steps
     elif epochs:
         found["epochs"] = epochs

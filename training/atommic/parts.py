@@ -30,6 +30,22 @@ class Part:
         value = _plain(self.values.get(key))
         return default if value is None else value
 
+    def number(self, key: str, default: float = 0) -> float:
+        """Return a setting as `take` does. Raises InputError for what is no number."""
+        return self._number(key, self.take(key, default))
+
+    def numbers(self, key: str) -> list[float]:
+        """Return a setting that is a list of numbers, empty where it is absent. Raises InputError for what is none."""
+        values = self.take(key, [])
+        if not isinstance(values, list):
+            raise InputError(f"{self.path(key)} must be a list of numbers, not {values!r}")
+        return [self._number(key, value) for value in values]
+
+    def _number(self, key: str, value: object) -> float:
+        if not isinstance(value, int | float):
+            raise InputError(f"{self.path(key)} must be a number, not {value!r}")
+        return value
+
     def inner(self, key: str) -> Part:
         """Return the part below `key`, which is empty where the configuration has none."""
         self.met.add(key)
