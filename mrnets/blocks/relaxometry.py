@@ -7,6 +7,7 @@ sens (batch, 1, coil, y, x).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 
 from mrnets.blocks.consistency import solved
 from mrnets.blocks.encoding import Encoding, encoded, name_of
+from mrnets.blocks.recurrent import State
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
 from mrnets.physics.maps import MAPS
 from mrnets.physics.relaxation import check_echo_times, differential_adjoint, fit, signal
 
-__all__ = ["Relaxometry", "Start", "first_images", "relaxometry"]
+__all__ = ["Relaxometry", "Start", "first_images", "inferred_maps", "relaxometry", "with_decay"]
 
 Start = Literal["cgsense", "image"]
 _LARGEST_DECAY = 5.0
@@ -102,3 +104,25 @@ def first_images(
         return given
     with torch.no_grad():
         return solved(encoding.start, encoding, regularisation, iterations=iterations)
+
+
+def with_decay(maps: Tensor) -> Tensor:
+    """The maps, with 0 where R2* is negative."""
+    return torch.cat((maps[:, :1].clamp(min=0), maps[:, 1:]), dim=1)
+
+
+def inferred_maps(
+    machines: Iterable[nn.Module], time_steps: int, maps: Tensor, gradient: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
+    """The maps after every step maps <- maps + Rim(gradient, maps) of a cascade of machines.
+
+    R2* is kept from becoming negative. Maps and state go on from machine to machine.
+    """
+    every = []
+    state: State | None = None
+    for machine in machines:
+        for _ in range(time_steps):
+            change, state = machine(torch.cat((gradient(maps), maps), dim=1), state)
+            maps = with_decay(maps + change)
+            every.append(maps)
+    return every

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import torch
 from torch import nn
 
 from mrnets.blocks.checks import number, one_of, whole
-from mrnets.blocks.recurrent import Rim, RimLayers, State
-from mrnets.blocks.relaxometry import Start, relaxometry
+from mrnets.blocks.recurrent import Rim, RimLayers
+from mrnets.blocks.relaxometry import Start, inferred_maps, relaxometry
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
 
@@ -101,13 +100,6 @@ class QCIRIM(nn.Module):
             iterations=self.start_iterations,
             regularisation=self.start_regularisation,
         )
-        state: State | None = None
-        steps = []
-        for machine in self.machines:
-            for _ in range(self.time_steps):
-                change, state = machine(torch.cat((problem.gradient(maps), maps), dim=1), state)
-                maps = maps + change
-                maps = torch.cat((maps[:, :1].clamp(min=0), maps[:, 1:]), dim=1)
-                steps.append(problem.estimate(maps))
-        estimate: Estimate = problem.estimate(maps, tuple(steps[:-1]) if self.training else ())
+        *earlier, last = inferred_maps(self.machines, self.time_steps, maps, problem.gradient)
+        estimate: Estimate = problem.estimate(last, tuple(map(problem.estimate, earlier)) if self.training else ())
         return estimate

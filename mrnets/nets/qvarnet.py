@@ -12,7 +12,7 @@ from torch import nn
 
 from mrnets.blocks.checks import number, one_of, whole
 from mrnets.blocks.correction import CorrectionUnet
-from mrnets.blocks.relaxometry import Start, relaxometry
+from mrnets.blocks.relaxometry import Start, relaxometry, with_decay
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
 
@@ -80,7 +80,6 @@ class QVarNet(nn.Module):
             regularisation=self.start_regularisation,
         )
         for unet, step in zip(self.unets, self.step, strict=True):
-            maps = maps - step[:, None, None] * problem.gradient(maps) + unet(maps)
-            maps = torch.cat((maps[:, :1].clamp(min=0), maps[:, 1:]), dim=1)
+            maps = with_decay(maps - step[:, None, None] * problem.gradient(maps) + unet(maps))
         estimate: Estimate = problem.estimate(maps)
         return estimate

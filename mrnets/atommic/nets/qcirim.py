@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from mrnets.atommic.relaxometry import Problem, problem_of
 from mrnets.blocks.checks import number, one_of, whole
-from mrnets.blocks.recurrent import Rim, RimLayers, State
-from mrnets.blocks.relaxometry import Start
+from mrnets.blocks.recurrent import Rim, RimLayers
+from mrnets.blocks.relaxometry import Start, inferred_maps
 from mrnets.contract import Estimate, Scan
 from mrnets.traits import Traits
 
@@ -97,12 +96,8 @@ class QCIRIM(nn.Module):
 
     def refined(self, problem: Problem) -> Tensor:
         """The last maps, in ATOMMIC's units."""
-        maps = problem.start
-        state: State | None = None
-        for machine in self.machines:
-            for _ in range(self.time_steps):
-                gradient = problem.gradient(maps) / _GRADIENT
-                change, state = machine(torch.cat((gradient, maps), dim=1), state)
-                maps = maps + change
-                maps = torch.cat((maps[:, :1].clamp(min=0), maps[:, 1:]), dim=1)
-        return maps
+
+        def gradient(maps: Tensor) -> Tensor:
+            return problem.gradient(maps) / _GRADIENT
+
+        return inferred_maps(self.machines, self.time_steps, problem.start, gradient)[-1]
