@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mrnets.blocks.encoding import encoded, measured
+from mrnets.blocks.encoding import measured, sensitivities
 from mrnets.contract import Scan
 from mrnets.physics.coils import expand, reduce
 from mrnets.physics.fourier import fftc, ifftc
@@ -77,8 +77,8 @@ def inverse(kspace: Tensor, transform: Transform) -> Tensor:
 
 
 def seen(scan: Scan, network: nn.Module, transform: Transform) -> Data:
-    """The data of `scan`. Raises InputError, which names `network`, where k-space, mask or sensitivities lack."""
-    return Data(*sampled(scan, network, transform), encoded(scan, network).sens, transform)
+    """The data of `scan`. Raises InputError, which names `network`, where k-space, mask or sensitivities are absent."""
+    return Data(*sampled(scan, network, transform), sensitivities(scan, network), transform)
 
 
 def sampled(scan: Scan, network: nn.Module, transform: Transform) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from mrnets.errors import InputError
 from mrnets.physics import coils
 from mrnets.physics.fourier import ifftc
 
-__all__ = ["Encoding", "encoded", "has_sets", "initial_image", "measured", "name_of", "normal"]
+__all__ = ["Encoding", "encoded", "has_sets", "initial_image", "measured", "name_of", "normal", "sensitivities"]
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,16 @@ def encoded(scan: Scan, network: nn.Module, *, sets: bool = False) -> Encoding:
     Raises InputError where the scan lacks k-space, mask or sensitivities, or where their shapes do not fit.
     """
     kspace, mask = measured(scan, network, sets=sets)
+    sens = sensitivities(scan, network)
+    return Encoding(kspace, mask, sens, initial_image(kspace, mask, sens))
+
+
+def sensitivities(scan: Scan, network: nn.Module) -> Tensor:
+    """The coil sensitivities of `scan`. Raises InputError, which names `network`, where it has none."""
     if scan.sens is None:
         raise InputError(f"{name_of(network)} needs coil sensitivities, and the scan has none")
     sens: Tensor = scan.sens
-    return Encoding(kspace, mask, sens, initial_image(kspace, mask, sens))
+    return sens
 
 
 def measured(scan: Scan, network: nn.Module, *, sets: bool = False) -> tuple[Tensor, Tensor]:
