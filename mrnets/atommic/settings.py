@@ -25,7 +25,7 @@ from mrnets.atommic.data import (
 )
 from mrnets.errors import InputError
 
-__all__ = ["Translated", "translated"]
+__all__ = ["Translated", "rounded_steps", "translated"]
 
 Translations = dict[str, str | tuple[str, Callable[[Any], Any]]]
 """Our option to their setting, or to their setting and the function that makes our value of theirs."""
@@ -54,7 +54,7 @@ class _Kind:
     """Settings of theirs that ours does not let one choose."""
 
 
-def _steps(steps: Any) -> Any:
+def rounded_steps(steps: Any) -> Any:
     """ATOMMIC rounds time steps up to a multiple of eight."""
     return steps if not isinstance(steps, int) else -(-steps // 8) * 8
 
@@ -75,7 +75,7 @@ def _rim(prefix: str = "") -> Translations:
         "conv_kernels": f"{prefix}conv_kernels",
         "conv_dilations": f"{prefix}conv_dilations",
         "recurrent_filters": (f"{prefix}recurrent_filters", _without_zeros),
-        "time_steps": (f"{prefix}time_steps", _steps),
+        "time_steps": (f"{prefix}time_steps", rounded_steps),
     }
 
 
@@ -132,7 +132,7 @@ _KINDS: dict[str, _Kind] = {
     ),
     "rvn": _Kind(
         {
-            "cascades": ("num_steps", _steps),
+            "cascades": ("num_steps", rounded_steps),
             "channels": "recurrent_hidden_channels",
             "layers": "recurrent_num_layers",
             "learned_initializer": "learned_initializer",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mrnets import store
+from mrnets.atommic.settings import rounded_steps
 from mrnets.errors import InputError
 from training import options
 from training.atommic import data, learning
@@ -46,7 +47,7 @@ _NETWORKS = {
 _OF_DATA = ("contrasts", "classes", "coils")
 """Options that are read from the data."""
 _ROUNDED = ("time_steps", "num_steps", "reconstruction_module_time_steps")
-"""Settings that ATOMMIC rounds up to a multiple of eight."""
+"""Settings that ATOMMIC rounds; see `rounded_steps`."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ def _options(model: Part, name: str) -> tuple[dict[str, Any], list[str]]:
         value = model.take(key)
         if value is None or ours in _OF_DATA:
             continue
-        if key in _ROUNDED and isinstance(value, int):
-            value = -(-value // 8) * 8
+        if key in _ROUNDED:
+            value = rounded_steps(value)
         try:
             bound = store.bind(name, **given, **{key: value})
         except InputError as error:
