@@ -1,4 +1,4 @@
-"""What stands around ATOMMIC's networks: axes, signs of pixels, empty coils, and the scaling of logits.
+"""Steps around ATOMMIC's networks: exchanged axes, signs of pixels, empty coils, the scale of images and of logits.
 
 Each function takes a network and gives it back with hooks.
 """
@@ -26,10 +26,10 @@ _SMALLEST = 1e-6
 
 
 def with_min_max(network: nn.Module, *, min_max: bool = False) -> nn.Module:
-    """`network`; with `min_max` the sigmoid of its logits is what ATOMMIC gives.
+    """`network`; with `min_max` the sigmoid of its logits gives ATOMMIC's probabilities.
 
-    That are the logits of a sample with their least value taken to 0 and their largest to 1, over all classes. ATOMMIC
-    trained with the Dice of these numbers as probabilities. A class is where they are above one half.
+    ATOMMIC shifts and scales the logits of a sample, so that the least over all classes is 0 and the largest is 1. It
+    trained with the Dice of these numbers. A class is where they are above one half.
     """
     if min_max:
         network.register_forward_hook(_as_probabilities)
@@ -46,7 +46,7 @@ def _as_probabilities(network: nn.Module, inputs: object, estimate: Estimate) ->
 
 
 def with_empty_coils(network: nn.Module, *, given_coils: int | None = None) -> nn.Module:
-    """`network` of a fixed number of coils; with `given_coils` it gets so many, and zeros in place of the others.
+    """`network`, which has a fixed number of coils; with `given_coils` it takes that many, and the others are zero.
 
     Raises InputError for another number of coils in the scan.
     """
@@ -110,20 +110,20 @@ def with_transposed(network: nn.Module, *, transposed: bool = False) -> nn.Modul
 
 def _swapped_scan(scan: Scan) -> Scan:
     planes = ("kspace", "mask", "sens", "image", "calibration")
-    return dataclasses.replace(scan, **{name: _mirrored(getattr(scan, name)) for name in planes})
+    return dataclasses.replace(scan, **{name: _exchanged(getattr(scan, name)) for name in planes})
 
 
 def _swapped(estimate: Estimate) -> Estimate:
     return dataclasses.replace(
         estimate,
-        image=_mirrored(estimate.image),
-        maps={name: _mirrored(array) for name, array in estimate.maps.items()},
-        logits=_mirrored(estimate.logits),
+        image=_exchanged(estimate.image),
+        maps={name: _exchanged(array) for name, array in estimate.maps.items()},
+        logits=_exchanged(estimate.logits),
         steps=tuple(_swapped(step) for step in estimate.steps),
     )
 
 
-def _mirrored(planes: Tensor | None) -> Tensor | None:
+def _exchanged(planes: Tensor | None) -> Tensor | None:
     return None if planes is None else planes.mT
 
 

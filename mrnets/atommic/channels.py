@@ -29,7 +29,7 @@ def paired(x: Tensor) -> Tensor:
 def on_standardised(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`net` on the interleaved channels of complex `x`, whose two halves get mean 0 and standard deviation 1 before.
 
-    The halves are those of the list of channels, whatever planes they belong to. Both are taken back after.
+    The halves are those of the list of channels, whatever planes they belong to. Mean and deviation are put back after.
     """
     real, mean, std = standardised(interleaved(x), 2)
     return paired(destandardised(net(real), mean, std))

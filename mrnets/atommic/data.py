@@ -1,4 +1,4 @@
-"""What ATOMMIC's settings say of the data that a network was trained on: its preparation."""
+"""The preparation of a network's data, from ATOMMIC's settings of its training."""
 
 from __future__ import annotations
 
@@ -64,15 +64,17 @@ def transposed(settings: Settings) -> bool:
 
 
 def checkered(settings: Settings) -> bool:
-    """Whether its images have signs like a chessboard: of k-space with its zero frequency in the middle, as that of the
-    masks is, and a transform that takes it in the corner."""
+    """Whether its images have signs like a chessboard.
+
+    They have where k-space has its zero frequency in the middle, as that of the masks is, and the transform takes it in
+    the corner."""
     masks = found(settings, "mask_args")
     shifted = masks.get("shift_mask") if isinstance(masks, Mapping) else found(settings, "shift_mask")
     return not settings.get("fft_centered", False) and not shifted
 
 
 def scaled(settings: Settings) -> bool:
-    """Whether its loss knew no scale, and the data have maps of the coils, with which that of the data can be found."""
+    """Whether the image has to be scaled: its loss knew no scale, and the data have coil maps that give it."""
     return settings.get("unnormalize_loss_inputs") is False and "RSS" not in (end_of(settings), start_of(settings))
 
 

@@ -95,7 +95,7 @@ _JOINT: dict[str, Rules] = {
 }
 
 _MAPS = _unet(r"coil_sensitivity_maps_nn\.norm_unet\.unet\.", "sens_net.unet.unet.")
-"""Of ATOMMIC's sensitivity network, which any network on k-space may have."""
+"""The rules of ATOMMIC's sensitivity network, which any network on k-space may have."""
 
 
 def _crnn() -> Rules:
@@ -188,7 +188,7 @@ _OWN: dict[str, Rules] = {
     "vsnet": _vsnet(),
     "xpdnet": ((r"reconstruction_module\.image_model_list\.(?P<c>\d+)\.1\.(?P<what>\w+)", r"convs.\g<c>.\g<what>"),),
 }
-"""Of the networks in `mrnets/atommic/nets`."""
+"""The rules of the networks in `mrnets/atommic/nets`."""
 
 _RULES: dict[str, Rules] = {
     "ccnn": _ccnn(),

@@ -1,4 +1,4 @@
-"""What people must know who look at the images of ATOMMIC's networks. It is in their weights files and comments."""
+"""Sentences for people who look at images of ATOMMIC's networks. Weights files and image comments hold them."""
 
 from __future__ import annotations
 

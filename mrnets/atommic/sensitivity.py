@@ -27,7 +27,7 @@ from mrnets.errors import InputError
 __all__ = ["Region", "estimated_maps", "with_maps"]
 
 Region = Literal["calibration", "rows", "columns", "all"]
-"""What the sensitivity network sees of k-space. "calibration": the calibration lines, as ours does."""
+"""The part of k-space that the sensitivity network sees. "calibration": the calibration lines, as ours does."""
 
 
 class _Maps(nn.Module):
