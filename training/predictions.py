@@ -57,19 +57,26 @@ def as_measured(example: Example) -> Example:
 
 
 class Writer:
-    """Predictions, slice by slice; a volume is written when another one begins."""
+    """Predictions, slice by slice; a volume is written when another one begins.
+
+    Slices that come after their volume was written are left out: a data set that ends in slices with values that are
+    not finite gives those of its first volume in their place.
+    """
 
     def __init__(self, folder: Path, labels: Sequence[str]) -> None:
         self._folder, self._labels = folder, tuple(labels)
         self._slices: dict[str, dict[int, Planes]] = {}
         self._place: Place | None = None
         self._names: dict[str, str] = {}
+        """Those of the volumes that were written, by path."""
 
     def add(self, method: str, estimate: Estimate, example: Example) -> None:
         """Take the estimate of one slice. Raises InputError where the volume before it cannot be written."""
         (place,) = example.places
         if self._place is not None and place.path != self._place.path:
             self.close()
+        if place.path in self._names:
+            return
         self._place = place
         planes = _planes(restored(estimate, example), self._labels)
         turned = {name: p.swapaxes(-1, -2) if place.transposed else p for name, p in planes.items()}
@@ -122,11 +129,14 @@ def _planes(estimate: Estimate, labels: Sequence[str]) -> Planes:
 
 
 def _name(place: Place, names: dict[str, str]) -> str:
-    """The name of a volume's files, with that of its folder where one of the other `names` is the same."""
+    """The name of a volume's files, with as many of its folders as make it differ from the other `names`."""
     if place.path not in names:
         path = Path(place.path)
-        short = path.name.removesuffix(".gz").removesuffix(path.suffix if path.suffix != ".gz" else ".nii")
-        names[place.path] = short if short not in names.values() else f"{path.parent.name}_{short}"
+        name = path.name.removesuffix(".gz").removesuffix(path.suffix if path.suffix != ".gz" else ".nii")
+        folders = iter(path.parents)
+        while name in names.values():
+            name = f"{next(folders).name}_{name}"
+        names[place.path] = name
     return names[place.path]
 
 

@@ -14,14 +14,17 @@ import pytest
 import torch
 
 from mrnets import store
+from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from mrnets.preparation import Preparation
 from tests.training.cases import cases
 from training import loop
 from training.__main__ import main
 from training.batches import Batches
+from training.data import Place
 from training.evaluate import evaluate
 from training.options import Options, read
+from training.predictions import Saved, Writer, restored
 from training.tasks import fitted
 
 CASES = cases()
@@ -79,6 +82,25 @@ def test_saved_predictions_have_the_scores_of_their_network(
 def file_of(folder: Path, method: str, ending: str) -> Path:
     (path,) = (p for p in (folder / "saved" / method).iterdir() if p.name.endswith(ending))
     return path
+
+
+def test_each_volume_has_a_file_of_its_own(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Also where files are named alike. A slice that comes after its volume was written does not take its place."""
+    options, _ = prepared("fastmri_knees_singlecoil", tmp_path, rng)
+    one = Batches(fitted(options, "validation")[1], options, "validation", 1).example(0, "cpu")
+    examples = [
+        dataclasses.replace(one, places=(Place(f"/data/{subject}/raw/scan.h5", index, subject),))
+        for subject, index in (("a", 0), ("a", 1), ("b", 0), ("c", 0), ("c", 1), ("a", 0))
+    ]
+    writer = Writer(tmp_path / "saved", ())
+    for n, example in enumerate(examples):
+        writer.add("truth", Estimate(image=example.target * (n + 1)), example)
+    writer.close()
+    saved = Saved(tmp_path / "saved")
+    for n, example in enumerate(examples[:-1]):
+        ((method, estimate),) = saved.estimates(example, ())
+        assert method == "truth"
+        torch.testing.assert_close(estimate.image, restored(Estimate(image=one.target * (n + 1)), one).image)
 
 
 def test_files_of_fastmri_have_its_axes_and_units(tmp_path: Path, rng: np.random.Generator) -> None:
