@@ -20,7 +20,7 @@ from mrnets.physics.maps import MAPS
 from mrnets.physics.relaxation import fit
 from training.data import Example
 from training.kmeans import classes
-from training.selfsupervised import predicted
+from training.selfsupervised import missed
 
 __all__ = ["REGULARISATIONS", "THRESHOLDS", "images", "maps", "segmentations"]
 
@@ -91,6 +91,5 @@ def _error(estimate: Estimate, example: Example) -> Tensor:
     assert estimate.image is not None
     if example.target is not None:
         return torch.sum((estimate.image.abs() - example.target.abs()) ** 2)
-    assert example.kspace is not None
-    assert example.held is not None
-    return torch.sum(((predicted(estimate, example.scan) - example.kspace) * example.held).abs() ** 2)
+    error, _ = missed(estimate, example)
+    return torch.sum(error.abs() ** 2)

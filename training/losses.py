@@ -21,7 +21,7 @@ from mrnets.errors import InputError
 from training.data import Example
 from training.metrics import comparable, positive, ssim
 from training.options import Loss
-from training.selfsupervised import predicted
+from training.selfsupervised import missed
 
 __all__ = ["loss", "sinkhorn"]
 
@@ -175,10 +175,8 @@ def _cross_entropy(estimate: Estimate, example: Example, labels: Sequence[str]) 
 def _kspace(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
     """The error of predicted samples that the network did not get: its 2-norm and its 1-norm, each relative to that of
     the samples (Yaman 2020, eq. 7)."""
-    assert example.kspace is not None
     assert example.held is not None
-    measured = example.kspace * example.held
-    error = (predicted(estimate, example.scan) - example.kspace) * example.held
+    error, measured = missed(estimate, example)
     peak = positive(measured.abs().amax(dim=(1, 2, 3, 4), keepdim=True))
     sizes = [(_modulus(z, _SMOOTH * peak) * example.held).flatten(1) for z in (error, measured)]
     norms = [(size.square().sum(dim=1).sqrt(), size.sum(dim=1)) for size in sizes]

@@ -22,7 +22,7 @@ from mrnets.contract import Estimate
 from mrnets.physics.arrays import to_numpy
 from mrnets.physics.maps import facts
 from training.data import Example
-from training.selfsupervised import predicted
+from training.selfsupervised import missed
 
 __all__ = [
     "ald",
@@ -163,9 +163,8 @@ def scores(estimate: Estimate, example: Example, labels: Sequence[str] = ()) -> 
         for metric in (ssim, psnr, nmse):
             values[metric.__name__] = metric(image, target).mean(dim=1).where(seen, math.nan)
     if estimate.image is not None and example.kspace is not None and example.held is not None:
-        error = (predicted(estimate, example.scan) - example.kspace) * example.held
-        energy = (example.kspace * example.held).abs().square().sum(dim=(1, 2, 3, 4))
-        values["nmse held"] = error.abs().square().sum(dim=(1, 2, 3, 4)) / energy
+        error, energy = (z.abs().square().sum(dim=(1, 2, 3, 4)) for z in missed(estimate, example))
+        values["nmse held"] = error / energy
     for name, (x, y) in comparable(estimate.maps, example.maps, example.region).items():
         values[f"nmse {name}"] = ((x - y) ** 2).sum(dim=(1, 2, 3)) / (y**2).sum(dim=(1, 2, 3))
         values[f"mae {name}"] = _absolute(name, x, y) / _size(example.region, x)

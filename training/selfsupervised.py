@@ -23,7 +23,7 @@ from mrnets.physics.fourier import fftc, resize
 from training.data import Example
 from training.settings import SelfSupervised
 
-__all__ = ["drawn", "predicted", "split", "supervised"]
+__all__ = ["drawn", "missed", "predicted", "split", "supervised"]
 
 Mask = NDArray[np.bool_]
 
@@ -82,6 +82,16 @@ def predicted(estimate: Estimate, scan: Scan) -> Array:
     image = estimate.image[:, :, None] if estimate.unweighted is None else estimate.unweighted
     kspace: Array = fftc(expand(image, scan.sens[:, None], sets=True))[:, :, 0]
     return kspace
+
+
+def missed(estimate: Estimate, example: Example) -> tuple[Array, Array]:
+    """Return the error of predicted samples that were held out, and those samples; both are 0 elsewhere.
+
+    Both are (batch, echo, coil, y, x). Raises InputError as `predicted` does.
+    """
+    assert example.kspace is not None
+    assert example.held is not None
+    return (predicted(estimate, example.scan) - example.kspace) * example.held, example.kspace * example.held
 
 
 def _some(places: Mask, density: NDArray[np.float64], count: int, rng: np.random.Generator) -> Mask:

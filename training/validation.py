@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from training.losses import loss
 from training.metrics import scores
 from training.options import Options
 from training.run import Run
+from training.tables import mean
 from training.tasks import opened
 
 __all__ = ["BEST", "checked", "validate", "validated"]
@@ -51,8 +51,7 @@ def validate(
         row = {"loss": loss(estimate, one, options.loss, labels).reshape(1), **scores(estimate, one, labels)}
         for name, value in row.items():
             values.setdefault(name, []).extend(value.tolist())
-    means = {name: [v for v in each if math.isfinite(v)] for name, each in values.items()}
-    return {name: float(np.mean(each)) if each else math.nan for name, each in means.items()}
+    return {name: mean(each) for name, each in values.items()}
 
 
 def validated(
