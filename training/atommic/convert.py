@@ -91,7 +91,7 @@ def convert(configuration: str | Path) -> Converted:
     name = _network(settings.model)
     task = store.describe(name).task
     shipped = data.base(settings, task)
-    base = {"name": shipped, **yaml.safe_load((_RECIPES / f"{shipped}.yaml").read_text(encoding="utf-8"))}
+    base = yaml.safe_load((_RECIPES / f"{shipped}.yaml").read_text(encoding="utf-8"))
     given, told = _options(settings.model, name)
     if name == "jointicnet" and base["preparation"]["sens"] == "none":
         given["sens_net"] = True  # ATOMMIC's estimates its maps itself

@@ -76,7 +76,7 @@ def masks(configuration: Configuration, base: Mapping[str, Any]) -> dict[str, An
     """Return the part masks of a recipe; empty for images, which have none."""
     data, settings = configuration.data, configuration.masks
     found: dict[str, Any] = {}
-    if base["name"] in _ON_IMAGES:
+    if base["reader"]["name"] in _ON_IMAGES:
         return found
     kind = settings.take("type")
     accelerations, centres = settings.numbers("accelerations"), settings.numbers("center_fractions")
@@ -110,6 +110,7 @@ def _crop(configuration: Configuration) -> list[int] | None:
 
 _CENTRE_SCALE = 0.02
 _ON_IMAGES = ("brats", "isles", "skmtea_segmentation")
+"""Readers of images, which have no k-space."""
 
 
 def preparation(configuration: Configuration, base: Mapping[str, Any], without: str) -> dict[str, Any]:
