@@ -85,7 +85,7 @@ def test_networks_on_arrays_name_the_extra_that_they_need(tmp_path: Path) -> Non
 def test_a_command_of_the_base_names_the_extra_that_it_needs(
     program: str, words: list[str], extra: str, tmp_path: Path
 ) -> None:
-    made = "from gadgets.__main__ import main as simulate; simulate(['simulate', '-o', 'scan.h5', '--matrix', '96'])\n"
+    made = "from gadgets.__main__ import main as simulate; simulate(['simulate', '-o', 'scan.h5', '--matrix', '128'])\n"
     done = light(
         f"{made if program == 'gadgets' else ''}from {program}.__main__ import main\nraise SystemExit(main({words}))",
         tmp_path,

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from gadgets.simulate.header import NOISE, measurement
+from gadgets.simulate.sampling import require_more_than_centre
 from gadgets.simulate.scan import make_noise_scan, make_scan
-from gadgets.simulate.settings import ORIENTATIONS, Settings
+from gadgets.simulate.settings import ORIENTATIONS, Settings, check
 from gadgets.simulate.vendors import VENDORS
 from mrnets.commandline import one_of
 from mrnets.errors import InputError
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
     """Make the scan and write it; InputError for settings that make no scan."""
     given = vars(args)
     settings = Settings(**{name: given[name] for name in Settings.__dataclass_fields__ if name in given})
+    check(settings)
+    require_more_than_centre(settings)
     for path in filter(None, (args.output, args.reference, args.noise)):
         if not Path(path).resolve().parent.is_dir():
             raise InputError(f"{path}: there is no folder {Path(path).resolve().parent}")

@@ -174,7 +174,7 @@ def test_the_command_writes_a_scan_that_ismrmrd_reads(tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     arguments = ["-o", f"{tmp_path}/scan.h5", "--reference", f"{tmp_path}/images.npy", "--matrix", "32"]
-    assert run(parser.parse_args([*arguments, "--coils", "2", "--calibration", "8", "--noise-lines", "4"])) == 0
+    assert run(parser.parse_args([*arguments, "--coils", "2", "--calibration", "6", "--noise-lines", "4"])) == 0
     dataset = ismrmrd.Dataset(f"{tmp_path}/scan.h5", create_if_needed=False)
     assert dataset.number_of_acquisitions() == 4 + 8
     assert dataset.read_acquisition(0).isFlagSet(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
@@ -188,3 +188,20 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     add_arguments(parser)
     with pytest.raises(InputError, match="there is no folder"):
         run(parser.parse_args(["-o", str(tmp_path / "no" / "scan.h5")]))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--calibration", "8"],
+        ["--acceleration", "32", "--separate"],
+        ["--slices", "8", "--three-d", "--mask", "poisson2d", "--calibration", "8"],
+    ],
+)
+def test_a_scan_of_nothing_but_its_centre_is_refused(words: list[str], tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    arguments = ["-o", f"{tmp_path}/scan.h5", "--noise", f"{tmp_path}/noise.h5", "--matrix", "32", "--coils", "2"]
+    with pytest.raises(InputError, match="to sample, and the fully sampled centre has all of them"):
+        run(parser.parse_args([*arguments, *words]))
+    assert not list(tmp_path.iterdir())

@@ -105,7 +105,7 @@ def test_philips_leaves_out_geometry_times_and_flags() -> None:
 def test_noise_may_be_a_scan_of_its_own(tmp_path: Path, vendor: str) -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    options = ["--matrix", "32", "--coils", "3", "--calibration", "8", "--noise-lines", "5", "--vendor", vendor]
+    options = ["--matrix", "32", "--coils", "3", "--calibration", "6", "--noise-lines", "5", "--vendor", vendor]
     files = ["-o", f"{tmp_path}/scan.h5", "--noise", f"{tmp_path}/noise.h5"]
     assert run(parser.parse_args([*files, *options])) == 0
     scan, noise = (ismrmrd.Dataset(f"{tmp_path}/{name}.h5", create_if_needed=False) for name in ("scan", "noise"))
