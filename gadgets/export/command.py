@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = [
     "asked",
     "export",
     "for_chain",
+    "is_there",
     "places",
     "require",
     "require_packages",
@@ -33,6 +35,8 @@ _FORMATS = {
     "png": ("FOLDER", "each image as PNG, and each series as a montage"),
     "cfl": ("NAME", "for BART: NAME.hdr and NAME.cfl"),
 }
+_FOLDERS = ("dicom", "png")
+"""Formats with a folder of their own for each image file. The others have the name of the image file in theirs."""
 _PACKAGES = {"dicom": ("pydicom", "DICOM"), "nifti": ("nibabel", "NIfTI"), "png": ("PIL", "PNG")}
 
 
@@ -98,7 +102,7 @@ def require_packages(args: argparse.Namespace, faults: Faults) -> None:
 def for_chain(args: argparse.Namespace, chain: str) -> argparse.Namespace:
     """Return the options with the name of a chain in the places of all formats that are asked for."""
     own = argparse.Namespace(**vars(args))
-    for name in ("dicom", "png"):
+    for name in _FOLDERS:
         if (place := getattr(args, name)) is not None:
             setattr(own, name, place / chain)
     if args.nifti is not None:
@@ -107,6 +111,15 @@ def for_chain(args: argparse.Namespace, chain: str) -> argparse.Namespace:
     if args.cfl is not None:
         own.cfl = args.cfl.with_name(f"{args.cfl.name}_{chain}")
     return own
+
+
+def is_there(name: str, place: Path) -> bool:
+    """Return whether files of an export in the format `name` are in its place."""
+    if name in _FOLDERS:
+        return place.is_dir() and any(place.iterdir())
+    stem, ending = nifti_name(place) if name == "nifti" else (place.name, ".cfl")
+    of_stacks = place.parent.glob(f"{glob.escape(stem)}_*{ending}")
+    return place.with_name(stem + ending).is_file() or any(of_stacks)
 
 
 def export(images: str | Path, args: argparse.Namespace, group: str) -> list[tuple[Path, int]]:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace as changed
@@ -181,6 +182,30 @@ class TestSkipping:
         assert {path.parent.name for path in written} == {"a", "b", "more_a"}
         replayed("-q", "--png", "pictures")
         assert {path: path.stat().st_mtime_ns for path in Path("pictures").rglob("*.png")} == written
+
+    @pytest.mark.parametrize(
+        ("form", "of_b"),
+        [("--png=out", "out/b"), ("--nifti=out/x.nii.gz", "out/x_b.nii.gz"), ("--cfl=out/x", "out/x_b.cfl")],
+    )
+    def test_a_format_that_was_removed_is_written_again(self, place, form, of_b):
+        """Names of scans begin alike, and have what is a pattern elsewhere."""
+        for module in ("PIL", "nibabel"):
+            pytest.importorskip(module)
+        shutil.rmtree("scans/more")
+        header, lines, _ = make_scan(SMALL)
+        write_scan("scans/a.h5", header, lines)
+        for name in ("b", "b2", "[b]", "b.1"):
+            shutil.copy("scans/a.h5", f"scans/{name}.h5")
+        replayed("-q", form, chain="zerofilled")
+        written = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*") if path.is_file()}
+        replayed("-q", form, chain="zerofilled")
+        assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*") if path.is_file()} == written
+        removed = {path for path in written if path.is_relative_to(of_b)}
+        for path in removed:
+            path.unlink()
+        replayed("-q", form, chain="zerofilled")
+        assert removed
+        assert all(path.is_file() for path in written)
 
     def test_several_chains_have_an_image_file_each(self, place):
         Path("other.xml").write_text(chain(stage("toy")))

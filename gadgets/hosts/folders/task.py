@@ -164,8 +164,7 @@ def _export_rest(task: Task, there: tuple[str, ...]) -> None:
     for job in task.jobs.values():
         rest = argparse.Namespace(**vars(job))
         for form, name in _formats(job).items():
-            place: Path = getattr(job, name)
-            if form in there and any(place.parent.glob(f"{place.name.partition('.')[0]}*")):
+            if form in there and export.is_there(name, getattr(job, name)):
                 setattr(rest, name, None)
         if export.asked(rest):
             export.export(job.outfile, rest, job.out_group.strip("/"))
