@@ -21,7 +21,7 @@ from mrnets.errors import InputError
 from mrnets.files import make_folder, write_bytes, write_text
 from mrnets.values import parsed
 
-__all__ = ["nifti_name", "write_nifti"]
+__all__ = ["ENDINGS", "nifti_name", "write_nifti", "zipped"]
 
 ENDINGS = (".nii.gz", ".nii")
 SCANNER = 1
@@ -52,7 +52,7 @@ def write_nifti(contents: Contents, path: Path) -> list[Path]:
         written.append(path.with_name(stem + ending))
         image = _image(nibabel, stack)
         data = image.to_bytes()
-        write_bytes(written[-1], _zipped(data) if ending.endswith(".gz") else data)
+        write_bytes(written[-1], zipped(data) if ending.endswith(".gz") else data)
         write_text(path.with_name(f"{stem}.json"), json.dumps(_beside(stack), indent=2) + "\n")
     return written
 
@@ -69,7 +69,7 @@ def _image(nibabel: Any, stack: Stack) -> Any:
     return image
 
 
-def _zipped(data: bytes) -> bytes:
+def zipped(data: bytes) -> bytes:
     """Return gzip data that are the same for the same images: without the time."""
     import gzip
 

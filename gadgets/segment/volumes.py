@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gadgets.export.needed import needed
+from gadgets.export.nifti import ENDINGS
 from mrnets.contrasts import named
 from mrnets.errors import InputError
 
@@ -28,7 +29,6 @@ MAX_FILES = 20000
 """Of a folder with DICOM."""
 TOLERANCE = 0.02
 """Voxels by which the corners of two volumes on one grid may differ."""
-ENDINGS = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True)

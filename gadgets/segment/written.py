@@ -15,6 +15,7 @@ from gadgets.export.dicom import NOT_CLINICAL, write_dicom
 from gadgets.export.elements import LONG_STRING, line
 from gadgets.export.identity import uid
 from gadgets.export.needed import needed
+from gadgets.export.nifti import zipped
 from gadgets.export.objects import DicomObject, segmentation
 from gadgets.segment.stream import Labels, volume_of
 from gadgets.segment.volumes import Image, explained
@@ -42,9 +43,7 @@ def write_nifti_labels(labels: Sequence[Labels], image: Image, folder: Path) -> 
 
 
 def _nifti(labels: Labels, image: Image) -> bytes:
-    """Return a NIfTI file, zipped without the time."""
-    import gzip
-
+    """Return a NIfTI file, zipped."""
     nibabel, volume = needed("nibabel", "NIfTI"), volume_of(labels, image)
     if image.nifti is None:
         made = volume.astype(np.uint16).to_nibabel()
@@ -53,7 +52,7 @@ def _nifti(labels: Labels, image: Image) -> bytes:
         for get, put in (("get_qform", made.set_qform), ("get_sform", made.set_sform)):
             put(*getattr(image.nifti, get)(coded=True))
     made.header["descrip"] = NOT_CLINICAL.encode()
-    return gzip.compress(made.to_bytes(), 6, mtime=0)
+    return zipped(made.to_bytes())
 
 
 def write_segmentations(labels: Sequence[Labels], image: Image, contents: Contents, folder: Path) -> list[Path]:
