@@ -9,7 +9,7 @@ from typing import Literal
 from gadgets.frame import Frame
 from mrnets.contract import Check, Estimate, Trust
 
-__all__ = ["USUAL_CAUTION", "Caution", "doubted", "numbers"]
+__all__ = ["MEASURES", "USUAL_CAUTION", "Caution", "doubted", "numbers"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ _NAMES = {
     "reference": "TrustReferenceError",
     "share": "TrustReferenceShare",
 }
+_UNIT = "TrustUnit"
+MEASURES = (*_NAMES.values(), _UNIT)
+"""The names in the meta data of images, in the order of `numbers`."""
 
 _logger = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ def numbers(trust: Trust | None) -> dict[str, str]:
     measured = {name: None if trust is None else getattr(trust, field) for field, name in _NAMES.items()}
     found = {name: format(value, ".4g") for name, value in measured.items() if value is not None}
     unit = "relative" if trust is None or trust.residual is None else "standard deviations of the noise"
-    return {**found, "TrustUnit": unit} if found else {}
+    return {**found, _UNIT: unit} if found else {}
 
 
 def doubted(frame: Frame, estimate: Estimate, name: str) -> tuple[Frame, str]:

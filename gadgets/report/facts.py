@@ -13,13 +13,13 @@ from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.export.contents import Contents
 from gadgets.report.runs import Run
+from gadgets.trust import MEASURES
 from mrnets import __version__
 
 __all__ = ["comments", "fallbacks", "patient", "trust", "versions"]
 
 _PARTS = ("subjectInformation", "studyInformation", "measurementInformation")
 _PACKAGES = ("numpy", "torch", "cupy-cuda12x", "ismrmrd", "h5py")
-_TRUST = ("TrustResidual", "TrustPredictionError", "TrustReferenceError", "TrustReferenceShare", "TrustUnit")
 
 
 def versions() -> list[tuple[str, str]]:
@@ -60,7 +60,7 @@ def trust(run: Run) -> list[tuple[str, ...]]:
     """Return the measures of each image that has them: its name, residual, predictions, share of l1-wavelet, unit."""
     rows = []
     for picture in _pictures(run.contents):
-        values = [picture.first(name) for name in _TRUST]
+        values = [picture.first(name) for name in MEASURES]
         if any(values[:3]) and picture.first("GADGETRON_DataRole", "Image") == "Image":
             rows.append((f"slice {picture.head.slice + 1}, repetition {picture.head.repetition + 1}", *values))
     return rows
