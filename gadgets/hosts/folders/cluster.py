@@ -60,9 +60,9 @@ def _outcome(future: Any, task: Task) -> Outcome:
 
 def _at(folder: str, work: Work, task: Task) -> Outcome:
     """Return the outcome of a task in the folder that its paths begin from. This runs on a worker."""
-    take_device()
     try:
         with _ALONE, _inside(folder):
+            take_device()
             return work(task)
     except OSError as error:
         return Outcome(task.name, "failed", f"the worker on {socket.gethostname()} has no such folder: {error}")

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import fcntl
+import atexit
 import importlib.util
 import os
 import tempfile
+from contextlib import ExitStack, suppress
 from pathlib import Path
+
+from mrnets.errors import InputError
+from mrnets.files import reserved
 
 __all__ = ["take_device", "taken"]
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-_held: list[int] = []
-"""Descriptors of locked files. The locks last as long as the process."""
+_held = ExitStack()
+"""Locks of devices, which last as long as the process."""
+atexit.register(_held.close)
 
 
 def take_device() -> None:
     """Let this process see one GPU alone: one that no other process has taken, or else a shared one.
 
-    It is taken once, before CUDA starts in the process. Without GPUs nothing happens."""
-    devices = [] if _held else _devices()
+    It is taken before CUDA starts in the process, and then it is the only one that can be taken. Without GPUs nothing
+    happens."""
+    devices = _devices()
     if len(devices) > 1:
         os.environ[VISIBLE] = taken(devices, Path(tempfile.gettempdir()))
 
@@ -37,18 +43,10 @@ def _devices() -> list[str]:
 
 
 def taken(devices: list[str], folder: Path) -> str:
-    """Return the first of the devices whose lock in `folder` is free, and hold it. Where none is, share one."""
+    """Return the first of the devices that no other process holds, and hold it. Where there is none, share one."""
     for name in devices:
-        path = folder / f"gadgetron-networks-{os.getuid()}-gpu-{name.replace('/', '-')}.lock"
-        try:
-            number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(number)
-            continue
-        _held.append(number)
-        return name
+        with suppress(InputError):
+            path = folder / f"gadgetron-networks-{os.getuid()}-gpu-{name.replace('/', '-')}"
+            _held.enter_context(reserved(path))
+            return name
     return devices[os.getpid() % len(devices)]
