@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
         outcomes.append(outcome)
         if not args.quiet:
             print(progress(outcomes, len(scans), time.perf_counter() - begun), file=sys.stderr, flush=True)
-    order = list(scans)
-    outcomes.sort(key=lambda one: order.index(one.name))
+    order = {name: number for number, name in enumerate(scans)}
+    outcomes.sort(key=lambda one: order[one.name])
     failed = any(one.state == "failed" for one in outcomes)
     if failed or not args.quiet:
         print("\n".join(summary(outcomes, scans)), file=sys.stderr)

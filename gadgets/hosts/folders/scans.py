@@ -80,5 +80,5 @@ def noise_first(scans: Iterable[Found], group: str) -> tuple[list[Found], list[F
             header = read_header(recording.header).header
             keys[scan.name] = own(header), dependency(header)
     needed = {other for _, other in keys.values() if other is not None}
-    first = [scan for scan in scans if keys.get(scan.name, (None, None))[0] in needed]
-    return first, [scan for scan in scans if scan not in first]
+    first = {name for name, (mine, _) in keys.items() if mine in needed}
+    return [scan for scan in scans if scan.name in first], [scan for scan in scans if scan.name not in first]
