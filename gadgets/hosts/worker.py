@@ -127,10 +127,8 @@ def work_on(entry: Entry, rules: Rules, stopped: threading.Event) -> None:
             lacking = _write(entry, rules, stopped)
             mark(entry, "done", replace(record, reason=lacking))
             _logger.info("the images of %s are there", entry.name)
-        except _StoppedError:
-            mark(entry, "queued", replace(record, attempts=record.attempts - 1))
         except Exception as error:
-            if _is_busy(error):
+            if isinstance(error, _StoppedError) or _is_busy(error):
                 _logger.debug("%s waits: %s", entry.name, error)
                 mark(entry, "queued", replace(record, attempts=record.attempts - 1))
                 return
@@ -154,7 +152,7 @@ def _write(entry: Entry, rules: Rules, stopped: threading.Event) -> str:
         try:
             for item in reconstructed(chain, items, source.header, source.notes, Dependencies(rules.noise)):
                 if stopped.is_set():
-                    raise _StoppedError
+                    raise _StoppedError("the server ends")
                 if not isinstance(item, str):
                     _put(file, item)
         except IncompleteError as error:
