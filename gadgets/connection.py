@@ -17,12 +17,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gadgets.failures import told
 from gadgets.limits import PATIENT, USUAL, Limits
 from gadgets.messages import Message
 from gadgets.outbox import Outbox
 from gadgets.protocol import Audience, Incoming, State
 from gadgets.serialise import encode
-from gadgets.speaker import GadgetError, printable
+from gadgets.speaker import printable
 from gadgets.wire import Source
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item, Lines
@@ -257,6 +258,5 @@ def report(peer: Peer, error: Exception, audience: Audience) -> None:
 
 
 def sentence(error: BaseException) -> str:
-    """Return one sentence on one line for people."""
-    text = printable(str(error)[:MAX_SENTENCE])
-    return text if isinstance(error, (InputError, GadgetError)) else f"{type(error).__name__}: {text or 'no message'}"
+    """Return an error in one sentence, which is fit to be sent: short, and on one line."""
+    return printable(told(error)[:MAX_SENTENCE])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import numpy as np
@@ -37,13 +38,12 @@ def attempted(work: Callable[[], T]) -> T | str:
         return why(error)
 
 
-def told(error: Exception) -> str:
-    """Return an error in one sentence. Those that are no fault of the input have their type in front.
-
-    Raises `error` again where a module of ours is missing."""
+def told(error: BaseException) -> str:
+    """Return an error in one sentence. Those that are no fault of the input have their type in front."""
     if isinstance(error, ModuleNotFoundError):
-        return missing(error, "networks")
+        with suppress(ModuleNotFoundError):  # one of our own modules is missing
+            return missing(error, "networks")
     if isinstance(error, OSError) and error.strerror:
         return ": ".join(filter(None, [str(error.filename or ""), error.strerror]))
     text = " ".join(str(error).split())
-    return text if isinstance(error, InputError | GadgetError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, InputError | GadgetError) else f"{type(error).__name__}: {text or 'no message'}"
