@@ -73,11 +73,11 @@ def packed(specification: Mapping[str, Any], scanner: str, folder: Path) -> Path
     if archive.exists():
         raise ValueError(f"{archive} is there already.")
     build(specification, scanner)
-    with tempfile.TemporaryDirectory() as temporary:
-        image, manual = Path(temporary) / "image.tar", Path(temporary) / "manual.pdf"
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        image, manual, draft = (Path(temporary) / file for file in ("image.tar", "manual.pdf", archive.name))
         docker("save", "--output", str(image), f"{IMAGE}:latest")
         write_manual((HERE / "manual.md").read_text(encoding="utf-8"), manual)
-        with zipfile.ZipFile(archive, "x", zipfile.ZIP_DEFLATED) as made:
+        with zipfile.ZipFile(draft, "x", zipfile.ZIP_DEFLATED) as made:
             if scanner == "va60":
                 made.write(image, f"{name}.tar")
                 made.write(manual, f"{name}.pdf")
@@ -86,6 +86,7 @@ def packed(specification: Mapping[str, Any], scanner: str, folder: Path) -> Path
                 made.write(manual, "Manual.pdf")
                 made.writestr("ApplSpec.json", json.dumps(specification, indent=2))
                 made.writestr("Properties.json", json.dumps(properties(general, digest(image)), indent=2))
+        draft.rename(archive)  # an archive is whole, or it is not there
     return archive
 
 

@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What a network takes."""
+    """The images that a network takes."""
 
     names: tuple[str, ...] = ()
     """Contrasts in order; empty: they are not known."""

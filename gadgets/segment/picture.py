@@ -25,7 +25,7 @@ __all__ = ["write_montage"]
 MOST, COLUMNS = 24, 8
 """Slices of the picture, and of a row."""
 STRENGTH = 0.55
-"""Of the colours on the image."""
+"""Weight of the colours on the image."""
 
 
 def write_montage(path: Path, pixels: NDArray[np.float32], labels: Sequence[Labels]) -> None:

@@ -26,7 +26,7 @@ ORIENTATION = "LPS"
 """Where x, y and z lead: to the left, posterior, superior. So are axial images shown, and the files of BraTS stored."""
 MAX_PIXELS = 1 << 29
 MAX_FILES = 20000
-"""Of a folder with DICOM."""
+"""Most files in a folder with DICOM."""
 TOLERANCE = 0.02
 """Voxels by which the corners of two volumes on one grid may differ."""
 

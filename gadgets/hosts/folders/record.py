@@ -21,13 +21,13 @@ __all__ = ["Record", "digest", "digest_of_file", "place_of", "read_record", "sta
 
 BLOCK = 1 << 20
 MAX_BYTES = 1 << 20
-"""Of a record; one has some kilobytes."""
+"""The largest record; a usual one has some kilobytes."""
 Stamp = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Record:
-    """What was made of a scan."""
+    """A scan, and the images that were made of it."""
 
     stamp: Stamp = (0, 0, 0, 0)
     """Size, times and number of the scan's file. Where they are the same, the file need not be read again."""
@@ -40,7 +40,7 @@ class Record:
     formats: tuple[str, ...] = ()
     """The other formats in which the images were written, with their places."""
     lacking: str = ""
-    """What the scan lacks, in a sentence."""
+    """A sentence on the parts that the scan lacks; empty: it is complete."""
 
     def is_of(self, other: Record) -> bool:
         """Return whether both are of one scan and the same settings."""
