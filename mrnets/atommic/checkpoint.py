@@ -141,6 +141,9 @@ def _weights(content: bytes, path: Path) -> dict[str, Tensor]:
         value = value["state_dict"]
     if not isinstance(value, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items()):
         raise InputError(f"the weights in {path} are not a state dict")
+    for key, tensor in value.items():
+        if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
+            raise InputError(f"the weights in {path} are not real numbers alone: {key} is something else")
     return dict(value)
 
 

@@ -247,7 +247,7 @@ def state_dict(name: str, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             ours[target] = tensor
     for key, pieces in parts.items():
-        ours[key] = torch.cat([pieces[i] for i in sorted(pieces)])
+        ours[key] = torch.cat([pieces[i].flatten() for i in sorted(pieces)])
     return ours
 
 

@@ -330,6 +330,25 @@ def test_hostile_members_are_refused(
     assert not (tmp_path / "pickle-was-run").exists()
 
 
+@pytest.mark.parametrize(
+    ("weight", "sentence"),
+    [
+        (torch.ones(1, dtype=torch.complex64), r"not real numbers alone: cascades\.1\.dc_weight is something else"),
+        (torch.ones(1).to_sparse(), r"not real numbers alone: cascades\.1\.dc_weight is something else"),
+        (torch.ones(1, device="meta"), r"not real numbers alone: cascades\.1\.dc_weight is something else"),
+        (torch.ones(2, 2), r"dc_weight of our varnet should be \(2,\) by the settings, and is \(5,\)"),
+    ],
+    ids=["complex", "sparse", "meta", "shape"],
+)
+def test_weights_that_are_no_arrays_of_their_shape_are_refused(
+    weight: torch.Tensor, sentence: str, tmp_path: Path
+) -> None:
+    weights = saved({**vector("varnet").weights, "cascades.1.dc_weight": weight})
+    path = archive(tmp_path / "a.atommic", {**members("varnet"), "./model_weights.ckpt": weights})
+    with pytest.raises(InputError, match=sentence):
+        import_atommic(path, tmp_path / "a.safetensors")
+
+
 def test_what_is_no_archive_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.ckpt").write_bytes(saved({}))
     assert main(["import-atommic", str(tmp_path / "a.ckpt"), "-o", str(tmp_path / "a.safetensors")]) == 1
