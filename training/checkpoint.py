@@ -108,7 +108,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def _checked(path: Path) -> bytes:
-    """What `torch.save` wrote. Raises InputError."""
+    """The bytes that `torch.save` wrote. Raises InputError."""
     try:
         content = path.read_bytes()
     except OSError as error:

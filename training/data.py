@@ -114,7 +114,7 @@ class Example:
     weight: Array
     """(batch,) float32: 1, or 0 for a slice that the loss leaves out."""
     places: tuple[Place, ...] = ()
-    """As of `Sample`."""
+    """As in `Sample`."""
     ready: Prepared | None = None
     """The way back to the units and the grid of the data, without the scan; None in training."""
 

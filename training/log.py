@@ -26,7 +26,7 @@ EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 """The extra that brings each."""
 
 _COLUMNS = ("step", "loss", "learning rate", "gradient norm", "event")
-"""Of steps.csv."""
+"""The columns of steps.csv."""
 
 Picture = NDArray[np.uint8]
 

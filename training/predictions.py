@@ -37,7 +37,7 @@ from training.readers.files import array, hdf5, nifti
 __all__ = ["Saved", "Writer", "as_measured", "restored"]
 
 Planes = dict[str, NDArray[Any]]
-"""What a method gives of a slice: "reconstruction", "segmentation", "maps/R2*" ..., each (..., row, column)."""
+"""The results of a method for a slice: "reconstruction", "segmentation", "maps/R2*" and so on, (..., row, column)."""
 
 
 def restored(estimate: Estimate, example: Example) -> Estimate:
@@ -117,7 +117,7 @@ class Saved:
 
 
 def _planes(estimate: Estimate, labels: Sequence[str]) -> Planes:
-    """Of the first element of a batch."""
+    """The results for the first element of a batch."""
     planes: Planes = {f"maps/{name}": to_numpy(m[0].float()) for name, m in estimate.maps.items()}
     if estimate.image is not None:
         image = to_numpy(estimate.image[0].to(torch.complex64))

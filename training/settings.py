@@ -118,7 +118,7 @@ class NoiseToRecon:
     """A term of the loss that needs no target: see `training.noise2recon`."""
 
     weight: float = 0.0
-    """Of the term, beside the others, which have 1 together; 0: off."""
+    """Weight of the term. The weights of all other terms sum to 1. 0: off."""
     levels: Range = (0.02, 0.1)
     """Standard deviation of the added noise, relative to the largest magnitude of the zero-filled image."""
 
@@ -134,7 +134,7 @@ class SelfSupervised:
     share: float = 0.0
     """Share of the samples that the network does not get; 0: off. Yaman 2020: 0.4."""
     of: Literal["samples", "lines"] = "samples"
-    """What is drawn: single samples, or whole lines along x."""
+    """The unit that is drawn: single samples, or whole lines along x."""
     centre: int = 4
     """Samples along each axis in the middle of k-space that the network always gets."""
     width: float = 0.25
