@@ -24,21 +24,7 @@ from training.settings import Augmentation, Masks, NoiseToRecon, Optimiser, Self
 from training.split import Split
 from training.typed import build
 
-__all__ = [
-    "Augmentation",
-    "Early",
-    "Loss",
-    "Masks",
-    "Network",
-    "Optimiser",
-    "Options",
-    "Reader",
-    "SelfSupervised",
-    "Simulated",
-    "Stage",
-    "Validation",
-    "read",
-]
+__all__ = ["Early", "Loss", "Network", "Options", "Reader", "Stage", "Validation", "read"]
 
 
 @dataclass(frozen=True, kw_only=True)

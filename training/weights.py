@@ -19,8 +19,9 @@ from mrnets.files import make_folder
 from mrnets.physics.maps import MAPS
 from mrnets.seen import KEY, Seen
 from training.data import Source
-from training.options import Options, Simulated
+from training.options import Options
 from training.own import packages, versions
+from training.settings import Simulated
 from training.simulation import Simulation
 from training.tasks import reader_of
 

@@ -18,9 +18,9 @@ import torch
 
 from mrnets.preparation import Preparation
 from training.batches import prepared, to_device
-from training.options import Simulated
 from training.readers import simulated
 from training.readers.anatomy import load_folder
+from training.settings import Simulated
 from training.simulation import Pool, Simulation, draw, pooled
 from training.simulation.gather import gathered
 

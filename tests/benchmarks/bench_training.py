@@ -131,7 +131,8 @@ def train_ours(told: Told, settings: dict[str, Any]) -> None:
 
 def _options(settings: dict[str, Any]) -> Any:
     from mrnets.preparation import Preparation
-    from training.options import Loss, Masks, Network, Options, Reader
+    from training.options import Loss, Network, Options, Reader
+    from training.settings import Masks
 
     learnt = settings["maps"] == "network"
     return Options(

@@ -15,7 +15,8 @@ from mrnets.physics.fourier import fftc
 from mrnets.preparation import Preparation
 from training import classical, evaluate, panel
 from training.data import Example, Place, Sample, Slices
-from training.options import Network, Options, Simulated, Validation
+from training.options import Network, Options, Validation
+from training.settings import Simulated
 
 VARNET = {"cascades": 1, "channels": 2, "pooling_layers": 1}
 UNET = {"channels": 2, "pooling_layers": 1}

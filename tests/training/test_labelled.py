@@ -14,9 +14,10 @@ from mrnets.physics.coils import rss
 from mrnets.preparation import Preparation
 from training import loop
 from training.data import Place, Sample, Slices, bind
-from training.options import Loss, Network, Options, Reader, Simulated, Validation
+from training.options import Loss, Network, Options, Reader, Validation
 from training.readers import labelled
 from training.readers.anatomy import seen
+from training.settings import Simulated
 from training.split import Split
 
 SHAPE = (10, 12, 14)  # x, y, z

@@ -20,7 +20,8 @@ from mrnets.preparation import Preparation
 from training import batches, checkpoint, loop, tasks
 from training.__main__ import main
 from training.batches import Batches, examples
-from training.options import Early, Loss, Network, Options, Simulated, Stage, Validation
+from training.options import Early, Loss, Network, Options, Stage, Validation
+from training.settings import Simulated
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = Simulated(matrix=(32, 40), coils=(4, 6), acceleration=(2, 3), calibration=(10, 12), masks=("equispaced1d",))

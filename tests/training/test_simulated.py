@@ -15,11 +15,11 @@ from mrnets.physics.relaxation import fit
 from mrnets.preparation import Preparation
 from mrnets.prepare import prepare
 from training.batches import prepared
-from training.options import Simulated
 from training.readers import simulated
 from training.readers._tissue import random_b0, random_r2
 from training.readers.anatomy import Volume
 from training.readers.simulated import Reader, draw, draw_layout, scanned
+from training.settings import Simulated
 from training.split import Split
 
 SETTINGS = Simulated(matrix=(32, 40), coils=(4, 6), acceleration=(2, 3), calibration=(10, 12), masks=("equispaced1d",))

@@ -18,7 +18,7 @@ from mrnets.errors import InputError
 from mrnets.physics import masks, simulate
 from mrnets.physics.fourier import fftc, ifftc, resize
 from training.data import Sample
-from training.options import Masks
+from training.settings import Masks
 from training.undersample import generator, masked
 
 ALL = [name for name in masks.names() if not masks.kind(name).by_distance]
@@ -104,7 +104,7 @@ SCRIPT = """
 import hashlib, numpy, torch
 from mrnets.contract import Raw
 from training.data import Sample
-from training.options import Masks
+from training.settings import Masks
 from training.undersample import generator, masked
 raw = Raw(kspace=torch.ones((1, 1, 1, 40, 36), dtype=torch.complex64), mask=torch.ones((1, 1, 1, 40, 36)).bool())
 settings = Masks(names=("poisson2d", "gaussian2d", "random1d"), accelerations=(3.0, 5.0), centres=(4.0,))

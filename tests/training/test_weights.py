@@ -14,9 +14,10 @@ from mrnets.physics.simulate import phantom
 from mrnets.preparation import Preparation
 from training.batches import prepared
 from training.metrics import psnr, ssim
-from training.options import Simulated, read
+from training.options import read
 from training.readers.anatomy import Volume, load_folder
 from training.readers.simulated import draw
+from training.settings import Simulated
 from training.weights import seen_in
 
 FOLDER = Path(store.__file__).parent / "weights"

@@ -12,9 +12,10 @@ import torch
 
 from mrnets.errors import InputError
 from training.data import Sample, bind
-from training.options import Simulated, read
+from training.options import read
 from training.readers import freesurfer
 from training.readers.freesurfer import CLASSES, class_of
+from training.settings import Simulated
 from training.split import Split
 
 SIZE = 40

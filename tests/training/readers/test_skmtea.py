@@ -13,8 +13,8 @@ from mrnets.physics.coils import reduce
 from mrnets.physics.fourier import ifftc
 from tests.training import layouts_maps
 from training.data import Sample, Slices
-from training.options import Masks
 from training.readers import skmtea_joint, skmtea_segmentation
+from training.settings import Masks
 from training.split import Split
 from training.undersample import masked
 
