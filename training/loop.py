@@ -41,8 +41,11 @@ def fit(options: Options, *, stop_at: int | None = None) -> Path:
     """
     team = join(options.device)
     try:
-        folder = make_folder(options.folder)
-        with reserved(folder / "run") if team.leads else contextlib.nullcontext():
+        with contextlib.ExitStack() as held:
+            with team.together():
+                folder = make_folder(options.folder)
+                if team.leads:
+                    held.enter_context(reserved(folder / "run"))
             return _fit(options, folder, team, stop_at)
     finally:
         team.leave()
@@ -52,7 +55,8 @@ def _fit(options: Options, folder: Path, team: Team, stop_at: int | None) -> Pat
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    options, source = fitted(options)
+    with team.together():
+        options, source = fitted(options)
     steps, early = _steps(options, source, team), options.early
     if team.leads:
         write_text(folder / "options.json", json.dumps(dataclasses.asdict(options), indent=1))
@@ -102,25 +106,20 @@ def _resume(run: Run, options: Options, folder: Path, team: Team, slices: int) -
 
     Raises InputError in all of them where the checkpoint cannot be used, or where one has other options or data.
     """
-    content, problem = b"", ""
-    try:
-        content = checkpoint.content(folder) if team.leads else b""
-    except InputError as error:
-        problem = str(error)
-    team.settle(problem)
+    content = b""
+    with team.together():
+        if team.leads:
+            content = checkpoint.content(folder)
     mine = [json.dumps(checkpoint.kept(options)), str(slices)]
     theirs = json.loads(team.spread(json.dumps(mine).encode()))
-    if changed := checkpoint.difference(*map(json.loads, (theirs[0], mine[0]))):
-        problem = f"it has another {changed} than the first process"
-    elif theirs[1] != mine[1]:
-        problem = f"its data have {mine[1]} slices for training, and those of the first process {theirs[1]}"
-    team.settle(problem)
+    with team.together():
+        if changed := checkpoint.difference(*map(json.loads, (theirs[0], mine[0]))):
+            raise InputError(f"it has another {changed} than the first process")
+        if theirs[1] != mine[1]:
+            raise InputError(f"its data have {mine[1]} slices for training, and those of the first process {theirs[1]}")
     content = team.spread(content)
-    try:
+    with team.together():
         checkpoint.restore(content, folder, options, run)
-    except InputError as error:
-        problem = str(error)
-    team.settle(problem)
 
 
 def _learning(run: Run, options: Options, source: Source, team: Team, steps: int) -> Learning:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -61,18 +63,24 @@ class Team:
             distributed.broadcast(told, src=0)
         return told.cpu().numpy().tobytes()
 
-    def settle(self, problem: str) -> None:
-        """Go on where no process has a problem. Raises InputError in all of them where one has.
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Go on where no process has a problem. Raises InputError in all of them where a part raises it in one.
 
         Each tells its own; the others say that another one cannot go on. So none waits for ever for one that ended."""
+        problem = ""
+        try:
+            yield
+        except InputError as error:
+            if self.world == 1:
+                raise
+            problem = f"process {self.rank} of {self.world}: {error}"
         if self.world == 1:
-            if problem:
-                raise InputError(problem)
             return
         wrong = torch.tensor([int(bool(problem))], device=self.device)
         distributed.all_reduce(wrong)
         if problem:
-            raise InputError(f"process {self.rank} of {self.world}: {problem}")
+            raise InputError(problem)
         if wrong.item():
             raise InputError(f"process {self.rank} of {self.world}: another process cannot go on, and says why")
 

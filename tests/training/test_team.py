@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mrnets import store
+from mrnets.files import make_folder, reserved
 from tests.training.layouts import write_knees_converted
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +126,18 @@ def test_a_node_that_cannot_follow_says_so_and_none_waits(
     errors = told(start(tmp_path, "a", 2, own=[(), (own,)]))
     assert sentence in errors[1]
     assert "another process cannot go on" in errors[0]
+
+
+@pytest.mark.slow
+def test_a_node_without_data_and_a_folder_in_use_end_all(tmp_path: Path, rng: np.random.Generator) -> None:
+    write_knees_converted(tmp_path / "data", rng)
+    errors = told(start(tmp_path, "a", 2, own=[(), (f"data={tmp_path / 'nowhere'}",)]))
+    assert f"data: no folder {tmp_path / 'nowhere'}" in errors[1]
+    assert "another process cannot go on" in errors[0]
+    with reserved(make_folder(tmp_path / "b") / "run"):
+        errors = told(start(tmp_path, "b", 2))
+    assert "is being written by another run" in errors[0]
+    assert "another process cannot go on" in errors[1]
 
 
 @pytest.mark.slow
