@@ -20,7 +20,7 @@ from gadgets.received import with_frames
 from gadgets.seen import Comparison
 from gadgets.speaker import lack
 from gadgets.trust import USUAL_CAUTION, Caution, doubted
-from mrnets.contract import Check, Estimate
+from mrnets.contract import UNCHECKED, Check, Estimate
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
 
@@ -156,6 +156,8 @@ def _segmented(frames: list[Frame], runner: Runner) -> list[Frame]:
 
 def _believed(frame: Frame, estimate: Estimate, notes: tuple[str, ...], model: Model, caution: Caution) -> list[Frame]:
     """Return a frame with its estimate, and with what the data say of that; it may come from a simpler method then."""
+    if caution.check != "off" and model.reconstructs and not estimate.trust:
+        notes = (*notes, f"{model.name}: {UNCHECKED}")
     frame, doubt = doubted(frame, estimate, model.name)
     if doubt and caution.check == "fallback":
         return _fallen_back([frame], doubt, [_Simpler("l1wavelet", device=model.device), _PLAINEST])

@@ -15,7 +15,7 @@ from array_api_compat import is_cupy_array, is_numpy_array
 from mrnets import store
 from mrnets.atommic.notes import notes as atommic_notes
 from mrnets.classes import decided
-from mrnets.contract import Check, Estimate, Raw, Scan, Trust
+from mrnets.contract import UNCHECKED, Check, Estimate, Raw, Scan, Trust
 from mrnets.ending import ended
 from mrnets.errors import InputError, unknown
 from mrnets.given import raw_of
@@ -174,6 +174,8 @@ def _made(raw: Raw, method: _Method, check: Check) -> tuple[Estimate, Trust | No
     """Return the estimate of a slice or volume, what the data say of it, and notes."""
     estimate, notes = _estimated(raw, method, check if method.checked else "off")
     trust = together(estimate.trust)
+    if trust is None and method.checked and check != "off":
+        notes = (*notes, f"{method.name}: {UNCHECKED}")
     reason = "" if trust is None else doubt(trust)
     if not reason:
         return estimate, trust, notes

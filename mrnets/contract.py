@@ -15,7 +15,7 @@ from mrnets.physics.arrays import Array
 if TYPE_CHECKING:
     from mrnets.physics.espirit import Espirit
 
-__all__ = ["Check", "Estimate", "Raw", "Scan", "Trust"]
+__all__ = ["UNCHECKED", "Check", "Estimate", "Raw", "Scan", "Trust"]
 
 Check = Literal["fallback", "warn", "off"]
 """The consequence where the data speak against the image of a trained reconstruction network. "fallback": l1-wavelet
@@ -112,6 +112,10 @@ class Trust:
     side of k-space is missing (partial Fourier)."""
     reference_change: float | None = None
     """The same of l1-wavelet's image."""
+
+
+UNCHECKED = "its image was not checked against the data, which have no coil sensitivities"
+"""The end of a note on a network that estimates them itself, or takes none."""
 
 
 @dataclass(frozen=True, kw_only=True)

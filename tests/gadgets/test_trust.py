@@ -31,12 +31,12 @@ def weights_of(tmp_path, monkeypatch):
     store.save(path, store.create("varnet", **SMALL), name="varnet", options=SMALL, preparation=preparation)
     trained = store.load(path)
 
-    def install(forward):
+    def install(forward, **changes):
         class Fake(torch.nn.Module):
             def forward(self, scan):
                 return forward(scan)
 
-        monkeypatch.setattr(store, "load", lambda *_: replace(trained, network=Fake()))
+        monkeypatch.setattr(store, "load", lambda *_: replace(trained, network=Fake(), **changes))
         monkeypatch.setattr(module, "_models", module.Cache(8))
         return str(path)
 
@@ -167,6 +167,19 @@ def test_of_a_volume_some_positions_are_checked_evenly(weights_of, monkeypatch, 
     assert not frame.fallback
     assert sum(calls) == 16 + 4
     assert CHECKED == 16
+
+
+@pytest.mark.parametrize("check", ["fallback", "off"])
+def test_an_image_that_cannot_be_checked_says_so(weights_of, check):
+    """A network that takes no coil sensitivities, as one that estimates them itself."""
+
+    def rss(scan):
+        return Estimate(image=(scan.kspace.abs().square().sum(2).sqrt() + 0j))
+
+    alone = Preparation(sens="none", combination="rss", consistency=None).to_json()
+    (frame,) = network(frames(), header(), weights=weights_of(rss, preparation=alone), check=check)
+    assert frame.trust is None
+    assert ("v: its image was not checked" in meta_of(frame)["ImageComments"]) == (check != "off")
 
 
 def test_networks_without_weights_are_not_checked():
