@@ -21,7 +21,7 @@ from mrnets.errors import InputError
 from mrnets.physics.arrays import to_numpy
 from mrnets.preparation import Preparation
 from training import classical, tables
-from training.batches import Batches, First, first_stage
+from training.batches import Batches
 from training.data import Example
 from training.log import progress
 from training.metrics import scores, segmented
@@ -29,6 +29,7 @@ from training.options import Options
 from training.predictions import Saved, Writer, as_measured
 from training.split import Part
 from training.tables import Rows
+from training.targets import First, first_stage
 from training.tasks import fitted, opened
 
 __all__ = ["NONE", "evaluate"]

@@ -15,12 +15,13 @@ from mrnets.ending import ended
 from mrnets.errors import InputError
 from mrnets.files import make_folder, reserved, write_text
 from training import checkpoint
-from training.batches import Batches, examples, first_stage
+from training.batches import Batches, examples
 from training.data import Source
 from training.log import Log
 from training.options import Options
 from training.run import Run, built
 from training.step import Feed, Learning, learn
+from training.targets import first_stage
 from training.tasks import fitted
 from training.team import Team, join
 from training.validation import BEST, checked, validate, validated

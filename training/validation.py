@@ -13,7 +13,7 @@ from mrnets import store
 from mrnets.ending import ended
 from mrnets.errors import InputError
 from training import checkpoint, panel
-from training.batches import Batches, First, examples
+from training.batches import Batches, examples
 from training.data import Example
 from training.log import Log
 from training.losses import loss
@@ -21,6 +21,7 @@ from training.metrics import scores
 from training.options import Options
 from training.run import Run
 from training.tables import mean
+from training.targets import First
 from training.tasks import opened
 
 __all__ = ["BEST", "checked", "validate", "validated"]

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 
 from mrnets.preparation import Preparation
-from training.batches import prepared, to_device
+from training.batches import to_device
 from training.readers import simulated
 from training.readers.anatomy import load_folder
 from training.settings import Simulated
 from training.simulation import Pool, Simulation, draw, pooled
 from training.simulation.gather import gathered
+from training.targets import prepared
 
 BATCHES = 12
 

@@ -17,7 +17,7 @@ from mrnets import files, store
 from mrnets.errors import InputError
 from mrnets.files import reserved
 from mrnets.preparation import Preparation
-from training import batches, checkpoint, loop, tasks
+from training import checkpoint, loop, targets, tasks
 from training.__main__ import main
 from training.batches import Batches, examples
 from training.options import Early, Loss, Network, Options, Stage, Validation
@@ -197,8 +197,8 @@ def test_a_loss_that_is_not_a_number_stops_the_run(options: Options, monkeypatch
         return ready, target * (float("nan") if len(calls) == 6 else 1.0), *more
 
     calls: list[int] = []
-    prepared = batches.prepared
-    monkeypatch.setattr(batches, "prepared", poisoned)
+    prepared = targets.prepared
+    monkeypatch.setattr(targets, "prepared", poisoned)
     with pytest.raises(InputError, match=r"the loss of step 3 is nan, of .+; the last checkpoint before it stays in"):
         loop.fit(options)
     state = checkpoint.read(Path(options.folder) / "checkpoint.pt")

@@ -14,13 +14,13 @@ from mrnets.physics.coils import forward, rss
 from mrnets.physics.relaxation import fit
 from mrnets.preparation import Preparation
 from mrnets.prepare import prepare
-from training.batches import prepared
 from training.readers import simulated
 from training.readers._tissue import random_b0, random_r2
 from training.readers.anatomy import Volume
 from training.readers.simulated import Reader, draw, draw_layout, scanned
 from training.settings import Simulated
 from training.split import Split
+from training.targets import prepared
 
 SETTINGS = Simulated(matrix=(32, 40), coils=(4, 6), acceleration=(2, 3), calibration=(10, 12), masks=("equispaced1d",))
 TIMES = (0.003, 0.0115, 0.0200, 0.0285)

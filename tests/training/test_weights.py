@@ -12,12 +12,12 @@ from mrnets import store
 from mrnets.physics.relaxation import fit
 from mrnets.physics.simulate import phantom
 from mrnets.preparation import Preparation
-from training.batches import prepared
 from training.metrics import psnr, ssim
 from training.options import read
 from training.readers.anatomy import Volume, load_folder
 from training.readers.simulated import draw
 from training.settings import Simulated
+from training.targets import prepared
 from training.weights import seen_in
 
 FOLDER = Path(store.__file__).parent / "weights"
