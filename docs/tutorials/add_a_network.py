@@ -2,7 +2,7 @@
 # # Add a network
 #
 # A network of your own in a package of your own: nothing of this project changes. It is trained, recorded in a weights
-# file, and runs in a chain. It takes about two minutes on one processor core.
+# file, and runs in a chain. It takes less than a minute on one processor core.
 
 # %%
 import shlex

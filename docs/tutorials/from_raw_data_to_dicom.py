@@ -1,7 +1,7 @@
 # %% [markdown]
 # # From raw data to DICOM
 #
-# A raw scan becomes images, DICOM files, a NIfTI file, and a report. It takes about a minute on one processor core.
+# A raw scan becomes images, DICOM files, a NIfTI file, and a report. It takes less than a minute on one processor core.
 # The commands are those that you would type. `run` types them for you.
 
 # %%

@@ -2,8 +2,8 @@
 # # Train on your own scans, and put the weights on a scanner
 #
 # Fully sampled scans of your own become a weights file, and a server offers it to the scanner. The network of this
-# tutorial is tiny and sees six phantoms, so that all takes two minutes on one processor core. It makes no good
-# images.
+# tutorial is tiny and sees six phantoms, so that all takes less than a minute on one processor core. It
+# makes no good images.
 
 # %%
 import atexit
