@@ -21,7 +21,7 @@ from mrnets.files import Draft, whole
 from training.options import Options
 from training.run import Run
 
-__all__ = ["content", "difference", "kept", "read", "restore", "resume", "save", "write"]
+__all__ = ["content", "difference", "kept", "read", "restore", "save", "write"]
 
 NAME = "checkpoint.pt"
 _START = b"\nmrnets checkpoint, sha256 "
@@ -58,14 +58,6 @@ def save(folder: Path, options: Options, run: Run) -> None:
     write(folder / NAME, state)
 
 
-def resume(folder: Path, options: Options, run: Run) -> None:
-    """Bring a run to the state of the checkpoint in its folder, if there is one.
-
-    Raises InputError where the checkpoint is damaged, or was made with options that may not change within a run.
-    """
-    restore(content(folder), folder, options, run)
-
-
 def content(folder: Path) -> bytes:
     """Return the checkpoint of a folder, whose checksum is right; nothing without one. Raises InputError."""
     path = folder / NAME
@@ -73,7 +65,10 @@ def content(folder: Path) -> bytes:
 
 
 def restore(data: bytes, folder: Path, options: Options, run: Run) -> None:
-    """Bring a run to the state of a checkpoint, as `content` gives it. Raises InputError as `resume` does."""
+    """Bring a run to the state of the checkpoint of a folder, as `content` gives it; not without one.
+
+    Raises InputError where the checkpoint was made with options that may not change within a run.
+    """
     path = folder / NAME
     if not data:
         return
