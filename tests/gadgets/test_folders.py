@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gadgets.__main__ import main
-from gadgets.hosts import replay
+from gadgets.hosts import permission, replay
 from gadgets.hosts.folders import cluster, processes
 from gadgets.hosts.folders.device import taken
 from gadgets.hosts.folders.scans import find, noise_first
@@ -376,6 +376,7 @@ def two_workers():
 def tasks_of(paths: list[str], folder: Path) -> list[Task]:
     parser = argparse.ArgumentParser()
     replay.add_arguments(parser)
+    permission.add_allow(parser)
     (folder / "images").mkdir()
     return [
         Task(
