@@ -18,7 +18,7 @@ from mrnets import store
 from mrnets.physics.arrays import Array
 from mrnets.preparation import Preparation
 from training.augment import augmented
-from training.data import Example, Place, Preparing, Sample, Source
+from training.data import Example, Place, Preparing, Sample, Source, within
 from training.options import Options
 from training.planes import fully_sampled
 from training.selfsupervised import split
@@ -26,7 +26,7 @@ from training.split import Part
 from training.targets import First, finished
 from training.undersample import as_sampled, generator, masked, require_calibration
 
-__all__ = ["Batches", "examples", "to_device"]
+__all__ = ["Batches", "examples", "once", "to_device"]
 
 _STREAMS: dict[Part, int] = {"train": 0, "validation": 1, "test": 2}
 _PREPARED = (
@@ -93,7 +93,8 @@ class Batches(torch.utils.data.Dataset[Sample]):
             sample = augmented(sample, self.options.augmentation, self._rng(positions[0], 1))
             rngs = [self._rng(p, 2) for p in positions]
         else:
-            rngs = [self._rng(volume, 2) for volume in sample.volumes or tuple(map(str, positions))]
+            volumes = sample.volumes or tuple(map(str, positions))
+            rngs = [self._rng(within(volume, self.options.data), 2) for volume in volumes]
         fits = store.describe(self.options.network.name).task == "quantitative"
         preparation, held = self.options.preparation, self.options.self_supervised
         gaps = held.share > 0 and sample.raw is not None and not noise_free and not fully_sampled(sample)
@@ -153,6 +154,16 @@ def examples(
     )
     for n, one in zip(order, loader, strict=True):
         yield one if in_workers else aside.done(functools.partial(batches.finish, one, n, device, first))
+
+
+def once(example: Example, counted: set[Place]) -> bool:
+    """Return whether none of the slices of `example` was counted before, and count them.
+
+    Readers give another slice for one that shows nothing or is not finite, and that other one comes in its turn, too.
+    """
+    before = not counted.isdisjoint(example.places)
+    counted.update(example.places)
+    return not before
 
 
 class _Aside:

@@ -12,7 +12,7 @@ import logging
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -37,6 +37,7 @@ __all__ = [
     "bind",
     "names",
     "stacked",
+    "within",
 ]
 
 _LISTS = ("names", "volumes", "places")
@@ -73,7 +74,7 @@ class Sample:
     names: tuple[str, ...]
     """For people: file and slice, of each element of the batch."""
     volumes: tuple[str, ...] = ()
-    """The volume of each element; outside training all slices of one get the same mask. `Slices` fills it."""
+    """The volume of each element, its path; outside training all slices of one get the same mask. `Slices` fills it."""
     places: tuple[Place, ...] = ()
     """Where each element lies. `Slices` fills it where the reader, which may have taken another slice, has not."""
     raw: Raw | None = None
@@ -166,7 +167,8 @@ class Preparing(Protocol):
 class Slices:
     """A data set whose slices are read one at a time; picklable.
 
-    A slice with values that are not finite is reported, and the next good one is taken instead.
+    A slice with values that are not finite is reported, and the next good one is taken instead. After the last comes
+    the first. Outside training no slice counts twice: see `training.batches.once`.
     """
 
     places: tuple[Place, ...]
@@ -193,6 +195,13 @@ class Slices:
                 return dataclasses.replace(sample, volumes=(place.path,), places=sample.places or (place,))
             _logger.warning("%s, slice %d: values that are not finite; left out", place.path, place.index)
         raise InputError(f"{self.places[0].path} and all other files: no slice has only finite values")
+
+
+def within(path: str, folder: str | None) -> str:
+    """Return a path of a data set relative to the data set's folder, wherever that lies: "train/file1.h5"."""
+    if folder is None or not PurePath(path).is_relative_to(folder):
+        return path
+    return PurePath(path).relative_to(folder).as_posix()
 
 
 def stacked(samples: Sequence[Sample]) -> Sample:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,12 +21,12 @@ from mrnets.errors import InputError
 from mrnets.physics.arrays import to_numpy
 from mrnets.preparation import Preparation
 from training import classical, tables
-from training.batches import Batches
-from training.data import Example
+from training.batches import Batches, once
+from training.data import Example, Place, Slices
 from training.log import progress
 from training.metrics import scores, segmented
 from training.options import Options
-from training.predictions import Saved, Writer, as_measured
+from training.predictions import Names, Saved, Writer, as_measured
 from training.split import Part
 from training.tables import Rows
 from training.targets import First, first_stage
@@ -143,38 +143,50 @@ def evaluate(
 
     Raises InputError for weights that do not fit the data, and where there is nothing to score.
     """
-    names = [weights] if isinstance(weights, str) else list(weights)
-    if names == [NONE] and predictions is None:
+    given = [weights] if isinstance(weights, str) else list(weights)
+    if given == [NONE] and predictions is None:
         raise InputError("there is nothing to evaluate: give weights, or saved predictions")
-    contenders = [_recipe(options, part)] if names == [NONE] else _contenders(names, options, part)
-    saved = None if predictions is None else Saved(Path(predictions))
+    contenders = [_recipe(options, part)] if given == [NONE] else _contenders(given, options, part)
+    names = _file_names(contenders[0].batches)
+    saved = None if predictions is None else Saved(Path(predictions), names)
     methods = Methods(contenders, options, first_stage(options, options.device), wavelet, saved)
-    rows, slices, volumes = _scores(methods, None if save is None else Writer(Path(save), methods.labels))
+    rows, slices, whole = _scores(methods, None if save is None else Writer(Path(save), names, methods.labels))
     text = tables.table(rows, f"{len(slices)} slices" if len(slices) > 1 else "1 slice")
-    if volumes:
-        text += "\n" + tables.table(volumes, "volumes")
+    if whole:
+        text += "\n" + tables.table(whole, "volumes")
     print(text, end="")
     if folder is not None:
-        tables.write(Path(folder), text, rows, slices)
-        columns, _ = methods.of(_chosen(shown, slices) if shown else tables.median(rows[_judge(methods, rows)]))
+        tables.write(Path(folder), text, rows, list(slices.values()))
+        middle = tables.median(rows[_judge(methods, rows)])
+        columns, _ = methods.of(_chosen(shown, slices) if shown else list(slices)[middle])
         _draw(Path(folder) / "evaluation.png", columns, methods.labels)
     return {method: {metric: tables.mean(v) for metric, v in row.items()} for method, row in rows.items()}
 
 
-def _scores(methods: Methods, writer: Writer | None) -> tuple[Rows, list[str], Rows]:
-    """The scores of slices, their names, and the scores of volumes, where all slices are taken."""
-    batches, found, slices = methods.contenders[0].batches, list[dict[str, dict[str, float]]](), list[str]()
-    count, volumes = batches.examined, Volumes(methods.labels)
+def _file_names(batches: Batches) -> Names:
+    """The names of files for all volumes of the part. Sources that draw their slices have no places in advance."""
+    source = batches.source
+    paths = [place.path for place in source.places] if isinstance(source, Slices) else []
+    return Names.of(paths, batches.options.data)
+
+
+def _scores(methods: Methods, writer: Writer | None) -> tuple[Rows, dict[int, str], Rows]:
+    """The scores of slices, their numbers and names, and the scores of volumes, where all slices are taken."""
+    batches, found, slices = methods.contenders[0].batches, list[dict[str, dict[str, float]]](), dict[int, str]()
+    count, volumes, counted = batches.examined, Volumes(methods.labels), set[Place]()
     for n in range(count):
         columns, volume = methods.of(n)
-        slices.append(columns[0][2].names[0])
+        progress(n + 1, count, "slices")
+        first = columns[0][2]
+        if not once(first, counted):
+            continue
+        slices[n] = first.names[0]
         found.append({method: _scored(estimate, one, methods.labels, method) for method, estimate, one in columns})
         for method, estimate, example in columns:
             if count == len(batches.source):
                 volumes.add(volume, method, estimate, example)
             if writer is not None:
                 writer.add(method, estimate, example)
-        progress(n + 1, count, "slices")
     volumes.close()
     if writer is not None:
         writer.close()
@@ -187,12 +199,13 @@ def _judge(methods: Methods, rows: Rows) -> str:
     return label if label in rows else next(iter(rows))
 
 
-def _chosen(shown: str, slices: Sequence[str]) -> int:
+def _chosen(shown: str, slices: Mapping[int, str]) -> int:
     """The first slice whose name has `shown` in it, as a whole where it is a number. Raises InputError for none."""
     wanted = re.compile(rf"(?<![0-9]){re.escape(shown)}(?![0-9])")
-    found = next((n for n, name in enumerate(slices) if wanted.search(name)), None)
+    found = next((n for n, name in slices.items() if wanted.search(name)), None)
     if found is None:
-        raise InputError(f"no slice of the evaluation has {shown!r} in its name; there is {slices[0]!r}")
+        first = next(iter(slices.values()))
+        raise InputError(f"no slice of the evaluation has {shown!r} in its name; there is {first!r}")
     return found
 
 

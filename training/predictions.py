@@ -8,6 +8,9 @@ FOLDER/METHOD/VOLUME.h5 has, where a method gives it:
   middle one;
 - `slices` (slice,): their numbers in the data set. Without it they are 0, 1, 2 and so on, as in files of others.
 
+The attribute `volume` is the path of the volume in the data set. Volumes of one name in several folders have as many of
+these folders in the names of their files as make them differ.
+
 Beside it are NIfTI files: VOLUME.nii.gz (magnitude), VOLUME_R2*.nii.gz and VOLUME_seg.nii.gz. They have the grid and
 the position of the data set's NIfTI files, where it has any.
 """
@@ -15,8 +18,10 @@ the position of the data set's NIfTI files, where it has any.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -31,10 +36,10 @@ from mrnets.hdf5 import whole_hdf5
 from mrnets.physics.arrays import to_numpy
 from mrnets.physics.maps import MAPS, facts
 from mrnets.restore import restore
-from training.data import Example, Place
+from training.data import Example, Place, within
 from training.readers.files import array, hdf5, nifti
 
-__all__ = ["Saved", "Writer", "as_measured", "restored"]
+__all__ = ["Names", "Saved", "Writer", "as_measured", "restored"]
 
 Planes = dict[str, NDArray[Any]]
 """The results of a method for a slice: "reconstruction", "segmentation", "maps/R2*" and so on, (..., row, column)."""
@@ -56,26 +61,59 @@ def as_measured(example: Example) -> Example:
     return dataclasses.replace(example, target=known.image, maps=known.maps, labels=labels, kspace=None, held=None)
 
 
+@dataclass(frozen=True)
+class Names:
+    """The names of the files of volumes."""
+
+    names: Mapping[str, str]
+    """By the paths of volumes."""
+    data: str | None
+    """The folder of the data set."""
+
+    @staticmethod
+    def of(paths: Iterable[str], data: str | None) -> Names:
+        """Return a name for each volume: that of its file, with as many of its folders as make it differ from all
+        others. Raises InputError where its folders in the data set are not enough."""
+        depths = dict.fromkeys(paths, 1)
+        while True:
+            names = {path: _stem(within(path, data), depth) for path, depth in depths.items()}
+            times = Counter(names.values())
+            alike = [path for path, name in names.items() if times[name] > 1]
+            if not alike:
+                return Names(names, data)
+            longer = [path for path in alike if depths[path] < len(PurePath(within(path, data)).parts)]
+            if not longer:
+                one, other, *_ = (path for path in alike if names[path] == names[alike[0]])
+                raise InputError(f"{one}: predictions of {other} would have the same name, {names[one]}")
+            depths.update({path: depths[path] + 1 for path in longer})
+
+    def name(self, place: Place) -> str:
+        return self.names.get(place.path) or _stem(place.path, 1)
+
+    def volume(self, place: Place) -> str:
+        """Return the path of the volume in its data set, which its file of predictions records."""
+        return within(place.path, self.data)
+
+
 class Writer:
     """Predictions, slice by slice; a volume is written when another one begins.
 
-    Slices that come after their volume was written are left out: a data set that ends in slices with values that are
-    not finite gives those of its first volume in their place.
+    Slices that come after their volume was written are left out.
     """
 
-    def __init__(self, folder: Path, labels: Sequence[str]) -> None:
-        self._folder, self._labels = folder, tuple(labels)
+    def __init__(self, folder: Path, names: Names, labels: Sequence[str]) -> None:
+        self._folder, self._names, self._labels = folder, names, tuple(labels)
         self._slices: dict[str, dict[int, Planes]] = {}
         self._place: Place | None = None
-        self._names: dict[str, str] = {}
-        """Those of the volumes that were written, by path."""
+        self._written: set[str] = set()
+        """Paths of volumes."""
 
     def add(self, method: str, estimate: Estimate, example: Example) -> None:
         """Take the estimate of one slice. Raises InputError where the volume before it cannot be written."""
         (place,) = example.places
         if self._place is not None and place.path != self._place.path:
             self.close()
-        if place.path in self._names:
+        if place.path in self._written:
             return
         self._place = place
         planes = _planes(restored(estimate, example), self._labels)
@@ -83,36 +121,39 @@ class Writer:
         self._slices.setdefault(method, {})[place.index] = turned
 
     def close(self) -> None:
-        """Write the volume."""
+        """Write the volume. Raises InputError where its file has predictions of another volume."""
         for method, slices in self._slices.items():
             assert self._place is not None
-            folder = make_folder(self._folder / method)
+            folder, name = make_folder(self._folder / method), self._names.name(self._place)
             numbers = sorted(slices)
-            stacked = {name: np.stack([slices[n][name] for n in numbers]) for name in slices[numbers[0]]}
-            name = _name(self._place, self._names)
-            _write_hdf5(folder / f"{name}.h5", stacked, numbers, self._labels)
+            stacked = {what: np.stack([slices[n][what] for n in numbers]) for what in slices[numbers[0]]}
+            path, volume = folder / f"{name}.h5", self._names.volume(self._place)
+            if path.exists():
+                with hdf5(path) as before:
+                    _require_volume(before, volume)
+            _write_hdf5(path, volume, stacked, numbers, self._labels)
             for ending, image in _niftis(stacked, numbers, self._place):
                 write_bytes(folder / f"{name}{ending}.nii.gz", image)
+            self._written.add(self._place.path)
         self._slices = {}
 
 
 class Saved:
     """Predictions in a folder, by method."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: Names) -> None:
         self._methods = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
         if not self._methods:
             raise InputError(f"{folder}: no folder of predictions, with a folder for each method in it")
-        self._names: dict[str, str] = {}
+        self._names = names
 
     def estimates(self, example: Example, labels: Sequence[str]) -> Iterator[tuple[str, Estimate]]:
         """Yield each method and its estimate of one slice, on the grid of the data. Raises InputError where there is
         none."""
         (place,) = example.places
-        name = _name(place, self._names)
         for folder in self._methods:
-            path = folder / f"{name}.h5"
-            with hdf5(path) as file:
+            with hdf5(folder / f"{self._names.name(place)}.h5") as file:
+                _require_volume(file, self._names.volume(place))
                 yield folder.name, _estimate(file, place, example, labels)
 
 
@@ -128,20 +169,25 @@ def _planes(estimate: Estimate, labels: Sequence[str]) -> Planes:
     return planes
 
 
-def _name(place: Place, names: dict[str, str]) -> str:
-    """The name of a volume's files, with as many of its folders as make it differ from the other `names`."""
-    if place.path not in names:
-        path = Path(place.path)
-        name = path.name.removesuffix(".gz").removesuffix(path.suffix if path.suffix != ".gz" else ".nii")
-        folders = iter(path.parents)
-        while name in names.values():
-            name = f"{next(folders).name}_{name}"
-        names[place.path] = name
-    return names[place.path]
+def _stem(path: str, depth: int) -> str:
+    """The name of a volume without its ending, after `depth` - 1 of its folders: "patient3_scan"."""
+    *folders, name = PurePath(path).parts[-depth:]
+    ending = ".nii.gz" if name.endswith(".nii.gz") else PurePath(name).suffix
+    return "_".join((*folders, name.removesuffix(ending)))
 
 
-def _write_hdf5(path: Path, stacked: Planes, numbers: Sequence[int], labels: Sequence[str]) -> None:
+def _require_volume(file: Any, volume: str) -> None:
+    """Raise InputError for a file that says it is of another volume. Files of other software say nothing.
+
+    The one path may begin further down than the other: the data set was then given by a folder within it."""
+    found = str(file.attrs.get("volume", volume))
+    if any(a != b for a, b in zip(reversed(PurePath(found).parts), reversed(PurePath(volume).parts), strict=False)):
+        raise InputError(f"{file.filename}: has predictions of {found}, and not of {volume}; take another folder")
+
+
+def _write_hdf5(path: Path, volume: str, stacked: Planes, numbers: Sequence[int], labels: Sequence[str]) -> None:
     with whole_hdf5(path) as (file, draft):
+        file.attrs["volume"] = volume
         file["slices"] = np.asarray(numbers)
         for name, planes in stacked.items():
             data = file.create_dataset(name, data=planes, compression="gzip" if name == "segmentation" else None)

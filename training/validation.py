@@ -13,8 +13,8 @@ from mrnets import store
 from mrnets.ending import ended
 from mrnets.errors import InputError
 from training import checkpoint, panel
-from training.batches import Batches, examples
-from training.data import Example
+from training.batches import Batches, examples, once
+from training.data import Example, Place
 from training.log import Log
 from training.losses import loss
 from training.metrics import scores
@@ -35,9 +35,10 @@ SHOWN = 8
 
 
 def checked(options: Options, device: torch.device, first: First | None) -> list[Example]:
-    """Return the examples of every validation of a run."""
+    """Return the examples of every validation of a run, no slice twice."""
     batches = Batches(opened(options, "validation"), options, "validation", 1)
-    return list(examples(batches, range(batches.examined), 0, device, first))
+    counted: set[Place] = set()
+    return [one for one in examples(batches, range(batches.examined), 0, device, first) if once(one, counted)]
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
 from mrnets.physics.fourier import fftc
 from mrnets.preparation import Preparation
-from training import classical, evaluate, panel
+from training import classical, evaluate, panel, validation
 from training.data import Example, Place, Sample, Slices
 from training.options import Network, Options, Validation
 from training.settings import Simulated
@@ -118,6 +118,31 @@ def test_no_slice_is_scored_twice(folder: Path, capsys: pytest.CaptureFixture[st
     names = [row["slice"] for row in table(folder / "evaluation.csv") if row["method"] == "segunet"]
     assert len(names) == len(set(names)) == 4
     assert "| 4 slices" in capsys.readouterr().out
+
+
+def partly_broken(place: Place) -> Sample:
+    """The first slice of the first volume and the last one of the second have values that are not finite."""
+    sample = labelled(place)
+    if (place.path, place.index) in (("a", 0), ("b", 1)):
+        sample.image[:] = float("nan")
+    return sample
+
+
+def test_a_slice_taken_for_a_broken_one_counts_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In an evaluation, in its figure, and in the validation of a run."""
+    source, drawn = Slices(tuple(Place(p, n, p) for p in ("a", "b") for n in range(2)), partly_broken, TISSUES), []
+    for module in (evaluate, validation):
+        monkeypatch.setattr(module, "opened", lambda options, part: source)
+    monkeypatch.setattr(evaluate, "_draw", lambda path, columns, labels: drawn.append(columns[0][2].names))
+    path = saved(folder / "s.safetensors", "segunet", labels=TISSUES, contrasts=1, classes=3, **UNET)
+    run = options(folder, "segunet", examples=0)
+    evaluate.evaluate(path, run, folder=folder, shown="b, 0")
+    assert [row["slice"] for row in table(folder / "evaluation.csv") if row["method"] == "segunet"] == ["a, 1", "b, 0"]
+    assert "| 2 slices" in capsys.readouterr().out
+    assert drawn == [("b, 0",)]
+    assert [one.names for one in validation.checked(run, torch.device("cpu"), None)] == [("a, 1",), ("b, 0",)]
 
 
 @pytest.mark.usefixtures("segmented")

@@ -24,7 +24,8 @@ from training.batches import Batches
 from training.data import Place
 from training.evaluate import evaluate
 from training.options import Options, read
-from training.predictions import Saved, Writer, restored
+from training.predictions import Names, Saved, Writer, restored
+from training.split import Split
 from training.tasks import fitted
 
 CASES = cases()
@@ -85,22 +86,58 @@ def file_of(folder: Path, method: str, ending: str) -> Path:
 
 
 def test_each_volume_has_a_file_of_its_own(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Also where files are named alike. A slice that comes after its volume was written does not take its place."""
+    """Also where files are named alike, and where some of them are read alone. A slice that comes after its volume was
+    written does not take its place."""
     options, _ = prepared("fastmri_knees_singlecoil", tmp_path, rng)
     one = Batches(fitted(options, "validation")[1], options, "validation", 1).example(0, "cpu")
     examples = [
         dataclasses.replace(one, places=(Place(f"/data/{subject}/raw/scan.h5", index, subject),))
         for subject, index in (("a", 0), ("a", 1), ("b", 0), ("c", 0), ("c", 1), ("a", 0))
     ]
-    writer = Writer(tmp_path / "saved", ())
+    names = Names.of([e.places[0].path for e in examples], "/data")
+    writer = Writer(tmp_path / "saved", names, ())
     for n, example in enumerate(examples):
         writer.add("truth", Estimate(image=example.target * (n + 1)), example)
     writer.close()
-    saved = Saved(tmp_path / "saved")
-    for n, example in enumerate(examples[:-1]):
+    assert sorted(p.name for p in (tmp_path / "saved" / "truth").glob("*.h5")) == [f"{s}_raw_scan.h5" for s in "abc"]
+    saved = Saved(tmp_path / "saved", names)
+    for n, example in reversed(list(enumerate(examples[:-1]))):
         ((method, estimate),) = saved.estimates(example, ())
         assert method == "truth"
         torch.testing.assert_close(estimate.image, restored(Estimate(image=one.target * (n + 1)), one).image)
+
+
+def test_volumes_have_names_that_differ() -> None:
+    def names(*paths: str) -> list[str]:
+        return list(Names.of([f"/data/{path}" for path in paths], "/data").names.values())
+
+    assert names("a/t1.nii.gz", "b/t2.nii.gz", "c/P1.7.h5") == ["t1", "t2", "P1.7"]
+    assert names("a/x/scan.h5", "b/x/scan.h5", "b/y/scan.h5", "y_scan.h5") == [
+        "a_x_scan",
+        "b_x_scan",
+        "b_y_scan",
+        "y_scan",
+    ]
+    with pytest.raises(InputError, match=r"a/scan\.h5: predictions of .*/a/scan\.mrd would have the same name, a_scan"):
+        names("a/scan.h5", "a/scan.mrd")
+
+
+def test_predictions_of_another_volume_are_neither_scored_nor_lost(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Training and validation of a data set may have files of one name; both were written into one folder."""
+    options, weights = prepared("fastmri_knees_singlecoil", tmp_path, rng)
+    evaluate(weights, options, save=tmp_path / "saved")
+    here = evaluate("none", options, predictions=tmp_path / "saved")
+    below = dataclasses.replace(options, data=str(tmp_path / "data" / "singlecoil_val"))
+    below = dataclasses.replace(below, reader=dataclasses.replace(below.reader, split=Split()))
+    assert evaluate("none", below, predictions=tmp_path / "saved").keys() == here.keys()
+    (path,) = (tmp_path / "data" / "singlecoil_val").iterdir()
+    path.parent.rename(tmp_path / "data" / "val2")
+    before = file_of(tmp_path, "varnet", ".h5").read_bytes()
+    sentence = rf"{path.stem}\.h5: has predictions of singlecoil_val/{path.name}, and not of val2/{path.name}"
+    for more in ({"predictions": tmp_path / "saved"}, {"save": tmp_path / "saved"}):
+        with pytest.raises(InputError, match=sentence):
+            evaluate(weights, options, **more)
+    assert file_of(tmp_path, "varnet", ".h5").read_bytes() == before
 
 
 def test_files_of_fastmri_have_its_axes_and_units(tmp_path: Path, rng: np.random.Generator) -> None:

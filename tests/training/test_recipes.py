@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import ismrmrd
 import numpy as np
 import pytest
+import torch
 
 from gadgets.hosts.replay import replay
 from gadgets.simulate import Settings, make_scan
@@ -20,8 +22,10 @@ from mrnets.errors import InputError
 from mrnets.mrd.files import write_scan
 from tests.training.cases import cases
 from training import loop
+from training.batches import Batches
 from training.options import read
 from training.survey import problems
+from training.tasks import opened
 
 RECIPES = Path(loop.__file__).parent / "recipes"
 
@@ -113,6 +117,20 @@ def test_maps_in_two_stages(tmp_path: Path, rng: np.random.Generator) -> None:
     chain = CHAIN.format(first=before, weights=second)
     roles = {image.meta["GADGETRON_DataRole"] for image in images_of(tmp_path, chain)}
     assert roles == {"Image", "R2*", "S0", "B0", "phase"}
+
+
+def test_the_masks_of_a_validation_are_the_same_wherever_the_data_lie(tmp_path: Path, rng: np.random.Generator) -> None:
+    CASES["fastmri_brains"].write(tmp_path / "here", rng, 6)
+    shutil.copytree(tmp_path / "here", tmp_path / "another disk" / "there")
+    settings = ["device=cpu", "masks.names=[random1d]", "masks.accelerations=[3]", "masks.centres=[0.2]"]
+    settings.append("reader.split={counts: [1, 5, 0]}")
+    masks = []
+    for folder in ("here", "another disk/there"):
+        run = read(RECIPES / "fastmri_brains.yaml", [*settings, f"data={tmp_path / folder}"])
+        batches = Batches(opened(run, "validation"), run, "validation", 1)
+        masks.append(torch.cat([batches.example(n, "cpu").scan.mask for n in range(0, len(batches.source), 2)]))
+    assert torch.equal(*masks)
+    assert len(torch.unique(masks[0], dim=0)) > 1  # each volume has its own
 
 
 @pytest.mark.parametrize("recipe", sorted(CASES))
