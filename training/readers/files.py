@@ -58,15 +58,18 @@ def listed(folder: Path, *endings: str) -> dict[str, Path]:
     """Files below `folder` whose names end so (".h5"), by their path in it without the ending: names of subjects.
 
     Sorted by name. Hidden files are left out. Raises InputError where there is no such folder, or none of the files.
+    Raises it also for two files of one name (scan.h5 and scan.mrd).
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    found = {}
-    for path in folder.rglob("*"):
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         ending = next((e for e in sorted(endings, key=len, reverse=True) if name.lower().endswith(e)), None)
         if ending is not None and path.is_file() and not any(part.startswith(".") for part in Path(name).parts):
-            found[name[: -len(ending)]] = path
+            other = found.setdefault(name[: -len(ending)], path)
+            if other != path:
+                raise InputError(f"{path}: has the name of {other.name}, and one subject has one file; take one out")
     if not found:
         raise InputError(f"{folder}: no files *{' or *'.join(endings)} in it or below")
     return dict(sorted(found.items()))

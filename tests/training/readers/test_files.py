@@ -32,6 +32,10 @@ def test_files_are_found_by_their_endings_and_named_after_their_place(tmp_path: 
     assert list(files.listed(tmp_path, ".nii", ".nii.gz")) == ["d"]
     with pytest.raises(InputError, match=r"no files \*\.mat"):
         files.listed(tmp_path, ".mat")
+    (tmp_path / "b" / "two.mrd").touch()
+    assert list(files.listed(tmp_path, ".mrd")) == ["b/two"]
+    with pytest.raises(InputError, match=r"two\.mrd: has the name of two\.H5, and one subject has one file"):
+        files.listed(tmp_path, ".h5", ".mrd")
     with pytest.raises(InputError, match="no such folder"):
         files.listed(tmp_path / "nowhere", ".h5")
 
