@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -14,9 +16,11 @@ from gadgets.__main__ import main
 from gadgets.imagefiles import read_images
 from gadgets.simulate import Settings, make_scan
 from mrnets import store
+from mrnets.classes import classes_of
 from mrnets.mrd.files import write_scan
 from tests.training.cases import cases
 from training import loop
+from training.__main__ import main as train
 from training.options import Network, Options, read
 from training.weights import command
 
@@ -47,9 +51,9 @@ def untrained(options: Options, path: Path, contrasts: int = CONTRASTS) -> Optio
     return dataclasses.replace(options, network=network, weights=str(path))
 
 
-def images(line: str, folder: Path, echoes: int) -> list[np.ndarray]:
+def images(line: str, folder: Path, echoes: int, coils: int = COILS) -> list[np.ndarray]:
     """The series that a printed command makes of a scan of two slices."""
-    scan = Settings(coils=COILS, matrix=32, slices=2, echoes=echoes, acceleration=2, calibration=16, seed=3)
+    scan = Settings(coils=coils, matrix=32, slices=2, echoes=echoes, acceleration=2, calibration=16, seed=3)
     write_scan(folder / "SCAN.h5", *make_scan(scan)[:2])
     python, _, program, *words = shlex.split(line)
     assert (python, program) == ("python", "gadgets")
@@ -65,18 +69,21 @@ IMAGES = {"brats": ("t1c", "t1n", "t2f", "t2w"), "isles": ("adc", "dwi", "flair"
 def test_weights_for_images_run_by_the_command_that_is_printed(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
-    nibabel = pytest.importorskip("nibabel")
     pytest.importorskip("highdicom")
     monkeypatch.chdir(tmp_path)
     options = untrained(read(RECIPES / f"{recipe}.yaml"), tmp_path / "my weights.safetensors", len(IMAGES[recipe]))
-    for name in IMAGES[recipe]:
+    segments(command(options), IMAGES[recipe], rng)
+
+
+def segments(line: str, names: Sequence[str], rng: np.random.Generator) -> None:
+    """Run a printed command on images of these names in the working directory; there are labels afterwards."""
+    for name in names:
         pixels = rng.random((32, 32, 2), np.float32)
         nibabel.save(nibabel.Nifti1Image(pixels, np.diag([-1.0, -1.0, 3.0, 1.0])), f"{name}.nii.gz")
-    python, _, program, *words = shlex.split(command(options))
+    python, _, program, *words = shlex.split(line)
     assert (python, program) == ("python", "gadgets")
     assert main([*words, "-q"]) == 0
-    found = [nibabel.load(path).shape for path in (tmp_path / "labels").glob("*.nii.gz")]
-    assert found == [(32, 32, 2)]
+    assert {nibabel.load(path).shape for path in Path("labels").glob("*.nii.gz")} == {(32, 32, 2)}
 
 
 @pytest.mark.parametrize("recipe", sorted(cases().keys() - IMAGES.keys()))
@@ -85,6 +92,38 @@ def test_weights_of_a_recipe_run_by_the_command_that_is_printed(recipe: str, tmp
     task = store.describe(options.network.name).task
     found = images(command(options), tmp_path, {"reconstruction": 1, "joint": 1}.get(task, CONTRASTS))
     assert sum(len(series) for series in found) == 2 * SERIES[task]
+    assert all(np.isfinite(series).all() for series in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", sorted(cases()))
+def test_a_recipe_from_its_data_to_images_by_its_commands(
+    recipe: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rng: np.random.Generator,
+) -> None:
+    """Check, two steps of the recipe's own network in its published size, and the command that this prints."""
+    monkeypatch.chdir(tmp_path)
+    case = cases()[recipe]
+    case.write(tmp_path / "data", rng)
+    tiny = [*case.overrides, "device=cpu", "precision=float32"]
+    assert train(["check", "data", "--recipe", recipe, *tiny]) == 0
+    assert "nothing is missing or malformed" in capsys.readouterr().out
+    assert train(["fit", recipe, "data=data", *tiny, "steps=2", "workers=0", "batch=1", "validation.examples=1"]) == 0
+    *_, wrote, line = capsys.readouterr().out.splitlines()
+    assert wrote.startswith("wrote ")
+    if recipe in IMAGES:
+        segments(line, IMAGES[recipe], rng)
+        return
+    header = store.header(read(RECIPES / f"{recipe}.yaml").weights)
+    echoes = CONTRASTS if case.task == "quantitative" else header["options"].get("contrasts", 1)
+    found = images(line, tmp_path, echoes, max(header["preparation"]["coils"] or COILS, COILS))
+    labels = header["labels"]
+    segmentations = 1 if classes_of(labels) == "exclusive" else len(labels)
+    expected = echoes + segmentations if labels else SERIES[case.task]
+    assert sum(len(series) for series in found) == 2 * expected
     assert all(np.isfinite(series).all() for series in found)
 
 
