@@ -119,6 +119,19 @@ def test_every_extra_that_is_named_exists() -> None:
     assert named <= EXTRAS.keys()
 
 
+def test_every_package_of_an_extra_has_an_exact_version() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    exact = {key(line.partition("==")[0]) for line in lines if "==" in line}
+    assert len(lines) > 150
+    named = {package(line) for line in (*PROJECT["dependencies"], *(line for each in EXTRAS.values() for line in each))}
+    assert {key(name) for name in named if name != NAME} <= exact
+
+
+def key(name: str) -> str:
+    """A package's name as pip compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def test_all_and_dev_bring_what_users_need() -> None:
     """The Makefile installs dev."""
 
