@@ -114,19 +114,23 @@ def combine(coil_images: Array, sens: Array | None, combination: Combination = "
     return joined(reduce(coil_images[:, :, None], sens[:, None]) / torch.where(size > 0, size, 1))
 
 
+def _coils(number: int, kind: str = "") -> str:
+    return f"{number} {kind}coil{'s' if number > 1 else ''}"
+
+
 def _compresses(raw: Raw, preparation: Preparation) -> bool:
     """Return whether `raw` is still to be compressed. Raises InputError where the network cannot take its coils."""
     if preparation.coils is None:
         return False
     have = raw.kspace.shape[-3]
     if have < preparation.coils or (raw.compressed and have != preparation.coils):
-        how = "compressed to" if raw.compressed else "has"
+        how = "was compressed to" if raw.compressed else "has"
         way = f"; {LEFT}" if raw.compressed else ""
-        raise InputError(f"the network takes {preparation.coils} coils, but the scan {how} {have}{way}")
+        raise InputError(f"the network takes {_coils(preparation.coils)}, but the scan {how} {have}{way}")
     if raw.sens is not None and have != preparation.coils:
         raise InputError(
-            f"the network takes {preparation.coils} virtual coils, and their compression must come before coil "
-            f"sensitivities, which the scan has for {have} coils; {LEFT}"
+            f"the network takes {_coils(preparation.coils, 'virtual ')}, and their compression must come before coil "
+            f"sensitivities, which the scan has for {_coils(have)}; {LEFT}"
         )
     if raw.compressed and preparation.compression not in ("auto", raw.compressed):
         raise InputError(

@@ -152,6 +152,7 @@ def _images(kspace: torch.Tensor) -> torch.Tensor:
         ({"whitened": True}, {"whiten": "none"}, "noise.whiten=false"),
         ({}, {"coils": 8}, "takes 8 coils, but the scan has 6"),
         ({"compressed": "svd", "whitened": True}, {"coils": 4}, "compressed to 6; the chain network.xml"),
+        ({"compressed": "svd", "whitened": True}, {"coils": 1}, "takes 1 coil, but the scan was compressed to 6"),
         (
             {"compressed": "svd", "whitened": True},
             {"coils": 6, "compression": "gdcc"},
