@@ -113,7 +113,7 @@ def _staged(run: Run, options: Options) -> Loss:
 
 def _seed(seed: int, batch: int, rank: int) -> None:
     """Make dropout draw the same in a run that was killed and in one that was not."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, batch, rank]).generate_state(1, np.uint64)[0] >> 1))
+    torch.manual_seed(int(np.random.SeedSequence([seed, batch, rank]).generate_state(1, np.uint64)[0]) >> 1)
 
 
 def _alone(network: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[None]:
