@@ -9,11 +9,12 @@ are then the sum over the sets, each with an image of its own.
 from __future__ import annotations
 
 from mrnets.errors import InputError
-from mrnets.physics.arrays import Array, array_namespace
+from mrnets.physics.arrays import Array, array_namespace, clipped
 from mrnets.physics.fourier import fftc, ifftc
 
 __all__ = [
     "adjoint",
+    "convolved",
     "expand",
     "forward",
     "gain",
@@ -91,7 +92,7 @@ def gain(sens: Array, *, sets: bool = False) -> Array:
         overlap = reduce(sens[..., :1, :, :, :], sens[..., 1:, :, :, :])
         common = xp.real(overlap) ** 2 + xp.imag(overlap) ** 2
         power = (first + second) / 2 + xp.sqrt(((first - second) / 2) ** 2 + common)
-    return xp.clip(xp.max(power, axis=(-2, -1), keepdims=True), min=1.0)
+    return clipped(xp.max(power, axis=(-2, -1), keepdims=True), 1.0)
 
 
 def rss(coil_images: Array, axis: int = -3) -> Array:
@@ -116,8 +117,13 @@ def normal(image: Array, sens: Array, mask: Array, *, sets: bool = False) -> Arr
     It is S^H C S with a circular convolution C, and convolutions commute with the shifts. So only the mask need be
     brought into the order of the plain FFT.
     """
+    plain = array_namespace(image, sens).fft.ifftshift(mask, axes=(-2, -1))
+    return convolved(image, sens, plain, sets=sets)
+
+
+def convolved(image: Array, sens: Array, plain: Array, *, sets: bool = False) -> Array:
+    """As `normal`, with a mask in the order of the plain FFT: `ifftshift` of it, done once for many images."""
     xp = array_namespace(image, sens)
-    plain = xp.fft.ifftshift(mask, axes=(-2, -1))
     encoded = xp.fft.fftn(expand(image, sens, sets=sets), axes=(-2, -1))
     return reduce(xp.fft.ifftn(encoded * plain, axes=(-2, -1)), sens)
 

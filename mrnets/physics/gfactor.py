@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mrnets.physics.arrays import Array, array_namespace, asarray_like, device
+from mrnets.physics.arrays import Array, array_namespace, asarray_like, clipped, device
 from mrnets.physics.coils import adjoint, normal
 from mrnets.physics.conjugate import conjugate_gradients
 from mrnets.physics.fourier import fftc
@@ -44,7 +44,7 @@ def g_factor(sens: Array, mask: Array, rng: np.random.Generator, replicas: int =
     inside = weight > 0
     full = xp.where(inside, weight / (weight + REGULARISATION) ** 2, xp.ones_like(weight))
     share = sampled / (mask.shape[0] * mask.shape[1])
-    found = xp.sqrt(xp.clip(variance, min=0.0) * share / full)
+    found = xp.sqrt(clipped(variance, 0.0) * share / full)
     return xp.astype(xp.where(inside, found, xp.zeros_like(found)), xp.float32)
 
 

@@ -14,8 +14,10 @@ __all__ = ["along", "band_limited", "cubic", "nearest", "trigonometric"]
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def along(matrix: Matrix, x: Array, axis: int) -> Array:
-    """The matrix (m, n) applied to axis `axis` (from the front) of x, which has length n there and gets length m."""
+def along(matrix: Array, x: Array, axis: int) -> Array:
+    """The matrix (m, n) applied to axis `axis` (from the front) of x, which has length n there and gets length m.
+
+    matrix: of NumPy, or a `constant` like x."""
     xp = array_namespace(x)
     matrix = asarray_like(matrix, x, x.dtype)
     before, after = x.shape[:axis], x.shape[axis + 1 :]

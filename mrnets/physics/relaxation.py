@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from mrnets.errors import InputError
-from mrnets.physics.arrays import Array, array_namespace, asarray_like
+from mrnets.physics.arrays import Array, array_namespace, asarray_like, clipped
 from mrnets.physics.unwrap import unwrap
 
 __all__ = ["check_echo_times", "differential", "differential_adjoint", "fit", "signal", "signal_region"]
@@ -166,7 +166,7 @@ def _decay(power: Array, t: Array, second: float) -> tuple[Array, Array]:
     xp = array_namespace(power)
     logs = 0.5 * xp.log(xp.where(power > 0, power, 1.0))
     slope, centre, mean = _line(t, logs, power)
-    r2 = xp.clip(-slope, 0.0, 10.0 / second)
+    r2 = clipped(-slope, 0.0, 10.0 / second)
     some = xp.any(power > 0, axis=-3)
     return r2, xp.where(some, xp.exp(mean + r2 * centre), 0.0)
 

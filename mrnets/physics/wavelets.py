@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError
-from mrnets.physics.arrays import Array, array_namespace, asarray_like
-from mrnets.physics.coils import gain, normal
+from mrnets.physics.arrays import Array, array_namespace, clipped, constant
+from mrnets.physics.coils import convolved, gain
 
 __all__ = ["Transform", "analysis", "detail_noise", "l1_wavelet", "shrunk", "synthesis", "transform"]
 
@@ -45,7 +44,7 @@ def transform(shape: Sequence[int], like: Array, *, levels: int = LEVELS, shift:
     An axis is extended to the next multiple of 2^levels by zeros, and the move is circular there. Every shift keeps the
     norm. Raises InputError for fewer than one level.
     """
-    return _shifted(_unshifted(shape, like, levels), shape, shift)
+    return _shifted(_periodic(shape, like, levels), shape, shift)
 
 
 def analysis(image: Array, levels: Transform) -> Array:
@@ -66,7 +65,7 @@ def shrunk(image: Array, threshold: Array, levels: Transform) -> Array:
     xp = array_namespace(image)
     parts = _analysis(xp.stack((xp.real(image), xp.imag(image))), levels)
     size = xp.sqrt(xp.sum(parts * parts, axis=0))
-    kept = xp.clip(size - threshold, min=0) / xp.clip(size, min=1e-30)
+    kept = clipped(size - threshold, 0.0) / clipped(size, 1e-30)
     y, x = (n >> len(levels) for n in size.shape[-2:])
     kept[..., :y, :x] = 1
     real, imag = _synthesis(parts * kept, levels)
@@ -111,36 +110,49 @@ def l1_wavelet(
     scale = xp.where(scale > 0, scale, xp.ones_like(scale))
     last = PER_NOISE * noise + regularisation * scale
     largest = gain(sens, sets=sets)
-    unshifted = _unshifted(start.shape[-2:], xp.real(start), levels)
+    sens, start = sens / xp.sqrt(largest)[..., None], start / largest  # with them a step has the length 1
+    plain = xp.fft.ifftshift(mask, axes=(-2, -1))
+    periodic = _periodic(start.shape[-2:], xp.real(start), levels)
+    thresholds = _thresholds(COARSE * scale, last, iterations)
     image = ahead = xp.zeros_like(start)
     momentum = 1.0
     for n in range(iterations):
-        done = min(n / (FALL * iterations), 1.0)
-        threshold = (COARSE * scale) ** (1 - done) * last**done
-        step = ahead - (normal(ahead, sens, mask, sets=sets) - start) / largest
-        wavelets = _shifted(unshifted, start.shape[-2:], rng.integers(0, 2**levels, 2).tolist())
-        previous, image = image, shrunk(step, threshold, wavelets)
+        step = ahead - convolved(ahead, sens, plain, sets=sets) + start
+        wavelets = _shifted(periodic, start.shape[-2:], rng.integers(0, 2**levels, 2).tolist())
+        previous, image = image, shrunk(step, thresholds[n], wavelets)
         following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         ahead = image + (momentum - 1) / following * (image - previous)
         momentum = following
     return image
 
 
-def _unshifted(shape: Sequence[int], like: Array, levels: int) -> Transform:
-    """The square matrices of all levels."""
+def _thresholds(first: Array, last: Array, iterations: int) -> Array:
+    """The threshold of each iteration, (iterations, ...): it falls from `first` to `last` in equal ratios."""
+    xp = array_namespace(first)
+    first, last = xp.broadcast_arrays(first, last)
+    done = constant(_fall, iterations, like=first, dtype=first.dtype)
+    done = xp.reshape(done, (-1, *[1] * first.ndim))
+    return first ** (1 - done) * last**done
+
+
+def _fall(iterations: int) -> NDArray[np.float64]:
+    return np.minimum(np.arange(iterations) / (FALL * iterations), 1.0)
+
+
+def _periodic(shape: Sequence[int], like: Array, levels: int) -> Transform:
+    """The matrices of all levels. The columns of the first level's come twice, so that every shift is a part of them."""
     if levels < 1:
         raise InputError(f"wavelets: at least one level is needed, got {levels}")
-    sizes = [-(-n // 2**levels) * 2**levels for n in shape]
+    y, x = (-(-n // 2**levels) * 2**levels for n in shape)
     return tuple(
-        (asarray_like(_matrix(sizes[0] >> level), like), asarray_like(_matrix(sizes[1] >> level), like))
-        for level in range(levels)
+        (constant(_matrix, y >> level, times, like=like), constant(_matrix, x >> level, times, like=like))
+        for level, times in enumerate((2, *[1] * (levels - 1)))
     )
 
 
 def _shifted(levels: Transform, shape: Sequence[int], shift: Sequence[int]) -> Transform:
-    """For images of `shape`, moved by `shift`: columns of the first level's matrices are moved and cut."""
-    xp = array_namespace(levels[0][0])
-    y, x = (xp.roll(m, -s, axis=1)[:, :n] for m, s, n in zip(levels[0], shift, shape, strict=True))
+    """For images of `shape`, moved by `shift` pixels: some of the columns of the first level's matrices."""
+    y, x = (m[:, s % len(m) :][:, :n] for m, s, n in zip(levels[0], shift, shape, strict=True))
     return ((y, x), *levels[1:])
 
 
@@ -172,13 +184,13 @@ def _synthesis(coefficients: Array, levels: Transform) -> Array:
     return xp.matmul(xp.matmul(xp.matrix_transpose(rows), coefficients), columns)
 
 
-@lru_cache(maxsize=64)
-def _matrix(size: int) -> NDArray[np.float32]:
-    """(size, size) orthonormal: `size` / 2 coarse coefficients of a periodic line, then as many details."""
+def _matrix(size: int, times: int) -> NDArray[np.float32]:
+    """(size, size) orthonormal: `size` / 2 coarse coefficients of a periodic line, then as many details. Its columns
+    come `times` times."""
     low = np.asarray(_LOW)
     high = low[::-1] * (-1.0) ** np.arange(len(low))
     matrix = np.zeros((2, size // 2, size))
     place = 2 * np.arange(size // 2)[:, None] + np.arange(len(low))
     for half, taps in zip(matrix, (low, high), strict=True):
         np.add.at(half, (np.arange(size // 2)[:, None], place % size), taps)
-    return matrix.reshape(size, size).astype(np.float32)
+    return np.tile(matrix.reshape(size, size), times).astype(np.float32)
