@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
 from typing import Any
 
 from gadgets.frame import Frame
+from mrnets.contract import Raw
 from mrnets.mrd.lines import Item
+from mrnets.physics.arrays import array_namespace
 
-__all__ = ["in_batches"]
+__all__ = ["as_one", "in_batches"]
 
 
 def in_batches(stream: Iterable[Item], most: int) -> Iterator[list[Item]]:
@@ -26,6 +29,24 @@ def in_batches(stream: Iterable[Item], most: int) -> Iterator[list[Item]]:
             batch = []
     if batch:
         yield batch
+
+
+def as_one(frames: list[Frame]) -> Raw | None:
+    """Return the data of frames of one form as one batch, whitened and with their sensitivities.
+
+    None where the scans are not yet that far, or differ in a number that a batch has once, as its noise level."""
+    raws = [frame.raw for frame in frames]
+    first = raws[0]
+    if not first.whitened or first.sens is None:
+        return None
+    arrays = ("kspace", "mask", "calibration", "sens")
+    others = [field.name for field in fields(Raw) if field.name not in (*arrays, "echo_times")]
+    if any(getattr(raw, name) != getattr(first, name) for raw in raws for name in others):
+        return None
+    values = {name: [getattr(raw, name) for raw in raws] for name in arrays}
+    xp = array_namespace(first.kspace)
+    together: dict[str, Any] = {name: None if x[0] is None else xp.concat(x) for name, x in values.items()}
+    return replace(first, **together)
 
 
 def _alike(first: Frame, other: Frame) -> bool:

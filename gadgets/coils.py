@@ -16,8 +16,8 @@ from gadgets.gadget import gadget
 from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.mrd.lines import Item
-from mrnets.noise import agreed_noise
-from mrnets.physics.arrays import Array, array_namespace
+from mrnets.noise import agreed_together
+from mrnets.physics.arrays import Array, array_namespace, to_numpy
 from mrnets.physics.espirit import DEFAULT, Espirit
 from mrnets.preparation import Sensitivities
 from mrnets.stages import sense_later, sense_raw
@@ -59,11 +59,11 @@ def coils(
         if not isinstance(items[0], Frame):
             yield from items
             continue
-        items = [_agreed(frame) for frame in items]
-        if items[0].volume:
-            yield _later(items[0], method, options)
+        frames = _agreed([item for item in items if isinstance(item, Frame)])
+        if frames[0].volume:
+            yield _later(frames[0], method, options)
             continue
-        for frame, raw in zip(items, _sensed(items, method, options), strict=True):
+        for frame, raw in zip(frames, _sensed(frames, method, options), strict=True):
             if isinstance(raw, str):
                 yield replace(frame, failed=f"coil sensitivities failed ({raw})")
             else:
@@ -72,10 +72,13 @@ def coils(
                 yield replace(frame, raw=raw, history=(*frame.history, made))
 
 
-def _agreed(frame: Frame) -> Frame:
-    """Return a frame with the noise level that its calibration lines bear out: maps depend on it, too."""
-    found = attempted(partial(agreed_noise, frame.raw))
-    return frame if isinstance(found, str) else replace(frame, raw=found[0], notes=(*frame.notes, *found[1]))
+def _agreed(frames: list[Frame]) -> list[Frame]:
+    """Return frames of one form with the noise level that their calibration lines bear out: maps depend on it, too."""
+    found = attempted(partial(agreed_together, [frame.raw for frame in frames]))
+    if isinstance(found, str):
+        return frames if len(frames) == 1 else [_agreed([frame])[0] for frame in frames]
+    both = zip(frames, found, strict=True)
+    return [replace(frame, raw=raw, notes=(*frame.notes, *notes)) for frame, (raw, notes) in both]
 
 
 def _later(frame: Frame, method: Sensitivities, options: Espirit) -> Frame:
@@ -89,8 +92,8 @@ def _sensed(frames: list[Frame], method: Sensitivities, options: Espirit) -> Ite
     """Yield the data of frames of one form with sensitivities, or why there are none."""
     together = _sensed_together(frames, method, options) if len(frames) > 1 else None
     if together is not None and together.sens is not None:
-        for n, frame in enumerate(frames):
-            yield replace(frame.raw, sens=_own(together.sens[n : n + 1]), sens_method=together.sens_method)
+        for frame, sens in zip(frames, _own(together.sens), strict=True):
+            yield replace(frame.raw, sens=sens, sens_method=together.sens_method)
         return
     for frame in frames:
         with naming_shortfalls(frame):
@@ -98,9 +101,13 @@ def _sensed(frames: list[Frame], method: Sensitivities, options: Espirit) -> Ite
         yield raw
 
 
-def _own(sens: Array) -> Array:
-    """Return the maps (1, set, coil, y, x) of a slice of a batch without a second set that only other slices have."""
-    return sens if sens.shape[1] == 1 or bool((sens[:, 1:] != 0).any()) else sens[:, :1]
+def _own(sens: Array) -> list[Array]:
+    """Return the maps (1, set, coil, y, x) of each slice of a batch, without a second set that only others have."""
+    batch, sets = sens.shape[:2]
+    used = [sets] * batch
+    if sets > 1:
+        used = [2 if second else 1 for second in to_numpy(array_namespace(sens).any(sens[:, 1] != 0, axis=(1, 2, 3)))]
+    return [sens[n : n + 1, :count] for n, count in enumerate(used)]
 
 
 def _sensed_together(frames: list[Frame], method: Sensitivities, options: Espirit) -> Raw | None:

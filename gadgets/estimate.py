@@ -9,10 +9,12 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from gadgets.batches import as_one
 from gadgets.frame import Frame, naming_shortfalls
 from gadgets.models import Model
 from mrnets.contract import Check, Estimate, Raw, Scan
 from mrnets.noise import agreed_noise
+from mrnets.physics.arrays import array_namespace
 
 if TYPE_CHECKING:
     from mrnets.preparation import Preparation
@@ -141,7 +143,9 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
 
 
 def _estimates(frames: list[Frame], how: Runner) -> list[tuple[Estimate, tuple[str, ...]]]:
-    """Return what `_estimate` does of each of several slices. The network gets them in one batch."""
+    """Return what `_estimate` does of each of several slices. The network gets them in one batch.
+
+    They are prepared as one, too, where nothing is known of one that is not of the others."""
     import torch
 
     from mrnets.ending import ended
@@ -150,13 +154,21 @@ def _estimates(frames: list[Frame], how: Runner) -> list[tuple[Estimate, tuple[s
 
     model = how.model
     with torch.inference_mode():
-        ready = [_prepared(frame, model) for frame in frames]
+        raw = as_one(frames)
+        ready = (
+            [_prepared(frame.raw, [frame], model) for frame in frames]
+            if raw is None
+            else [_prepared(raw, frames, model)]
+        )
         scan = _one_batch([block.scan for block, _, _ in ready])
         forward = _checked(ended(partial(_on_grid, how), ready[0][1], model.echoes), how, slices=1)
         whole = _joined([forward(slices_of(scan, n, n + how.batch)) for n in range(0, len(frames), how.batch)])
-        own = [restore(_of_slice(whole, n), block) for n, (block, _, _) in enumerate(ready)]
+        if raw is not None:
+            own = [restore(whole, ready[0][0])]
+        else:
+            own = [restore(_of_slice(whole, n), block) for n, (block, _, _) in enumerate(ready)]
         together = _fetched(_joined(own))
-    return [(_of_slice(together, n), notes) for n, (_, _, notes) in enumerate(ready)]
+    return [(_of_slice(together, n), ready[n % len(ready)][2]) for n in range(len(frames))]
 
 
 def _agreed(raw: Raw) -> tuple[Raw, tuple[str, ...]]:
@@ -164,15 +176,16 @@ def _agreed(raw: Raw) -> tuple[Raw, tuple[str, ...]]:
     return agreed_noise(raw) if raw.sens_method is None else (raw, ())
 
 
-def _prepared(frame: Frame, model: Model) -> tuple[Prepared, Preparation, tuple[str, ...]]:
-    """Return a slice prepared for the network, how, and notes."""
+def _prepared(raw: Raw, frames: list[Frame], model: Model) -> tuple[Prepared, Preparation, tuple[str, ...]]:
+    """Return the data of frames prepared for the network, how, and notes."""
     from mrnets.preparation import as_it_comes
     from mrnets.prepare import prepare
 
-    raw, doubts = _agreed(frame.raw)
-    image = frame.estimate.image if model.takes == "both" and frame.estimate is not None else None
+    raw, doubts = _agreed(raw)
+    images = [frame.estimate.image for frame in frames if model.takes == "both" and frame.estimate is not None]
+    image = array_namespace(*images).concat(images) if images else None
     preparation = model.preparation or as_it_comes(raw)
-    with naming_shortfalls(frame):
+    with naming_shortfalls(frames[0]):
         block = prepare(raw, preparation, image=image, device=model.device)
     return block, preparation, (*doubts, *block.notes)
 

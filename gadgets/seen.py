@@ -126,6 +126,8 @@ def _of_data(model: Model, raw: Raw) -> Iterator[str]:
     if preparation is not None and preparation.coils is not None:
         coils = min(coils, preparation.coils)
     yield from _of_number("number of coils", coils, seen.coils)
+    if not (seen.acceleration or seen.masks or seen.snr):
+        return  # a device need not be asked for the mask
     mask = to_numpy(raw.mask)
     if not mask.any():
         return

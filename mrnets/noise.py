@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from mrnets.contract import Raw
-from mrnets.physics.arrays import Array, to_numpy
+from mrnets.physics.arrays import Array, array_namespace, to_numpy
+from mrnets.physics.patches import windows
 
-__all__ = ["agreed_noise", "unpredictable"]
+__all__ = ["agreed_noise", "agreed_together", "unpredictable"]
 
 KERNELS = (4, 3, 2)
 """Widths of patches, in samples; the largest one that there are enough patches for."""
@@ -39,21 +40,33 @@ def unpredictable(calibration: Array) -> float | None:
     Patches of multi-coil k-space lie in a low-dimensional space (Uecker 2014). The smallest eigenvalues of their
     covariance are therefore those of noise. None: the block is too small to tell.
     """
-    block = to_numpy(calibration).astype(np.complex128)
+    (found,) = _levels(calibration[None])
+    return found
+
+
+def _levels(calibration: Array) -> list[float | None]:
+    """`unpredictable` of blocks (batch, coil, y, x). A device is asked once, for the covariances of their patches."""
+    batch, coils, height, width = calibration.shape
     for kernel in KERNELS:
-        y, x = (min(kernel, n) for n in block.shape[-2:])
-        values = block.shape[0] * y * x
-        patches = sliding_window_view(block, (len(block), y, x))[0]
-        if values <= MAX_VALUES and patches.shape[0] * patches.shape[1] >= PATCHES_PER_VALUE * values:
-            return _smallest(patches.reshape(-1, values))
-    return None
+        y, x = min(kernel, height), min(kernel, width)
+        values, count = coils * y * x, (height - y + 1) * (width - x + 1)
+        if values <= MAX_VALUES and count >= PATCHES_PER_VALUE * values:
+            return [_smallest(covariance, count) for covariance in to_numpy(_covariances(calibration, (y, x)))]
+    return [None] * batch
 
 
-def _smallest(patches: NDArray[np.complex128]) -> float:
+def _covariances(blocks: Array, kernel: tuple[int, int]) -> Array:
+    """(batch, value, value) complex128, of all patches of each block (batch, coil, y, x)."""
+    xp = array_namespace(blocks)
+    patches = windows(xp.astype(blocks, xp.complex128), kernel)
+    return xp.matmul(xp.conj(xp.matrix_transpose(patches)), patches) / patches.shape[1]
+
+
+def _smallest(covariance: NDArray[np.complex128], patches: int) -> float:
     """By the median of the smallest eigenvalues, over what it is of noise with variance 1 (Marchenko, Pastur 1967)."""
-    eigenvalues = np.linalg.eigvalsh(patches.conj().T @ patches / len(patches))
+    eigenvalues = np.linalg.eigvalsh(covariance)
     count = max(round(SMALLEST * len(eigenvalues)), 1)
-    spread = math.sqrt(patches.shape[1] / len(patches))
+    spread = math.sqrt(len(eigenvalues) / patches)
     expected = (1 - spread) ** 2 + 4 * spread * SEMICIRCLE
     return math.sqrt(max(float(np.median(eigenvalues[:count])), 0.0) / expected)
 
@@ -64,9 +77,28 @@ def agreed_noise(raw: Raw) -> tuple[Raw, tuple[str, ...]]:
     Only for whitened data, whose noise has the variance `variance` / `averages`. Where both levels differ by more than
     `FACTOR`, `averages` becomes what the calibration lines show.
     """
+    (found,) = agreed_together([raw])
+    return found
+
+
+def agreed_together(raws: Sequence[Raw]) -> list[tuple[Raw, tuple[str, ...]]]:
+    """`agreed_noise` of each of `raws`, whose arrays have the same shapes and lie on the same device.
+
+    A device is asked once."""
+    blocks = [_middle(raw) for raw in raws]
+    there = [block for block in blocks if block is not None]
+    levels = iter(_levels(array_namespace(*there).stack(there)) if there else ())
+    return [(raw, ()) if block is None else _agreed(raw, next(levels)) for raw, block in zip(raws, blocks, strict=True)]
+
+
+def _middle(raw: Raw) -> Array | None:
+    """The calibration lines (coil, y, x) of the middle slice; None where they are not known or not whitened."""
     if not raw.whitened or raw.calibration is None:
-        return raw, ()
-    seen = unpredictable(raw.calibration[raw.calibration.shape[0] // 2, 0])
+        return None
+    return raw.calibration[raw.calibration.shape[0] // 2, 0]
+
+
+def _agreed(raw: Raw, seen: float | None) -> tuple[Raw, tuple[str, ...]]:
     ratio = 0.0 if seen is None else seen * math.sqrt(raw.averages / raw.variance)
     if ratio < NONE or 1 / FACTOR <= ratio <= FACTOR:
         return raw, ()

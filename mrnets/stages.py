@@ -274,26 +274,30 @@ def _calibration(raw: Raw) -> Array:
 
 def _espirit(lines: Array, shape: tuple[int, ...], options: espirit.Espirit, noise: float | None) -> Array:
     """(batch, set, coil, y, x)."""
-    sens = espirit.espirit(lines, shape, options, noise=noise)
+    sens = espirit.espirit(lines, shape, options, noise=noise, finite=True)
     xp = array_namespace(sens)
-    empty = _cropped(lines, sens) > MAX_CROPPED
-    if bool(xp.any(empty)):
+    one = min(options.sets, lines.shape[-3]) == 1  # maps of one coil cannot be orthogonal
+    shares = [_cropped(lines, sens)]
+    if not one:
+        shares.append(espirit.folded(lines, shape, options, finite=True))
+    cropped, *folded = to_numpy(xp.stack(shares))  # a device is asked once: these are not finite where lines are not
+    espirit.require_finite(bool(np.isfinite(cropped).all()))
+    empty = cropped > MAX_CROPPED
+    if empty.any():
         _logger.warning(
             "coil sensitivities: %s calibration lines do not carry the maps of %d coils; the background is kept",
             "x".join(map(str, lines.shape[-2:])),
             lines.shape[-3],
         )
-        uncropped = espirit.espirit(lines, shape, dataclasses.replace(options, crop=0.0), noise=noise)
-        sens = xp.where(empty[:, None, None, None], uncropped, sens)
+        uncropped = espirit.espirit(lines, shape, dataclasses.replace(options, crop=0.0), noise=noise, finite=True)
+        sens = xp.where(asarray_like(empty, sens)[:, None, None, None], uncropped, sens)
     sens = sens[:, None]
-    if min(options.sets, lines.shape[-3]) == 1:  # maps of one coil cannot be orthogonal
-        return sens
-    (folded,) = np.nonzero(to_numpy((espirit.folded(lines, shape, options) > MIN_FOLDED) & ~empty))
-    if not len(folded):
+    places = np.flatnonzero((folded[0] > MIN_FOLDED) & ~empty) if folded else np.array([], int)
+    if not len(places):
         return sens
     both = xp.concat((sens, xp.zeros_like(sens)), axis=1)
-    where = asarray_like(folded, sens)
-    both[where] = espirit.espirit(xp.take(lines, where, axis=0), shape, options, noise=noise, maps=2)
+    where = asarray_like(places, sens)
+    both[where] = espirit.espirit(xp.take(lines, where, axis=0), shape, options, noise=noise, maps=2, finite=True)
     return both
 
 

@@ -117,11 +117,10 @@ def examined(
 
 def mixed(estimate: Estimate, reference: Estimate | None, shares: Sequence[float | None]) -> Estimate:
     """`estimate` with the mean of its image and that of `reference`, which has a share (batch,) of each slice."""
-    parts = torch.tensor([share or 0.0 for share in shares])
-    if estimate.image is None or reference is None or reference.image is None or not parts.any():
+    if estimate.image is None or reference is None or reference.image is None or not any(shares):
         return estimate
     image = estimate.image
-    part = parts.to(image.device)[:, None, None, None]
+    part = torch.tensor([share or 0.0 for share in shares], device=image.device)[:, None, None, None]
     return dataclasses.replace(estimate, image=image + part * (reference.image - image))
 
 

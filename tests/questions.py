@@ -21,12 +21,15 @@ __all__ = ["Seen", "seen"]
 
 ROOT = Path(__file__).parents[1]
 OURS = tuple(str(ROOT / name) for name in ("mrnets", "gadgets", "training"))
-ASKING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_linalg_check_errors", "_unique2", "unique_dim")
+ASKING = (
+    *("_local_scalar_dense", "item", "is_nonzero", "equal"),
+    *("nonzero", "masked_select", "_unique2", "unique_dim", "_linalg_check_errors"),
+)
 """Operations whose result the host waits for."""
 INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 """These are others where they get a mask."""
-FETCHING = ("cpu", "numpy")
-SENDING = ("asarray", "as_tensor", "from_numpy", "tensor")
+FETCHING = ("cpu", "tolist")
+SENDING = ("as_tensor", "from_numpy", "tensor")
 
 
 class Seen(TorchDispatchMode):
@@ -41,7 +44,8 @@ class Seen(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         masks = name in INDEXING and any(t is not None and t.dtype == torch.bool for t in args[1])
-        if masks or name in ASKING:
+        fetched = name == "to" and (kwargs or {}).get("non_blocking")
+        if masks or fetched or name in ASKING:
             self.asked[place()] += 1
         elif not _a_view(func):
             self.launches[place()] += 1
@@ -57,11 +61,16 @@ def _a_view(func: Any) -> bool:
 def place() -> str:
     """The function of this project that is running."""
     frame = sys._getframe(1)
-    while frame is not None and not frame.f_code.co_filename.startswith(OURS):
+    while frame is not None and not _ours(frame.f_code.co_filename):
         frame = frame.f_back  # type: ignore[assignment]
     if frame is None:
         return "tests"
     return f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}"
+
+
+def _ours(file: str) -> bool:
+    """Whether a file is of this project, and not the one whose functions do such things for all others."""
+    return file.startswith(OURS) and not file.endswith("arrays.py")
 
 
 @contextmanager
@@ -71,9 +80,9 @@ def seen() -> Iterator[Seen]:
     with ExitStack() as stack:
         for name in FETCHING:
             _watched(stack, torch.Tensor, name, found.asked)
-        for module in (torch, array_api_compat.torch):
-            for name in SENDING:
-                _watched(stack, module, name, found.sent)
+        for name in SENDING:
+            _watched(stack, torch, name, found.sent)
+        _watched(stack, array_api_compat.torch, "asarray", found.sent)
         stack.enter_context(found)
         yield found
 
@@ -82,7 +91,8 @@ def _watched(stack: ExitStack, owner: Any, name: str, counts: Counter[str]) -> N
     original: Callable[..., Any] = getattr(owner, name)
 
     def watched(*args: Any, **options: Any) -> Any:
-        counts[place()] += 1
+        if owner is torch.Tensor or not isinstance(args[0], torch.Tensor):
+            counts[place()] += 1
         return original(*args, **options)
 
     stack.enter_context(mock.patch.object(owner, name, watched))

@@ -19,26 +19,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mrnets.errors import InputError
-from mrnets.physics.arrays import Array, array_namespace, asarray_like, device
+from mrnets.physics.arrays import Array, array_namespace, clipped, constant, device, on_host
 from mrnets.physics.checks import require_complex, sizes
+from mrnets.physics.eigenvectors import strongest
 from mrnets.physics.fourier import ifftc, resize
 from mrnets.physics.interpolation import along, cubic, trigonometric
 from mrnets.physics.patches import filters_of, sampled_matrices, widths_of
 
-__all__ = ["Espirit", "espirit", "folded", "rss_maps", "unitary_maps", "weight"]
+__all__ = ["Espirit", "espirit", "folded", "require_finite", "rss_maps", "unitary_maps", "weight"]
 
 _AXES = "(..., coil, [z,] y, x)"
 SMALLEST_BLOCK = 6
 SAMPLES_PER_KERNEL = 8
 """Coarse grid points per kernel width; the projection error is then within 3 % of that of the full grid."""
-ENTRIES_AT_ONCE = 2**21
-"""Entries of H(x) in memory at once: they should stay in the cache."""
+ENTRIES_AT_ONCE, ENTRIES_ON_DEVICE = 2**21, 2**24
+"""Entries of H(x) in memory at once: they should stay in a processor's cache, and fill a device."""
 FOLDED, FOLDED_POINTS = 0.9, 24
 """Second eigenvalue where an object is folded, and points along each axis at which that is looked for."""
 NOISY = 0.8
@@ -49,8 +51,6 @@ LEAST_OWN = 0.25
 lost the second map, and there is none."""
 AT_CROP = 4 / 9
 """`weight` of the eigenvalue `crop`."""
-DAMPED, CHEBYSHEV_STEPS = 0.65, 18
-"""Eigenvalues that an eigenvector search damps, and its steps: converged at signal-to-noise ratios of 20 and more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,7 @@ def espirit(
     noise: float | None = None,
     maps: int = 1,
     grid: int | None = None,
+    finite: bool = False,
 ) -> Array:
     """Sensitivities (..., coil, *shape) from calibration k-space (..., coil, *block), zero frequency at n // 2.
 
@@ -107,11 +108,12 @@ def espirit(
     kept where the object is folded. The second set is orthogonal to the first at each pixel.
     grid: points along each axis where eigenvectors are found. None: 8 * kernel for one set, 16 * kernel for two sets,
     because two eigenvectors are not smooth where their eigenvalues cross.
+    finite: whether the caller sees to it that samples are finite. Then a device is not asked.
     Raises InputError where an option is out of range, the calibration block has fewer than 6 samples along an axis, or
     samples are not finite. Likewise for samples that are not complex.
     """
     shape = sizes("ESPIRiT", shape)
-    block, noise_power, lead = _block(calibration, shape, options, maps, noise)
+    block, noise_power, lead = _block(calibration, shape, options, maps, noise, finite)
     xp = array_namespace(block)
     points = grid or SAMPLES_PER_KERNEL * options.kernel * maps
     sens = [
@@ -123,17 +125,17 @@ def espirit(
     return xp.reshape(own, (*lead, *own.shape[1:]))
 
 
-def folded(calibration: Array, shape: Sequence[int], options: Espirit = DEFAULT) -> Array:
+def folded(calibration: Array, shape: Sequence[int], options: Espirit = DEFAULT, *, finite: bool = False) -> Array:
     """Return the share (...,) of the energy of calibration k-space (..., coil, *block) where the object is folded.
 
     Parts of it that lie a field of view apart are seen on top of each other there, and two sets of maps are needed.
     There the second eigenvalue is near 1. It is below 0.0002 in heads that fit into the field of view, and
     above 0.005 where 12 % of the field of view is missing. The share is 0 where noise lifts that eigenvalue: at
     signal-to-noise ratios below about 10 it is high everywhere. Singular values count as at unknown noise:
-    lower thresholds take ghosts for folds. Raises the errors of `espirit`.
+    lower thresholds take ghosts for folds. finite: as for `espirit`, whose errors it raises.
     """
     shape = sizes("ESPIRiT", shape)
-    block, noise_power, lead = _block(calibration, shape, options, 2, None)
+    block, noise_power, lead = _block(calibration, shape, options, 2, None, finite)
     xp = array_namespace(block)
     shares = []
     for _, values, images in _coarse(block, noise_power, shape, options, FOLDED_POINTS, 2):
@@ -148,7 +150,7 @@ def folded(calibration: Array, shape: Sequence[int], options: Espirit = DEFAULT)
 
 
 def _block(
-    calibration: Array, shape: tuple[int, ...], options: Espirit, maps: int, noise: float | None
+    calibration: Array, shape: tuple[int, ...], options: Espirit, maps: int, noise: float | None, finite: bool
 ) -> tuple[Array, Array | None, tuple[int, ...]]:
     """The calibration block (batch, coil, *block) that is used, with peak 1, its variance of noise (batch, 1, 1), and
     the axes that batch was. Raises InputError."""
@@ -158,7 +160,7 @@ def _block(
     block = resize(calibration, [min(n, options.calibration) for n in calibration.shape[-len(shape) :]], axes)
     xp = array_namespace(block)
     lead = block.shape[: -len(shape) - 1]
-    block, peak = _scaled(xp.reshape(block, (-1, *block.shape[-len(shape) - 1 :])))
+    block, peak = _scaled(xp.reshape(block, (-1, *block.shape[-len(shape) - 1 :])), finite)
     return block, None if noise is None else (noise / peak) ** 2, lead
 
 
@@ -168,7 +170,7 @@ def _coarse(
     """Eigenvectors, eigenvalues and low-resolution images, as in `_coarse_maps`, for parts of the batch in turn."""
     coarse = tuple(min(n, max(points, 2 * options.kernel - 1)) for n in shape)
     coils = block.shape[1]
-    at_once = max(1, ENTRIES_AT_ONCE // (coils**2 * math.prod(coarse)))
+    at_once = max(1, _entries(block) // (coils**2 * math.prod(coarse)))
     widths = widths_of(block, options.kernel, options.threshold)
     for kernels, numbers in itertools.groupby(range(len(widths)), widths.__getitem__):
         run = list(numbers)
@@ -178,6 +180,10 @@ def _coarse(
             filters = filters_of(block[some], kernels, options.threshold, power)
             images = _low_resolution(block[some], coarse)
             yield *_coarse_maps(sampled_matrices(*filters, coils, kernels), images, maps), images
+
+
+def _entries(like: Array) -> int:
+    return ENTRIES_AT_ONCE if on_host(like) else ENTRIES_ON_DEVICE
 
 
 def weight(eigenvalues: Array, crop: float) -> Array:
@@ -192,7 +198,7 @@ def weight(eigenvalues: Array, crop: float) -> Array:
     xp = array_namespace(eigenvalues)
     if crop == 0:
         return xp.ones_like(eigenvalues)
-    return xp.clip((eigenvalues + 1 - 2 * crop) / (1.5 * (1 - crop)), min=0, max=1) ** 2
+    return clipped((eigenvalues + 1 - 2 * crop) / (1.5 * (1 - crop)), 0.0, 1.0) ** 2
 
 
 def rss_maps(calibration: Array, shape: Sequence[int], *, width: int = Espirit.calibration) -> Array:
@@ -214,12 +220,16 @@ def rss_maps(calibration: Array, shape: Sequence[int], *, width: int = Espirit.c
 
 def _low_resolution(block: Array, shape: tuple[int, ...]) -> Array:
     """Coil images (..., coil, *shape) of the block, with a Hann window over it."""
+    xp = array_namespace(block)
     axes = tuple(range(-len(shape), 0))
     for axis in axes:
-        n = block.shape[axis]
-        window = np.cos(np.pi * (np.arange(n) - n // 2) / (n + 1)) ** 2
-        block = block * asarray_like(window.reshape(-1, *[1] * (-1 - axis)), block, block.dtype)
+        window = constant(_hann, block.shape[axis], like=block, dtype=block.dtype)
+        block = block * xp.reshape(window, (-1, *[1] * (-1 - axis)))
     return ifftc(resize(block, shape, axes), axes)
+
+
+def _hann(samples: int) -> NDArray[np.float64]:
+    return np.cos(np.pi * (np.arange(samples) - samples // 2) / (samples + 1)) ** 2
 
 
 def unitary_maps(calibration: Array, shape: Sequence[int]) -> Array:
@@ -251,13 +261,19 @@ def _check(calibration: Array, shape: tuple[int, ...], width: int, maps: int) ->
         )
 
 
-def _scaled(block: Array) -> tuple[Array, Array]:
+def require_finite(finite: bool) -> None:
+    """Raise InputError where calibration data are not finite."""
+    if not finite:
+        raise InputError("ESPIRiT: the calibration data contain NaN or infinite samples")
+
+
+def _scaled(block: Array, finite: bool) -> tuple[Array, Array]:
     """The block with peak magnitude 1, so that single precision suffices for any scanner's units, and its peak
     (batch, 1, 1). Zeros stay zeros."""
     xp = array_namespace(block)
     peak = xp.max(xp.abs(block), axis=tuple(range(1, block.ndim)), keepdims=True)
-    if not bool(xp.all(xp.isfinite(peak))):
-        raise InputError("ESPIRiT: the calibration data contain NaN or infinite samples")
+    if not finite or on_host(block):
+        require_finite(bool(xp.all(xp.isfinite(peak))))
     peak = xp.where(peak > 0, peak, xp.ones_like(peak))
     return block / peak, xp.reshape(peak, (-1, 1, 1))
 
@@ -269,49 +285,18 @@ def _coarse_maps(matrices: Array, images: Array, maps: int) -> tuple[Array, Arra
     batch, coils, *coarse = images.shape
     dims = len(coarse)
     for axis in range(2, dims + 1):
-        matrices = along(trigonometric(coarse[axis - 1], matrices.shape[axis]), matrices, axis)
-    rows = trigonometric(coarse[0], matrices.shape[1])
+        matrices = along(_constant(trigonometric, coarse[axis - 1], matrices.shape[axis], matrices), matrices, axis)
+    rows = _constant(trigonometric, coarse[0], matrices.shape[1], matrices)
     start = xp.permute_dims(images, (0, *range(2, dims + 2), 1))[..., None]
 
-    at_once = max(1, ENTRIES_AT_ONCE // (batch * coils**2 * math.prod(coarse[1:])))
+    at_once = max(1, _entries(images) // (batch * coils**2 * math.prod(coarse[1:])))
     parts = []
     for first in range(0, coarse[0], at_once):
         some = slice(first, first + at_once)
-        parts.append(_eigenvectors(along(rows[some], matrices, 1), start[:, some], maps))
+        parts.append(strongest(along(rows[some], matrices, 1), start[:, some], maps))
     order = (0, dims + 2, dims + 1, *range(1, dims + 1))
     vectors, values = (xp.concat([part[i] for part in parts], axis=1) for i in (0, 1))
     return xp.permute_dims(vectors, order), xp.permute_dims(values, order)
-
-
-def _eigenvectors(matrices: Array, start: Array, count: int) -> tuple[Array, Array]:
-    """The `count` strongest eigenvectors (..., coil, count) and eigenvalues (..., 1, count) of H (..., coil, coil).
-
-    From `start` (..., coil, 1), by a Chebyshev polynomial of H^2 (Saad 2011, 7.4): large above `DAMPED`, small below.
-    Vectorised over pixels, unlike a library's eigenvalue solver.
-    """
-    xp = array_namespace(matrices)
-    squared = (2 / DAMPED**2) * xp.matmul(matrices, matrices)
-    vectors: list[Array] = []
-    for _ in range(count):
-        previous = _without(vectors, start)
-        vector = _without(vectors, xp.matmul(squared, previous)) - previous
-        for _ in range(CHEBYSHEV_STEPS - 1):
-            step = _without(vectors, xp.matmul(squared, vector)) - vector
-            previous, vector = vector, 2 * step - previous
-        norm = xp.sqrt(xp.sum(xp.abs(vector) ** 2, axis=-2, keepdims=True))
-        vectors.append(vector / xp.where(norm > 0, norm, xp.ones_like(norm)))
-        anywhere = np.exp(1j * np.arange(matrices.shape[-1]) ** 2)[:, None]
-        start = xp.zeros_like(start) + asarray_like(anywhere, start, start.dtype)
-    found = xp.concat(vectors, axis=-1)
-    return found, xp.sum(xp.real(xp.conj(found) * xp.matmul(matrices, found)), axis=-2, keepdims=True)
-
-
-def _without(vectors: list[Array], x: Array) -> Array:
-    """x without its components along the (orthonormal) vectors, (..., coil, 1) each."""
-    xp = array_namespace(x)
-    for vector in vectors:
-        x = x - vector * xp.sum(xp.conj(vector) * x, axis=-2, keepdims=True)
-    return x
 
 
 def _interpolated(vectors: Array, values: Array, images: Array, shape: tuple[int, ...], crop: float) -> Array:
@@ -324,8 +309,8 @@ def _interpolated(vectors: Array, values: Array, images: Array, shape: tuple[int
     maps = vectors * xp.sum(xp.conj(vectors) * images[:, None], axis=2, keepdims=True)
     for axis in range(len(shape) + 2, 2, -1):
         if shape[axis - 3] != maps.shape[axis]:
-            matrix = cubic(shape[axis - 3], maps.shape[axis])
-            maps, values = along(matrix, maps, axis), along(matrix, values, axis)
+            sizes = (shape[axis - 3], maps.shape[axis])
+            maps, values = (along(_constant(cubic, *sizes, x), x, axis) for x in (maps, values))
     first = _unit(maps[:, :1])
     if maps.shape[1] == 1:
         return first * weight(values, crop)
@@ -336,6 +321,10 @@ def _interpolated(vectors: Array, values: Array, images: Array, shape: tuple[int
     whole, left = (xp.sum(xp.real(x) ** 2 + xp.imag(x) ** 2, axis=2, keepdims=True) for x in (second, own))
     own = xp.where(left > LEAST_OWN * whole, own, xp.zeros_like(own))
     return xp.concat((first, _unit(own)), axis=1) * weight(values, crop)
+
+
+def _constant(matrix: Callable[[int, int], Array], size: int, have: int, like: Array) -> Array:
+    return constant(matrix, size, have, like=like, dtype=like.dtype)
 
 
 def _unit(maps: Array) -> Array:

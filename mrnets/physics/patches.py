@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mrnets.physics.arrays import Array, array_namespace, asarray_like, device, to_numpy
+from mrnets.physics.arrays import Array, array_namespace, asarray_like, constant, device, to_numpy
 
-__all__ = ["filters_of", "sampled_matrices", "widths_of"]
+__all__ = ["filters_of", "sampled_matrices", "widths_of", "windows"]
 
 SMALLEST_KERNEL = 3
 MAX_FILLED = 0.8
@@ -23,6 +23,10 @@ ENOUGH = 0.5
 SMALLEST_THRESHOLD = 0.003
 """Singular values that count half where there is next to no noise, relative to the largest. Lower ones (0.002) gain no
 more than 0.2 dB on real heads and lose 0.1 dB on others."""
+PRODUCTS = 4
+"""Products of a power iteration between two normalisations. In single precision more could underflow."""
+LEAST = 1e-30
+"""Added to divisors that are 0 for a block of zeros."""
 
 
 def _ball(kernels: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -31,18 +35,31 @@ def _ball(kernels: tuple[int, ...]) -> np.ndarray[Any, Any]:
     return np.argwhere(sum(np.meshgrid(*radii, indexing="ij")) <= 1)
 
 
+def windows(block: Array, kernel: tuple[int, ...]) -> Array:
+    """Return all patches (batch, patch, coil * position) of the shape `kernel` of a block (batch, coil, *block)."""
+    return _gathered(block, constant(_places, tuple(block.shape[2:]), kernel, False, like=block))
+
+
 def _patches(block: Array, kernels: tuple[int, ...]) -> Array:
     """The calibration matrix (batch, patch, coil * position) of a block (batch, coil, *block)."""
+    return _gathered(block, constant(_places, tuple(block.shape[2:]), kernels, True, like=block))
+
+
+def _gathered(block: Array, index: Array) -> Array:
+    """The samples (batch, patch, coil * position) of a block (batch, coil, *block) at the places (patch, position)."""
     xp = array_namespace(block)
-    sizes = block.shape[2:]
-    corners = np.indices([n - kernel + 1 for n, kernel in zip(sizes, kernels, strict=True)]).reshape(len(sizes), -1).T
-    places = corners[:, None, :] + _ball(kernels)
-    index = np.ravel_multi_index(tuple(np.moveaxis(places, -1, 0)), tuple(sizes))
     flat = xp.reshape(block, (*block.shape[:2], -1))
-    gathered = xp.take(flat, asarray_like(index.ravel(), block), axis=2)
+    gathered = xp.take(flat, xp.reshape(index, (-1,)), axis=2)
     gathered = xp.reshape(gathered, (*block.shape[:2], *index.shape))
     gathered = xp.permute_dims(gathered, (0, 2, 1, 3))
     return xp.reshape(gathered, (*gathered.shape[:2], -1))
+
+
+def _places(sizes: tuple[int, ...], kernels: tuple[int, ...], ball: bool) -> np.ndarray[Any, Any]:
+    """(patch, position): where in a flat block of these sizes each value of each patch lies, or of the ball in it."""
+    corners = np.indices([n - kernel + 1 for n, kernel in zip(sizes, kernels, strict=True)]).reshape(len(sizes), -1).T
+    places = corners[:, None, :] + (_ball(kernels) if ball else np.argwhere(np.ones(kernels)))
+    return np.asarray(np.ravel_multi_index(tuple(np.moveaxis(places, -1, 0)), sizes))
 
 
 def widths_of(block: Array, largest: int, threshold: float) -> list[tuple[int, ...]]:
@@ -95,11 +112,17 @@ def filters_of(
         level = xp.minimum(xp.maximum(noise, SMALLEST_THRESHOLD**2 * largest), level)
     level = xp.where(level > 0, level, xp.ones_like(level))
     identity = xp.eye(gram.shape[-1], dtype=gram.dtype, device=device(gram))
-    triangle = xp.linalg.cholesky(gram + level * identity)
+    triangle = _cholesky(gram + level * identity)
     # A^H (A A^H + t^2)^-1 A = 1 - t^2 (A^H A + t^2)^-1
     if count > length:
         return _solve_triangular(triangle, xp.sqrt(level) * identity), True
     return _solve_triangular(triangle, patches), False
+
+
+def _cholesky(matrix: Array) -> Array:
+    """The lower triangle of a positive definite matrix. torch's `cholesky` asks a device whether it is one."""
+    xp = array_namespace(matrix)
+    return xp.linalg.cholesky_ex(matrix)[0] if hasattr(xp.linalg, "cholesky_ex") else xp.linalg.cholesky(matrix)
 
 
 def _solve_triangular(triangle: Array, right: Array) -> Array:
@@ -111,27 +134,48 @@ def _solve_triangular(triangle: Array, right: Array) -> Array:
 
 
 def _largest_eigenvalue(gram: Array, iterations: int = 20) -> Array:
-    """(batch, 1, 1) real, by power iteration; exact to 1 %, which is enough for a threshold."""
+    """(batch, 1, 1) real, by power iteration; exact to 1 %, which is enough for a threshold.
+
+    Relative to the trace the eigenvalue is less than 1 and not much less. So a few products may follow each other
+    before the vector is made one of norm 1."""
     xp = array_namespace(gram)
-    vector = xp.sum(gram * xp.eye(gram.shape[-1], dtype=gram.dtype, device=device(gram)), axis=-1, keepdims=True)
-    for _ in range(iterations):
-        norm = xp.sqrt(xp.sum(xp.abs(vector) ** 2, axis=-2, keepdims=True))
-        vector = xp.matmul(gram, vector / xp.where(norm > 0, norm, xp.ones_like(norm)))
-    return xp.sqrt(xp.sum(xp.abs(vector) ** 2, axis=-2, keepdims=True))
+    diagonal = xp.linalg.diagonal(gram)[..., None]
+    trace = xp.sum(xp.real(diagonal), axis=-2, keepdims=True)
+    relative = gram / (trace + LEAST)
+    vector = diagonal
+    for n in range(iterations):
+        if n % PRODUCTS == 0 or n == iterations - 1:
+            vector = vector / (_norm(vector) + LEAST)
+        vector = xp.matmul(relative, vector)
+    return trace * _norm(vector)
+
+
+def _norm(vector: Array) -> Array:
+    return array_namespace(vector).linalg.vector_norm(vector, axis=-2, keepdims=True)
 
 
 def sampled_matrices(filters: Array, nullspace: bool, coils: int, kernels: tuple[int, ...]) -> Array:
     """Return H(x) at 2 kernel - 1 points along each axis, which determine it: (batch, *points, coil, coil)."""
     xp = array_namespace(filters)
     batch, count = filters.shape[0], filters.shape[1]
-    terms = [2 * kernel - 1 for kernel in kernels]
-    ball = _ball(kernels)
-    samples = np.indices(terms).reshape(len(kernels), -1).T
-    phases = asarray_like(np.exp(2j * np.pi * (samples @ (ball / np.array(terms)).T)), filters, filters.dtype)
+    terms = _terms(kernels)
+    phases = constant(_phases, kernels, like=filters, dtype=filters.dtype)
+    positions = phases.shape[-1]
     filters = xp.permute_dims(xp.reshape(filters, (batch, count, coils, -1)), (0, 3, 2, 1))
-    spectra = xp.matmul(phases, xp.reshape(filters, (batch, ball.shape[0], -1)))
-    spectra = xp.reshape(spectra, (batch, samples.shape[0], coils, count))
-    matrices = xp.matmul(spectra, xp.conj(xp.matrix_transpose(spectra))) / ball.shape[0]
+    spectra = xp.matmul(phases, xp.reshape(filters, (batch, positions, -1)))
+    spectra = xp.reshape(spectra, (batch, -1, coils, count))
+    matrices = xp.matmul(spectra, xp.conj(xp.matrix_transpose(spectra))) / positions
     if nullspace:
         matrices = xp.eye(coils, dtype=filters.dtype, device=device(filters)) - matrices
     return xp.reshape(matrices, (batch, *terms, coils, coils))
+
+
+def _terms(kernels: tuple[int, ...]) -> list[int]:
+    return [2 * kernel - 1 for kernel in kernels]
+
+
+def _phases(kernels: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """(sample, position): of the Fourier transform of a patch, at the points of `sampled_matrices`."""
+    terms = _terms(kernels)
+    samples = np.indices(terms).reshape(len(kernels), -1).T
+    return np.asarray(np.exp(2j * np.pi * (samples @ (_ball(kernels) / np.array(terms)).T)))

@@ -140,7 +140,7 @@ def _fall(iterations: int) -> NDArray[np.float64]:
 
 
 def _periodic(shape: Sequence[int], like: Array, levels: int) -> Transform:
-    """The matrices of all levels. The columns of the first level's come twice, so that every shift is a part of them."""
+    """The matrices of all levels. The first level's have their columns twice, and every shift is a part of them."""
     if levels < 1:
         raise InputError(f"wavelets: at least one level is needed, got {levels}")
     y, x = (-(-n // 2**levels) * 2**levels for n in shape)

@@ -1,5 +1,6 @@
 """Slices that have come are computed together, with the results that each has alone."""
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -61,7 +62,9 @@ def same(one, other):
 
 
 def described(frame):
-    return frame.notes, frame.history, frame.fallback, frame.made, int(frame.headers[0, 0]["idx"]["slice"])
+    """What is said of a frame; the numbers, whose last digit may differ, are compared elsewhere."""
+    notes = tuple(re.sub(r"\d[\d.e+-]*", "n", note) for note in frame.notes)
+    return notes, frame.history, frame.fallback, frame.made, int(frame.headers[0, 0]["idx"]["slice"])
 
 
 @pytest.mark.parametrize("check", ["off", "warn"])
@@ -154,15 +157,12 @@ def test_a_slice_has_a_second_set_of_maps_only_if_it_has_one_alone(monkeypatch):
     espirit = stages.espirit.espirit
     bright = np.sort([np.abs(frame.raw.calibration).max() for frame in arrived()])[-2]
 
-    def folded(lines, shape, options):
+    def folded(lines, shape, options, finite):
         return (np.abs(lines).max(axis=(1, 2, 3)) >= bright).astype(np.float32)
 
-    def twice(lines, shape, options, noise, maps=1):
-        return (
-            np.repeat(espirit(lines, shape, options, noise=noise)[:, None], 2, axis=1)
-            if maps == 2
-            else espirit(lines, shape, options, noise=noise)
-        )
+    def twice(lines, shape, options, noise, finite, maps=1):
+        one = espirit(lines, shape, options, noise=noise, finite=finite)
+        return np.repeat(one[:, None], 2, axis=1) if maps == 2 else one
 
     monkeypatch.setattr(stages.espirit, "folded", folded)
     monkeypatch.setattr(stages.espirit, "espirit", twice)

@@ -1,0 +1,132 @@
+"""What a host asks its device, sends to it and launches on it, from sorted k-space to the image. Each is named here.
+
+The processor stands for the device; see `tests.questions`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gadgets.coils import coils
+from gadgets.frame import Frame
+from gadgets.network import network
+from mrnets import store
+from mrnets.physics import conjugate, espirit
+from mrnets.prepare import Preparation
+from mrnets.tensors import to_torch
+from tests.gadgets.frames import frames, header
+from tests.questions import Seen, seen
+
+SMALL: dict[str, dict[str, Any]] = {
+    "varnet": {"cascades": 1, "channels": 2, "pooling_layers": 1},
+    "l1varnet": {"cascades": 2, "start_iterations": 2, "channels": 4, "pooling_layers": 1, "blocks": 1},
+}
+NAMES = ("l1wavelet", "cgsense", *SMALL)
+
+MAPS = {
+    "noise._levels": 1,  # the noise in the calibration lines: LAPACK on the host has the eigenvalues
+    "stages._espirit": 1,  # finite? with a background? larger than the field of view? The three decide what is made
+}
+FETCH = {
+    "estimate.here": 1,  # the image
+    "estimate.<genexpr>": 1,  # finite? This is asked of the copy on the host
+}
+CHECK = {
+    "trust._chosen": 1,  # the mask: which samples to leave out is worked out on the host
+    "trust.examined": 1,  # the measures, which decide whose image it is
+}
+
+
+@pytest.fixture(autouse=True)
+def device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor is taken for a device."""
+    for module in (conjugate, espirit):
+        monkeypatch.setattr(module, "on_host", lambda x: False)
+
+
+@pytest.fixture(params=NAMES)
+def options(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """The network, as properties of its gadget: by name, or small weights."""
+    name = request.param
+    if name not in SMALL:
+        return {"name": name, "options": "iterations=2"}
+    torch.manual_seed(0)
+    path = tmp_path / f"{name}.safetensors"
+    made = store.create(name, **SMALL[name])
+    store.save(path, made, name=name, options=SMALL[name], preparation=Preparation(consistency=0.035).to_json())
+    return {"weights": str(path)}
+
+
+def arrived(count: int) -> list[Frame]:
+    """Whitened slices that have all come, as tensors."""
+    found = [replace(frame, raw=to_torch(replace(frame.raw, whitened=True))) for frame in frames(slices=count)]
+    return [replace(frame, behind=count - 1 - n) for n, frame in enumerate(found)]
+
+
+def with_maps(count: int) -> tuple[list[Frame], Seen]:
+    given = arrived(count)
+    with seen() as found:
+        made = list(coils(given, header(), batch=count))
+    return made, found
+
+
+def imaged(given: list[Frame], options: dict[str, str]) -> Seen:
+    """What is seen while the network makes images. It is loaded before."""
+    options = {"check": "off", **options}
+    list(network((), header(), **options))
+    with seen() as found:
+        (image, *_) = network(given, header(), batch=len(given), **options)
+    assert not image.fallback
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_maps_ask_as_often_for_a_batch_as_for_a_slice(count: int) -> None:
+    _, found = with_maps(count)
+    assert found.asked == MAPS
+
+
+def test_maps_send_what_does_not_change_once() -> None:
+    with_maps(1)
+    _, found = with_maps(1)
+    assert not found.sent
+
+
+def test_launches_of_maps_do_not_grow_with_the_batch() -> None:
+    one, many = (with_maps(count)[1].launches for count in (1, 4))
+    assert many.total() < 1.02 * one.total()  # the slices are put together
+
+
+@pytest.mark.parametrize("check", ["off", "warn"])
+def test_a_network_asks_for_its_image_alone(options: dict[str, str], check: str) -> None:
+    given, _ = with_maps(2)
+    found = imaged(given, {**options, "check": check})
+    checked = check != "off" and "weights" in options
+    assert found.asked == {**FETCH, **(CHECK if checked else {})}
+    found = imaged(given, {**options, "check": check})
+    assert found.sent == ({"trust._chosen": 2} if checked else {})  # the samples that are left out
+
+
+def test_launches_of_a_network_do_not_grow_with_the_batch(options: dict[str, str]) -> None:
+    given, _ = with_maps(4)
+    one, many = (imaged(some, options).launches for some in (given[:1], given))
+    assert many.total() < one.total() + 12  # the slices are put together
+
+
+def test_the_stand_in_sees_questions_and_transfers() -> None:
+    values = torch.arange(4)
+    with seen() as found:
+        values[values > 1].tolist()
+        values.cpu()
+        torch.tensor([1, 2])
+    assert (found.asked, found.sent) == ({"tests": 3}, {"tests": 1})
+    with torch.inference_mode(), seen() as found:
+        values.to("cpu", non_blocking=True)
+        assert bool(values.sum() > 1)
+        assert int(values[1]) == 1
+    assert found.asked == {"tests": 3}
