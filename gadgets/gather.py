@@ -22,6 +22,7 @@ from mrnets.mrd.images import Key, by_image
 from mrnets.mrd.kspace import Echo, add_lines, belong
 from mrnets.mrd.lines import Lines, counter, take
 from mrnets.mrd.plausible import Facts
+from mrnets.mrd.spare import Spare
 
 __all__ = ["DROPPED", "TAKEN", "BusyError", "Group", "Memory", "gather", "settle", "taken", "unite"]
 
@@ -72,6 +73,8 @@ class Memory:
     used: int = 0
     image: int = 0
     """Bytes that the reconstruction of one image takes, at most."""
+    spare: Spare = field(default_factory=Spare)
+    """Memory of k-space of images that are done."""
 
     def __post_init__(self) -> None:
         with _lock:
@@ -161,7 +164,7 @@ def _add(echoes: dict[int, Echo], contrast: int, lines: Lines, encoding: Encodin
         require_even(lines)
     if contrast not in echoes:
         memory.take(lines, encoding, len(echoes) + 1)
-        echoes[contrast] = Echo.empty(encoding, lines)
+        echoes[contrast] = Echo.empty(encoding, lines, spare=memory.spare)
     add_lines(echoes[contrast], lines, encoding)
 
 

@@ -59,14 +59,21 @@ def noise(
             else:
                 _logger.debug("a noise measurement after the first imaging line is ignored, as Gadgetron does")
         else:
-            require_finite(item)
-            item = replace(item, data=to_device(item.data))
+            data = to_device(item.data)
+            item = item if data is item.data else replace(item, data=data)
             unused = has_flag(item.headers, *LEFT_OUT) & ~has_flag(item.headers, Flag.IS_PHASECORR_DATA)
             if item.whitened or unused.all() or _of_other_coils(item, scan, given):
-                yield item
+                yield _finite(item, item)
                 continue
             whitening = whitening or _whitening(_chosen(scan, given, item.data.shape[1]), bandwidth(header))
-            yield whitening(item)
+            yield _finite(whitening(item), item)
+
+
+def _finite(whitened: Lines, lines: Lines) -> Lines:
+    """Return `whitened`, made of `lines`. Raises InputError where these are not finite: then neither is the result."""
+    if not bool(array_namespace(whitened.data).isfinite(whitened.measures.peaks).all()):
+        require_finite(lines)
+    return whitened
 
 
 def _of_other_coils(lines: Lines, scan: NoiseScan, given: Noise | None) -> bool:

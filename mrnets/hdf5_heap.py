@@ -49,12 +49,13 @@ class Heaps:
 
     def _alone(self, heap: int, number: int, into: Array) -> bool:
         """Read the only object of a heap: head, object and the free rest at once. False where the heap is not so."""
-        fill = -into.nbytes % 8
-        parts = [self._start, into, *([bytearray(fill)] if fill else []), self._end]
-        count = os.preadv(self._number, parts, heap) - START.size - into.nbytes - fill
+        wanted = into.nbytes
+        fill = -wanted % 8
+        parts = [self._start, into, bytearray(fill), self._end] if fill else [self._start, into, self._end]
+        count = os.preadv(self._number, parts, heap) - START.size - wanted - fill
         signature, version, size, found, _, content = START.unpack(self._start)
-        sound = (signature, version, found, content) == (_SIGNATURE, _VERSION, number, into.nbytes)
-        free = size - START.size - into.nbytes - fill
+        sound = (signature, version, found, content) == (_SIGNATURE, _VERSION, number, wanted)
+        free = size - START.size - wanted - fill
         if not sound or count < 0 or free < 0:
             return False
         last, _, left = OBJECT.unpack(self._end)

@@ -60,7 +60,8 @@ def has_centre_block(mask: NDArray[np.bool_]) -> bool:
 
 def centre_block(kspace: Array, mask: NDArray[np.bool_]) -> Array | None:
     """The largest fully sampled block around the centre, (batch, 1, coil, y', x'); None if it is too small."""
-    return resize(kspace[:, :1], calibration_region(mask)) if has_centre_block(mask) else None
+    region = calibration_region(mask)
+    return resize(kspace[:, :1], region) if min(region) >= LEAST_CALIBRATION else None
 
 
 def on_spacing_of(block: Array, source: Encoding, target: Encoding) -> Array:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mrnets.errors import InputError
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.flags import Flag, has_flag
-from mrnets.mrd.kspace import Echo
+from mrnets.mrd.kspace import Echo, clear_gaps
 from mrnets.mrd.lines import Lines, take
 from mrnets.mrd.plausible import TWICE, Repeats
 from mrnets.mrd.readout import on_readout
@@ -103,6 +103,8 @@ def united(echoes: Sequence[Echo], difference: PhaseDifference | None, encoding:
     notes = forwards.notes | backwards.notes | ({} if difference else {GHOSTS: None})
     if (forwards.averages & backwards.averages).any():
         notes[TWICE] = None
+    for echo in echoes:
+        clear_gaps(echo)
     if difference is not None:
         _turn(forwards, np.conj(difference.half(encoding.reduced.matrix[0])), encoding)
         _turn(backwards, difference.half(encoding.reduced.matrix[0]), encoding)

@@ -21,7 +21,8 @@ from mrnets.mrd.images import distinct
 from mrnets.mrd.lines import Lines, take
 from mrnets.mrd.plausible import TWICE, Repeats
 from mrnets.mrd.readout import on_readout
-from mrnets.mrd.strength import Strength, in_parts, peaks_of
+from mrnets.mrd.spare import Spare
+from mrnets.mrd.strength import Strength, measures_of
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, is_numpy_array
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "add_lines",
     "averages",
     "belong",
+    "clear_gaps",
     "kspace_and_mask",
     "line_counts",
     "on_grid",
@@ -49,7 +51,8 @@ class Echo:
     """One echo of one slice or volume."""
 
     kspace: Array
-    """(z, y, coil, x): sums over averages. A view: in memory y lies within coil, as `Raw` wants it."""
+    """(z, y, coil, x): sums over averages. A view: in memory y lies within coil, as `Raw` wants it. On the host, places
+    without lines have arbitrary values until `clear_gaps`."""
     counts: NDArray[np.int32]
     """(z, y): how many lines came for each place."""
     start: NDArray[np.int32]
@@ -80,12 +83,17 @@ class Echo:
     """Sentences on guesses and faults, once each, in order."""
 
     @classmethod
-    def empty(cls, encoding: Encoding, lines: Lines, window: slice = slice(None)) -> Echo:
-        """An echo without lines, for lines like `lines`, on their device. `window`: of a volume only."""
+    def empty(cls, encoding: Encoding, lines: Lines, window: slice = slice(None), spare: Spare | None = None) -> Echo:
+        """An echo without lines, for lines like `lines`, on their device. `window`: of a volume only. `spare`: where
+        its memory on the host comes from."""
         xp = array_namespace(lines.data)
         x, y, z = encoding.reduced.matrix
         width = len(range(x)[window])
-        memory = xp.zeros((z, lines.data.shape[1], y, width), dtype=xp.complex64, device=device(lines.data))
+        shape = (z, lines.data.shape[1], y, width)
+        if is_numpy_array(lines.data):
+            memory = (spare or Spare()).empty(shape)
+        else:
+            memory = xp.zeros(shape, dtype=xp.complex64, device=device(lines.data))
         counts, start, stop = np.zeros((3, z, y), np.int32)
         stop[...] = width
         averages = np.zeros((z, y), np.uint64)
@@ -162,8 +170,20 @@ def _watch_averages(echo: Echo, headers: NDArray[np.void], y: NDArray[np.int64],
     np.bitwise_or.at(echo.averages, (z, y), bits)
 
 
+def clear_gaps(echo: Echo) -> None:
+    """Make k-space zero where no line came."""
+    _clear(echo, *np.nonzero(echo.counts == 0))
+
+
+def _clear(echo: Echo, z: NDArray[Any], y: NDArray[Any]) -> None:
+    """Make some places zero. On a device they are zero from the start."""
+    if is_numpy_array(echo.kspace):
+        echo.kspace[z, y] = 0
+
+
 def kspace_and_mask(echo: Echo, encoding: Encoding) -> tuple[Array, NDArray[np.bool_]]:
     """(batch, 1, coil, y, x) and (y, x), as in `Raw`; sums are divided by their counts in place, so use it once."""
+    clear_gaps(echo)
     kspace = echo.kspace
     xp = array_namespace(kspace)
     if (echo.counts > 1).any():
@@ -255,22 +275,21 @@ def _put(
 
     Lines of one place are added one after the other. readout: the first sample along x and one past the last."""
     z, y = grid
+    measures = None if echo.strength is None else lines.measures if data is lines.data else measures_of(data)
     for which in _passes(z * echo.counts.shape[1] + y):
         values = data if len(which) == len(y) else data[asarray_like(which, data)]
         at = (z[which], y[which])
         there = at if is_numpy_array(data) else tuple(asarray_like(index, data) for index in at)
-        if (echo.counts[at] > 0).any():
+        again = echo.counts[at] > 0
+        if again.any():
             echo.strength = None
+            _clear(echo, *(index[~again] for index in at))
             echo.repeats.add(values, echo.kspace[there], echo.counts[at])
             echo.kspace[there] += values
-        elif echo.strength is None:
-            echo.kspace[there] = values
         else:
-            echo.strength.peaks[at] = lines.peaks[which] if data is lines.data else peaks_of(values)
-            for part in in_parts(values):
-                places = at[0][part], at[1][part]
-                echo.strength.add(values[part], places[1])
-                echo.kspace[places] = values[part]
+            echo.kspace[there] = values
+            if echo.strength is not None and measures is not None:
+                echo.strength.add(measures, which, at)
         echo.counts[at] += 1
         echo.start[at] = np.maximum(echo.start[at], readout[0])
         echo.stop[at] = np.minimum(echo.stop[at], readout[1])

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from ismrmrd.hdf5 import acquisition_header_dtype
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 from mrnets.mrd.flags import Flag, bits
-from mrnets.mrd.strength import peaks_of
+from mrnets.mrd.strength import Measures, measures_of
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
 
 ACQUISITION_HEADER: np.dtype[np.void] = np.dtype(acquisition_header_dtype)
 """The 340 bytes of an acquisition header as they are on the wire (packed, little-endian); ismrmrd's field names."""
+HEADER_BYTES = ACQUISITION_HEADER.itemsize
 
 Item: TypeAlias = Any
 """Any item that moves through a chain: Lines, Frame, ismrmrd.Waveform, ismrmrd.Image, ReconData, ImageArray, str
@@ -75,9 +76,9 @@ class Lines:
         return len(self.headers)
 
     @cached_property
-    def peaks(self) -> Array:
-        """(line,): the largest real or imaginary part of each line; not finite where a sample is not."""
-        return peaks_of(self.data)
+    def measures(self) -> Measures:
+        """The strength of each line, measured once."""
+        return measures_of(self.data)
 
 
 def with_data(lines: Lines, data: Array, trajectory: Array | None = None) -> Lines:
@@ -92,12 +93,11 @@ def with_data(lines: Lines, data: Array, trajectory: Array | None = None) -> Lin
     return replace(lines, headers=headers, data=data, trajectory=trajectory)
 
 
-_FIELDS = struct.Struct("<2xQ24xH2xH134xHH")  # flags, samples, coils, encoding space, trajectory dimensions
-_COUNTERS = struct.Struct("<248xH2xHHH")  # slice, phase, repetition, set
+_FIELDS = struct.Struct("<2xQ24xH2xH134xHH70xH2xHHH")
+"""Flags, samples, coils, encoding space, trajectory dimensions, slice, phase, repetition and set in a header."""
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One acquisition before it is in a run: its header, and how to copy its samples into arrays."""
 
     raw: bytes | bytearray | memoryview
@@ -112,8 +112,8 @@ class _Run:
 
     key: tuple[int, int, int, int, bool]
     headers: Array
-    raw: Array
-    """(line, byte): the same."""
+    raw: memoryview
+    """The bytes of the headers."""
     data: Array
     trajectory: Array
     count: int = 0
@@ -134,13 +134,14 @@ class _Run:
         return cls(
             key,
             headers,
-            headers.view(np.uint8).reshape(lines, -1),
+            headers.view(np.uint8).data,
             np.empty((lines, coils, samples), np.complex64),
             np.empty((lines, samples, dimensions), np.float32),
         )
 
     def append(self, line: Line) -> None:
-        self.raw[self.count] = np.frombuffer(line.raw, np.uint8)
+        start = self.count * HEADER_BYTES
+        self.raw[start : start + HEADER_BYTES] = line.raw
         line.fill(self.data[self.count], self.trajectory[self.count])
         self.count += 1
 
@@ -160,10 +161,10 @@ class _Repetitions:
     def __init__(self) -> None:
         self._newest: dict[tuple[int, int, int, int], int] = {}
 
-    def begins(self, line: Line, encoding: int) -> bool:
-        """Whether `line` is the first of a later repetition of its slice: it may complete an image."""
-        slice_, phase, repetition, set_ = _COUNTERS.unpack_from(line.raw)
-        place = (slice_, phase, set_, encoding)
+    def begins(self, place: tuple[int, int, int, int], repetition: int) -> bool:
+        """Whether a line is the first of a later repetition of its slice: it may complete an image.
+
+        place: its slice, phase, set and encoding space."""
         before = self._newest.get(place, repetition)
         self._newest[place] = max(before, repetition)
         return before < repetition
@@ -195,14 +196,15 @@ def coalesce(stream: Iterable[Line | Item], look: Callable[[Lines], None] | None
                 run = None
             yield item
             continue
-        flags, samples, coils, encoding, dimensions = _FIELDS.unpack_from(item.raw)
+        flags, samples, coils, encoding, dimensions, slice_, phase, repetition, set_ = _FIELDS.unpack_from(item.raw)
         key = (coils, samples, dimensions, encoding, bool(flags & _NOISE))
         if run and run.key != key:
             yield run.lines()
             run = None
         run = run or _Run.start(key)
         run.append(item)
-        completing = flags & _CLOSING or (not flags & _NOISE and repetitions.begins(item, encoding))
+        place = (slice_, phase, set_, encoding)
+        completing = flags & _CLOSING or (not flags & _NOISE and repetitions.begins(place, repetition))
         if completing or run.count == len(run.headers):
             yield run.lines()
             run = None
@@ -221,7 +223,7 @@ def take(lines: Lines, which: NDArray[Any]) -> Lines:
 
 def require_finite(lines: Lines) -> None:
     """Raises InputError naming the first acquisition with a NaN or infinite sample."""
-    finite = array_namespace(lines.data).isfinite(lines.peaks)
+    finite = array_namespace(lines.data).isfinite(lines.measures.peaks)
     if not bool(finite.all()):
         bad = int(lines.headers["scan_counter"][int(np.argmin(to_numpy(finite)))])
         raise InputError(f"acquisition {bad} (scan_counter) has NaN or infinite samples")

@@ -57,10 +57,10 @@ def acquisitions(path: str, records: h5py.Dataset, rows: Rows) -> Iterator[tuple
             which = rows[start : start + step]
             block = None if layout is None else _in_heaps(path, records, which, layout, file.fileno())
             block = block or _by_library(path, records, which)
-            raw = block.headers.view(np.uint8).reshape(len(which), -1)
+            raw, size = block.headers.tobytes(), block.headers.itemsize
             times = block.headers["acquisition_time_stamp"].tolist()
             for n, (time, fill) in enumerate(zip(times, block.fills, strict=True)):
-                yield time, Line(raw[n], fill)
+                yield time, Line(raw[n * size : (n + 1) * size], fill)
             start += len(which)
             step = max(1, min(2 * step, BLOCK_RECORDS, BLOCK_BYTES // max(block.bytes // len(which), 1)))
 
@@ -164,14 +164,15 @@ def _in_heaps(path: str, records: h5py.Dataset, which: Rows, layout: _Layout, fi
         return None
     heaps = Heaps(file)
 
-    def filler(number: int, *places: tuple[int, int, int]) -> Fill:
-        def fill(*arrays: Array) -> None:
+    def filler(number: int, samples: tuple[int, int, int], trajectory: tuple[int, int, int]) -> Fill:
+        def fill(data: Array, places: Array) -> None:
             try:
-                for (length, heap, inside), array in zip(places, arrays, strict=True):
-                    if length:
-                        heaps.read(heap, inside, array)
+                if samples[0]:
+                    heaps.read(samples[1], samples[2], data)
+                if trajectory[0]:
+                    heaps.read(trajectory[1], trajectory[2], places)
             except (OSError, OverflowError):  # damaged, and h5py says how
-                next(_by_library(path, records, np.array([number])).fills)(*arrays)
+                next(_by_library(path, records, np.array([number])).fills)(data, places)
 
         return fill
 
