@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -44,6 +44,8 @@ class Computing:
     """The type of the network's convolutions and matrix products (torch.autocast)."""
     threads: int = 0
     """Threads of the processor, for all networks of the process; 0: as `mrnets.threads` and the environment say."""
+    graphs: bool = False
+    """Whether runs on a CUDA device are recorded as graphs and replayed (`mrnets.graphs`)."""
 
 
 USUAL_COMPUTING = Computing()
@@ -61,6 +63,8 @@ class Runner:
     check: Check = "off"
     """Not "off": estimates get their `trust`, where the network is one that can be checked. "fallback": l1-wavelet has
     the share in the image that the left-out samples give it."""
+    graphs: bool = False
+    """Whether runs are recorded and replayed, where the device has graphs."""
 
     @classmethod
     def plain(cls, model: Model) -> Runner:
@@ -90,7 +94,8 @@ class Runner:
             try:
                 return work()
             except (torch.cuda.OutOfMemoryError, MemoryError):  # CuPy raises the second
-                if not self._smaller(slices):
+                held = self.model.graphs is not None and self.model.graphs.clear()
+                if not held and not self._smaller(slices):
                     raise
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -122,7 +127,7 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
     raw, doubts = _agreed(frame.raw)
     image = frame.estimate.image if model.takes == "both" and frame.estimate is not None else None
     preparation = model.preparation or as_it_comes(raw)
-    forward = _checked(ended(partial(_on_grid, how), preparation, model.echoes), how, len(raw.kspace))
+    forward = _checked(ended(partial(_on_grid, how), preparation, model.echoes), preparation, how, len(raw.kspace))
     parts: list[Estimate] = []
     notes: tuple[str, ...] = ()
     with naming_shortfalls(frame), torch.inference_mode():
@@ -161,7 +166,8 @@ def _estimates(frames: list[Frame], how: Runner) -> list[tuple[Estimate, tuple[s
             else [_prepared(raw, frames, model)]
         )
         scan = _one_batch([block.scan for block, _, _ in ready])
-        forward = _checked(ended(partial(_on_grid, how), ready[0][1], model.echoes), how, slices=1)
+        preparation = ready[0][1]
+        forward = _checked(ended(partial(_on_grid, how), preparation, model.echoes), preparation, how, slices=1)
         whole = _joined([forward(slices_of(scan, n, n + how.batch)) for n in range(0, len(frames), how.batch)])
         if raw is not None:
             own = [restore(whole, ready[0][0])]
@@ -235,7 +241,7 @@ def _segmented(frames: list[Frame], how: Runner) -> list[Estimate]:
                 places = (torch.arange(start, start + len(image))[:, None] + reach).clamp(0, len(stack) - 1)
                 image = stack[places.to(model.device)].movedim(1, 2)
             prepared = prepare_image(image, preparation)
-            estimate = _run(how, prepared.scan)
+            estimate = _recorded(partial(_run, how), how, "segmentation")(prepared.scan)
             logits = estimate.logits
             assert logits is not None, f"{model.name} is a segmentation network without logits"
             own = logits if model.slices == 1 else logits[:, :, model.slices // 2]
@@ -250,11 +256,25 @@ def _at_once(slices: int) -> int:
     return min(PREPARED_AT_ONCE, math.ceil(slices / PARTS))
 
 
-def _checked(forward: Callable[[Scan], Estimate], how: Runner, slices: int) -> Callable[[Scan], Estimate]:
-    """Return `forward` with the self-check, where the network is one that can be checked."""
+def _checked(
+    forward: Callable[[Scan], Estimate], preparation: Preparation, how: Runner, slices: int
+) -> Callable[[Scan], Estimate]:
+    """Return `forward` with the self-check, where the network is one that can be checked. Graphs run both."""
     from mrnets.selfcheck import checked
+    from mrnets.trust import classical
 
-    return checked(forward, how.check, slices) if how.model.reconstructs else forward
+    forward = _recorded(forward, how, preparation)
+    if not how.model.reconstructs:
+        return forward
+    return checked(forward, how.check, slices, _recorded(classical, how, "l1wavelet"))
+
+
+def _recorded(forward: Callable[[Scan], Estimate], how: Runner, name: Hashable) -> Callable[[Scan], Estimate]:
+    """Return `forward` as its graphs run it, where that is wanted; the name tells it from others of the model."""
+    graphs = how.model.graphs
+    if not how.graphs or graphs is None:
+        return forward
+    return lambda scan: graphs.run(forward, scan, (name, how.precision))
 
 
 def _run(how: Runner, scan: Scan) -> Estimate:

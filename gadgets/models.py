@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from mrnets.graphs import Graphs
     from mrnets.preparation import Preparation
     from mrnets.traits import Echoes, Takes
 
@@ -57,6 +58,8 @@ class Model:
     """The data that it was trained on."""
     notes: tuple[str, ...] = ()
     """Sentences for the comment of every image that it makes."""
+    graphs: Graphs | None = None
+    """Of its runs, for all scans of this process; None: its device has none."""
 
     @property
     def slices(self) -> int:
@@ -159,7 +162,14 @@ def _loaded(path: Path, device: torch.device) -> Model:
         labels=labels,
         seen=seen,
         notes=(*trained.notes, *notes(trained.name, trained.options)),
+        graphs=_graphs(device),
     )
+
+
+def _graphs(device: torch.device) -> Graphs | None:
+    from mrnets.graphs import Graphs
+
+    return Graphs() if device.type == "cuda" else None
 
 
 def contrasts_of(model: Model, given: str) -> tuple[str, ...]:
@@ -190,7 +200,7 @@ def _made(name: str, options: str, device: torch.device) -> Model:
     size = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
     if size > MAX_BYTES:
         raise InputError(f"{name} with these options takes {size >> 20} MiB; at most {MAX_BYTES >> 20} MiB are taken")
-    return Model(name, store.create(name, **given).to(device).eval(), None, device)
+    return Model(name, store.create(name, **given).to(device).eval(), None, device, graphs=_graphs(device))
 
 
 def options_of(text: str) -> dict[str, Any]:

@@ -57,6 +57,8 @@ def network(
     batch: slices (of volumes: readout positions) in one forward pass. Slices that have not come are not waited for.
     precision: of the network's convolutions and matrix products (torch.autocast).
     threads: of the processor, for all networks of the process; 0: as `mrnets.threads` and the environment say.
+    graphs: runs on a CUDA device are recorded when a form of scans comes for the second time, and replayed then; see
+    `mrnets.graphs`. Off, because no figure of it has been measured yet.
     fallback: the reconstruction of a frame on which the network fails, for example by values that are not finite. An
     estimate of an earlier network is kept instead. The images say so. "none": the failure ends the chain. A network
     that is out of memory runs with smaller batches, and then on the CPU, before it fails.
@@ -104,7 +106,10 @@ def _runner(weights: str | None, name: str | None, options: str, computing: Comp
     def on(device: str) -> Model:
         return model_of(weights, name, options, device_of(device))
 
-    return Runner(on(computing.device), batch, computing.precision, lambda: on("cpu"), check)
+    runner = Runner(on(computing.device), batch, computing.precision, lambda: on("cpu"), check, computing.graphs)
+    if runner.graphs and runner.model.graphs is None:
+        _logger.warning("graphs are for CUDA devices; %s runs without", runner.model.name)
+    return runner
 
 
 def _batch(frames: list[Frame], runner: Runner, caution: Caution) -> Iterator[Frame]:

@@ -16,11 +16,17 @@ CHECKED = 16
 """Slices of a frame, at most, that are checked; of a volume: readout positions, evenly spaced."""
 
 
-def checked(forward: Callable[[Scan], Estimate], check: Check, slices: int) -> Callable[[Scan], Estimate]:
+def checked(
+    forward: Callable[[Scan], Estimate],
+    check: Check,
+    slices: int,
+    simple: Callable[[Scan], Estimate] = classical,
+) -> Callable[[Scan], Estimate]:
     """Return the network `forward` with the trust of at most `CHECKED` of the `slices` that come, in order.
 
     "fallback": l1-wavelet has the share in the image that the left-out samples give it. Its share in other slices is
     that of the checked one before them. "off": `forward` as it is. Scans without sensitivities are not checked.
+    simple: runs `classical`.
     """
     if check == "off":
         return forward
@@ -38,14 +44,14 @@ def checked(forward: Callable[[Scan], Estimate], check: Check, slices: int) -> C
         reference, trust = None, list[Trust]()
         if first < len(estimate.image):
             some = slices_of(scan, first, None, step)
-            reference = classical(some)
-            trust = examined(forward, some, _every(estimate, first, step), reference)
+            reference = simple(some)
+            trust = examined(forward, some, _every(estimate, first, step), reference, simple)
         if check == "fallback":
             shares = [share] * first + [one.share for one in trust for _ in range(step)]
             shares = shares[: len(estimate.image)]
             share = shares[-1]
             if step > 1 and any(shares):
-                reference = classical(scan)
+                reference = simple(scan)
             estimate = mixed(estimate, reference, shares)
         return dataclasses.replace(estimate, trust=tuple(trust))
 

@@ -78,12 +78,22 @@ def doubt(trust: Trust) -> str:
     return ""
 
 
+def classical(scan: Scan) -> Estimate:
+    """The l1-wavelet image of `scan`, each echo by itself. Raises InputError where it has no sensitivities."""
+    return ended(L1Wavelet(), Preparation(consistency=None), "each")(scan)
+
+
 def examined(
-    network: Callable[[Scan], Estimate], scan: Scan, estimate: Estimate, reference: Estimate | None
+    network: Callable[[Scan], Estimate],
+    scan: Scan,
+    estimate: Estimate,
+    reference: Estimate | None,
+    simple: Callable[[Scan], Estimate] = classical,
 ) -> list[Trust]:
     """The measures of each slice of `estimate`, which `network` made of `scan`.
 
-    reference: `classical` of the scan. Empty without it. It costs one more run of the network, and one of l1-wavelet.
+    reference: what `simple`, which is `classical`, makes of the scan. Empty without it. It costs one more run of the
+    network, and one of l1-wavelet.
     """
     if scan.kspace is None or scan.mask is None or reference is None:
         return []
@@ -91,11 +101,10 @@ def examined(
     kept = scan.mask & ~held
     kspace = torch.where(kept, scan.kspace, torch.zeros_like(scan.kspace))
     less = dataclasses.replace(scan, kspace=kspace, mask=kept)
-    without = classical(less)
-    assert without is not None
-    image, predicted, whole, simple = (_unweighted(made) for made in (estimate, network(less), reference, without))
+    without = simple(less)
+    image, predicted, whole, plain = (_unweighted(made) for made in (estimate, network(less), reference, without))
     unit = (_size(scan, held) if scan.noise is None else scan.noise).clamp_min(1e-20)
-    errors, others = _difference(predicted, scan), _difference(simple, scan)
+    errors, others = _difference(predicted, scan), _difference(plain, scan)
     measures = {
         "residual": None if scan.noise is None else _rms(_difference(image, scan), scan.mask) / unit,
         "prediction": _rms(errors, held) / unit,
@@ -103,7 +112,7 @@ def examined(
         "reference_residual": None if scan.noise is None else _rms(others, kept) / unit,
         "share": _share(errors * held, others * held) * whole_kspace,
         "change": _change(image, predicted) * whole_kspace,
-        "reference_change": _change(whole, simple),
+        "reference_change": _change(whole, plain),
     }
     some = held.flatten(1).any(dim=1).expand(len(image))
     given = {name: x for name, x in measures.items() if x is not None}
@@ -139,13 +148,6 @@ def _change(image: Tensor, other: Tensor) -> Tensor:
     axes = (1, 2, 3, 4)
     change: Tensor = torch.linalg.vector_norm(image - other, dim=axes)
     return change / torch.linalg.vector_norm(other, dim=axes).clamp_min(1e-30)
-
-
-def classical(scan: Scan) -> Estimate | None:
-    """The l1-wavelet image of `scan`, each echo by itself; None without sensitivities."""
-    if scan.kspace is None or scan.mask is None or scan.sens is None:
-        return None
-    return ended(L1Wavelet(), Preparation(consistency=None), "each")(scan)
 
 
 def _unweighted(estimate: Estimate) -> Tensor:

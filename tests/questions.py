@@ -17,17 +17,12 @@ import array_api_compat.torch
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mrnets.graphs import asks
+
 __all__ = ["Seen", "seen"]
 
 ROOT = Path(__file__).parents[1]
 OURS = tuple(str(ROOT / name) for name in ("mrnets", "gadgets", "training"))
-ASKING = (
-    *("_local_scalar_dense", "item", "is_nonzero", "equal"),
-    *("nonzero", "masked_select", "_unique2", "unique_dim", "_linalg_check_errors"),
-)
-"""Operations whose result the host waits for."""
-INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
-"""These are others where they get a mask."""
 FETCHING = ("cpu", "tolist")
 SENDING = ("as_tensor", "from_numpy", "tensor")
 
@@ -43,9 +38,8 @@ class Seen(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        masks = name in INDEXING and any(t is not None and t.dtype == torch.bool for t in args[1])
         fetched = name == "to" and (kwargs or {}).get("non_blocking")
-        if masks or fetched or name in ASKING:
+        if fetched or asks(func, args, kwargs or {}):
             self.asked[place()] += 1
         elif not _a_view(func):
             self.launches[place()] += 1

@@ -149,7 +149,7 @@ def test_l1_wavelet_runs_where_it_is_needed_alone(weights_of, monkeypatch, check
         slices.append(len(scan.kspace))
         return classical(scan)
 
-    monkeypatch.setattr("mrnets.selfcheck.classical", counted)
+    monkeypatch.setattr("mrnets.trust.classical", counted)
     list(network([volume()], header(), weights=weights_of(good), check=check))
     assert sum(slices) == expected
 

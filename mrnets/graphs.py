@@ -1,0 +1,222 @@
+"""Networks as CUDA graphs: the launches of one run are recorded once, and a single one replays them.
+
+A graph reads its input and writes its result where they lay when it was recorded. So it has copies of both, and belongs
+to one form of scans: which arrays there are, of which shape and type. While it is recorded the host may ask the device
+nothing and send it nothing. See PyTorch's notes on CUDA semantics, section "CUDA Graphs".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mrnets.contract import Estimate, Scan
+
+__all__ = ["Forward", "Graphs", "Recorded", "asks", "recorded"]
+
+Forward: TypeAlias = Callable[[Scan], Estimate]
+
+MOST, MOST_SEEN = 8, 256
+"""Forms of scans whose graphs are kept, and those that are known: the ones used longest ago go first."""
+SHARE = 0.25
+"""Part of the device's memory that graphs may take together."""
+TOLERANCE = 1e-4
+"""Distance of a replay from the plain run, relative to the norm of that, from which on a graph is not used."""
+WARM_UPS = 2
+"""Runs before the recording, on its stream: libraries make their plans and take their memory then."""
+
+_ASKING = frozenset(("_local_scalar_dense", "item", "is_nonzero", "equal"))
+_SIZING = frozenset(("nonzero", "masked_select", "_unique2", "unique_dim", "_linalg_check_errors"))
+_INDEXING = frozenset(("index", "index_put", "index_put_", "_index_put_impl_"))
+
+_logger = logging.getLogger(__name__)
+
+
+def asks(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the host waits for its device in this operation of torch, as for a value, or sends it something."""
+    name = func.overloadpacket.__name__
+    if name in _INDEXING:
+        return any(index is not None and index.dtype == torch.bool for index in args[1])
+    return name in _ASKING or name in _SIZING or _moves(args, kwargs)
+
+
+def _moves(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether an operation brings values from one device to another."""
+    places = {x.device.type for x in args if isinstance(x, Tensor) and x.ndim}  # a single number is no transfer
+    wanted = kwargs.get("device")
+    if wanted is not None and places:
+        places.add(torch.device(wanted).type)
+    return len(places) > 1
+
+
+class _Questions(TorchDispatchMode):
+    """Names of the operations in which this thread waits for its device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, None] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if asks(func, args, kwargs or {}):
+            self.found[func.overloadpacket.__name__] = None
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run that was recorded."""
+
+    replay: Callable[[], None]
+    estimate: Estimate
+    """The result, which each replay writes anew."""
+    bytes: int
+    """Memory that it holds."""
+
+
+def recorded(work: Callable[[], Estimate], device: torch.device) -> Recorded:
+    """Return `work` as a CUDA graph. Raises RuntimeError where it cannot be recorded."""
+    with torch.cuda.device(device):
+        before = torch.cuda.memory_reserved()
+        current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(current)
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UPS):
+                work()
+        current.wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads of a server may take memory meanwhile, which only this one must not.
+        with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
+            made = work()
+        return Recorded(graph.replay, made, max(torch.cuda.memory_reserved() - before, 0))
+
+
+class Graphs:
+    """The graphs of a network: one for each form of scans that has come twice.
+
+    The first scan of a form is run plainly. A graph is used only if it gave what the plain run gives, for a scan and
+    for another one of the same form. Where it did not, or could not be recorded, scans are run plainly. The log says
+    so once. Threads take turns.
+    """
+
+    def __init__(
+        self,
+        recorder: Callable[[Callable[[], Estimate], torch.device], Recorded] = recorded,
+        *,
+        most: int = MOST,
+        memory: int | None = None,
+    ) -> None:
+        """recorder: `recorded`, or a stand-in. memory: bytes that all graphs may hold; None: `SHARE` of the device."""
+        self._recorder, self._most, self._memory = recorder, most, memory
+        self._graphs: OrderedDict[Hashable, tuple[Scan, Recorded]] = OrderedDict()
+        self._seen: OrderedDict[Hashable, bool] = OrderedDict()
+        """Forms that have come, and whether a graph may be made of them."""
+        self._lock = threading.Lock()
+
+    def run(self, forward: Forward, scan: Scan, name: Hashable) -> Estimate:
+        """Return `forward(scan)`, without `steps`. The same name means the same computation."""
+        form = (name, _form(scan))
+        with self._lock, torch.inference_mode():
+            if form not in self._graphs and self._seen.get(form):
+                self._make(forward, scan, form)
+            known = self._graphs.get(form)
+            if known is not None:
+                self._graphs.move_to_end(form)
+                return _replayed(*known, scan)
+            self._seen.setdefault(form, True)
+            while len(self._seen) > MOST_SEEN:
+                self._seen.popitem(last=False)
+        with torch.inference_mode():
+            return forward(scan)
+
+    def clear(self) -> bool:
+        """Give the memory of all graphs back. Returns whether there were any."""
+        with self._lock:
+            some = bool(self._graphs)
+            self._graphs.clear()
+        return some
+
+    def _make(self, forward: Forward, scan: Scan, form: Hashable) -> None:
+        """Keep a graph of this form, if it can be had and gives the right images."""
+        self._seen[form] = False  # until it is known to be good
+        with _Questions() as questions:
+            plain = forward(scan)
+        if questions.found:
+            _logger.warning("no CUDA graph: the network asks the host (%s)", ", ".join(questions.found))
+            return
+        own = _changed(scan, lambda name, x: x.clone())
+        device = next(_tensors(scan)).device
+        try:
+            made = self._recorder(lambda: forward(own), device)
+            other = _changed(scan, _other)
+            good = _close(_replayed(own, made, scan), plain) and _close(_replayed(own, made, other), forward(other))
+        except Exception as error:  # noqa: BLE001 whatever it fails by, the plain run is there
+            _logger.warning("no CUDA graph: %s", " ".join(str(error).split())[:200] or type(error).__name__)
+            return
+        if not good:
+            _logger.warning("no CUDA graph: its images differ from those of the plain run")
+            return
+        limit = self._limit(device)
+        if made.bytes > limit:
+            _logger.warning("no CUDA graph: it takes %d MiB, and %d are allowed", made.bytes >> 20, limit >> 20)
+            return
+        self._seen[form] = True
+        self._graphs[form] = own, made
+        while len(self._graphs) > self._most or sum(one.bytes for _, one in self._graphs.values()) > limit:
+            self._graphs.popitem(last=False)
+
+    def _limit(self, device: torch.device) -> int:
+        if self._memory is not None:
+            return self._memory
+        return int(SHARE * torch.cuda.get_device_properties(device).total_memory)
+
+
+def _form(scan: Scan) -> Hashable:
+    """What scans must share for one graph."""
+    arrays = ((f.name, getattr(scan, f.name)) for f in dataclasses.fields(scan))
+    return tuple((name, tuple(x.shape), x.dtype, str(x.device)) for name, x in arrays if x is not None)
+
+
+def _changed(scan: Scan, change: Callable[[str, Tensor], Tensor]) -> Scan:
+    arrays = {f.name: getattr(scan, f.name) for f in dataclasses.fields(scan)}
+    return Scan(**{name: None if x is None else change(name, x) for name, x in arrays.items()})
+
+
+def _other(name: str, x: Tensor) -> Tensor:
+    """An array of another scan: upside down, and with half the signal and noise."""
+    turned = x.flip(-2) if x.ndim > 2 else x
+    return turned if name in ("mask", "sens", "echo_times") else turned * 0.5
+
+
+def _replayed(own: Scan, graph: Recorded, scan: Scan) -> Estimate:
+    for mine, given in zip(_tensors(own), _tensors(scan), strict=True):
+        mine.copy_(given, non_blocking=True)
+    graph.replay()
+    made = graph.estimate
+    image, unweighted, logits = (None if x is None else x.clone() for x in _images(made))
+    maps = {name: x.clone() for name, x in made.maps.items()}
+    return Estimate(image=image, unweighted=unweighted, logits=logits, maps=maps)
+
+
+def _tensors(scan: Scan) -> Iterator[Tensor]:
+    yield from (x for f in dataclasses.fields(scan) if (x := getattr(scan, f.name)) is not None)
+
+
+def _images(estimate: Estimate) -> tuple[Any, Any, Any]:
+    return estimate.image, estimate.unweighted, estimate.logits
+
+
+def _close(one: Estimate, other: Estimate) -> bool:
+    """Whether all arrays of two estimates agree to within `TOLERANCE`."""
+    pairs = [(one.maps[name], x) for name, x in other.maps.items()]
+    pairs += [(x, y) for x, y in zip(_images(one), _images(other), strict=True) if x is not None]
+    norm = torch.linalg.vector_norm
+    return all(bool(norm(x - y) <= TOLERANCE * norm(y)) for x, y in pairs)
