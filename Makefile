@@ -17,7 +17,7 @@ test: $(VENV)/.installed
 	$(VENV)/bin/mypy
 	$(TEST) -m "not slow and not gpu"
 
-slow: $(VENV)/.installed $(VENV)/.wandb $(VENV)/.docs
+slow: $(VENV)/.installed $(VENV)/.wandb $(VENV)/.onnx $(VENV)/.docs
 	$(TEST) -m "slow and not gpu"
 
 bench: $(VENV)/.installed
@@ -35,6 +35,11 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 # Only the slow tests log to Weights & Biases, which brings two dozen packages.
 $(VENV)/.wandb: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[wandb]'
+	touch $@
+
+# Only the slow tests run what is exported as ONNX, by ONNX Runtime.
+$(VENV)/.onnx: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[onnx]' onnxruntime
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.installed

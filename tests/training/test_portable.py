@@ -69,7 +69,8 @@ def test_a_program_computes_what_the_network_computes(name: str, tmp_path: Path)
     assert facts["preparation"]["normalisation"] == "minmax"
 
 
-@pytest.mark.parametrize("name", each("segunet"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ON_IMAGES)
 def test_onnx_computes_what_the_network_computes(name: str, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
