@@ -22,7 +22,7 @@ from mrnets.mrd.lines import Lines, take
 from mrnets.mrd.plausible import TWICE, Repeats
 from mrnets.mrd.readout import on_readout
 from mrnets.mrd.spare import Spare
-from mrnets.mrd.strength import Strength, measures_of
+from mrnets.mrd.strength import Strength, in_parts, peaks_of
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, is_numpy_array
 
 __all__ = [
@@ -275,7 +275,6 @@ def _put(
 
     Lines of one place are added one after the other. readout: the first sample along x and one past the last."""
     z, y = grid
-    measures = None if echo.strength is None else lines.measures if data is lines.data else measures_of(data)
     for which in _passes(z * echo.counts.shape[1] + y):
         values = data if len(which) == len(y) else data[asarray_like(which, data)]
         at = (z[which], y[which])
@@ -286,10 +285,14 @@ def _put(
             _clear(echo, *(index[~again] for index in at))
             echo.repeats.add(values, echo.kspace[there], echo.counts[at])
             echo.kspace[there] += values
-        else:
+        elif echo.strength is None:
             echo.kspace[there] = values
-            if echo.strength is not None and measures is not None:
-                echo.strength.add(measures, which, at)
+        else:
+            echo.strength.peaks[at] = lines.peaks[which] if data is lines.data else peaks_of(values)
+            for part in in_parts(values):
+                places = at[0][part], at[1][part]
+                echo.strength.add(values[part], places[1])
+                echo.kspace[places] = values[part]
         echo.counts[at] += 1
         echo.start[at] = np.maximum(echo.start[at], readout[0])
         echo.stop[at] = np.minimum(echo.stop[at], readout[1])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 from mrnets.mrd.flags import Flag, bits
-from mrnets.mrd.strength import Measures, measures_of
+from mrnets.mrd.strength import peaks_of
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
 
 __all__ = [
@@ -76,9 +76,9 @@ class Lines:
         return len(self.headers)
 
     @cached_property
-    def measures(self) -> Measures:
-        """The strength of each line, measured once."""
-        return measures_of(self.data)
+    def peaks(self) -> Array:
+        """(line,): the largest real or imaginary part of each line; not finite where a sample is not."""
+        return peaks_of(self.data)
 
 
 def with_data(lines: Lines, data: Array, trajectory: Array | None = None) -> Lines:
@@ -223,7 +223,7 @@ def take(lines: Lines, which: NDArray[Any]) -> Lines:
 
 def require_finite(lines: Lines) -> None:
     """Raises InputError naming the first acquisition with a NaN or infinite sample."""
-    finite = array_namespace(lines.data).isfinite(lines.measures.peaks)
+    finite = array_namespace(lines.data).isfinite(lines.peaks)
     if not bool(finite.all()):
         bad = int(lines.headers["scan_counter"][int(np.argmin(to_numpy(finite)))])
         raise InputError(f"acquisition {bad} (scan_counter) has NaN or infinite samples")

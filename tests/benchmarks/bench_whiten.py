@@ -1,5 +1,6 @@
 """Prewhitening: covariance of a noise scan, whitener, and its application, beside BART's `whiten`, plain NumPy, and
-memory bandwidth (a copy of the same k-space).
+memory bandwidth (a copy of the same k-space), and arithmetic (a product of square matrices with as many operations,
+the fastest that the library has).
 
     python tests/benchmarks/bench_whiten.py
 """
@@ -29,6 +30,7 @@ def contest(rng: np.random.Generator, slices: int, coils: int) -> None:
     noise = (mixing @ normal(coils, SAMPLES)).astype(np.complex64)
     kspace = normal(slices, coils, 256, 256)
     tensor, noise_tensor = torch.from_numpy(kspace), torch.from_numpy(noise)
+    square = normal(*2 * [round((coils**2 * slices * 256 * 256) ** (1 / 3))])
     readout_first = kspace.transpose(3, 2, 0, 1)  # BART: (x, y, z, coil)
     race(
         f"{slices} x {coils} coils x 256 x 256 ({kspace.nbytes / 2**20:.0f} MiB), {SAMPLES} noise samples",
@@ -37,6 +39,7 @@ def contest(rng: np.random.Generator, slices: int, coils: int) -> None:
             "ours, torch": lambda: mix(whitener(covariance(noise_tensor)), tensor),
             "of which the noise scan, NumPy": lambda: whitener(covariance(noise)),
             "a copy of k-space": lambda: np.copy(kspace),
+            f"a square product, {len(square)} x {len(square)}": lambda: square @ square,
             "plain NumPy (cov, cholesky, solve)": lambda: plain_numpy(kspace.swapaxes(0, 1), noise),
             "BART whiten": bart("whiten k n out", k=readout_first, n=noise.T[:, None, None, :]),
         },

@@ -65,5 +65,5 @@ def test_parts_fit_the_cache_and_are_all_lines():
 def test_peaks_of_changed_lines_are_their_own():
     lines = scans.synthetic.lines(scans.kspace(np.random.default_rng(2)))
     changed = with_data(lines, 2 * lines.data)
-    assert np.array_equal(changed.measures.peaks, 2 * lines.measures.peaks)
-    assert np.array_equal(take(changed, np.array([3, 1])).measures.peaks, changed.measures.peaks[[3, 1]])
+    assert np.array_equal(changed.peaks, 2 * lines.peaks)
+    assert np.array_equal(take(changed, np.array([3, 1])).peaks, changed.peaks[[3, 1]])
