@@ -9,7 +9,7 @@ import numpy as np
 
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 
-__all__ = ["along", "band_limited", "cubic", "nearest", "trigonometric"]
+__all__ = ["along", "band_limited", "cubic", "cubic_at", "nearest", "trigonometric"]
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -66,8 +66,12 @@ def _dirichlet(distance: Matrix, terms: int) -> Matrix:
 
 def cubic(pixels: int, points: int) -> Matrix:
     """(pixels, points): periodic cubic convolution (Keys 1981, eq. 15) from a coarse grid to a fine one."""
-    place = (np.arange(pixels) - pixels // 2) * points / pixels + points // 2
-    t = np.abs((place[:, None] - np.arange(points) + points / 2) % points - points / 2)
+    return cubic_at((np.arange(pixels) - pixels // 2) * points / pixels + points // 2, points)
+
+
+def cubic_at(places: Matrix, points: int) -> Matrix:
+    """(place, points): periodic cubic convolution from a grid of `points` to places, which are indices of it."""
+    t = np.abs((places[:, None] - np.arange(points) + points / 2) % points - points / 2)
     near = 1.5 * t**3 - 2.5 * t**2 + 1
     far = -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
     return np.where(t < 1, near, np.where(t < 2, far, 0.0))

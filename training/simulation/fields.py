@@ -13,25 +13,30 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from mrnets.physics.interpolation import cubic
+from mrnets.physics.interpolation import cubic_at, trigonometric
 from training.simulation.draws import Draws
 
 __all__ = [
     "band_limited",
     "between",
     "chebyshev",
+    "chebyshev_turns",
     "checkerboard",
     "constant",
+    "cosines",
     "each",
     "energy",
     "frequencies2",
     "keys",
     "low_passed",
+    "periodic",
     "positions",
+    "refined",
     "smooth",
     "turns",
-    "unit_variance",
+    "waves",
 ]
 
 Plane = tuple[int, int]
@@ -76,49 +81,68 @@ def frequencies2(pixels: int, device: torch.device) -> torch.Tensor:
 def low_passed(images: torch.Tensor, cycles: torch.Tensor) -> torch.Tensor:
     """Complex `images` after a Gaussian low-pass that has fallen to exp(-1/2) at `cycles` (batch,) over the field."""
     y, x = (torch.exp(-0.5 * frequencies2(n, images.device) / cycles.square()[:, None]) for n in images.shape[-2:])
-    return torch.fft.ifft2(torch.fft.fft2(images) * (y[:, :, None] * x[:, None]))
+    return torch.fft.ifft2(torch.fft.fft2(images).mul_(y[:, :, None] * x[:, None]))
 
 
 @functools.lru_cache(maxsize=1024)
-def _cosines(pixels: int, terms: int, device: torch.device) -> torch.Tensor:
-    """(pixels, terms): cosines of 0, 1/2, 1 and more cycles over the field of view."""
-    return torch.cos(0.5 * math.pi * torch.arange(terms, device=device) * (positions(pixels, device)[:, None] + 1))
+def cosines(pixels: int, terms: int, device: torch.device) -> torch.Tensor:
+    """(pixels, terms): cosines of 0, 1/2, 1 and more cycles over the field of view, of mean square 1."""
+    order = torch.arange(terms, device=device)
+    return torch.cos(0.5 * math.pi * order * (positions(pixels, device)[:, None] + 1)) * torch.where(order > 0, 2**0.5, 1)
 
 
-def smooth(draws: Draws, shape: Plane, terms: int = 4) -> torch.Tensor:
-    """Random fields of mean 0 and variance 1: sums of `terms` cosines along each axis, of fewer cycles the stronger."""
+def smooth(draws: Draws, terms: int) -> torch.Tensor:
+    """(batch, terms, terms): random sums of `cosines` along y and x, of fewer cycles the stronger.
+
+    The fields have the mean 0 and the variance 1.
+    """
     order = torch.arange(terms, device=draws.device)
-    weight = draws.normal(terms, terms) / (1 + order[:, None] ** 2 + order**2)
-    return unit_variance(between(weight, [_cosines(n, terms, draws.device) for n in shape]))
+    halved = torch.where(order > 0, 0.5**0.5, 1)
+    gain = halved[:, None] * halved / (1 + order[:, None] ** 2 + order**2)
+    return _unit_variance(gain * draws.normal(terms, terms))
+
+
+@functools.lru_cache(maxsize=1024)
+def waves(pixels: int, most: int, device: torch.device) -> torch.Tensor:
+    """(pixels, 2 most + 1): 1, cosines and sines of 1 to `most` cycles over the field of view, of mean square 1."""
+    angle = math.pi * positions(pixels, device)[:, None] * torch.arange(1, most + 1, device=device)
+    return torch.cat([torch.ones_like(angle[:, :1]), 2**0.5 * torch.cos(angle), 2**0.5 * torch.sin(angle)], 1)
+
+
+def band_limited(draws: Draws, cycles: torch.Tensor, most: int) -> torch.Tensor:
+    """(batch, 2 most + 1, 2 most + 1): random sums of `waves` along y and x.
+
+    The fields have the mean 0 and the variance 1. Their spectrum falls from the centre and ends at `cycles` (batch,).
+    """
+    rising = torch.arange(most + 1, device=draws.device)
+    order2 = torch.cat([rising, rising[1:]]).square()
+    square = (order2[:, None] + order2) / each(cycles.square())
+    gain = torch.clamp(1 - square, min=0) / torch.sqrt(square + 0.02)
+    return _unit_variance(gain * draws.normal(len(order2), len(order2)))
+
+
+def _unit_variance(weights: torch.Tensor) -> torch.Tensor:
+    """Weights of orthonormal functions, the first one constant, for fields of mean 0 and variance 1."""
+    weights[:, 0, 0] = 0
+    return weights / weights.square().sum((1, 2), keepdim=True).sqrt().clamp(min=1e-9)
 
 
 @functools.lru_cache(maxsize=1024)
 def turns(pixels: int, low: int, high: int, device: torch.device) -> torch.Tensor:
     """(pixels, high - low + 1) complex64: exp(2 pi i f x) of the frequencies from `low` to `high`, in cycles over the
     field of view."""
-    frequency = torch.arange(low, high + 1, device=device)
-    angle = math.pi * positions(pixels, device)[:, None] * frequency
+    return _turns(positions(pixels, device), low, high)
+
+
+@functools.lru_cache(maxsize=1024)
+def chebyshev_turns(nodes: int, low: int, high: int, device: torch.device) -> torch.Tensor:
+    """(nodes, high - low + 1) complex64: those of `turns` at Chebyshev points."""
+    return _turns(torch.from_numpy(_points(nodes)).float().to(device), low, high)
+
+
+def _turns(places: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    angle = math.pi * places[:, None] * torch.arange(low, high + 1, device=places.device)
     return torch.polar(torch.ones_like(angle), angle)
-
-
-def band_limited(draws: Draws, shape: Plane, cycles: torch.Tensor, most: float) -> torch.Tensor:
-    """Random fields of mean 0 and variance 1. Their spectrum falls from the centre and ends at `cycles` over the field
-    of view.
-    cycles: (batch,), at most `most`."""
-    end = math.ceil(most)
-    y, x = torch.arange(-end, end + 1, device=draws.device), torch.arange(end + 1, device=draws.device)
-    square = (y[:, None] ** 2 + x**2) / each(cycles.square())
-    gain = torch.clamp(1 - square, min=0) / torch.sqrt(square + 0.02)
-    gain[:, end, 0] = 0
-    spectrum = gain * draws.complex_normal(len(y), len(x))
-    rows, columns = turns(shape[0], -end, end, draws.device), turns(shape[1], 0, end, draws.device)
-    return unit_variance(between(spectrum, (rows, columns)).real)
-
-
-def unit_variance(field: torch.Tensor) -> torch.Tensor:
-    """`field` with mean 0 and variance 1."""
-    centred = field - field.mean((-2, -1), keepdim=True)
-    return centred / centred.square().mean((-2, -1), keepdim=True).sqrt().clamp(min=1e-9)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -127,20 +151,44 @@ def chebyshev(pixels: int, nodes: int, device: torch.device, *, reach: float = 1
 
     These are at reach * cos(pi (k + 1/2) / nodes); reach is in half fields of view.
     """
-    points = np.cos(np.pi * (np.arange(nodes) + 0.5) / nodes)
-    coefficients = np.polynomial.chebyshev.chebvander(points, nodes - 1).T * (2 / nodes)
+    return _chebyshev((np.arange(pixels) - pixels // 2) * (2 / pixels) / reach, nodes, device)
+
+
+@functools.lru_cache(maxsize=1024)
+def refined(nodes: int, coarse: int, device: torch.device) -> torch.Tensor:
+    """(nodes, coarse): polynomial interpolation from `coarse` Chebyshev points to more of them."""
+    return _chebyshev(_points(nodes), coarse, device)
+
+
+def _points(nodes: int) -> NDArray[np.float64]:
+    return np.asarray(np.cos(np.pi * (np.arange(nodes) + 0.5) / nodes))
+
+
+def _chebyshev(places: NDArray[np.float64], nodes: int, device: torch.device) -> torch.Tensor:
+    coefficients = np.polynomial.chebyshev.chebvander(_points(nodes), nodes - 1).T * (2 / nodes)
     coefficients[0] /= 2
-    places = (np.arange(pixels) - pixels // 2) * (2 / pixels) / reach
     return torch.from_numpy(np.polynomial.chebyshev.chebvander(places, nodes - 1) @ coefficients).float().to(device)
 
 
 @functools.lru_cache(maxsize=1024)
-def keys(pixels: int, nodes: int, device: torch.device) -> torch.Tensor:
-    """(pixels, nodes): cubic convolution from a coarse periodic grid."""
-    return torch.from_numpy(cubic(pixels, nodes)).float().to(device)
+def keys(nodes: int, coarse: int, device: torch.device) -> torch.Tensor:
+    """(nodes, coarse): cubic convolution from a coarse periodic grid to Chebyshev points."""
+    return torch.from_numpy(cubic_at(_points(nodes) * (coarse / 2) + coarse // 2, coarse)).float().to(device)
+
+
+@functools.lru_cache(maxsize=1024)
+def periodic(pixels: int, samples: int, device: torch.device) -> torch.Tensor:
+    """(pixels, samples): trigonometric interpolation from an odd number of samples at `positions`."""
+    matrix = np.roll(trigonometric(pixels, samples), samples // 2, axis=1)
+    return torch.from_numpy(matrix).float().to(device)
 
 
 def between(field: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
     """(..., y', x') from (..., v, u): the matrices (y', v) and (x', u) applied along the last two axes."""
-    rows, columns = (m.to(field.dtype) for m in matrices)
-    return rows @ field @ columns.mT
+    rows, columns = matrices
+    if rows.is_complex() or not field.is_complex():
+        return rows @ (field @ columns.mT)
+    # Real products: half the work of complex ones. The larger one writes real and imaginary parts side by side.
+    parts = torch.view_as_real(field).movedim(-1, -3) @ columns.mT
+    pairs = rows @ parts.movedim(-3, -1).flatten(-2)
+    return torch.view_as_complex(pairs.unflatten(-1, (-1, 2)))

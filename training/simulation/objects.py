@@ -88,11 +88,10 @@ def _zoom(extent: torch.Tensor, layout: Layout, draws: Draws, options: Simulatio
 
 def _grid(affine: torch.Tensor, shape: Plane, size: int) -> torch.Tensor:
     """(batch, *shape, 2) for `grid_sample` from tiles of `size` pixels; pixel n // 2 is the centre of either."""
-    device = affine.device
-    y, x = (torch.arange(n, device=device, dtype=torch.float32) - n // 2 for n in shape)
-    matrix, shift = affine[..., :2], affine[..., 2]
-    place = x[None, None, :, None] * matrix[:, None, None, :, 0] + y[None, :, None, None] * matrix[:, None, None, :, 1]
-    return (place + shift[:, None, None] + 0.5 + size // 2) * (2 / size) - 1
+    y, x = (torch.arange(n, device=affine.device, dtype=torch.float32) - n // 2 for n in shape)
+    along_x, along_y, shift = (affine * (2 / size)).unbind(-1)
+    rows = y[:, None] * along_y[:, None] + (shift[:, None] + (0.5 + size // 2) * (2 / size) - 1)
+    return rows[:, :, None] + (x[:, None] * along_x[:, None])[:, None]
 
 
 def _contrast(images: torch.Tensor, draws: Draws) -> torch.Tensor:

@@ -16,7 +16,7 @@ from mrnets.contract import Scan
 from mrnets.physics.fourier import resize
 from training.simulation.coils import NODES, coil_fields
 from training.simulation.draws import Draws
-from training.simulation.fields import between, chebyshev, checkerboard, each, energy
+from training.simulation.fields import between, chebyshev, checkerboard, each, energy, refined
 from training.simulation.layout import Layout, nearest
 from training.simulation.maps import calibrated, low_resolution
 from training.simulation.objects import brightened
@@ -56,8 +56,11 @@ class Measured:
     """(batch, coil, y, x) complex64, signed: with noise."""
     coil_images: torch.Tensor
     """(batch, coil, y, x) complex64, signed: without noise."""
+    energy: torch.Tensor
+    """(batch,) float32: of `coil_images`."""
     fields: torch.Tensor | None
-    """(batch, coil, y, x) complex64: the sensitivities, up to a factor for each pixel; None where the object folds."""
+    """(batch, coil, NODES, NODES) complex64: the sensitivities at Chebyshev points, up to a factor for each point; None
+    where the object folds."""
     sigma: torch.Tensor
     """(batch,) float32: standard deviation of the complex noise."""
 
@@ -68,12 +71,14 @@ def measured(images: torch.Tensor, layout: Layout, draws: Draws, options: Simula
     physics."""
     objects = brightened(images, draws, options)
     phase = random_phase(objects, draws, options)
-    kspace, fields = _encoded(torch.polar(objects.magnitude, phase), layout, draws, options)
+    kspace, fields = _encoded(_signed(objects.magnitude, phase, layout), layout, draws, options)
     kspace = kspace * _point_spread(layout.shape, draws)
     coil_images = ifft2(kspace, norm="ortho")
-    sigma = _level(energy(coil_images)) / draws.log_uniform(options.snr)
+    power = energy(coil_images)
+    sigma = _level(power) / draws.log_uniform(options.snr)
     noise = draws.complex_normal(*kspace.shape[1:])
-    return Measured(noise.mul_(_column(sigma)).add_(kspace), coil_images, fields, sigma)
+    torch.view_as_real(kspace).addcmul_(torch.view_as_real(noise), sigma[:, None, None, None, None])
+    return Measured(kspace, coil_images, power.sum((1, 2)), fields, sigma)
 
 
 @torch.no_grad()
@@ -84,47 +89,55 @@ def simulated(images: torch.Tensor, masks: Masks, layout: Layout, draws: Draws, 
     """
     scan = measured(images, layout, draws, options)
     low, gain = low_resolution(scan.kspace, masks.calibration)
-    sens, norm = calibrated(low, scan.fields, gain * scan.sigma.square(), draws, options)
-    combined = (sens.conj() * scan.coil_images).sum(1) / norm.clamp(min=1e-6)
-    explained = energy(combined[:, None]).sum((1, 2))
-    unexplained = 1 - explained / energy(scan.coil_images).sum((1, 2)).clamp(min=1e-20)
-    kspace = scan.kspace * masks.sampled[:, None]
-    zero_filled = (sens.conj() * ifft2(kspace, norm="ortho")).sum(1) / norm.clamp(min=1e-6)
-    scale = zero_filled.abs().amax((1, 2)).clamp(min=1e-20)
+    maps = calibrated(low, scan.fields, gain * scan.sigma.square(), layout.shape, draws, options)
+    combined = maps.combined(scan.coil_images)
+    unexplained = 1 - energy(combined[:, None]).sum((1, 2)) / scan.energy.clamp(min=1e-20)
+    kspace = scan.kspace.mul_(masks.sampled[:, None].float())
+    scale = maps.combined(ifft2(kspace, norm="ortho")).abs().amax((1, 2)).clamp(min=1e-20)
     signs = checkerboard(layout.shape, draws.device) / each(scale)
     prepared = Scan(
         kspace=kspace.mul_(signs[:, None])[:, None],
         mask=masks.sampled[:, None, None],
-        sens=sens[:, None],
+        sens=maps.sens()[:, None],
         noise=scan.sigma / scale,
     )
     return Simulated(prepared, (combined * signs)[:, None], unexplained)
 
 
+def _signed(magnitude: torch.Tensor, phase: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """(batch, *layout.fine) complex64, signed: objects whose values are right once k-space is cropped to the matrix."""
+    # An image keeps its values where k-space is cropped, if it is multiplied with the root of the share that is kept.
+    share = (layout.wide * layout.shape[1] / math.prod(layout.fine)) ** 0.5
+    signed = magnitude * (share * checkerboard(layout.fine, magnitude.device))
+    return torch.complex(torch.cos(phase).mul_(signed), torch.sin(phase).mul_(signed))
+
+
 def _encoded(
     objects: torch.Tensor, layout: Layout, draws: Draws, options: Simulation
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Noise-free signed k-space (batch, coil, y, x), and the sensitivities; None where the object folds."""
+    """Noise-free signed k-space (batch, coil, y, x) of signed objects, and the sensitivities; None where objects fold."""
     whole = (layout.wide, layout.shape[1])
     grid = (min(nearest(whole[0] + MARGIN), layout.fine[0]), min(nearest(whole[1] + MARGIN), layout.fine[1]))
     fields = coil_fields(draws, layout, options)
-    coils = _fields_on(fields, grid, layout.reach)
-    # An image keeps its values where k-space is cropped, if it is multiplied with the root of the share that is kept.
-    share = (math.prod(whole) / math.prod(layout.fine)) ** 0.5
-    signed = objects * (share * checkerboard(layout.fine, draws.device))
-    coarse = ifft2(resize(fft2(signed, norm="ortho"), grid), norm="ortho")
     flat = 0.5 * draws.uniform(1 - options.shading[1], 1 - options.shading[0])
-    coarse = coarse * energy(coils) ** -each(flat)
-    kspace = resize(fft2(coils.mul_(coarse[:, None]), norm="ortho"), whole)
+    shading = _on(_power(fields), grid, layout.reach).clamp(min=1e-6) ** -each(flat)
+    coarse = ifft2(resize(fft2(objects, norm="ortho"), grid), norm="ortho") * shading
+    kspace = resize(fft2(_on(fields, grid, layout.reach).mul_(coarse[:, None]), norm="ortho"), whole)
     if layout.wide == layout.shape[0]:
-        return kspace, _fields_on(fields, whole, layout.reach)
+        return kspace, fields
     return fft2(_folded(ifft2(kspace, norm="ortho"), layout.shape[0]), norm="ortho"), None
 
 
-def _fields_on(fields: torch.Tensor, shape: tuple[int, int], reach: float) -> torch.Tensor:
+def _power(fields: torch.Tensor) -> torch.Tensor:
+    """(batch, 2 NODES, 2 NODES): the energy of fields at Chebyshev points, at as many as its polynomial has."""
+    return energy(between(fields, 2 * [refined(2 * NODES, NODES, fields.device)]))
+
+
+def _on(fields: torch.Tensor, shape: tuple[int, int], reach: float) -> torch.Tensor:
     """From the Chebyshev points to a grid that spans the whole object along y and the field of view along x."""
-    rows = chebyshev(shape[0], NODES, fields.device)
-    columns = chebyshev(shape[1], NODES, fields.device, reach=reach)
+    nodes = fields.shape[-1]
+    rows = chebyshev(shape[0], nodes, fields.device)
+    columns = chebyshev(shape[1], nodes, fields.device, reach=reach)
     return between(fields, (rows, columns))
 
 
@@ -146,7 +159,3 @@ def _point_spread(shape: tuple[int, int], draws: Draws) -> torch.Tensor:
 def _level(energy: torch.Tensor) -> torch.Tensor:
     """(batch,): brightness of what is bright, weighted by its energy, of the combined image's energy (batch, y, x)."""
     return (energy.square().sum((1, 2)) / energy.sum((1, 2)).clamp(min=1e-20)).sqrt().clamp(min=1e-10)
-
-
-def _column(values: torch.Tensor) -> torch.Tensor:
-    return values[:, None, None, None]
