@@ -28,7 +28,19 @@ from training.simulation import (
 )
 from training.simulation.coils import NODES, Loops, biot_savart
 from training.simulation.draws import Draws
-from training.simulation.fields import between, chebyshev, checkerboard
+from training.simulation.fields import (
+    band_limited,
+    between,
+    chebyshev,
+    checkerboard,
+    cosines,
+    energy,
+    keys,
+    periodic,
+    smooth,
+    turns,
+    waves,
+)
 from training.simulation.gather import gathered
 from training.simulation.images import greys
 from training.simulation.maps import low_resolution
@@ -118,7 +130,7 @@ def test_maps_leave_a_few_per_cent_unexplained(file: Path) -> None:
     left = torch.cat([made.unexplained for made in batches(file, quiet, 8)])
     assert left.min() > 0
     assert 0.001 < left.median() < 0.04
-    assert left.max() < 0.1
+    assert (left > 0.05).sum() <= 1  # so it is in one of 250 slices, where a phase cancels the low-resolution signal
 
 
 def test_low_resolution_phase_is_in_the_maps(file: Path) -> None:
@@ -164,7 +176,7 @@ def test_low_resolution_images_are_those_of_the_calibration_alone() -> None:
     kspace = draws.complex_normal(3, 40, 48)
     calibration = torch.tensor([[12, 24], [9, 30]])
     low, gain = low_resolution(kspace * checkerboard((40, 48), draws.device), calibration)
-    spectrum = fftc(low)
+    spectrum = fftc(between(low, [turns(n, -12, 11, draws.device) for n in (40, 48)]))
     for n, (height, width) in enumerate([(12, 24), (9, 24)]):
         rows, columns = (np.arange(size) - size // 2 + full // 2 for size, full in ((height, 40), (width, 48)))
         inside = torch.zeros(40, 48, dtype=torch.bool)
@@ -172,8 +184,42 @@ def test_low_resolution_images_are_those_of_the_calibration_alone() -> None:
         assert spectrum[n][:, ~inside].abs().max() < 1e-5
         assert torch.allclose(spectrum[n, :, 20, 24], kspace[n, :, 20, 24], atol=1e-5)
     many = Draws(torch.Generator().manual_seed(1), 1).complex_normal(400, 40, 48)
-    noise, gain = low_resolution(many, calibration[:1])
+    coefficients, gain = low_resolution(many, calibration[:1])
+    noise = between(coefficients, [turns(n, -12, 11, draws.device) for n in (40, 48)])
     assert noise.abs().square().mean().item() == pytest.approx(gain.item(), rel=0.02)
+
+
+def test_products_of_complex_fields_with_real_matrices_are_the_complex_ones() -> None:
+    draws = Draws(torch.Generator().manual_seed(3), 2)
+    field, rows, columns = draws.complex_normal(3, 5, 4), draws.normal(7, 5)[0], draws.normal(6, 4)[0]
+    expected = rows.to(field.dtype) @ field @ columns.to(field.dtype).mT
+    assert torch.allclose(between(field, (rows, columns)), expected, atol=1e-5)
+
+
+def test_smooth_fields_have_mean_0_and_variance_1() -> None:
+    draws, shape = Draws(torch.Generator().manual_seed(4), 6), (72, 96)
+    cycles = draws.log_uniform((4.0, 20.0))
+    fields = {
+        "waves": between(band_limited(draws, cycles, 20), [waves(n, 20, draws.device) for n in shape]),
+        "cosines": between(smooth(draws, 4), [cosines(n, 4, draws.device) for n in shape]),
+    }
+    for field in fields.values():
+        assert field.mean((1, 2)).abs().max() < 0.05
+        assert torch.allclose(field.square().mean((1, 2)), torch.ones(6), atol=0.05)
+    spectrum = fftc(fields["waves"] + 0j).abs().square()
+    y, x = (torch.arange(n) - n // 2 for n in shape)
+    beyond_cycles = (y[:, None] ** 2 + x**2).sqrt() >= cycles[:, None, None]
+    assert (spectrum * beyond_cycles).sum() < 1e-6 * spectrum.sum()
+
+
+def test_grids_between_which_maps_are_made_lose_nothing() -> None:
+    """The energy of low-resolution images has twice their bandwidth; 47 samples hold that of 24 coefficients."""
+    draws = Draws(torch.Generator().manual_seed(5), 1)
+    low, device = draws.complex_normal(3, 24, 24), draws.device
+    expected = energy(between(low, [turns(n, -12, 11, device) for n in (64, 60)]))
+    coarse = energy(between(low, [turns(47, -12, 11, device)] * 2))
+    assert torch.allclose(between(coarse, [periodic(n, 47, device) for n in (64, 60)]), expected, rtol=1e-3, atol=0.1)
+    assert torch.allclose(keys(40, 11, device).sum(1), torch.ones(40), atol=1e-6)
 
 
 def test_folding_keeps_the_sum_and_the_middle() -> None:

@@ -72,15 +72,20 @@ def biot_savart(loops: Loops, direction: torch.Tensor, height: torch.Tensor, rea
     size = loops.radius[..., None, None]
     place = loops.centre[:, :, None] + size * (cos * first[:, :, None] + sin * second[:, :, None])
     current = size * (cos * second[:, :, None] - sin * first[:, :, None])
-    # (dl x d) . e = d . (e x dl)
-    weight = torch.complex(*(torch.linalg.cross(e[:, None, None].expand_as(current), current) for e in (e1, -e2)))
+    # (dl x d) . e = d . (e x dl); axes (batch, coil, segment, e1 or -e2, 3)
+    weight = torch.stack([torch.linalg.cross(e[:, None, None].expand_as(current), current) for e in (e1, -e2)], 3)
     points = reach * torch.cos(math.pi * (torch.arange(NODES, device=device) + 0.5) / NODES)
     d_x = points - place[..., 0, None]
     d_y = points - place[..., 1, None]
     d_z = height[:, None, None] - place[..., 2]
-    distance2 = d_y.square()[..., :, None] + d_x.square()[..., None, :] + (d_z.square() + WIRE)[..., None, None]
-    along_x, along_y = weight[..., 0, None] * d_x, weight[..., 1, None] * d_y + (weight[..., 2] * d_z)[..., None]
-    return (distance2.rsqrt() ** 3 * (along_y[..., :, None] + along_x[..., None, :])).sum(2)
+    # Axes (batch, coil, y, segment, x): the sum over the segments is a matrix product for each row and for each column.
+    rest2 = d_y.square() + (d_z.square() + WIRE)[..., None]
+    cubes = (rest2.mT[..., None] + d_x.square()[:, :, None]).rsqrt_().pow_(3)
+    along_y = weight[..., 1, None] * d_y[..., None, :] + (weight[..., 2] * d_z[..., None])[..., None]
+    along_x = weight[..., 0, None] * d_x[..., None, :]
+    rows = along_y.movedim(-1, 2).mT @ cubes
+    columns = along_x.movedim(-1, 2).mT @ cubes.permute(0, 1, 4, 3, 2)
+    return torch.complex(*(rows.movedim(-2, 0) + columns.movedim(-2, 0).mT))
 
 
 def _loops(draws: Draws, layout: Layout, options: Simulation) -> Loops:

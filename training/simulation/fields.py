@@ -88,7 +88,8 @@ def low_passed(images: torch.Tensor, cycles: torch.Tensor) -> torch.Tensor:
 def cosines(pixels: int, terms: int, device: torch.device) -> torch.Tensor:
     """(pixels, terms): cosines of 0, 1/2, 1 and more cycles over the field of view, of mean square 1."""
     order = torch.arange(terms, device=device)
-    return torch.cos(0.5 * math.pi * order * (positions(pixels, device)[:, None] + 1)) * torch.where(order > 0, 2**0.5, 1)
+    waves = torch.cos(0.5 * math.pi * order * (positions(pixels, device)[:, None] + 1))
+    return waves * torch.where(order > 0, 2**0.5, 1.0)
 
 
 def smooth(draws: Draws, terms: int) -> torch.Tensor:
@@ -96,10 +97,15 @@ def smooth(draws: Draws, terms: int) -> torch.Tensor:
 
     The fields have the mean 0 and the variance 1.
     """
-    order = torch.arange(terms, device=draws.device)
-    halved = torch.where(order > 0, 0.5**0.5, 1)
-    gain = halved[:, None] * halved / (1 + order[:, None] ** 2 + order**2)
-    return _unit_variance(gain * draws.normal(terms, terms))
+    return _unit_variance(draws.normal(terms, terms) * _falling(terms, draws.device))
+
+
+@functools.lru_cache(maxsize=16)
+def _falling(terms: int, device: torch.device) -> torch.Tensor:
+    """(terms, terms): standard deviations of the weights of `cosines`, whose mean square is 1."""
+    order = torch.arange(terms, device=device)
+    halved = torch.where(order > 0, 0.5**0.5, 1.0)
+    return halved[:, None] * halved / (1 + order[:, None] ** 2 + order**2)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -114,17 +120,23 @@ def band_limited(draws: Draws, cycles: torch.Tensor, most: int) -> torch.Tensor:
 
     The fields have the mean 0 and the variance 1. Their spectrum falls from the centre and ends at `cycles` (batch,).
     """
-    rising = torch.arange(most + 1, device=draws.device)
-    order2 = torch.cat([rising, rising[1:]]).square()
-    square = (order2[:, None] + order2) / each(cycles.square())
-    gain = torch.clamp(1 - square, min=0) / torch.sqrt(square + 0.02)
-    return _unit_variance(gain * draws.normal(len(order2), len(order2)))
+    square = _cycles2(most, draws.device) / each(cycles.square())
+    gain = torch.clamp(1 - square, min=0) * torch.rsqrt(square + 0.02)
+    return _unit_variance(gain.mul_(draws.normal(*gain.shape[1:])))
+
+
+@functools.lru_cache(maxsize=16)
+def _cycles2(most: int, device: torch.device) -> torch.Tensor:
+    """(2 most + 1, 2 most + 1): squares of the frequencies of products of `waves`."""
+    rising = torch.arange(most + 1, device=device)
+    square = torch.cat([rising, rising[1:]]).square()
+    return (square[:, None] + square).float()
 
 
 def _unit_variance(weights: torch.Tensor) -> torch.Tensor:
     """Weights of orthonormal functions, the first one constant, for fields of mean 0 and variance 1."""
     weights[:, 0, 0] = 0
-    return weights / weights.square().sum((1, 2), keepdim=True).sqrt().clamp(min=1e-9)
+    return weights * weights.square().sum((1, 2), keepdim=True).clamp(min=1e-18).rsqrt_()
 
 
 @functools.lru_cache(maxsize=1024)
@@ -151,7 +163,8 @@ def chebyshev(pixels: int, nodes: int, device: torch.device, *, reach: float = 1
 
     These are at reach * cos(pi (k + 1/2) / nodes); reach is in half fields of view.
     """
-    return _chebyshev((np.arange(pixels) - pixels // 2) * (2 / pixels) / reach, nodes, device)
+    places = (np.arange(pixels, dtype=np.float64) - pixels // 2) * (2 / pixels / reach)
+    return _chebyshev(places, nodes, device)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -5,6 +5,7 @@ Bright tissue is 1. Fat below the skin and vessels are up to six times as bright
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -27,8 +28,8 @@ SPOTS = 10
 class Tiles:
     """Images as their source has them."""
 
-    pixels: torch.Tensor
-    """(batch, size, size) float32, each in the middle."""
+    greys: torch.Tensor
+    """(batch, size, size) uint8, each in the middle; see `images`."""
     extent: torch.Tensor
     """(batch, 2) float32: the pixels along y and x that it takes up."""
 
@@ -47,11 +48,12 @@ class Brightened:
 
 
 def seen(tiles: Tiles, layout: Layout, draws: Draws, options: Simulation) -> torch.Tensor:
-    """`tiles`, moved, turned, mirrored, zoomed, and with another contrast, on the grid of the layout: (batch, y, x)."""
-    grid = _grid(_affine(tiles.extent, layout, draws, options), layout.fine, tiles.pixels.shape[-1])
-    pixels = tiles.pixels[:, None]
-    moved = functional.grid_sample(pixels, grid, mode="bicubic", padding_mode="zeros", align_corners=False)
-    return _contrast(moved[:, 0].clamp(min=0), draws)
+    """`tiles`, with another contrast, moved, turned, mirrored and zoomed, on the grid of the layout: (batch, y, x)."""
+    grid = _grid(_affine(tiles.extent, layout, draws, options), layout.fine, tiles.greys.shape[-1])
+    pixels = _contrast(draws).gather(1, tiles.greys.flatten(1).long()).view(tiles.greys.shape)
+    moved = functional.grid_sample(pixels[:, None], grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+    images = moved[:, 0].clamp_(min=0)
+    return images.div_(each(_level(images)))
 
 
 def _affine(extent: torch.Tensor, layout: Layout, draws: Draws, options: Simulation) -> torch.Tensor:
@@ -94,27 +96,29 @@ def _grid(affine: torch.Tensor, shape: Plane, size: int) -> torch.Tensor:
     return rows[:, :, None] + (x[:, None] * along_x[:, None])[:, None]
 
 
-def _contrast(images: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Grey values through a random curve from 0: a power, or any curve through nine points; bright tissue stays 1."""
-    powers = torch.linspace(0, 2, KNOTS, device=images.device) ** draws.uniform(0.6, 1.7, 1)
+def _contrast(draws: Draws) -> torch.Tensor:
+    """(batch, 256): brightness of greys, through a random curve from 0: a power, or any curve through nine points."""
+    powers = torch.linspace(0, 2, KNOTS, device=draws.device) ** draws.uniform(0.6, 1.7, 1)
     points = draws.uniform(0.05, 1.0, KNOTS)
     points = torch.cat([torch.zeros_like(points[:, :1]), points[:, 1:]], 1)
-    straight = torch.linspace(0, 2, KNOTS, device=images.device)
+    straight = torch.linspace(0, 2, KNOTS, device=draws.device)
     points = points + draws.uniform(0, 0.6, 1) * (straight - points)
     curve = torch.where(draws.chance(0.6, 1) > 0, powers, points)
-    place = (images * ((KNOTS - 1) / 2)).clamp(0, KNOTS - 1.001)
-    low = place.long()
-    flat = low.flatten(1)
-    below, above = curve.gather(1, flat), curve.gather(1, flat + 1)
-    changed = torch.lerp(below, above, (place - low).flatten(1)).view_as(images)
-    return changed / each(_level(changed))
+    return curve @ _hats(draws.device)
+
+
+@functools.lru_cache(maxsize=16)
+def _hats(device: torch.device) -> torch.Tensor:
+    """(KNOTS, 256): linear interpolation between the knots, which divide the brightness 0 to 2, to that of greys."""
+    place = (torch.arange(256, device=device) / 255).square() * (KNOTS - 1)
+    return (1 - (place - torch.arange(KNOTS, device=device)[:, None]).abs()).clamp(min=0)
 
 
 def _level(images: torch.Tensor) -> torch.Tensor:
-    """(batch,): the brightness of what is bright, weighted by its energy; 1 for an empty slice."""
-    energy = images.square()
-    level = (energy.square().sum((1, 2)) / energy.sum((1, 2)).clamp(min=1e-12)).sqrt()
-    return torch.where(level > 1e-6, level, torch.ones_like(level))
+    """(batch,): the brightness of what is bright, weighted by its energy; above 0 for an empty slice."""
+    power = images.square().flatten(1)
+    fourth = (power[:, None] @ power[:, :, None])[:, 0, 0]
+    return (fourth / power.sum(1).clamp(min=1e-12)).sqrt().clamp(min=1e-6)
 
 
 def brightened(images: torch.Tensor, draws: Draws, options: Simulation) -> Brightened:
@@ -122,11 +126,12 @@ def brightened(images: torch.Tensor, draws: Draws, options: Simulation) -> Brigh
     inside, tissue = (images > 0.1).float(), images.clamp(max=1.0)
     around = low_passed(torch.complex(inside, tissue), draws.log_uniform((5.0, 25.0)))
     # The outer layer is where less than a share of the neighbourhood belongs to the object.
-    fat = inside * torch.sigmoid((each(draws.uniform(0.55, 0.75)) - around.real) * 25)
-    gain = 1 + draws.chance(options.bright) * (draws.log_uniform((1.5, 6.0)) - 1)
+    layer = 25 * draws.uniform(0.55, 0.75)
+    fat = torch.sub(each(layer), around.real, alpha=25).sigmoid_().mul_(inside)
+    gain = draws.chance(options.bright) * (draws.log_uniform((1.5, 6.0)) - 1)
     vessels, flow = _vessels((images.shape[-2], images.shape[-1]), draws, options)
-    magnitude = images * (1 + each(gain - 1) * fat) + inside * vessels
-    return Brightened(magnitude, tissue - around.imag, fat, inside * flow)
+    magnitude = vessels.mul_(inside).addcmul_(images * fat, each(gain)).add_(images)
+    return Brightened(magnitude, tissue.sub_(around.imag), fat, flow.mul_(inside))
 
 
 def _vessels(shape: Plane, draws: Draws, options: Simulation) -> tuple[torch.Tensor, torch.Tensor]:

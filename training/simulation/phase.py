@@ -5,6 +5,7 @@ Axes: (batch, y, x).
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -42,9 +43,13 @@ def _smooth_phase(shape: Plane, draws: Draws, options: Simulation) -> torch.Tens
     weights[:, :COSINES, :COSINES] = whole
     weights[:, COSINES:, COSINES:] = each(draws.log_uniform(options.local_phase)) * local
     weights[:, 0, 0] = draws.uniform(-math.pi, math.pi)
-    return between(
-        weights, [torch.cat([cosines(n, COSINES, draws.device), waves(n, most, draws.device)], 1) for n in shape]
-    )
+    return between(weights, [_basis(n, most, draws.device) for n in shape])
+
+
+@functools.lru_cache(maxsize=1024)
+def _basis(pixels: int, most: int, device: torch.device) -> torch.Tensor:
+    """(pixels, functions): the functions of one coordinate that the smooth phase is made of."""
+    return torch.cat([cosines(pixels, COSINES, device), waves(pixels, most, device)], 1)
 
 
 def _with_dipoles(phase: torch.Tensor, draws: Draws, options: Simulation) -> torch.Tensor:

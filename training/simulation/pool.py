@@ -109,7 +109,7 @@ def _chosen(pool: Pool, draws: Draws, phantoms: float) -> Tiles:
     count = len(pool.tiles) - pool.anatomy
     if count:
         number = torch.where(draws.chance(phantoms) > 0, pool.anatomy + draws.integers(count), number)
-    return Tiles(2 * (pool.tiles[number].float() / 255).square(), pool.extent[number])
+    return Tiles(pool.tiles[number], pool.extent[number])
 
 
 def validation(path: Path, device: torch.device | str, *, slices: int = 6) -> Iterator[tuple[str, Simulated]]:

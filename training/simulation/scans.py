@@ -93,7 +93,8 @@ def simulated(images: torch.Tensor, masks: Masks, layout: Layout, draws: Draws, 
     combined = maps.combined(scan.coil_images)
     unexplained = 1 - energy(combined[:, None]).sum((1, 2)) / scan.energy.clamp(min=1e-20)
     kspace = scan.kspace.mul_(masks.sampled[:, None].float())
-    scale = maps.combined(ifft2(kspace, norm="ortho")).abs().amax((1, 2)).clamp(min=1e-20)
+    zero_filled = maps.combined(ifft2(kspace, norm="ortho"))
+    scale = energy(zero_filled[:, None]).amax((1, 2)).sqrt().clamp(min=1e-20)
     signs = checkerboard(layout.shape, draws.device) / each(scale)
     prepared = Scan(
         kspace=kspace.mul_(signs[:, None])[:, None],
@@ -115,7 +116,7 @@ def _signed(magnitude: torch.Tensor, phase: torch.Tensor, layout: Layout) -> tor
 def _encoded(
     objects: torch.Tensor, layout: Layout, draws: Draws, options: Simulation
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Noise-free signed k-space (batch, coil, y, x) of signed objects, and the sensitivities; None where objects fold."""
+    """Noise-free signed k-space (batch, coil, y, x) of signed objects, and the sensitivities; None where they fold."""
     whole = (layout.wide, layout.shape[1])
     grid = (min(nearest(whole[0] + MARGIN), layout.fine[0]), min(nearest(whole[1] + MARGIN), layout.fine[1]))
     fields = coil_fields(draws, layout, options)
