@@ -238,6 +238,8 @@ def _check_held(options: Options) -> None:
     share = options.self_supervised.share
     if not 0 <= share < 1:
         raise InputError(f"option self_supervised.share must be at least 0 and below 1, got {share:g}")
+    if not 0 <= options.self_supervised.turned <= 1:
+        raise InputError(f"option self_supervised.turned must be from 0 to 1, got {options.self_supervised.turned:g}")
     if share and options.preparation.sens == "none":
         raise InputError("self_supervised.share needs sensitivities: preparation.sens=espirit")
     if share and options.network.first is not None:

@@ -20,8 +20,10 @@ from mrnets.errors import InputError
 from mrnets.physics.arrays import Array
 from mrnets.physics.coils import expand
 from mrnets.physics.fourier import fftc, resize
+from mrnets.physics.masks import calibration_region
 from training.data import Example
 from training.settings import SelfSupervised
+from training.turned import turned
 
 __all__ = ["drawn", "missed", "predicted", "split", "supervised"]
 
@@ -31,9 +33,11 @@ Mask = NDArray[np.bool_]
 def split(example: Example, settings: SelfSupervised, rngs: Sequence[np.random.Generator]) -> Example:
     """Return `example` of an accelerated scan with a part of its samples held out, and without a target.
 
-    One generator for each slice. The sensitivities of its scan stay as they are: they are made of all samples. Raises
-    InputError where nothing can be held out.
+    One generator for each slice. The sensitivities of its scan stay as they are: they are made of all samples. By the
+    chance `settings.turned` it is `turned` instead. Raises InputError where nothing can be held out.
     """
+    if rngs[0].random() < settings.turned and (other := turned(example)) is not None:
+        return other
     scan = example.scan
     assert scan.kspace is not None
     assert scan.mask is not None
@@ -59,14 +63,14 @@ def supervised(example: Example, kspace: Array) -> Example:
 
 def drawn(mask: Mask, settings: SelfSupervised, rng: np.random.Generator) -> Mask:
     """Return the samples of `mask` (y, x) to hold out, of that shape; none where all lie in the centre that is kept."""
-    centre = resize(np.ones([min(settings.centre, n) for n in mask.shape], bool), mask.shape)
-    free = mask & ~centre
+    kept = calibration_region(mask) if settings.centre is None else [min(settings.centre, n) for n in mask.shape]
+    centre = resize(np.ones(kept, bool), mask.shape)
     density = _density(mask.shape, settings.width)
-    if settings.of == "lines":
+    whole = settings.of == "auto" and bool((mask == mask[:, :1]).all())
+    if settings.of == "lines" or whole:
         lines = mask.any(axis=1) & ~centre.any(axis=1)
-        chosen = _some(lines, density.max(axis=1), round(settings.share * int(mask.any(axis=1).sum())), rng)
-        return np.asarray(mask & chosen[:, None])
-    return _some(free, density, round(settings.share * int(mask.sum())), rng)
+        return np.asarray(mask & _some(lines, density.max(axis=1), settings.share, rng)[:, None])
+    return _some(mask & ~centre, density, settings.share, rng)
 
 
 def predicted(estimate: Estimate, scan: Scan) -> Array:
@@ -94,12 +98,12 @@ def missed(estimate: Estimate, example: Example) -> tuple[Array, Array]:
     return (predicted(estimate, example.scan) - example.kspace) * example.held, example.kspace * example.held
 
 
-def _some(places: Mask, density: NDArray[np.float64], count: int, rng: np.random.Generator) -> Mask:
-    """At most `count` of the `places`, drawn without replacement by their density (Efraimidis and Spirakis 2006)."""
+def _some(places: Mask, density: NDArray[np.float64], share: float, rng: np.random.Generator) -> Mask:
+    """A share of the `places`, one at least, drawn without replacement by their density (Efraimidis, Spirakis 2006)."""
     held = np.zeros_like(places)
     found = np.flatnonzero(places)
     late = rng.exponential(size=found.size) / density.ravel()[found]
-    held.ravel()[found[np.argsort(late, kind="stable")[:count]]] = True
+    held.ravel()[found[np.argsort(late, kind="stable")[: max(round(share * found.size), 1)]]] = True
     return held
 
 

@@ -132,13 +132,18 @@ class SelfSupervised:
     """
 
     share: float = 0.0
-    """Share of the samples that the network does not get; 0: off. Yaman 2020: 0.4."""
-    of: Literal["samples", "lines"] = "samples"
-    """The unit that is drawn: single samples, or whole lines along x."""
-    centre: int = 4
-    """Samples along each axis in the middle of k-space that the network always gets."""
+    """Share of the samples outside the centre that the network does not get; 0: off."""
+    of: Literal["auto", "samples", "lines"] = "auto"
+    """The unit that is drawn: single samples, or whole lines along x. "auto": lines where a scan has whole lines:
+    then its gaps are lines, too."""
+    centre: int | None = None
+    """Samples along each axis in the middle of k-space that the network always gets. None: the fully sampled block in
+    the middle, which every scan has. Yaman 2020: 4."""
     width: float = 0.25
     """Standard deviation, relative to each axis, of the Gaussian density around the middle by which they are drawn."""
+    turned: float = 0.0
+    """Share of the training batches that take the calibration lines instead, with x and y exchanged; see
+    `training.turned`. Scans without whole lines have no such batches."""
 
 
 @dataclass(frozen=True, kw_only=True)

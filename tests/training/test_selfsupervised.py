@@ -20,6 +20,7 @@ from mrnets.errors import InputError
 from mrnets.mrd.files import write_scan
 from mrnets.physics.coils import forward
 from mrnets.physics.fourier import fftc, ifftc
+from mrnets.physics.masks import calibration_region
 from mrnets.prepare import combine
 from training import loop
 from training.batches import Batches
@@ -61,31 +62,62 @@ def example(options: Options, n: int = 0, part: Any = "train") -> Example:
     return Batches(opened(options, part), options, part, 1).example(n, "cpu")
 
 
+def accelerated(shape: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Every third line, and ten lines in the middle."""
+    mask = np.zeros(shape, bool)
+    mask[::3], mask[shape[0] // 2 - 5 : shape[0] // 2 + 5] = True, True
+    return mask
+
+
 @pytest.mark.parametrize("of", ["samples", "lines"])
 @pytest.mark.parametrize("shape", [(32, 24), (33, 17)])
 def test_samples_are_split_in_two_sets(of: Any, shape: tuple[int, int]) -> None:
     settings = SelfSupervised(share=0.4, of=of, centre=4)
-    mask = np.zeros(shape, bool)
-    mask[::3], mask[shape[0] // 2 - 5 : shape[0] // 2 + 5] = True, True
+    mask = accelerated(shape)
     seen = np.zeros(shape, bool)
     free = mask.copy()
     y, x = (n // 2 for n in shape)
     free[y - 2 : y + 2, slice(None) if of == "lines" else slice(x - 2, x + 2)] = False
-    for seed in range(100):
+    for seed in range(200):
         held = drawn(mask, settings, np.random.default_rng(seed))
         assert not (held & ~free).any()
         if of == "lines":
             assert (held.all(axis=1) == held.any(axis=1)).all()
-            assert int(held.any(axis=1).sum()) == round(0.4 * int(mask.any(axis=1).sum()))
+            assert int(held.any(axis=1).sum()) == round(0.4 * int(free.any(axis=1).sum()))
         else:
-            assert int(held.sum()) == round(0.4 * int(mask.sum()))
+            assert int(held.sum()) == round(0.4 * int(free.sum()))
         seen |= held
     assert (seen == free).all()  # every sample's turn comes
-    assert (held == drawn(mask, settings, np.random.default_rng(99))).all()
+    assert (held == drawn(mask, settings, np.random.default_rng(199))).all()
+
+
+def test_the_calibration_lines_are_kept_and_the_unit_is_that_of_the_mask(rng: np.random.Generator) -> None:
+    """Lines of a scan that has whole lines, and samples of one along two phase encodings."""
+    mask, settings = accelerated((48, 40)), SelfSupervised(share=0.5)
+    height, _ = calibration_region(mask)
+    assert height >= 10
+    lines = np.zeros(48, bool)
+    lines[24 - height // 2 : 24 - height // 2 + height] = True
+    many = sum(drawn(mask, settings, np.random.default_rng(seed)).astype(int) for seed in range(400))
+    assert (many == many[:, :1]).all()
+    assert not many[lines].any()
+    assert many[mask.any(axis=1) & ~lines, 0].all()
+    scattered = rng.random((48, 40)) < 0.3
+    scattered[19:29, 15:25] = True
+    held = drawn(scattered, settings, rng)
+    assert held.any(axis=1).sum() > 30
+    assert not held[19:29, 15:25].any()
+
+
+def test_one_line_at_least_is_held_out() -> None:
+    mask = np.zeros((32, 16), bool)
+    mask[11:21] = mask[2] = True
+    held = drawn(mask, SelfSupervised(share=0.1), np.random.default_rng(0))
+    assert np.flatnonzero(held.any(axis=1)).tolist() == [2]
 
 
 def test_samples_near_the_middle_come_more_often() -> None:
-    mask, settings = np.ones((41, 41), bool), SelfSupervised(share=0.1)
+    mask, settings = np.ones((41, 41), bool), SelfSupervised(share=0.1, of="samples", centre=4)
     many = sum(drawn(mask, settings, np.random.default_rng(seed)).astype(int) for seed in range(400))
     assert many[20, 24:28].mean() > 1.5 * many[20, 36:].mean()
     wide = dataclasses.replace(settings, width=10.0)
@@ -94,7 +126,7 @@ def test_samples_near_the_middle_come_more_often() -> None:
 
 
 def test_a_share_of_an_accelerated_scan_is_held_out(tmp_path: Path) -> None:
-    options = recipe(tmp_path, write(tmp_path / "data", range(2)))
+    options = recipe(tmp_path, write(tmp_path / "data", range(2)), "self_supervised.turned=0")
     whole = dataclasses.replace(options, self_supervised=SelfSupervised(), masks=options.masks)
     measured = example(dataclasses.replace(whole, masks=dataclasses.replace(options.masks, source="data"))).scan
     one, other = example(options, 0), example(options, 4)  # the same slice, an epoch later
@@ -105,10 +137,31 @@ def test_a_share_of_an_accelerated_scan_is_held_out(tmp_path: Path) -> None:
     assert not one.scan.kspace[~one.scan.mask.expand_as(one.scan.kspace)].any()
     torch.testing.assert_close(one.kspace * one.held, measured.kspace * one.held)
     torch.testing.assert_close(one.scan.sens, measured.sens)
-    assert one.held.sum() == round(options.self_supervised.share * int(measured.mask.sum()))
+    outside = int(measured.mask.sum()) - math.prod(calibration_region(measured.mask))
+    assert one.held.sum() == round(options.self_supervised.share * outside / 32) * 32  # lines of 32 samples
     assert one.names != other.names or not torch.equal(one.held, other.held)
     again = example(options, 0, "validation"), example(options, 0, "validation")
     assert torch.equal(again[0].held, again[1].held)
+
+
+def test_the_recipe_holds_out_lines_and_turns_half_of_the_batches() -> None:
+    """Lines alone gave 27.4 dB in a small run where both gave 28.8 dB."""
+    settings = read(RECIPES / "self_supervised.yaml").self_supervised
+    assert settings == SelfSupervised(share=0.5, of="auto", centre=None, turned=0.5)
+
+
+def test_calibration_lines_with_exchanged_axes_are_for_training_alone(tmp_path: Path) -> None:
+    data = write(tmp_path / "data", range(2))
+
+    def held(part: str, share: float) -> torch.Tensor:
+        found = example(recipe(tmp_path, data, f"self_supervised.turned={share}"), 0, part).held
+        assert found is not None
+        return found
+
+    assert torch.equal(held("validation", 1.0), held("validation", 0.0))
+    assert held("train", 0.0).all(dim=-1).any()  # lines along x
+    assert held("train", 1.0).any()
+    assert not held("train", 1.0).all(dim=-1).any()
 
 
 def test_a_fully_sampled_scan_is_compared_where_its_mask_left_out(tmp_path: Path) -> None:
@@ -201,6 +254,7 @@ def test_scores_of_accelerated_and_fully_sampled_scans_stand_side_by_side(tmp_pa
         (["preparation.sens=none"], "self_supervised.share needs sensitivities: preparation.sens=espirit"),
         (["network.first=a.safetensors"], "would see the samples that are held out"),
         (["self_supervised.share=0"], "option loss.kspace needs self_supervised.share, such as 0.4"),
+        (["self_supervised.turned=1.5"], "must be from 0 to 1, got 1.5"),
         (["self_supervised.share=1"], "must be at least 0 and below 1, got 1"),
     ],
 )
@@ -238,37 +292,37 @@ def test_noise_to_recon_has_the_image_as_its_target(tmp_path: Path) -> None:
         with_noise(one, Estimate(), NoiseToRecon(weight=1.0))
 
 
-def trained(folder: Path, name: str, data: Path, *settings: str) -> str:
+def trained(folder: Path, name: str, recipe: str, data: Path, *settings: str) -> str:
     """Weights after 300 steps on the scans of a folder."""
     network = "network.options={cascades: 4, channels: 8, pooling_layers: 2, consistency: proximal}"
     common = ["masks.accelerations=[4]", "masks.centres=[12]", "device=cpu", "workers=0", "epochs=null", "steps=300"]
     common += ["augmentation={flips: false, coils: 1.0}", "validation.every=300", "validation.examples=8"]
     common += ["optimiser={learning_rate: 1.0e-3, warm_up: 50, ema: 0.98}", "network.zero=[head.weight,head.bias]"]
     own = [network, f"data={data}", f"folder={folder / name}", f"weights={folder / name}.safetensors"]
-    recipe = "self_supervised" if settings else "ismrmrd"
     return str(loop.fit(read(RECIPES / f"{recipe}.yaml", [*common, *own, *settings])))
+
+
+def heads(folder: Path, seeds: range, acceleration: float) -> Path:
+    """Scans of the ICBM152 head, with noise."""
+    folder.mkdir()
+    for n in seeds:
+        place = {"offset": n * 13 % 60 - 20, "orientation": ("axial", "coronal", "sagittal")[n % 3], "snr": 40}
+        settings = Settings(
+            volume="icbm152", coils=6, matrix=64, slices=4, thickness=8, calibration=12, seed=n,
+            acceleration=acceleration, **place,
+        )  # fmt: skip
+        write_scan(folder / f"scan{n:02}.h5", *make_scan(settings)[:2])
+    return folder
 
 
 @pytest.mark.slow
 def test_accelerated_scans_teach_more_than_a_classical_method_knows(tmp_path: Path) -> None:
-    """Measured on the same heads: 30.4 dB supervised, 28.8 dB self-supervised, 28.0 dB by l1-wavelet."""
+    """Single samples held out, without turned calibration lines, were 1.6 dB below supervised training."""
     pytest.importorskip("nilearn")
-
-    def heads(name: str, seeds: range, acceleration: float) -> Path:
-        (tmp_path / name).mkdir()
-        for n in seeds:
-            place = {"offset": n * 13 % 60 - 20, "orientation": ("axial", "coronal", "sagittal")[n % 3], "snr": 40}
-            settings = Settings(
-                volume="icbm152", coils=6, matrix=64, slices=4, thickness=8, calibration=12, seed=n,
-                acceleration=acceleration, **place,
-            )  # fmt: skip
-            write_scan(tmp_path / name / f"scan{n:02}.h5", *make_scan(settings)[:2])
-        return tmp_path / name
-
-    ours = trained(tmp_path, "self", heads("fast", range(12), 4), "self_supervised.share=0.4")
-    full = trained(tmp_path, "full", heads("full", range(12), 1))
-    test = heads("test", range(20, 24), 1)
+    ours = trained(tmp_path, "self", "self_supervised", heads(tmp_path / "fast", range(12), 4))
+    full = trained(tmp_path, "supervised", "ismrmrd", heads(tmp_path / "full", range(12), 1))
+    test = heads(tmp_path / "test", range(20, 24), 1)
     settings = ["masks.accelerations=[4]", "masks.centres=[12]", "reader.split={validation: [scan]}", "device=cpu"]
     found = evaluate([ours, full], read(RECIPES / "ismrmrd.yaml", [f"data={test}", *settings]))
     assert found["self"]["psnr"] > found["l1wavelet"]["psnr"] + 0.5
-    assert found["self"]["psnr"] > found["full"]["psnr"] - 2.0
+    assert found["self"]["psnr"] > found["supervised"]["psnr"] - 1.5
