@@ -281,7 +281,8 @@ def _espirit(lines: Array, shape: tuple[int, ...], options: espirit.Espirit, noi
     if not one:
         shares.append(espirit.folded(lines, shape, options, finite=True))
     cropped, *folded = to_numpy(xp.stack(shares))  # a device is asked once: these are not finite where lines are not
-    espirit.require_finite(bool(np.isfinite(cropped).all()))
+    if not np.isfinite(cropped).all():  # or where the squares of finite lines overflow
+        espirit.require_finite(bool(xp.all(xp.isfinite(lines))))
     empty = cropped > MAX_CROPPED
     if empty.any():
         _logger.warning(
