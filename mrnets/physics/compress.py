@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mrnets.errors import InputError
-from mrnets.physics.arrays import Array, array_namespace, to_numpy
+from mrnets.physics.arrays import Array, array_namespace, on_host, to_numpy
 from mrnets.physics.coils import mix
 from mrnets.physics.fourier import ifftc, resize
 
@@ -30,6 +30,8 @@ __all__ = [
 LEAST_SEEN = 0.1
 """Median of the weaker half of the eigenvalues, over what noise alone gives: about 0.5. If it is less, the noise
 level is wrong."""
+_BATCHED = 32
+"""Coils up to which torch and CuPy decompose Hermitian matrices on a device in one batch. Their QR goes one by one."""
 _BLOCK = 1 << 20  # samples that go through hybrid space at a time: few enough for the caches, enough for a GPU
 
 
@@ -232,8 +234,9 @@ def _principal_of_many(gram: Array, coils: int) -> Array:
     Subspace iteration (Halko 2011) starts from the principal vectors of all positions together, with four guard
     vectors. The small eigenproblem within the subspace follows. The lost energy is below the noise. LAPACK's eigh of
     hundreds of matrices takes twice the time, and ten times that on a busy host, where its threads wait for each other.
+    A device decomposes them all at once.
     """
-    if gram.shape[-1] < 2 * (coils + 4):
+    if gram.shape[-1] < 2 * (coils + 4) or (gram.shape[-1] <= _BATCHED and not on_host(gram)):
         return _principal(gram, coils)
     xp = array_namespace(gram)
     basis = _adjoint(_principal(xp.sum(gram, axis=-3, keepdims=True), coils + 4))

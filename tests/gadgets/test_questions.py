@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from gadgets.coils import coils
+from gadgets.compress import compress
 from gadgets.frame import Frame
 from gadgets.network import network
 from mrnets import store
+from mrnets.physics import compress as compression
 from mrnets.physics import conjugate, espirit
 from mrnets.prepare import Preparation
 from mrnets.tensors import to_torch
@@ -66,6 +68,21 @@ def arrived(count: int) -> list[Frame]:
     """Whitened slices that have all come, as tensors."""
     found = [replace(frame, raw=to_torch(replace(frame.raw, whitened=True))) for frame in frames(slices=count)]
     return [replace(frame, behind=count - 1 - n) for n, frame in enumerate(found)]
+
+
+def test_compression_asks_once_for_matrices_and_twice_for_their_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compression, "on_host", lambda x: False)
+    (given,) = arrived(1)
+    with seen() as found:
+        (made,) = compress([given], header(), coils=1)
+    assert made.raw.compressed == "gdcc"
+    assert found.asked == {"compress._gram": 1}  # finite?
+    with seen() as found:
+        list(compress([given], header()))
+    # The second are the eigenvalues, from which the number of coils follows. It is that of the scan here.
+    assert found.asked == {"compress._gram": 1, "compress._fewest": 1}
 
 
 def with_maps(count: int) -> tuple[list[Frame], Seen]:

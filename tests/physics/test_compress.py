@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import array_api_compat.torch
 import numpy as np
 import pytest
+import torch
 
 from mrnets.errors import InputError
 from mrnets.physics import compress
@@ -11,6 +13,7 @@ from mrnets.physics.arrays import to_numpy
 from mrnets.physics.coils import mix, rss
 from mrnets.physics.fourier import fftc, ifftc, resize
 from tests.physics.adjoint import assert_adjoint, assert_close, assert_linear, random_complex
+from tests.questions import seen
 
 BART = Path(__file__).parents[1] / "data" / "bart_cc.npz"
 
@@ -137,6 +140,26 @@ def test_many_coils_keep_as_much_signal_as_with_all_eigenvectors(xp, rng):
     kept = energy_kept(compress.compress(xp.asarray(signal), ours), signal)
     assert kept > 0.99
     assert kept == pytest.approx(energy_kept(compress.compress(signal, exact), signal), abs=1e-3)
+
+
+def test_a_device_decomposes_all_positions_in_one_call(rng, monkeypatch):
+    """QR would go position by position there. The processor is taken for a device."""
+    signal = fftc(coil_images(32, (48, 64)))
+    calibration = torch.from_numpy(
+        (signal + 0.02 * random_complex(np, rng, signal.shape))[:, 12:36].astype(np.complex64)
+    )
+    host = compress.gdcc_matrices(calibration, 8, size=64)
+    monkeypatch.setattr(compress, "on_host", lambda x: False)
+    monkeypatch.setattr(array_api_compat.torch.linalg, "qr", None)
+    matrices, launches = [], []
+    for size in (64, 128):
+        with seen() as found:
+            matrices.append(compress.gdcc_matrices(calibration, 8, size=size))
+        launches.append(found.launches.total())
+    assert launches[1] < launches[0] + 10  # the running product doubles its reach once more
+    assert_orthonormal_rows(matrices[0])
+    kept = [energy_kept(compress.compress(torch.from_numpy(signal), made), signal) for made in (matrices[0], host)]
+    assert kept[0] == pytest.approx(kept[1], abs=1e-4)
 
 
 def test_white_noise_stays_white(xp, rng):
