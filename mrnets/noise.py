@@ -16,7 +16,7 @@ from mrnets.contract import Raw
 from mrnets.physics.arrays import Array, array_namespace, to_numpy
 from mrnets.physics.patches import windows
 
-__all__ = ["agreed_noise", "agreed_together", "unpredictable"]
+__all__ = ["agreed_noise", "agreed_together", "levels", "unpredictable"]
 
 KERNELS = (4, 3, 2)
 """Widths of patches, in samples; the largest one that there are enough patches for."""
@@ -24,6 +24,8 @@ PATCHES_PER_VALUE = 3
 """Patches for each value in one, so that the smallest eigenvalues of their covariance are near the noise."""
 MAX_VALUES = 512
 """Values in a patch. More values would only take time."""
+AT_ONCE = 1 << 23
+"""Values of patches that are in memory at once."""
 SMALLEST = 0.1
 """Share of the eigenvalues that are taken for noise alone."""
 SEMICIRCLE = 0.097
@@ -40,11 +42,11 @@ def unpredictable(calibration: Array) -> float | None:
     Patches of multi-coil k-space lie in a low-dimensional space (Uecker 2014). The smallest eigenvalues of their
     covariance are therefore those of noise. None: the block is too small to tell.
     """
-    (found,) = _levels(calibration[None])
+    (found,) = levels(calibration[None])
     return found
 
 
-def _levels(calibration: Array) -> list[float | None]:
+def levels(calibration: Array) -> list[float | None]:
     """`unpredictable` of blocks (batch, coil, y, x). A device is asked once, for the covariances of their patches."""
     batch, coils, height, width = calibration.shape
     for kernel in KERNELS:
@@ -58,8 +60,13 @@ def _levels(calibration: Array) -> list[float | None]:
 def _covariances(blocks: Array, kernel: tuple[int, int]) -> Array:
     """(batch, value, value) complex128, of all patches of each block (batch, coil, y, x)."""
     xp = array_namespace(blocks)
-    patches = windows(xp.astype(blocks, xp.complex128), kernel)
-    return xp.matmul(xp.conj(xp.matrix_transpose(patches)), patches) / patches.shape[1]
+    step = max(1, AT_ONCE // (math.prod(blocks.shape[1:]) * math.prod(kernel)))
+
+    def covariance(some: Array) -> Array:
+        patches = windows(xp.astype(some, xp.complex128), kernel)
+        return xp.matmul(xp.conj(xp.matrix_transpose(patches)), patches) / patches.shape[1]
+
+    return xp.concat([covariance(blocks[n : n + step]) for n in range(0, len(blocks), step)])
 
 
 def _smallest(covariance: NDArray[np.complex128], patches: int) -> float:
@@ -87,8 +94,8 @@ def agreed_together(raws: Sequence[Raw]) -> list[tuple[Raw, tuple[str, ...]]]:
     A device is asked once."""
     blocks = [_middle(raw) for raw in raws]
     there = [block for block in blocks if block is not None]
-    levels = iter(_levels(array_namespace(*there).stack(there)) if there else ())
-    return [(raw, ()) if block is None else _agreed(raw, next(levels)) for raw, block in zip(raws, blocks, strict=True)]
+    found = iter(levels(array_namespace(*there).stack(there)) if there else ())
+    return [(raw, ()) if block is None else _agreed(raw, next(found)) for raw, block in zip(raws, blocks, strict=True)]
 
 
 def _middle(raw: Raw) -> Array | None:

@@ -12,7 +12,7 @@ from torch.utils.dlpack import from_dlpack
 
 from mrnets.contract import Raw, Scan
 
-__all__ = ["part", "slices_of", "tensors", "to_torch"]
+__all__ = ["part", "sent", "slices_of", "tensors", "to_torch"]
 
 
 def to_torch(raw: Raw, device: torch.device | str | None = None) -> Raw:
@@ -30,6 +30,12 @@ def tensors(values: Iterable[Any], device: torch.device | str | None = None) -> 
         elif is_cupy_array(x):
             x = from_dlpack(x)
         yield x if device is None or not isinstance(x, torch.Tensor) else x.to(device)
+
+
+def sent(x: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Return a tensor on `device`. A CUDA device copies it from pinned memory by itself, and the host does not wait."""
+    pinned = torch.device(device).type == "cuda" and x.device.type == "cpu"
+    return (x.pin_memory() if pinned else x).to(device, non_blocking=True)
 
 
 def part(raw: Raw, batch: slice) -> Raw:

@@ -26,6 +26,7 @@ from mrnets.physics.coils import expand
 from mrnets.physics.fourier import fftc
 from mrnets.physics.masks import calibration_region
 from mrnets.preparation import Preparation
+from mrnets.tensors import sent
 
 __all__ = ["MAX_CHANGE", "MAX_RESIDUAL", "MAX_WORSE", "classical", "doubt", "examined", "left_out", "mixed", "together"]
 
@@ -129,7 +130,7 @@ def mixed(estimate: Estimate, reference: Estimate | None, shares: Sequence[float
     if estimate.image is None or reference is None or reference.image is None or not any(shares):
         return estimate
     image = estimate.image
-    part = torch.tensor([share or 0.0 for share in shares], device=image.device)[:, None, None, None]
+    part = sent(torch.tensor([share or 0.0 for share in shares]), image.device)[:, None, None, None]
     return dataclasses.replace(estimate, image=image + part * (reference.image - image))
 
 
@@ -183,9 +184,9 @@ def _chosen(mask: Tensor) -> tuple[Tensor, Tensor]:
 
     A device is asked once."""
     masks = mask[:, 0, 0].cpu().numpy()
-    held = torch.from_numpy(np.stack([_held(one) for one in masks])).to(mask.device)[:, None, None]
+    held = sent(torch.from_numpy(np.stack([_held(one) for one in masks])), mask.device)[:, None, None]
     sides = [all(_reach(one.any(axis)) >= ONE_SIDED for axis in (0, 1)) for one in masks]
-    return held, torch.tensor(sides, device=mask.device)
+    return held, sent(torch.tensor(sides), mask.device)
 
 
 def _reach(sampled: NDArray[np.bool_]) -> float:

@@ -8,11 +8,11 @@ import torch
 
 from mrnets.contract import Raw
 from mrnets.errors import InputError
-from mrnets.noise import unpredictable
+from mrnets.noise import levels
 from mrnets.physics import whiten
 from mrnets.physics.arrays import Array
 from mrnets.preparation import Preparation
-from mrnets.tensors import part
+from mrnets.tensors import part, sent
 
 __all__ = ["covariance_left", "noise_level"]
 
@@ -47,20 +47,23 @@ def noise_level(raw: Raw) -> tuple[torch.Tensor | None, tuple[str, ...]]:
     if raw.whitened:
         level = math.sqrt(raw.variance / raw.averages)
         return torch.full((batch,), level, device=raw.kspace.device), ()
+    lines = None if raw.calibration is None else raw.calibration[:, 0]
     if raw.readout == "batch":
-        found = [_estimated(raw)] * batch
+        (seen,) = [None] if lines is None else levels(lines[batch // 2 : batch // 2 + 1])
+        found = [_estimated(raw, seen)] * batch
     else:
-        found = [_estimated(part(raw, slice(n, n + 1))) for n in range(batch)]
-    levels, notes = [level for level, _ in found if level is not None], tuple(dict.fromkeys(n for _, n in found if n))
-    return (torch.tensor(levels, device=raw.kspace.device) if len(levels) == batch else None), notes
+        each = [None] * batch if lines is None else levels(lines)
+        found = [_estimated(part(raw, slice(n, n + 1)), seen) for n, seen in enumerate(each)]
+    known, notes = [level for level, _ in found if level is not None], tuple(dict.fromkeys(n for _, n in found if n))
+    return (sent(torch.tensor(known), raw.kspace.device) if len(known) == batch else None), notes
 
 
-def _estimated(raw: Raw) -> tuple[float | None, str]:
+def _estimated(raw: Raw, seen: float | None) -> tuple[float | None, str]:
     """Return the noise level of unwhitened data, the mean over the coils, and where it came from.
 
-    It comes from the calibration lines of the middle slice, or from the periphery of k-space of a few slices.
+    It is what was `seen` in calibration lines, or comes from the periphery of k-space of a few slices.
     """
-    if raw.calibration is not None and (seen := unpredictable(raw.calibration[len(raw.calibration) // 2, 0])):
+    if seen:
         return seen, "the noise level was estimated from the calibration lines"
     step = max(len(raw.kspace) // ESTIMATED_FROM, 1)
     try:

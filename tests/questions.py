@@ -38,7 +38,7 @@ class Seen(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        fetched = name == "to" and (kwargs or {}).get("non_blocking")
+        fetched = name == "to" and (kwargs or {}).get("non_blocking") and place() != "tensors.sent"
         if fetched or asks(func, args, kwargs or {}):
             self.asked[place()] += 1
         elif not _a_view(func):

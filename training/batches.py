@@ -17,6 +17,7 @@ import torch
 from mrnets import store
 from mrnets.physics.arrays import Array
 from mrnets.preparation import Preparation
+from mrnets.tensors import sent
 from training.augment import augmented
 from training.data import Example, Place, Preparing, Sample, Source, within
 from training.options import Options
@@ -223,13 +224,7 @@ def to_device(value: Any, device: torch.device | str) -> Any:
     """Return a dataclass of tensors, dictionaries of them and plain values, with all tensors on `device`.
 
     A CUDA device copies from pinned memory by itself: the host does not wait."""
-    pinned = torch.device(device).type == "cuda"
-
-    def there(tensor: torch.Tensor) -> torch.Tensor:
-        source = tensor.pin_memory() if pinned and tensor.device.type == "cpu" else tensor
-        return source.to(device, non_blocking=True)
-
-    return _mapped(value, there)
+    return _mapped(value, lambda tensor: sent(tensor, device))
 
 
 def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:

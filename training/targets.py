@@ -51,7 +51,6 @@ def finished(
     fits: whether the network makes maps. Maps that are not known are then fitted, which takes time. all_samples:
     whether k-space that was masked out is a target, too.
     """
-    weight = torch.ones(len(sample.names))
     if sample.raw is None:
         ready = prepare_image(sample.image, preparation)
         device = ready.scale.device
@@ -60,14 +59,13 @@ def finished(
             names=sample.names,
             labels=sample.labels,
             region=sample.region,
-            weight=weight.to(device),
+            weight=torch.ones(len(sample.names), device=device),
             places=sample.places,
             ready=dataclasses.replace(ready, scan=Scan()),
         )
     image = None if first is None else first(sample.raw)
     ready, target, explained, kspace = prepared(sample.raw, sample.coil_images, preparation, image)
-    if noise_free:
-        weight = (explained > EXPLAINED).float()
+    weight = (explained > EXPLAINED).float() if noise_free else torch.ones_like(explained)
     example = Example(
         scan=ready.scan,
         names=sample.names,
@@ -75,7 +73,7 @@ def finished(
         maps=_maps(sample, target, ready) if fits else {},
         labels=sample.labels,
         region=sample.region,
-        weight=weight.to(target.device),
+        weight=weight,
         places=sample.places,
         ready=dataclasses.replace(ready, scan=Scan()),
     )

@@ -24,6 +24,7 @@ from mrnets.errors import InputError, unknown
 from mrnets.physics import masks
 from mrnets.physics.arrays import Array
 from mrnets.physics.fourier import ifftc, resize
+from mrnets.tensors import sent
 from training.data import Sample
 from training.planes import fully_sampled, image_cropped, kspace_cropped
 from training.readers.files import read_mask
@@ -138,7 +139,7 @@ def _masks(sample: Sample, settings: Masks, rngs: Sequence[np.random.Generator])
         drawn = [_draw(name, makers, shape, settings, r) for name, r in zip(sample.names, rngs, strict=True)]
     else:
         drawn = [_from_file(Path(settings.source), settings.key, shape, r) for r in rngs]
-    return torch.from_numpy(np.stack(drawn)).to(kspace.device)[:, None, None]
+    return sent(torch.from_numpy(np.stack(drawn)), kspace.device)[:, None, None]
 
 
 def _draw(

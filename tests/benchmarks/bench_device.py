@@ -1,28 +1,37 @@
-"""Benchmark of a CUDA device: physics and networks there and on the CPU, and the overhead of a chain.
+"""Benchmark of a CUDA device: physics, networks and chains there, with and without graphs, and on the CPU.
 
-    python tests/benchmarks/bench_device.py
+    python tests/benchmarks/bench_device.py [--only physics networks chains] [--slices 64] [--size 256]
 
 Every time on the device has its end in it (synchronised), none the way of the data there and back. Limits beside it: a
-copy in the device's memory for whitening, which reads and writes k-space once.
+copy in the device's memory for whitening, which reads and writes k-space once; for networks the time of their kernels.
+`--device cpu --size 64 --slices 2` goes through the same code without a device. Its figures mean nothing.
 """
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import bench_chain
+import bench_first_image
 import numpy as np
 import torch
 from bench_compress import scan as ellipse
 from bench_sensitivities import scan as head
 from timing import race
 
+from gadgets.hosts.library import load
 from gadgets.hosts.replay import replay
+from gadgets.messages import ConfigText, Header
 from gadgets.simulate import Settings, make_scan
 from mrnets import store
-from mrnets.contract import Scan
+from mrnets.contract import Estimate, Scan
+from mrnets.ending import ended
+from mrnets.graphs import Graphs
+from mrnets.measure import example
 from mrnets.mrd.files import write_scan
 from mrnets.physics.coils import mix
 from mrnets.physics.compress import compress, gdcc_matrices
@@ -38,93 +47,170 @@ except ImportError:
     cupy = None
 
 Work = Callable[[], object]
+PARTS = ("physics", "networks", "chains")
+BATCH, COILS = 16, 12
+WEIGHTS = ("l1varnet_general", "varnet_brain")
+"""Weights that ship, whose networks are timed."""
 
 
-def cuda(work: Work) -> Work:
-    """`work` and the wait until the device has done it; CuPy's kernels are on another stream of the same device."""
+@dataclass(frozen=True)
+class Place:
+    """Where and on what is measured."""
 
-    def waited() -> None:
-        work()
-        torch.cuda.synchronize()
+    device: str
+    size: int
+    slices: int
 
-    return waited
+    @property
+    def cuda(self) -> bool:
+        return self.device.startswith("cuda")
+
+    def waited(self, work: Work) -> Work:
+        """`work` and the wait until the device has done it; CuPy's kernels are on another stream of the same device."""
+
+        def run() -> None:
+            work()
+            if self.cuda:
+                torch.cuda.synchronize()
+
+        return run
+
+    def contest(self, title: str, work: Callable[..., object], *arrays: np.ndarray, **more: Work) -> None:
+        """`work` of `arrays` in NumPy, and in CuPy and torch with the arrays on the device."""
+        there = [torch.from_numpy(x).to(self.device) for x in arrays]
+        contestants: dict[str, Work | None] = {
+            f"torch, {self.device}": self.waited(lambda: work(*there)),
+            "CuPy": None,
+        }
+        if cupy is not None and self.cuda:
+            copies = [cupy.asarray(x) for x in arrays]
+            contestants["CuPy"] = self.waited(lambda: work(*copies))
+        race(title, {**contestants, **more, "NumPy, CPU": lambda: work(*arrays)}, repeats=2)
 
 
-def contest(title: str, work: Callable[..., object], *arrays: np.ndarray, **more: Work) -> None:
-    """`work` of `arrays` in NumPy, and in CuPy and torch with the arrays on the device."""
-    there = [torch.from_numpy(x).cuda() for x in arrays]
-    contestants: dict[str, Work | None] = {"torch, CUDA": cuda(lambda: work(*there)), "CuPy": None}
-    if cupy is not None:
-        copies = [cupy.asarray(x) for x in arrays]
-        contestants["CuPy"] = cuda(lambda: work(*copies))
-    race(title, {**contestants, **more, "NumPy, CPU": lambda: work(*arrays)}, repeats=2)
-
-
-def physics() -> None:
-    rng = np.random.default_rng(0)
+def physics(place: Place) -> None:
+    """Whitening, coil compression and maps."""
+    rng, n = np.random.default_rng(0), place.size
+    shape, middle = (n, n), slice(n // 2 - 12, n // 2 + 12)
 
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal((*shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
 
-    kspace, noise = normal(16, 32, 256, 256), normal(32, 16384)
-    there = torch.from_numpy(kspace).cuda()
-    copy = {"a copy in the device's memory": cuda(lambda: there.clone())}
-    contest("whitening, 16 x 32 coils x 256 x 256", lambda k, n: mix(whitener(covariance(n)), k), kspace, noise, **copy)
+    kspace, noise = normal(place.slices, 32, n, n), normal(32, 16384)
+    there = torch.from_numpy(kspace).to(place.device)
+    copy = {"a copy in the device's memory": place.waited(lambda: there.clone())}
+    title = f"whitening, {place.slices} x 32 coils x {n} x {n}"
+    place.contest(title, lambda k, n: mix(whitener(covariance(n)), k), kspace, noise, **copy)
     for coils, virtual in ((12, 4), (32, 8)):
-        lines = ellipse(coils, (256, 256))
-        block = np.ascontiguousarray(lines[:, 116:140])
-        contest(
-            f"gdcc, {coils} to {virtual} coils, 256 x 256",
-            lambda k, b, virtual=virtual: compress(k, gdcc_matrices(b, virtual, size=256)),
+        lines = ellipse(coils, shape)
+        place.contest(
+            f"gdcc, {coils} to {virtual} coils, {n} x {n}",
+            lambda k, b, virtual=virtual: compress(k, gdcc_matrices(b, virtual, size=k.shape[-1])),
             lines,
-            block,
+            np.ascontiguousarray(lines[:, middle]),
         )
-        block = resize(head(coils, (256, 256))[1], [24, 24], (-2, -1)).copy()
-        contest(f"ESPIRiT, {coils} coils, 256 x 256", lambda b: espirit(b, (256, 256)), block)
-        many = np.repeat(block[None], 16, axis=0)
-        contest(f"ESPIRiT, 16 slices of {coils} coils, 256 x 256", lambda b: espirit(b, (256, 256)), many)
+        block = resize(head(coils, shape)[1], [24, 24], (-2, -1)).copy()
+        place.contest(f"ESPIRiT, {coils} coils, {n} x {n}", lambda b: espirit(b, shape), block)
+        many = np.repeat(block[None], place.slices, axis=0)
+        title = f"ESPIRiT, {place.slices} slices of {coils} coils, {n} x {n}"
+        place.contest(title, lambda b: espirit(b, shape), many)
+
+
+def forwards() -> Iterator[tuple[str, torch.nn.Module, Preparation]]:
+    """Networks that are timed, and their preparations."""
+    yield "l1wavelet", store.create("l1wavelet"), Preparation(consistency=None)
+    for name in WEIGHTS:
+        trained = store.load(store.located(name))
+        yield name, trained.network, Preparation.from_json(trained.preparation)
+
+
+def repeated(scan: Scan, slices: int) -> Scan:
+    """A batch of one slice."""
+    arrays = {name: getattr(scan, name).repeat_interleave(slices, 0) for name in ("kspace", "mask", "sens", "noise")}
+    return Scan(**arrays)
+
+
+def in_kernels(work: Work) -> str:
+    """Kernels of `work` on the device, and the time that they take."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        work()
+    kernels = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    return f"{len(kernels)} kernels, {sum(e.device_time for e in kernels) / 1e6:.4f} s on the device"
 
 
 @torch.inference_mode()
-def networks() -> None:
-    coils, size = 12, 256
-    generator = torch.Generator().manual_seed(0)
-    shape = (1, 1, coils, size, size)
-    kspace, sens = (torch.randn(shape, dtype=torch.complex64, generator=generator) for _ in range(2))
-    mask = torch.rand((1, 1, 1, size, size), generator=generator) < 0.25
-    here = Scan(kspace=kspace * mask, mask=mask, sens=sens / sens.abs().square().sum(2, keepdim=True).sqrt())
-    there = to_device(here, "cuda")
-    for name, options in bench_chain.NETWORKS.items():
-        near, far = store.create("varnet", **options).eval(), store.create("varnet", **options).eval().cuda()
-        contestants = {"CUDA": cuda(lambda: far(there)), "CPU": lambda: near(here)}  # noqa: B023
-        race(f"{name}, {coils} coils, {size} x {size}", contestants, repeats=2)
+def networks(place: Place) -> None:
+    """One slice and a batch: plainly, as a graph, and on the CPU; seconds of all slices."""
+    for name, network, preparation in forwards():
+        network = network.eval().to(place.device)
+        forward = ended(network, preparation, "each")
+        one = to_device(repeated(example("l1wavelet", coils=COILS, size=place.size), 1), place.device)
+        for slices in (1, min(BATCH, place.slices)):
+            scan = repeated(one, slices)
+            plain = place.waited(lambda forward=forward, scan=scan: forward(scan))
+            contestants: dict[str, Work | None] = {place.device: plain, "the same as a graph": None}
+            if place.cuda:
+                graphs = Graphs()
+
+                def replayed(
+                    graphs: Graphs = graphs, scan: Scan = scan, forward: Callable[[Scan], Estimate] = forward
+                ) -> None:
+                    graphs.run(forward, scan, "")
+
+                replayed()  # the second run records, the third is the first replay
+                replayed()
+                contestants["the same as a graph"] = place.waited(replayed)
+            race(f"{name}, {slices} x {COILS} coils, {place.size} x {place.size}", contestants, repeats=2)
+            if place.cuda:
+                print(" ", in_kernels(plain))
 
 
-def chain(slices: int = 8, coils: int = 12) -> None:
+def chains(place: Place) -> None:
+    """Whole replays beside the bare network, and one slice in a resident server."""
+    settings = Settings(slices=place.slices, coils=COILS, matrix=place.size)
     with tempfile.TemporaryDirectory() as folder:
-        path, weights = Path(folder) / "scan.h5", Path(folder) / "weights.safetensors"
-        header, lines, _ = make_scan(Settings(slices=slices, coils=coils))
+        path, images = Path(folder) / "scan.h5", Path(folder) / "images.h5"
+        header, lines, _ = make_scan(settings)
         write_scan(path, header, lines)
-        for name, options in bench_chain.NETWORKS.items():
-            network = store.create("varnet", **options)
-            store.save(weights, network, name="varnet", options=options, preparation=Preparation().to_json())
-            settings = [f"network.weights={weights}", "network.device=cuda"]
-            scans = [to_device(one, "cuda") for one in bench_chain.prepared(path, settings)]
-            network = network.eval().cuda()
-            contestants = {
-                "the network alone": cuda(lambda: [bench_chain.bare(network, one) for one in scans]),  # noqa: B023
-                "the whole replay": lambda: replay(path, Path(folder) / "images.h5", "varnet", settings=settings),  # noqa: B023
-            }
-            race(f"chain, {slices} slices of {coils} coils, 256 x 256, {name}", contestants, repeats=2)
+        for name in ("l1wavelet", "reconstruct", "varnet"):
+            contestants = {}
+            for batch, graphs in itertools.product((1, BATCH), ("false", "true")):
+                given = [f"network.device={place.device}", f"network.batch={batch}", f"network.graphs={graphs}"]
+                given += [f"coils.batch={batch}"]
+                contestants[f"in batches of {batch}, graphs {graphs}"] = lambda name=name, given=given: replay(
+                    path, images, name, settings=given
+                )
+            race(f"chain {name}, {place.slices} slices of {COILS} coils, self-check on", contestants, repeats=1)
+    for graphs in ("false", "true"):
+        one_slice(place, graphs)
+
+
+def one_slice(place: Place, graphs: str) -> None:
+    """From the last line of a slice to its image, in a server that has made images of that form before."""
+    header, lines, _ = make_scan(Settings(slices=1, coils=COILS, matrix=place.size))
+    scan = [Header(header), *lines]
+    for name in ("l1wavelet", "reconstruct"):
+        chain = load(name, [f"network.device={place.device}", f"network.graphs={graphs}"])
+        messages = [ConfigText(chain.xml()), *scan]
+        times = [bench_first_image.warm(messages) for _ in range(4)]
+        print(f"server, chain {name}, graphs {graphs}: {min(times[2:]):.3f} s from the last line to the image")
 
 
 def main() -> None:
-    if not torch.cuda.is_available():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--slices", type=int, default=64)
+    args = parser.parse_args()
+    place = Place(args.device, args.size, args.slices)
+    if place.cuda and not torch.cuda.is_available():
         raise SystemExit("bench_device: torch finds no CUDA device")
-    print(torch.cuda.get_device_name(), "beside", torch.get_num_threads(), "CPU threads")
-    physics()
-    networks()
-    chain()
+    print(torch.cuda.get_device_name() if place.cuda else "no device", "beside", torch.get_num_threads(), "CPU threads")
+    for name, part in (("physics", physics), ("networks", networks), ("chains", chains)):
+        if name in args.only:
+            part(place)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
 NAMES = ("l1wavelet", "cgsense", *SMALL)
 
 MAPS = {
-    "noise._levels": 1,  # the noise in the calibration lines: LAPACK on the host has the eigenvalues
+    "noise.levels": 1,  # the noise in the calibration lines: LAPACK on the host has the eigenvalues
     "stages._espirit": 1,  # finite? with a background? larger than the field of view? The three decide what is made
 }
 FETCH = {
