@@ -55,7 +55,8 @@ def network(
     of `python -m training` name them, too.
     device: auto, cpu, cuda, cuda:1.
     batch: slices (of volumes: readout positions) in one forward pass. Slices that have not come are not waited for.
-    precision: of the network's convolutions and matrix products (torch.autocast).
+    precision: of the network's convolutions and matrix products (torch.autocast). On processors with AMX, bfloat16 took
+    0.5 to 0.7 of the time of `l1varnet_general`, and cost 0.03 dB at most (SNR 30 and 1000).
     threads: of the processor, for all networks of the process; 0: as `mrnets.threads` and the environment say.
     graphs: runs on a CUDA device are recorded when a form of scans comes for the second time, and replayed then; see
     `mrnets.graphs`. Off, because no figure of it has been measured yet.
