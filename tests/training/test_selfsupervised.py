@@ -145,7 +145,7 @@ def test_a_share_of_an_accelerated_scan_is_held_out(tmp_path: Path) -> None:
 
 
 def test_the_recipe_holds_out_lines_and_turns_half_of_the_batches() -> None:
-    """Lines alone gave 27.4 dB in a small run where both gave 28.8 dB."""
+    """Single samples gave 27.7 dB, lines alone 27.4 dB and both parts of the recipe 28.8 dB in the same small run."""
     settings = read(RECIPES / "self_supervised.yaml").self_supervised
     assert settings == SelfSupervised(share=0.5, of="auto", centre=None, turned=0.5)
 
@@ -317,7 +317,7 @@ def heads(folder: Path, seeds: range, acceleration: float) -> Path:
 
 @pytest.mark.slow
 def test_accelerated_scans_teach_more_than_a_classical_method_knows(tmp_path: Path) -> None:
-    """Single samples held out, without turned calibration lines, were 1.6 dB below supervised training."""
+    """Without turned calibration lines it is 1.4 to 1.6 dB below supervised training, with them 0.4 dB."""
     pytest.importorskip("nilearn")
     ours = trained(tmp_path, "self", "self_supervised", heads(tmp_path / "fast", range(12), 4))
     full = trained(tmp_path, "supervised", "ismrmrd", heads(tmp_path / "full", range(12), 1))
@@ -325,4 +325,4 @@ def test_accelerated_scans_teach_more_than_a_classical_method_knows(tmp_path: Pa
     settings = ["masks.accelerations=[4]", "masks.centres=[12]", "reader.split={validation: [scan]}", "device=cpu"]
     found = evaluate([ours, full], read(RECIPES / "ismrmrd.yaml", [f"data={test}", *settings]))
     assert found["self"]["psnr"] > found["l1wavelet"]["psnr"] + 0.5
-    assert found["self"]["psnr"] > found["supervised"]["psnr"] - 1.5
+    assert found["self"]["psnr"] > found["supervised"]["psnr"] - 1.0
