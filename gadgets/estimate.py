@@ -150,7 +150,7 @@ def _estimate(frame: Frame, how: Runner) -> tuple[Estimate, tuple[str, ...]]:
 def _estimates(frames: list[Frame], how: Runner) -> list[tuple[Estimate, tuple[str, ...]]]:
     """Return what `_estimate` does of each of several slices. The network gets them in one batch.
 
-    They are prepared as one, too, where nothing is known of one that is not of the others."""
+    Slices that differ in nothing but their arrays are prepared as one batch, too."""
     import torch
 
     from mrnets.ending import ended
@@ -160,21 +160,16 @@ def _estimates(frames: list[Frame], how: Runner) -> list[tuple[Estimate, tuple[s
     model = how.model
     with torch.inference_mode():
         raw = as_one(frames)
-        ready = (
-            [_prepared(frame.raw, [frame], model) for frame in frames]
-            if raw is None
-            else [_prepared(raw, frames, model)]
-        )
+        groups = [frames] if raw is not None else [[frame] for frame in frames]
+        ready = [_prepared(raw or group[0].raw, group, model) for group in groups]
         scan = _one_batch([block.scan for block, _, _ in ready])
         preparation = ready[0][1]
         forward = _checked(ended(partial(_on_grid, how), preparation, model.echoes), preparation, how, slices=1)
         whole = _joined([forward(slices_of(scan, n, n + how.batch)) for n in range(0, len(frames), how.batch)])
-        if raw is not None:
-            own = [restore(whole, ready[0][0])]
-        else:
-            own = [restore(_of_slice(whole, n), block) for n, (block, _, _) in enumerate(ready)]
+        size = len(groups[0])
+        own = [restore(_slices(whole, n * size, size), block) for n, (block, _, _) in enumerate(ready)]
         together = _fetched(_joined(own))
-    return [(_of_slice(together, n), ready[n % len(ready)][2]) for n in range(len(frames))]
+    return [(_slices(together, n), ready[n // size][2]) for n in range(len(frames))]
 
 
 def _agreed(raw: Raw) -> tuple[Raw, tuple[str, ...]]:
@@ -207,17 +202,18 @@ def _one_batch(scans: list[Scan]) -> Scan:
     return Scan(**{f.name: joined(f.name, [getattr(scan, f.name) for scan in scans]) for f in fields(Scan)})
 
 
-def _of_slice(estimate: Estimate, n: int) -> Estimate:
-    """Return the estimate of one slice of a batch."""
+def _slices(estimate: Estimate, first: int, count: int = 1) -> Estimate:
+    """Return the estimate of some slices of a batch."""
+    some = slice(first, first + count)
 
     def own(array: Any) -> Any:
-        return None if array is None else array[n : n + 1]
+        return None if array is None else array[some]
 
     return Estimate(
         image=own(estimate.image),
         maps={name: own(one) for name, one in estimate.maps.items()},
         logits=own(estimate.logits),
-        trust=estimate.trust[n : n + 1],
+        trust=estimate.trust[some],
     )
 
 

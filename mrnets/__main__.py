@@ -1,9 +1,9 @@
 """Networks and weights, described for people.
 
-python -m mrnets list             the table of networks
-python -m mrnets show NETWORK     the options of a network, with their names in ATOMMIC's paper (its own: atommic.NAME)
-python -m mrnets show WEIGHTS     the header of a weights file, or of a shipped one by its name
-python -m mrnets import-atommic CHECKPOINT -o WEIGHTS     a network trained with ATOMMIC as a weights file
+python -m mrnets list             shows the table of networks.
+python -m mrnets show NETWORK     shows options, with their names in ATOMMIC's paper (ATOMMIC's own form: atommic.NAME).
+python -m mrnets show WEIGHTS     shows the header of a weights file, or of a shipped one by its name.
+python -m mrnets import-atommic CHECKPOINT -o WEIGHTS     makes a weights file of a network trained with ATOMMIC.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ class Graphs:
 
 
 def _form(scan: Scan) -> Hashable:
-    """What scans must share for one graph."""
+    """Return the properties that all scans of one graph share."""
     arrays = ((f.name, getattr(scan, f.name)) for f in dataclasses.fields(scan))
     return tuple((name, tuple(x.shape), x.dtype, str(x.device)) for name, x in arrays if x is not None)
 

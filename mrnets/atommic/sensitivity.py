@@ -1,7 +1,7 @@
 """Coil sensitivities by ATOMMIC's own U-Net, which it trained together with many of its networks.
 
-It sees the coil images of a few rows, or columns, in the middle of k-space, and gives maps that are divided by the root
-of the sum over coils of their magnitudes, not of their squares. Their norm is therefore not 1.
+It sees the coil images of a few rows, or columns, in the middle of k-space. Its maps are divided by the root of the sum
+of their magnitudes over coils, not of their squares. Their norm is therefore not 1.
 
 Axes: kspace (batch, echo, coil, y, x); sens (batch, 1, coil, y, x).
 """

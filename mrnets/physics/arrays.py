@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias
 
@@ -31,25 +33,37 @@ def asarray_like(values: Any, like: Array, dtype: Any = None) -> Array:
 
 MAX_KEPT = 64 << 20
 """Bytes of constants that a process keeps."""
-_kept: dict[tuple[Hashable, ...], Array] = {}
+_kept: OrderedDict[tuple[Hashable, ...], Array] = OrderedDict()
+_lock = threading.Lock()
 
 
 def constant(make: Callable[..., Any], *arguments: Hashable, like: Array, dtype: Any = None) -> Array:
     """Return `make(*arguments)`, a NumPy array, as `asarray_like` makes it. Nobody may change it.
 
-    It is made and sent to the device of `like` once, because a host waits for each array that it sends. It is kept
-    as long as the process runs: a captured CUDA graph reads it where it lies. After `MAX_KEPT` bytes, further constants
-    are made anew each time.
+    It is made and sent to the device of `like` once, because a host waits for each array that it sends. A process keeps
+    `MAX_KEPT` bytes of them. Constants on the host that were used longest ago go first. Those on a device stay: a
+    captured CUDA graph reads them where they lie. Where they leave no room, others are made anew each time.
     """
     xp = array_namespace(like)
     inference = getattr(xp, "is_inference_mode_enabled", bool)()  # torch: its tensors are of no use in training
     key = (make, arguments, xp.__name__, str(device(like)), str(dtype), inference)
-    if (found := _kept.get(key)) is not None:
-        return found
+    with _lock:
+        if (found := _kept.get(key)) is not None:
+            _kept.move_to_end(key)
+            return found
     made = asarray_like(make(*arguments), like, dtype)
-    if sum(array.nbytes for array in list(_kept.values())) + made.nbytes <= MAX_KEPT:
-        return _kept.setdefault(key, made)
-    return made
+    with _lock:
+        return _kept.setdefault(key, made) if _has_room(made.nbytes) else made
+
+
+def _has_room(size: int) -> bool:
+    """Whether so many bytes can be kept beside the others. Constants on the host go for it."""
+    free = MAX_KEPT - size - sum(array.nbytes for array in _kept.values())
+    for key in [key for key, array in _kept.items() if on_host(array)] if size <= MAX_KEPT else ():
+        if free >= 0:
+            break
+        free += _kept.pop(key).nbytes
+    return free >= 0
 
 
 def clipped(x: Array, low: float, high: float | None = None) -> Array:

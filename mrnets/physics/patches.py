@@ -120,9 +120,14 @@ def filters_of(
 
 
 def _cholesky(matrix: Array) -> Array:
-    """The lower triangle of a positive definite matrix. torch's `cholesky` asks a device whether it is one."""
+    """The lower triangle of a positive definite matrix. NumPy raises LinAlgError for others; elsewhere they give NaN.
+
+    torch's `cholesky` asks a device whether the matrix is one, and CuPy's does not ask."""
     xp = array_namespace(matrix)
-    return xp.linalg.cholesky_ex(matrix)[0] if hasattr(xp.linalg, "cholesky_ex") else xp.linalg.cholesky(matrix)
+    if not hasattr(xp.linalg, "cholesky_ex"):
+        return xp.linalg.cholesky(matrix)
+    triangle, failed = xp.linalg.cholesky_ex(matrix)
+    return xp.where(failed[..., None, None] == 0, triangle, math.nan)
 
 
 def _solve_triangular(triangle: Array, right: Array) -> Array:
