@@ -59,7 +59,7 @@ class Model:
     notes: tuple[str, ...] = ()
     """Sentences for the comment of every image that it makes."""
     graphs: Graphs | None = None
-    """Of its runs, for all scans of this process; None: its device has none."""
+    """Graphs of its runs, for all scans of this process; None: its device has none."""
 
     @property
     def slices(self) -> int:

@@ -108,8 +108,8 @@ class Trust:
     """Part of l1-wavelet's prediction, 0 to 1, beside the network's in the mean of both that fits these samples best.
     None: there was nothing to leave out."""
     change: float | None = None
-    """How much the network's image changes when those samples are left out, relative to its norm; 0 where a
-    side of k-space is missing (partial Fourier)."""
+    """Change of the network's image when those samples are left out, relative to its norm. It is 0 where a side of
+    k-space is missing (partial Fourier)."""
     reference_change: float | None = None
     """The same of l1-wavelet's image."""
 

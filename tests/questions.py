@@ -28,7 +28,7 @@ SENDING = ("as_tensor", "from_numpy", "tensor")
 
 
 class Seen(TorchDispatchMode):
-    """What was asked, sent and launched since `clear`. A place is "module.function" of this project."""
+    """Counts questions, transfers and launches since `clear`. A place is "module.function" of this project."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -128,7 +128,7 @@ class SelfSupervised:
     """Training on accelerated scans, whose samples are split in two (Yaman 2020, MRM 84:3172).
 
     The network gets one set, and the term `kspace` of the loss compares what it predicts with the other set. A scan
-    that was not fully sampled keeps its own sampling. Of a fully sampled one the other set is what its mask leaves out.
+    that was not fully sampled keeps its own sampling. In a fully sampled one the mask leaves out the other set.
     """
 
     share: float = 0.0

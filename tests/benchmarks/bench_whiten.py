@@ -1,6 +1,7 @@
-"""Prewhitening: covariance of a noise scan, whitener, and its application, beside BART's `whiten`, plain NumPy, and
-memory bandwidth (a copy of the same k-space), and arithmetic (a product of square matrices with as many operations,
-the fastest that the library has).
+"""Prewhitening (covariance of a noise scan, whitener, its application) beside BART's `whiten` and plain NumPy.
+
+Limits stand beside it. Memory: a copy of the same k-space. Arithmetic: a product of square matrices with as many
+operations, which is the fastest that the library has.
 
     python tests/benchmarks/bench_whiten.py
 """

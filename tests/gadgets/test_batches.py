@@ -62,7 +62,7 @@ def same(one, other):
 
 
 def described(frame):
-    """What is said of a frame; the numbers, whose last digit may differ, are compared elsewhere."""
+    """Notes and marks of a frame, without numbers: their last digit may differ, and they are compared elsewhere."""
     notes = tuple(re.sub(r"\d[\d.e+-]*", "n", note) for note in frame.notes)
     return notes, frame.history, frame.fallback, frame.made, int(frame.headers[0, 0]["idx"]["slice"])
 

@@ -1,4 +1,4 @@
-"""What a host asks its device, sends to it and launches on it, from sorted k-space to the image. Each is named here.
+"""Questions of the host to its device, transfers and launches, from sorted k-space to the image. Each is named here.
 
 The processor stands for the device; see `tests.questions`.
 """
@@ -93,7 +93,7 @@ def with_maps(count: int) -> tuple[list[Frame], Seen]:
 
 
 def imaged(given: list[Frame], options: dict[str, str]) -> Seen:
-    """What is seen while the network makes images. It is loaded before."""
+    """Return what was seen while the network made images. It was loaded before."""
     options = {"check": "off", **options}
     list(network((), header(), **options))
     with seen() as found:
