@@ -39,7 +39,7 @@ MAX_RESIDUAL = 1.5
 """The residual over that of l1-wavelet, or over the noise where that is larger. Sensitivities explain not all of a scan
 with little noise: there the residual is 3 to 11 for every method. Good images have at most 1.05 here."""
 MAX_WORSE = 1.03
-"""The network's prediction error over that of l1-wavelet. Two of 190 good images of simulated scans are doubted
+"""The network's prediction error over that of l1-wavelet. One of 190 good images of simulated scans is doubted
 (`bench_trust`)."""
 SLACK = 0.08
 """Standard deviations of the noise that the prediction error may be larger beside. Where little is left out
