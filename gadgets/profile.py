@@ -1,6 +1,7 @@
 """Seconds and memory of the gadgets of a chain, measured while it runs.
 
-Gadgets run one in another. At each moment one of them runs itself, and what passes is counted for that one.
+Gadgets run one in another. At each moment one of them runs itself, and what passes is counted for that one. What a GPU
+does counts for the gadget that ran when the host sent it there.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gadgets.kernels import Piece
 from mrnets.mrd.lines import Item
 
 __all__ = ["OUTSIDE", "Profile", "Step"]
@@ -31,7 +34,9 @@ class Step:
     """Seconds of all processors that the process took while the gadget ran."""
     memory: int = 0
     """Most memory of the whole process while the gadget ran, in bytes; 0 where the system does not tell it."""
-    device: int = 0
+    device: float = 0.0
+    """Seconds in which a GPU computed or copied what the gadget sent it. Work in two streams at a time counts twice."""
+    device_memory: int = 0
     """Most memory of torch on the GPU while the gadget ran, in bytes."""
 
     @property
@@ -44,14 +49,18 @@ class Step:
 class Profile:
     """Time and memory of each gadget of a chain. `timed` is the `watch` of `gadgets.chain.Chain.run`.
 
-    A GPU is waited for at the end of each gadget, so that its seconds are counted where they belong."""
+    It does not wait for a GPU. A gadget that asks one waits for what others sent there, as without the profile."""
 
     clock: Callable[[], float] = time.perf_counter
     processors: Callable[[], float] = time.process_time
+    now: Callable[[], int] = time.time_ns
+    work: Callable[[], Iterable[Piece]] | None = None
+    """Returns what a GPU did; see `gadgets.kernels.traced`. It is asked once. None: nobody counts it."""
     steps: dict[str, Step] = field(default_factory=lambda: {OUTSIDE: Step()})
 
     def __post_init__(self) -> None:
         self._running = OUTSIDE
+        self._marks, self._names = [self.now()], [OUTSIDE]  # which gadget ran from when on
         _forget_peak()
         self._since, self._busy = self.clock(), self.processors()
 
@@ -69,32 +78,46 @@ class Profile:
             yield item
 
     def rows(self) -> Iterator[tuple[str, Step]]:
-        """Return the name of each gadget, in the order of the chain, and what it took until now."""
+        """Return the name of each gadget, in the order of the chain, and what it took until now.
+
+        What a GPU does after the first call counts no more."""
         self._switch(self._running)
+        work, self.work = self.work, None
+        for piece in work() if work else ():
+            ran = max(bisect_right(self._marks, piece.sent) - 1, 0)
+            self.steps[self._names[ran]].device += piece.seconds
         return reversed(self.steps.items())  # the last gadget asks the others for items
 
     def table(self) -> Iterator[str]:
-        """Yield the lines of a table: a head, and one line for each gadget in the order of the chain."""
-        rows = self.rows()
-        yield f"{'gadget':<20} {'seconds':>8} {'waiting':>8} {'memory':>9}" + ("   on GPU" if self.on_gpu else "")
+        """Yield the lines of a table: a head, one line for each gadget in the order of the chain.
+
+        A last line says where no GPU computed, and where nobody knows."""
+        rows = list(self.rows())
+        yield f"{'gadget':<20} {'seconds':>8} {'waiting':>8} {'GPU time':>8} {'memory':>9} {'GPU memory':>10}"
         for name, step in rows:
-            line = f"{name:<20} {step.seconds:>8.2f} {step.waiting:>8.2f} {_shown(step.memory)}"
-            yield line + (_shown(step.device) if self.on_gpu else "")
+            device = f"{step.device:>8.3f}" if step.device else f"{'-':>8}"
+            times = f"{name:<20} {step.seconds:>8.2f} {step.waiting:>8.2f} {device}"
+            yield f"{times} {_shown(step.memory)} {_shown(step.device_memory):>10}"
+        if not any(step.device for _, step in rows):
+            yield "The GPU time could not be measured." if self.on_gpu else "No gadget computed on a GPU."
 
     @property
     def on_gpu(self) -> bool:
         """Whether a gadget has used memory of a GPU."""
-        return any(step.device for step in self.steps.values())
+        return any(step.device_memory for step in self.steps.values())
 
     def _switch(self, name: str) -> str:
         """Count what passed for the gadget that ran. `name` runs from now on. Return the name of the one that ran."""
         step, before = self.steps[self._running], self._running
-        step.device = max(step.device, _peak_on_gpu())
+        step.device_memory = max(step.device_memory, _peak_on_gpu())
         now, busy = self.clock(), self.processors()
         step.seconds += now - self._since
         step.busy += busy - self._busy
         step.memory = max(step.memory, _peak())
         _forget_peak()
+        if self.work is not None:
+            self._marks.append(self.now())
+            self._names.append(name)
         self._running, self._since, self._busy = name, now, busy
         return before
 
@@ -123,7 +146,6 @@ def _peak_on_gpu() -> int:
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return 0
-    torch.cuda.synchronize()
     peak = int(torch.cuda.max_memory_allocated())
     torch.cuda.reset_peak_memory_stats()
     return peak

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,9 @@ from gadgets.hosts.reporting import Report
 from gadgets.hosts.scan import reconstructed
 from gadgets.hosts.storage import default_store, store_of
 from gadgets.imagefiles import ImageFile, write_images
+from gadgets.kernels import traced
 from gadgets.messages import DependencyQuery
+from gadgets.profile import Profile
 from gadgets.report.looks import Recorder
 from gadgets.speaker import IncompleteError
 from mrnets.errors import Faults, InputError, naming
@@ -65,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     export.add_formats(parser)
     reporting.add_arguments(parser)
-    parser.add_argument("--profile", action="store_true", help="tell seconds and memory of each gadget")
+    parser.add_argument("--profile", action="store_true", help="tell time, GPU time and memory of each gadget")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
 
 
@@ -147,8 +149,14 @@ def _for_chain(args: argparse.Namespace, name: str) -> argparse.Namespace:
 
 def _one(args: argparse.Namespace, name: str, noise: Dependencies, report: Report | None) -> IncompleteError | None:
     """Run the scan through one chain, and write what is asked for. Return the error of a scan that lacks something."""
+    with traced() if args.profile else nullcontext() as work:
+        return _watched(args, name, noise, report, Recorder(profile=Profile(work=work)))
+
+
+def _watched(
+    args: argparse.Namespace, name: str, noise: Dependencies, report: Report | None, recorder: Recorder
+) -> IncompleteError | None:
     progress = _Progress(args.quiet)
-    recorder = Recorder()
     watched = recorder.watch if report else recorder.profile.timed if args.profile else unwatched
     lacking = None
     try:

@@ -101,7 +101,7 @@ def write_report(path: Path, runs: Sequence[Run], scan: Scan) -> None:
 def _run(run: Run) -> dict[str, Any]:
     """Return what the template needs of a run."""
     steps = [] if run.recorder is None else list(run.recorder.profile.rows())
-    rows = [(name, f"{step.seconds:.2f}", _megabytes(step.memory), _megabytes(step.device)) for name, step in steps]
+    rows = [(name, f"{s.seconds:.2f}", _megabytes(s.memory), _megabytes(s.device_memory)) for name, s in steps]
     comments = facts.comments(run.contents)
     return {
         "name": run.name,
@@ -112,7 +112,7 @@ def _run(run: Run) -> dict[str, Any]:
         "comments": comments[:MAX_COMMENTS],
         "trust": facts.trust(run)[:MAX_ROWS],
         "steps": rows,
-        "on_gpu": any(step.device for _, step in steps),
+        "on_gpu": any(step.device_memory for _, step in steps),
         "is_chain": run.recorder is not None,
     }
 
