@@ -19,8 +19,6 @@ from torch import Tensor
 __all__ = ["MAKERS", "OURS"]
 
 Run = Callable[[], Tensor]
-OPTIONS: dict[str, dict[str, Any]] = {"modl": {"conjugate_gradient": False}}
-"""Options of our networks that differ from the published ones. ATOMMIC's MoDL lacks the published data consistency."""
 _RIM = {
     "recurrent_layer": "IndRNN",
     "conv_filters": [128, 128, 2],
@@ -39,7 +37,7 @@ def ours(name: str, kspace: Tensor, sens: Tensor, mask: Tensor) -> Run:
     from mrnets import store
     from mrnets.contract import Scan
 
-    network = store.create(name, **OPTIONS.get(name, {})).eval()
+    network = store.create(name).eval()
     scan = Scan(kspace=kspace[:, None], mask=mask[:, None], sens=sens[:, None])
     return lambda: network(scan).image
 
@@ -115,14 +113,18 @@ def _atommic_unet(kspace: Tensor, sens: Tensor, mask: Tensor) -> Run:
 
 
 def _atommic_modl(kspace: Tensor, sens: Tensor, mask: Tensor) -> Run:
-    net = _atommic("modl_base.modl_block").ResidualNetwork(5, 64, 0.1)
+    """Its conjugate gradients leave out the mask. The work is that of the published ones."""
+    module = _atommic("modl_base.modl_block")
+    net, weight = module.ResidualNetwork(5, 64, 0.1), torch.nn.Parameter(torch.tensor([0.05]))
+    consistency = module.ConjugateGradient(10, weight, True, "ortho", [-2, -1])
     block = _atommic("varnet_base.varnet_block").VarNetBlock(net, **_ORTHONORMAL)
     y, maps = torch.view_as_real(kspace), torch.view_as_real(sens)
 
     def run() -> Tensor:
-        x = block.sens_reduce(y, maps)[:, 0]
+        first = x = block.sens_reduce(y, maps)[:, 0]
         for _ in range(5):
             x = net(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            x = consistency(first + weight * x, maps, mask)
         return x
 
     return run
