@@ -17,18 +17,27 @@ __all__ = ["as_one", "in_batches"]
 def in_batches(stream: Iterable[Item], most: int) -> Iterator[list[Item]]:
     """Yield the items in order: lists of at most `most` frames that fit each other, and any other item by itself.
 
-    Frames are waited for no longer than each says that others have come behind it (`Frame.behind`)."""
+    Frames are waited for no longer than each says that others have come behind it (`Frame.behind`). A list has `most`
+    frames or a power of two: a device makes plans and graphs for each size."""
     batch: list[Item] = []
+    size = 1
     for item in stream:
         if batch and not (isinstance(item, Frame) and _alike(batch[0], item)):
             yield batch
             batch = []
+        if not batch:
+            size = _size(item.behind + 1, most) if isinstance(item, Frame) and not item.volume else 1
         batch.append(item)
-        if not isinstance(item, Frame) or item.volume or not item.behind or len(batch) >= most:
+        if len(batch) >= size or not (isinstance(item, Frame) and item.behind):
             yield batch
             batch = []
     if batch:
         yield batch
+
+
+def _size(there: int, most: int) -> int:
+    """Return the size of a list of frames, of which so many can be had."""
+    return most if there >= most else 1 << there.bit_length() - 1
 
 
 def as_one(frames: list[Frame]) -> Raw | None:

@@ -190,9 +190,15 @@ def groups(items, most):
 def test_batches_keep_the_order_and_the_other_items():
     a, b, c, d = arrived(4)
     assert groups([a, b, c, d], 3) == [[3, 2, 1], [0]]
-    assert groups([replace(a, behind=0), b, c, d], 9) == [[0], [2, 1, 0]]
-    assert groups([a, "text", b, c, d], 9) == [[3], ["text"], [2, 1, 0]]
+    assert groups([replace(a, behind=0), b, c, d], 9) == [[0], [2, 1], [0]]
+    assert groups([a, "text", b, c, d], 9) == [[3], ["text"], [2, 1], [0]]
     assert groups([], 3) == []
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(1, [1] * 15), (3, [3] * 5), (16, [8, 4, 2, 1]), (12, [12, 2, 1])])
+def test_batches_have_few_sizes(most, sizes):
+    """A device makes plans and graphs for each size."""
+    assert [len(batch) for batch in groups(arrived(15), most)] == sizes
 
 
 def test_slices_of_another_form_are_in_another_batch():
