@@ -124,8 +124,8 @@ def normal(image: Array, sens: Array, mask: Array, *, sets: bool = False) -> Arr
 def convolved(image: Array, sens: Array, plain: Array, *, sets: bool = False) -> Array:
     """As `normal`, with a mask in the order of the plain FFT: `ifftshift` of it, done once for many images."""
     xp = array_namespace(image, sens)
-    encoded = xp.fft.fftn(expand(image, sens, sets=sets), axes=(-2, -1))
-    return reduce(xp.fft.ifftn(encoded * plain, axes=(-2, -1)), sens)
+    encoded = xp.fft.fftn(expand(image, sens, sets=sets), axes=(-2, -1), norm="ortho")
+    return reduce(xp.fft.ifftn(encoded * plain, axes=(-2, -1), norm="ortho"), sens)
 
 
 def regularisation_of(start: Array, noise: Array) -> Array:

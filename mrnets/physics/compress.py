@@ -160,8 +160,8 @@ def _compress_unshifted(kspace: Array, matrices: Array) -> Array:
     """
     xp = array_namespace(kspace)
     size, width = matrices.shape[-3], kspace.shape[-1]
-    hybrid = xp.fft.ifft(resize(kspace, (size,), axes=(-1,)), axis=-1)
-    return resize(xp.fft.fft(compress_images(hybrid, matrices), axis=-1), (width,), axes=(-1,))
+    hybrid = xp.fft.ifft(resize(kspace, (size,), axes=(-1,)), axis=-1, norm="ortho")
+    return resize(xp.fft.fft(compress_images(hybrid, matrices), axis=-1, norm="ortho"), (width,), axes=(-1,))
 
 
 def compress_images(images: Array, matrices: Array) -> Array:

@@ -1,5 +1,8 @@
 """The one Fourier convention: centred and orthonormal, the zero frequency at index n // 2 of every axis, odd sizes too.
 
+Every transform of the physics is orthonormal, also a pair whose scaling would cancel: without `norm`, NumPy 2.4 takes
+five times as long for complex64.
+
 Axes: the last two are (y, x) unless `axes` says otherwise; all others are batch axes.
 """
 

@@ -127,6 +127,6 @@ def _solved(x: Array, inverse: Array) -> Array:
     xp = array_namespace(x)
     mirrored = xp.concat((x, xp.flip(x, axis=-2)), axis=-2)
     mirrored = xp.concat((mirrored, xp.flip(mirrored, axis=-1)), axis=-1)
-    spectrum = xp.fft.rfftn(mirrored, axes=(-2, -1)) * inverse
-    solution = xp.fft.irfftn(spectrum, s=mirrored.shape[-2:], axes=(-2, -1))
+    spectrum = xp.fft.rfftn(mirrored, axes=(-2, -1), norm="ortho") * inverse
+    solution = xp.fft.irfftn(spectrum, s=mirrored.shape[-2:], axes=(-2, -1), norm="ortho")
     return xp.astype(solution[..., : x.shape[-2], : x.shape[-1]], x.dtype)

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import mrnets.physics
 from mrnets.physics.arrays import to_numpy
 from mrnets.physics.fourier import fftc, ifftc, resize
 from tests.physics.adjoint import assert_adjoint, assert_close, assert_linear, assert_unitary, random_complex
@@ -65,3 +69,16 @@ def test_resize_can_crop_one_axis_and_fill_another(xp, rng):
     assert out.shape == (4, 2, 5)
     assert_close(out[:, :, 1:4], x[1:5], 0)
     assert np.count_nonzero(to_numpy(out)) == 4 * 2 * 3
+
+
+def test_every_transform_of_the_physics_is_orthonormal():
+    """NumPy's plain transforms of single precision take several times as long. See `mrnets.physics.fourier`."""
+    kinds = {f"{inverse}{real}fft{axes}" for inverse in ("", "i") for real in ("", "r") for axes in ("", "2", "n")}
+    found = 0
+    for path in sorted(Path(mrnets.physics.__file__).parent.glob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in kinds:
+                given = {key.arg: ast.unparse(key.value) for key in call.keywords}
+                assert given.get("norm") == "'ortho'", f"{path.name}:{call.lineno}"
+                found += 1
+    assert found >= 8
