@@ -13,7 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,9 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mrnets.contract import Estimate, Scan
 
-__all__ = ["Forward", "Graphs", "Recorded", "asks", "recorded"]
+__all__ = ["Forward", "Graphs", "Questions", "Recorded", "asks", "recorded"]
 
 Forward: TypeAlias = Callable[[Scan], Estimate]
+Made = TypeVar("Made")
 
 MOST, MOST_SEEN = 8, 256
 """Forms of scans whose graphs are kept, and those that are known: the ones used longest ago go first."""
@@ -58,7 +59,7 @@ def _moves(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return len(places) > 1
 
 
-class _Questions(TorchDispatchMode):
+class Questions(TorchDispatchMode):
     """Names of the operations in which this thread waits for its device."""
 
     def __init__(self) -> None:
@@ -72,17 +73,17 @@ class _Questions(TorchDispatchMode):
 
 
 @dataclass(frozen=True)
-class Recorded:
+class Recorded(Generic[Made]):
     """A run that was recorded."""
 
     replay: Callable[[], None]
-    estimate: Estimate
+    made: Made
     """The result, which each replay writes anew."""
     bytes: int
     """Memory that it holds."""
 
 
-def recorded(work: Callable[[], Estimate], device: torch.device) -> Recorded:
+def recorded(work: Callable[[], Made], device: torch.device) -> Recorded[Made]:
     """Return `work` as a CUDA graph. Raises RuntimeError where it cannot be recorded."""
     with torch.cuda.device(device):
         before = torch.cuda.memory_reserved()
@@ -109,14 +110,14 @@ class Graphs:
 
     def __init__(
         self,
-        recorder: Callable[[Callable[[], Estimate], torch.device], Recorded] = recorded,
+        recorder: Callable[[Callable[[], Estimate], torch.device], Recorded[Estimate]] = recorded,
         *,
         most: int = MOST,
         memory: int | None = None,
     ) -> None:
         """recorder: `recorded`, or a stand-in. memory: bytes that all graphs may hold; None: `SHARE` of the device."""
         self._recorder, self._most, self._memory = recorder, most, memory
-        self._graphs: OrderedDict[Hashable, tuple[Scan, Recorded]] = OrderedDict()
+        self._graphs: OrderedDict[Hashable, tuple[Scan, Recorded[Estimate]]] = OrderedDict()
         self._seen: OrderedDict[Hashable, bool] = OrderedDict()
         """Forms that have come, and whether a graph may be made of them."""
         self._lock = threading.Lock()
@@ -147,7 +148,7 @@ class Graphs:
     def _make(self, forward: Forward, scan: Scan, form: Hashable) -> None:
         """Keep a graph of this form, if it can be had and gives the right images."""
         self._seen[form] = False  # until it is known to be good
-        with _Questions() as questions:
+        with Questions() as questions:
             plain = forward(scan)
         if questions.found:
             _logger.warning("no CUDA graph: the network asks the host (%s)", ", ".join(questions.found))
@@ -196,11 +197,11 @@ def _other(name: str, x: Tensor) -> Tensor:
     return turned if name in ("mask", "sens", "echo_times") else turned * 0.5
 
 
-def _replayed(own: Scan, graph: Recorded, scan: Scan) -> Estimate:
+def _replayed(own: Scan, graph: Recorded[Estimate], scan: Scan) -> Estimate:
     for mine, given in zip(_tensors(own), _tensors(scan), strict=True):
         mine.copy_(given, non_blocking=True)
     graph.replay()
-    made = graph.estimate
+    made = graph.made
     image, unweighted, logits = (None if x is None else x.clone() for x in _images(made))
     maps = {name: x.clone() for name, x in made.maps.items()}
     return Estimate(image=image, unweighted=unweighted, logits=logits, maps=maps)

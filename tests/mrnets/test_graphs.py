@@ -35,7 +35,7 @@ class Recorder:
     def __init__(self, bytes: int = MIB) -> None:
         self.made, self.replays, self.bytes = 0, 0, bytes
 
-    def __call__(self, work: Callable[[], Estimate], device: torch.device) -> Recorded:
+    def __call__(self, work: Callable[[], Estimate], device: torch.device) -> Recorded[Estimate]:
         self.made += 1
         result = work()
 
@@ -94,7 +94,7 @@ def test_a_replay_launches_copies_alone() -> None:
     with seen() as found:
         graphs.run(classical, scan, "l1wavelet")
     given = [x for f in dataclasses.fields(scan) if (x := getattr(scan, f.name)) is not None]
-    assert found.launches.total() == len(given) + len(list(arrays(graph.estimate)))
+    assert found.launches.total() == len(given) + len(list(arrays(graph.made)))
     assert not found.asked
     assert not found.sent
 
@@ -154,11 +154,11 @@ def test_memory_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     assert [record.message for record in caplog.records] == ["no CUDA graph: it takes 6 MiB, and 5 are allowed"]
 
 
-def cannot(work: Callable[[], Estimate], device: torch.device) -> Recorded:
+def cannot(work: Callable[[], Estimate], device: torch.device) -> Recorded[Estimate]:
     raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
 
-def deaf(work: Callable[[], Estimate], device: torch.device) -> Recorded:
+def deaf(work: Callable[[], Estimate], device: torch.device) -> Recorded[Estimate]:
     """A graph that gives the image of its first scan for ever."""
     return Recorded(lambda: None, work(), 0)
 
@@ -167,7 +167,7 @@ def deaf(work: Callable[[], Estimate], device: torch.device) -> Recorded:
     ("recorder", "said"), [(cannot, "not permitted when stream is capturing"), (deaf, "differ from those of the plain")]
 )
 def test_where_a_graph_fails_the_plain_run_goes_on(
-    recorder: Callable[..., Recorded], said: str, caplog: pytest.LogCaptureFixture
+    recorder: Callable[..., Recorded[Estimate]], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     graphs = Graphs(recorder, memory=MIB)
     for seed in range(4):
