@@ -4,7 +4,7 @@
 # With a GPU (docker run --gpus all):
 #   docker build -f docker/gadgetron.Dockerfile -t gadgetron-with-networks:cuda \
 #     --build-arg BASE=ghcr.io/gadgetron/gadgetron/gadgetron_ubuntu_rt_cuda:latest \
-#     --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu126 --build-arg EXTRAS=scanner,export,gpu .
+#     --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu126 --build-arg EXTRAS=scanner,export,gpu12 .
 ARG BASE=ghcr.io/gadgetron/gadgetron/gadgetron_ubuntu_rt_nocuda:latest
 # The digest of that base, such as sha256:0123...; empty: whatever the tag names today.
 ARG DIGEST=

@@ -140,7 +140,7 @@ def test_all_and_dev_bring_what_users_need() -> None:
         found = {package(line) for line in EXTRAS[extra]} - {NAME}
         return found.union(*(packages(name) for one in inner if one for name in one[1].split(",")))
 
-    aside = {"gpu", "wandb", "onnx", "dev", "docs", "all"}
+    aside = {"gpu", "gpu12", "wandb", "onnx", "dev", "docs", "all"}
     assert packages("all") == set().union(*(packages(extra) for extra in EXTRAS.keys() - aside))
     assert packages("all") < packages("dev")
     assert {"torch", "safetensors"} <= packages("scanner") & packages("training")

@@ -19,7 +19,7 @@ from mrnets import __version__
 __all__ = ["comments", "fallbacks", "patient", "trust", "versions"]
 
 _PARTS = ("subjectInformation", "studyInformation", "measurementInformation")
-_PACKAGES = ("numpy", "torch", "cupy-cuda12x", "ismrmrd", "h5py")
+_PACKAGES = ("numpy", "torch", "cupy-cuda13x", "cupy-cuda12x", "ismrmrd", "h5py")
 
 
 def versions() -> list[tuple[str, str]]:
