@@ -9,14 +9,18 @@ from typing import Any
 from gadgets.frame import Frame
 from mrnets.contract import Raw
 from mrnets.mrd.lines import Item
-from mrnets.physics.arrays import array_namespace
+from mrnets.physics.arrays import array_namespace, on_host
 
-__all__ = ["as_one", "in_batches"]
+__all__ = ["TOGETHER", "as_one", "in_batches"]
+
+TOGETHER = 16
+"""Frames that a CUDA device computes together, unless told otherwise. A processor gains nothing from several."""
 
 
 def in_batches(stream: Iterable[Item], most: int) -> Iterator[list[Item]]:
     """Yield the items in order: lists of at most `most` frames that fit each other, and any other item by itself.
 
+    most: 0: `TOGETHER` where the frames lie on a device, else 1.
     Frames are waited for no longer than each says that others have come behind it (`Frame.behind`). A list has `most`
     frames or a power of two: a device makes plans and graphs for each size."""
     batch: list[Item] = []
@@ -26,7 +30,7 @@ def in_batches(stream: Iterable[Item], most: int) -> Iterator[list[Item]]:
             yield batch
             batch = []
         if not batch:
-            size = _size(item.behind + 1, most) if isinstance(item, Frame) and not item.volume else 1
+            size = _size(item, most) if isinstance(item, Frame) and not item.volume else 1
         batch.append(item)
         if len(batch) >= size or not (isinstance(item, Frame) and item.behind):
             yield batch
@@ -35,8 +39,9 @@ def in_batches(stream: Iterable[Item], most: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _size(there: int, most: int) -> int:
-    """Return the size of a list of frames, of which so many can be had."""
+def _size(first: Frame, most: int) -> int:
+    """Return the size of the list that begins with this frame."""
+    most, there = most or (1 if on_host(first.raw.kspace) else TOGETHER), first.behind + 1
     return most if there >= most else 1 << there.bit_length() - 1
 
 

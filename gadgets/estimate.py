@@ -38,8 +38,8 @@ class Computing:
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1."""
-    batch: int = 1
-    """Slices, or readout positions of a volume, in one forward pass."""
+    batch: int = 0
+    """Slices, or readout positions of a volume, in one forward pass; 0: 16 on a CUDA device, else 1."""
     precision: Precision = "float32"
     """The type of the network's convolutions and matrix products (torch.autocast)."""
     threads: int = 0

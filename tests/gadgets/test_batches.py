@@ -201,6 +201,14 @@ def test_batches_have_few_sizes(most, sizes):
     assert [len(batch) for batch in groups(arrived(15), most)] == sizes
 
 
+def test_a_device_gets_several_frames_unless_told_otherwise():
+    given = arrived(20)
+    there = [replace(f, raw=replace(f.raw, kspace=torch.empty(f.raw.kspace.shape, device="meta"))) for f in given]
+    assert [len(batch) for batch in in_batches(given, 0)] == [1] * 20
+    assert [len(batch) for batch in in_batches(there, 0)] == [16, 4]
+    assert [len(batch) for batch in in_batches(there, 2)] == [2] * 10
+
+
 def test_slices_of_another_form_are_in_another_batch():
     a, b, c = arrived(3)
     failed = replace(b, failed="no maps")
@@ -253,6 +261,6 @@ def test_a_device_is_asked_as_often_for_a_batch_as_for_a_slice(weights, question
 
 
 @pytest.mark.parametrize("gadget", [coils, partial(network, name="zerofilled")])
-def test_a_batch_of_none_is_refused(gadget):
-    with pytest.raises(InputError, match="batch must be at least 1"):
-        list(gadget(frames(), header(), batch=0))
+def test_a_batch_of_less_than_none_is_refused(gadget):
+    with pytest.raises(InputError, match="batch must be 0 or more"):
+        list(gadget(frames(), header(), batch=-1))
