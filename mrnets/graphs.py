@@ -83,8 +83,12 @@ class Recorded(Generic[Made]):
     """Memory that it holds."""
 
 
-def recorded(work: Callable[[], Made], device: torch.device) -> Recorded[Made]:
-    """Return `work` as a CUDA graph. Raises RuntimeError where it cannot be recorded."""
+def recorded(work: Callable[[], Made], device: torch.device, pool: Any = None) -> Recorded[Made]:
+    """Return `work` as a CUDA graph. Raises RuntimeError where it cannot be recorded.
+
+    pool: memory that graphs share which never run at the same time (`torch.cuda.graph_pool_handle`). A replay of one
+    may overwrite the results of the others. None: memory of its own.
+    """
     with torch.cuda.device(device):
         before = torch.cuda.memory_reserved()
         current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
@@ -95,7 +99,7 @@ def recorded(work: Callable[[], Made], device: torch.device) -> Recorded[Made]:
         current.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         # Other threads of a server may take memory meanwhile, which only this one must not.
-        with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
             made = work()
         return Recorded(graph.replay, made, max(torch.cuda.memory_reserved() - before, 0))
 

@@ -27,7 +27,7 @@ from training.split import Part
 from training.targets import First, finished
 from training.undersample import as_sampled, generator, masked, require_calibration
 
-__all__ = ["Batches", "examples", "once", "to_device"]
+__all__ = ["Batches", "examples", "mapped", "once", "to_device"]
 
 _STREAMS: dict[Part, int] = {"train": 0, "validation": 1, "test": 2}
 _PREPARED = (
@@ -174,7 +174,8 @@ class _Aside:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        # Its small kernels come before those of the network, which take longer.
+        self.stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream(device))
 
@@ -192,7 +193,7 @@ class _Aside:
             tensor.record_stream(network)
             return tensor
 
-        example: Example = _mapped(made, kept)
+        example: Example = mapped(made, kept)
         return example
 
 
@@ -224,15 +225,16 @@ def to_device(value: Any, device: torch.device | str) -> Any:
     """Return a dataclass of tensors, dictionaries of them and plain values, with all tensors on `device`.
 
     A CUDA device copies from pinned memory by itself: the host does not wait."""
-    return _mapped(value, lambda tensor: sent(tensor, device))
+    return mapped(value, lambda tensor: sent(tensor, device))
 
 
-def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+def mapped(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
+    """Return a dataclass of tensors, dictionaries of them and plain values, with all tensors changed by `change`."""
     if isinstance(value, torch.Tensor):
         return change(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        changes = {f.name: _mapped(getattr(value, f.name), change) for f in dataclasses.fields(value)}
+        changes = {f.name: mapped(getattr(value, f.name), change) for f in dataclasses.fields(value)}
         return dataclasses.replace(value, **changes)
     if isinstance(value, dict):
-        return {key: _mapped(v, change) for key, v in value.items()}
+        return {key: mapped(v, change) for key, v in value.items()}
     return value

@@ -39,7 +39,7 @@ _FREE = {
     "workers",
     "threads",
 }
-_FREE |= {"log", "log_every", "device", "compile", "early", "compare"}
+_FREE |= {"log", "log_every", "device", "compile", "graphs", "early", "compare"}
 """Options that may change within a run."""
 
 
@@ -80,7 +80,8 @@ def restore(data: bytes, folder: Path, options: Options, run: Run) -> None:
         run.network.load_state_dict(state["network"])
         run.average.load_state_dict(state["average"])
         run.optimiser.load_state_dict(state["optimiser"])
-        run.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # earlier versions had one for float16 only
+            run.scaler.load_state_dict(state["scaler"])
         run.step, (run.best, run.since), run.losses = state["step"], state["early"], state["losses"]
     except (KeyError, TypeError, RuntimeError):
         raise _foreign(path) from None

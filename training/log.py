@@ -84,8 +84,7 @@ class Log:
     def progress(self, step: int, steps: int, loss: float, seconds: float, waiting: float) -> None:
         """Tell how far the run is, every `EVERY` steps.
 
-        seconds: of a step, on average. waiting: the share of them spent waiting for data. On a CUDA device, preparing
-        the data there counts as waiting, although the network computes meanwhile.
+        seconds: of a step, on average. waiting: the share of them in which the network waited for data.
         """
         if step % EVERY and step != steps:
             return

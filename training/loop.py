@@ -17,10 +17,11 @@ from mrnets.files import make_folder, reserved, write_text
 from training import checkpoint
 from training.batches import Batches, examples
 from training.data import Source
-from training.log import Log
+from training.graphs import GradientGraphs
+from training.log import EVERY, Log
 from training.options import Options
 from training.run import Run, built
-from training.step import Feed, Learning, learn
+from training.step import Feed, Learning, learn, settle
 from training.targets import first_stage
 from training.tasks import fitted
 from training.team import Team, join
@@ -70,15 +71,17 @@ def _fit(options: Options, folder: Path, team: Team, stop_at: int | None) -> Pat
     how = _learning(run, options, source, team, steps)
     batches = Batches(source, options, "train", options.batch, team.rank, team.world)
     order = range(run.step * options.optimiser.accumulate, steps * options.optimiser.accumulate)
-    feed = Feed(examples(batches, order, options.workers, team.device, first))
+    feed = Feed(examples(batches, order, options.workers, team.device, first), team.device)
     start, stop, result = run.step, False, None
 
     while run.step < steps and run.step != stop_at and not stop:
         gradient = learn(run, feed, how)
+        if _asked(run.step, steps, options):
+            settle(run, options)
         if log is not None and run.step % options.log_every == 0:
             rate = run.optimiser.param_groups[0]["lr"]
             log.step(run.step, {"loss": run.losses[-1], "learning rate": rate, "gradient norm": float(gradient)})
-        if log is not None:
+        if log is not None and run.losses:
             loss, seconds = float(np.mean(run.losses[-AVERAGED:])), feed.seconds
             log.progress(run.step, steps, loss, seconds / (run.step - start), feed.waited / seconds)
         if run.step % options.validation.every == 0 or run.step == steps:
@@ -134,7 +137,19 @@ def _learning(run: Run, options: Options, source: Source, team: Team, steps: int
         team.rank,
         shared,
         ended(forward, options.preparation, store.describe(options.network.name).echoes),
+        GradientGraphs(run.network) if _recordable(options, team) else None,
     )
+
+
+def _recordable(options: Options, team: Team) -> bool:
+    """Whether gradients may be recorded as CUDA graphs."""
+    return options.graphs and team.device.type == "cuda" and team.world == 1 and not options.compile
+
+
+def _asked(step: int, steps: int, options: Options) -> bool:
+    """Whether the loss of this step is wanted at once: for the log, a validation or a checkpoint."""
+    every = (options.log_every, EVERY, options.validation.every, options.save_every)
+    return step == steps or any(step % each == 0 for each in every)
 
 
 def _steps(options: Options, source: Source, team: Team) -> int:

@@ -24,6 +24,10 @@ __all__ = ["check", "made", "rate"]
 
 _UNFIT = ("Optimizer", "LBFGS", "SparseAdam")
 """The base class, and those that need a closure or sparse gradients."""
+_FUSED = ("Adam", "AdamW", "SGD")
+"""Those that update all weights on a CUDA device by one kernel, and look there whether the gradient is finite."""
+_WAYS = {"fused", "foreach", "capturable", "differentiable"}
+"""Their options for how that is done."""
 _OUTSIDE = ("LRScheduler", "ReduceLROnPlateau", "LambdaLR", "MultiplicativeLR", "ChainedScheduler", "SequentialLR")
 """Schedules that need functions, other schedules or the results of validations."""
 
@@ -60,6 +64,9 @@ def made(settings: Optimiser, parameters: Iterable[nn.Parameter]) -> Optimizer:
     for key in given:
         if key not in known or key in ("params", "lr"):
             raise unknown(f"option of {kind.__name__}", key, set(known) - {"params", "lr"})
+    parameters = list(parameters)
+    if kind.__name__ in _FUSED and not _WAYS & given.keys() and all(p.is_cuda for p in parameters):
+        given["fused"] = True
     try:
         return kind(parameters, lr=settings.learning_rate, **given)
     except (TypeError, ValueError) as error:

@@ -151,6 +151,9 @@ class Options:
     """The type of convolutions. Fourier transforms and data consistency are always float32."""
     compile: bool = False
     """torch.compile, where the network can."""
+    graphs: bool = False
+    """On a CUDA device, gradients of batches that are alike in shape are recorded as CUDA graphs and replayed: see
+    `training.graphs`. Not with `compile`, and not with several processes."""
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Beside log.csv and steps.csv."""
     log_every: int = 20

@@ -14,7 +14,22 @@ from mrnets.errors import InputError
 from training import optimisers
 from training.options import Network, Options
 
-__all__ = ["Run", "built"]
+__all__ = ["Run", "Told", "built"]
+
+_NEVER = 2**31 - 1
+"""Steps."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """The loss of a step, which a device may still compute."""
+
+    step: int
+    names: tuple[str, ...]
+    value: torch.Tensor
+    """In memory of the host."""
+    done: torch.cuda.Event | None
+    """The moment when it is there; None: it is."""
 
 
 @dataclass
@@ -32,6 +47,8 @@ class Run:
     """Validations after the best one."""
     losses: list[float] = field(default_factory=list)
     """The losses of the steps since the last validation."""
+    told: Told | None = None
+    """The loss of the last step, where it is not among `losses` yet. A checkpoint does not have it."""
 
 
 def built(options: Options, device: torch.device) -> Run:
@@ -45,7 +62,10 @@ def built(options: Options, device: torch.device) -> Run:
     settings = options.optimiser
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
     optimiser = optimisers.made(settings, network.parameters())
-    scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "float16")
+    # With a scale of 1 it leaves out steps whose gradient is not finite, and the host need not ask.
+    half = options.precision == "float16"
+    scale, growth = (2.0**16, 2000) if half else (1.0, _NEVER)
+    scaler = torch.amp.GradScaler(device.type, init_scale=scale, growth_interval=growth)
     return Run(network, average, optimiser, scaler)
 
 

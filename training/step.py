@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,30 +18,50 @@ from torch import nn
 from mrnets.errors import InputError
 from training import optimisers
 from training.data import Example
+from training.graphs import GradientGraphs
 from training.losses import loss
 from training.noise2recon import with_noise
 from training.options import Loss, Options
-from training.run import Run
+from training.run import Run, Told
 
-__all__ = ["Feed", "Learning", "learn", "update"]
+__all__ = ["Feed", "Learning", "learn", "settle", "update"]
 
 
 class Feed:
-    """The batches of a run, one ahead of the network, and the time that was spent waiting for them."""
+    """The batches of a run, one ahead of the network, and the time that was spent waiting for them.
 
-    def __init__(self, examples: Iterator[Example]) -> None:
-        self._examples = examples
+    A CUDA device still computes a gradient while the host makes the next batch. It waits from the end of that gradient
+    to the moment when the batch is ready. Events on the device tell that time.
+    """
+
+    def __init__(self, examples: Iterator[Example], device: torch.device) -> None:
+        self._examples, self._device = examples, device
         self._began = time.monotonic()
-        self.waited = 0.0
-        """s."""
+        self._waited = 0.0
+        self._gaps: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
         self.batch: Example | None = None
         self.advance()
 
     def advance(self) -> None:
         """Fetch the next batch; None after the last."""
+        if self._device.type == "cuda":
+            computed, ready = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            computed.record()
+            self.batch = next(self._examples, None)
+            ready.record()
+            self._gaps.append((computed, ready))
+            return
         asked = time.monotonic()
         self.batch = next(self._examples, None)
-        self.waited += time.monotonic() - asked
+        self._waited += time.monotonic() - asked
+
+    @property
+    def waited(self) -> float:
+        """Seconds of waiting for batches, as far as the device has come."""
+        while self._gaps and self._gaps[0][1].query():
+            computed, ready = self._gaps.popleft()
+            self._waited += computed.elapsed_time(ready) / 1e3
+        return self._waited
 
     @property
     def seconds(self) -> float:
@@ -60,55 +82,85 @@ class Learning:
     """The network, whose gradients become the mean over all processes."""
     forward: Callable[..., Any]
     """`shared`, compiled where that was asked for."""
+    graphs: GradientGraphs | None = None
+    """Gradients that are recorded and replayed; None: all are computed plainly."""
 
 
 def learn(run: Run, feed: Feed, how: Learning) -> torch.Tensor:
     """Make one step, and return the norm of its gradient.
 
-    Raises InputError where the loss is not finite; then the weights stay as they were."""
+    Its loss joins `run.losses` in the next step, or by `settle`. So the host is a step ahead of the device. Raises
+    InputError where the loss of the step before is not finite.
+    """
     settings = how.options.optimiser
-    terms = _staged(run, how.options)
+    stage, terms = _staged(run, how.options)
     for group in run.optimiser.param_groups:
         group["lr"] = optimisers.rate(settings, run.step, how.steps)
     run.optimiser.zero_grad(set_to_none=True)
     run.network.train()
-    total = 0.0
+    total, names = torch.zeros(()), list[str]()
     for part in range(settings.accumulate):
         batch = feed.batch
         assert batch is not None
         _seed(how.options.seed, run.step * settings.accumulate + part, how.rank)
         with _alone(how.shared, last=part == settings.accumulate - 1):
-            value = _backward(run, how, batch, terms)
+            gradient = functools.partial(_backward, run, how, terms)
+            total = total + (gradient(batch) if how.graphs is None else how.graphs.run(gradient, batch, stage))
+        names.extend(batch.names)
         feed.advance()  # a device still computes the gradient meanwhile
-        total += _finite(value, batch.names, run.step, how.options)
     norm = update(run, settings.clip)
+    settle(run, how.options)
+    run.told = _telling(run.step, tuple(names), total)
     run.step += 1
-    run.losses.append(total)
+    if run.told.done is None:
+        settle(run, how.options)
     return norm
+
+
+def settle(run: Run, options: Options) -> None:
+    """Wait for the loss of the last step. Raises InputError where it is not finite."""
+    told, run.told = run.told, None
+    if told is None:
+        return
+    if told.done is not None:
+        told.done.synchronize()
+    number = told.value.item()
+    if not math.isfinite(number):
+        raise InputError(
+            f"the loss of step {told.step} is {number}, of {', '.join(told.names)}; "
+            f"the last checkpoint before it stays in {options.folder}"
+        )
+    run.losses.append(number)
 
 
 def update(run: Run, clip: float) -> torch.Tensor:
     """Move the weights along the gradient, of norm `clip` at most; not where it is not finite. Return its norm."""
     run.scaler.unscale_(run.optimiser)
     norm = nn.utils.clip_grad_norm_(run.network.parameters(), clip)
-    if run.scaler.is_enabled() or bool(torch.isfinite(norm)):
-        run.scaler.step(run.optimiser)
-        run.average.update_parameters(run.network)
+    run.scaler.step(run.optimiser)
     run.scaler.update()
+    run.average.update_parameters(run.network)
     return norm
 
 
-def _staged(run: Run, options: Options) -> Loss:
-    """The terms of the loss at this step. Only the parameters of its stage are left to learn."""
-    for stage in options.stages:
-        if run.step < stage.until:
-            terms, trains = stage.loss, stage.trains
-            break
-    else:
-        terms, trains = options.loss, ()
+def _telling(step: int, names: tuple[str, ...], value: torch.Tensor) -> Told:
+    """The loss on its way to the host."""
+    if value.device.type != "cuda":
+        return Told(step, names, value, None)
+    there = torch.empty((), dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record()
+    return Told(step, names, there, done)
+
+
+def _staged(run: Run, options: Options) -> tuple[int, Loss]:
+    """The number of this step's stage, and the terms of its loss. Only parameters of the stage are left to learn."""
+    stages = options.stages
+    number = next((n for n, stage in enumerate(stages) if run.step < stage.until), len(stages))
+    terms, trains = (stages[number].loss, stages[number].trains) if number < len(stages) else (options.loss, ())
     for name, parameter in run.network.named_parameters():
         parameter.requires_grad_(name.startswith(trains) if trains else True)
-    return terms
+    return number, terms
 
 
 def _seed(seed: int, batch: int, rank: int) -> None:
@@ -123,7 +175,7 @@ def _alone(network: nn.Module, *, last: bool) -> contextlib.AbstractContextManag
     return contextlib.nullcontext()
 
 
-def _backward(run: Run, how: Learning, batch: Example, terms: Loss) -> torch.Tensor:
+def _backward(run: Run, how: Learning, terms: Loss, batch: Example) -> torch.Tensor:
     """Add the gradient of a part of a step. Its share of the loss may still be computed by a device."""
     precision, again = how.options.precision, how.options.noise_to_recon
     half = torch.float16 if precision == "float16" else torch.bfloat16
@@ -137,14 +189,3 @@ def _backward(run: Run, how: Learning, batch: Example, terms: Loss) -> torch.Ten
     value = value / how.options.optimiser.accumulate
     run.scaler.scale(value).backward()
     return value.detach()
-
-
-def _finite(value: torch.Tensor, names: Sequence[str], step: int, options: Options) -> float:
-    """The loss as a number. Raises InputError where it is not finite."""
-    number = value.item()
-    if not math.isfinite(number):
-        raise InputError(
-            f"the loss of step {step} is {number}, of {', '.join(names)}; "
-            f"the last checkpoint before it stays in {options.folder}"
-        )
-    return number

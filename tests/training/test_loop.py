@@ -34,8 +34,7 @@ def ball(size: int = 40) -> np.ndarray:
     return ((radius < 0.9) * (0.5 + 0.4 * (radius < 0.5) * (x > 0) + 0.1 * np.sin(5 * y + z))).astype(np.float32)
 
 
-@pytest.fixture
-def options(tmp_path: Path) -> Options:
+def small(tmp_path: Path) -> Options:
     """A run of seconds."""
     np.stack([ball()[20], ball()[15]]).T.astype(np.complex64).ravel(order="F").tofile(tmp_path / "ball.cfl")
     (tmp_path / "ball.hdr").write_text("# Dimensions\n40 40 2\n", encoding="ascii")
@@ -50,6 +49,11 @@ def options(tmp_path: Path) -> Options:
         save_every=2,
         workers=0,
     )
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    return small(tmp_path)
 
 
 def changed(options: Options, **optimiser: Any) -> Options:
