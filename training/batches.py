@@ -40,6 +40,8 @@ _PREPARED = (
     "combination",
     "normalisation",
     "normalise",
+    "image",
+    "slices",
 )
 """The part of a preparation that a source needs to prepare its batches itself."""
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from mrnets.errors import InputError
-from training.data import Sample, bind
+from training.data import Preparing, Sample, bind
 from training.options import read
 from training.readers import freesurfer
+from training.readers._heads import head_of as head_of_file
 from training.readers.freesurfer import CLASSES, class_of
 from training.settings import Simulated
 from training.split import Split
@@ -52,11 +53,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def source(folder: Path, part: Any = "train", **options: Any) -> Any:
-    return bind("freesurfer", options, settings=SIMULATED).read(folder, part, SPLIT)
+    scans = options.pop("scans", False)
+    return bind("freesurfer", {"look": options, "scans": scans}, settings=SIMULATED).read(folder, part, SPLIT)
 
 
 def taken(folder: Path, seed: int = 0, **options: Any) -> Sample:
-    sample: Sample = source(folder, **options).take([0, 1], np.random.default_rng(seed))
+    sample: Sample = source(folder, **options).take([0, 1, 2], np.random.default_rng(seed))
     return sample
 
 
@@ -85,7 +87,7 @@ def test_a_slice_has_an_image_and_one_class_for_each_pixel(folder: Path) -> None
     image, labels = sample.image, sample.labels
     assert image is not None
     assert labels is not None
-    assert image.shape[:2] == (2, 1)
+    assert image.shape[:2] == (3, 1)
     assert image.shape[-1] in SIMULATED.matrix
     assert image.shape[-2] in SIMULATED.matrix
     assert image.dtype == torch.float32
@@ -162,7 +164,7 @@ def test_scans_for_joint_networks(folder: Path) -> None:
     assert sample.raw is not None
     assert sample.labels is not None
     assert sample.coil_images is not None
-    assert sample.raw.kspace.shape[:3] == (2, 1, 4)
+    assert sample.raw.kspace.shape[:3] == (3, 1, 4)
     assert sample.raw.kspace.shape[-2:] == sample.labels.shape[-2:]
     anatomy = sample.coil_images[0, 0].abs().square().sum(0).sqrt()
     white = anatomy[sample.labels[0, 3]]
@@ -199,3 +201,48 @@ def test_the_recipe_of_tissue_reads_label_maps(folder: Path) -> None:
     assert recipe.reader.name == "freesurfer"
     reader = bind(recipe.reader.name, recipe.reader.options, settings=SIMULATED)
     assert len(reader.read(folder, "train", SPLIT)) == SIMULATED.examples
+
+
+def test_training_batches_are_drawn_and_prepared_on_the_device(folder: Path) -> None:
+    drawn = source(folder, stripped=0.0)
+    first, again, other = (drawn.prepared(n, 3, 7, torch.device("cpu")) for n in (4, 4, 5))
+    assert first.scan.image is not None
+    assert torch.equal(first.scan.image, again.scan.image)
+    assert first.scan.image.shape != other.scan.image.shape or not torch.equal(first.scan.image, other.scan.image)
+    assert first.scan.image.shape[:2] == (3, 1)
+    assert first.labels.shape == (3, 4, *first.scan.image.shape[-2:])
+    assert torch.allclose(first.scan.image.amax((1, 2, 3)), torch.ones(3))
+    assert first.names == ("a", "a", "a")
+
+
+def test_scans_are_not_prepared_on_the_device(folder: Path) -> None:
+    assert isinstance(source(folder), Preparing)
+    assert not isinstance(source(folder, scans=True), Preparing)
+
+
+def test_parcels_are_cortex_and_white_matter(folder: Path) -> None:
+    write(folder / "c.nii", head_of((515, 24, 1007, 4021)))
+    assert set(np.unique(head_of_file(folder / "c.nii").labels)) == {0, 515, 24, 3, 41}
+
+
+def test_heads_of_several_sizes_and_spacings_keep_their_places(folder: Path) -> None:
+    """Slices of a brain that is sampled twice as finely are as large as those of the other."""
+    fine = head_of().repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    write(folder / "z.nii", fine, spacing=2.0)
+    sizes: dict[str, list[float]] = {"a": [], "z": []}
+    for seed in range(12):
+        sample = taken(folder, seed, thickness=[1.0, 1.0], tilt=0.0, **STEADY)
+        assert sample.labels is not None
+        for name, labels in zip(sample.names, sample.labels, strict=True):
+            sizes[name].append(float((~labels[0]).float().mean()))
+    assert max(sizes["a"]) == pytest.approx(max(sizes["z"]), rel=0.15)
+
+
+def test_of_very_many_label_maps_some_are_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "cdef":
+        write(folder / f"{name}.nii", head_of())
+    monkeypatch.setattr(freesurfer, "MAX_HEADS", 2)
+    assert source(folder).subjects == ("a", "d")
+    assert "5 label maps for train, of which 2 are used" in caplog.text
