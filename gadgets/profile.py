@@ -99,7 +99,7 @@ class Profile:
             times = f"{name:<20} {step.seconds:>8.2f} {step.waiting:>8.2f} {device}"
             yield f"{times} {_shown(step.memory)} {_shown(step.device_memory):>10}"
         if not any(step.device for _, step in rows):
-            yield "The GPU time could not be measured." if self.on_gpu else "No gadget computed on a GPU."
+            yield "The GPU time was not measured." if self.on_gpu else "No gadget computed on a GPU."
 
     @property
     def on_gpu(self) -> bool:

@@ -149,7 +149,7 @@ def test_the_table_says_where_a_gpu_computed_nothing_and_where_nobody_knows():
     profile = Profile(Clock())
     assert list(profile.table())[-1] == "No gadget computed on a GPU."
     profile.steps[OUTSIDE].device_memory = 1 << 20
-    assert list(profile.table())[-1] == "The GPU time could not be measured."
+    assert list(profile.table())[-1] == "The GPU time was not measured."
 
 
 def test_torch_tells_calls_by_the_clock_of_the_profile():
