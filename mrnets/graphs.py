@@ -155,7 +155,7 @@ class Graphs:
         with Questions() as questions:
             plain = forward(scan)
         if questions.found:
-            _logger.warning("no CUDA graph: the network asks the host (%s)", ", ".join(questions.found))
+            _logger.info("no CUDA graph: the network asks the host (%s)", ", ".join(questions.found))
             return
         own = _changed(scan, lambda name, x: x.clone())
         device = next(_tensors(scan)).device

@@ -245,8 +245,8 @@ def questions(monkeypatch):
     return asked
 
 
-FETCH = ["to", "__bool__"]
-"""The image, and whether the copy is finite."""
+FETCH = ["to"]
+"""The image. Whether it is finite is asked of the copy on the host."""
 
 
 @pytest.mark.parametrize(("check", "asked"), [("off", FETCH), ("warn", ["cpu", "tolist", *FETCH])])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import gadgets.estimate as estimate
 import gadgets.models as module
 from gadgets.coils import coils
 from gadgets.frame import Frame
@@ -62,19 +63,19 @@ def images(**options: Any) -> list[torch.Tensor]:
 
 def test_images_are_those_without(weights: str, recorders: list[Recorder]) -> None:
     """Two batches of two and one of one; the next scan replays them all. The self-check's runs are among them."""
-    plain = images(weights=weights)
+    plain = images(weights=weights, graphs=False)
     (recorder,) = recorders
     assert recorder.made == 0
     for _ in range(2):
-        for one, other in zip(images(weights=weights, graphs=True), plain, strict=True):
+        for one, other in zip(images(weights=weights), plain, strict=True):
             assert torch.linalg.vector_norm(one - other) <= 1e-5 * torch.linalg.vector_norm(other)
     assert recorder.made == 4
     assert recorder.replays > 0
 
 
 def test_a_network_without_weights_has_graphs_too(recorders: list[Recorder]) -> None:
-    plain = images(name="l1wavelet")
-    for one, other in zip(images(name="l1wavelet", graphs=True), plain, strict=True):
+    plain = images(name="l1wavelet", graphs=False)
+    for one, other in zip(images(name="l1wavelet"), plain, strict=True):
         assert torch.linalg.vector_norm(one - other) <= 1e-5 * torch.linalg.vector_norm(other)
     assert [recorder.made for recorder in recorders] == [1]
 
@@ -92,11 +93,17 @@ def test_memory_of_graphs_goes_before_batches_become_smaller(
         return run(self, forward, scan, name)
 
     monkeypatch.setattr(Graphs, "run", short)
-    images(weights=weights, graphs=True)
+    images(weights=weights)
     assert sizes[4:6] == [2, 2]
 
 
-def test_a_processor_has_none_and_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_graphs", lambda device: None)
-    images(name="zerofilled", graphs=True)
-    assert "graphs are for CUDA devices; zerofilled runs without" in caplog.text
+    assert len(images(name="zerofilled")) == SLICES
+
+
+def test_large_batches_have_none(monkeypatch: pytest.MonkeyPatch, recorders: list[Recorder]) -> None:
+    monkeypatch.setattr(estimate, "FEW", 1)
+    for _ in range(3):
+        images(name="l1wavelet")
+    assert [recorder.made for recorder in recorders] == [1]  # of the last slice, which is alone

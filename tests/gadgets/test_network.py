@@ -9,16 +9,20 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from ismrmrd.xsd import CreateFromDocument
 
 import gadgets.models as module
+from gadgets import assemble
 from gadgets.coils import coils
 from gadgets.compress import compress
 from gadgets.hosts.library import load
 from gadgets.hosts.scan import reconstructed
 from gadgets.images import images
 from gadgets.network import network as checked_network
+from gadgets.noise import noise
 from gadgets.simulate import Settings, make_scan
-from mrnets import store
+from gadgets.sort import sort
+from mrnets import store, tensors
 from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from mrnets.physics.coils import rss
@@ -374,6 +378,18 @@ def test_the_device_gives_the_same(weights):
     (there,) = network(frames(), header(), weights=weights, device="cuda")
     assert not there.estimate.image.is_cuda  # it was fetched with the answer whether it is finite
     np.testing.assert_allclose(there.estimate.image.numpy(), here.estimate.image.numpy(), atol=1e-3)
+
+
+def test_frames_on_a_device_are_torchs(monkeypatch):
+    """NumPy's arrays are taken for CuPy's: torch takes both over in their memory."""
+    for place in (assemble, tensors):
+        monkeypatch.setattr(place, "is_cupy_array", lambda x: isinstance(x, np.ndarray))
+    monkeypatch.setattr(tensors, "is_numpy_array", lambda x: False)
+    text, lines, _ = make_scan(Settings(slices=1, coils=2, matrix=48, acceleration=2, calibration=16))
+    head = CreateFromDocument(text)
+    (frame,) = coils(compress(sort(noise(lines, head), head), head, coils=1), head)
+    raw = frame.raw
+    assert all(isinstance(x, torch.Tensor) for x in (raw.kspace, raw.mask, raw.calibration, raw.sens))
 
 
 @pytest.mark.slow

@@ -34,10 +34,8 @@ MAPS = {
     "noise.levels": 1,  # the noise in the calibration lines: LAPACK on the host has the eigenvalues
     "stages._espirit": 1,  # finite? with a background? larger than the field of view? The three decide what is made
 }
-FETCH = {
-    "estimate.here": 1,  # the image
-    "estimate.<genexpr>": 1,  # finite? This is asked of the copy on the host
-}
+FETCH = {"estimate.here": 1}
+"""The image. Whether it is finite is asked of the copy on the host."""
 CHECK = {
     "trust._chosen": 1,  # the mask: which samples to leave out is worked out on the host
     "trust.examined": 1,  # the measures, which decide whose image it is

@@ -320,6 +320,7 @@ def test_no_operation_asks_for_values(file: Path, folded: float) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_nothing_waits_for_the_device(file: Path) -> None:
     pool = load_pool(file, "cuda", SMALL)
     draw(pool, SMALL, seed=1, number=0, size=4)
