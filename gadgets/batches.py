@@ -45,13 +45,13 @@ def _size(first: Frame, most: int) -> int:
     return most if there >= most else 1 << there.bit_length() - 1
 
 
-def as_one(frames: list[Frame]) -> Raw | None:
-    """Return the data of frames of one form as one batch, whitened and with their sensitivities.
+def as_one(frames: list[Frame], *, maps: bool = True) -> Raw | None:
+    """Return the data of frames of one form as one batch, whitened and, with `maps`, with their sensitivities.
 
     None where the scans are not yet that far, or differ in a number that a batch has once, as its noise level."""
     raws = [frame.raw for frame in frames]
     first = raws[0]
-    if not first.whitened or first.sens is None:
+    if not first.whitened or (maps and first.sens is None):
         return None
     arrays = ("kspace", "mask", "calibration", "sens")
     others = [field.name for field in fields(Raw) if field.name not in (*arrays, "echo_times")]

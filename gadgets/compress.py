@@ -10,6 +10,7 @@ from typing import Literal
 
 from ismrmrd.xsd import ismrmrdHeader
 
+from gadgets.batches import as_one, in_batches
 from gadgets.failures import attempted
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
@@ -53,24 +54,61 @@ def compress(
     window, lines = options.window, options.lines
     if (coils is not None and coils < 1) or window < 1 or (lines is not None and lines < 1):
         raise InputError(f"coils, window and lines must be at least 1, got {coils}, {window} and {lines}")
-    for item in stream:
-        if not isinstance(item, Frame) or item.raw.kspace.shape[-3] <= (coils or 1):
-            yield item
-            continue
-        raw = attempted(partial(_compressed, item.raw, coils, method, options))
-        if isinstance(raw, str):
-            note = f"coil compression failed ({raw}); all coils were kept"
-            _logger.warning("%s", note)
-            yield replace(item, notes=(*item.notes, note))
-            continue
-        if raw is item.raw:
-            yield item
-            continue
-        made = f"{raw.kspace.shape[-3]} virtual coils ({raw.compressed})"
-        yield replace(item, raw=raw, history=(*item.history, made))
+    for items in in_batches(stream, 0):
+        frames = [item for item in items if isinstance(item, Frame)]
+        yield from _all_compressed(frames, coils, method, options) if frames else items
 
 
-def _compressed(raw: Raw, coils: int | None, method: Compression, options: Gdcc) -> Raw:
-    if coils is None:
-        coils = min(coils_needed(raw, SHARE, method, options), MAX_COILS)
-    return compress_raw(raw, coils, method, options)
+def _all_compressed(frames: list[Frame], coils: int | None, method: Compression, options: Gdcc) -> Iterator[Frame]:
+    """Yield frames of one form with fewer coils. Where that fails for one of several, each is compressed alone."""
+    if frames[0].raw.kspace.shape[-3] <= (coils or 1):
+        yield from frames
+        return
+    made: list[Raw] | str | None
+    if len(frames) == 1:
+        made = attempted(partial(_compressed, frames[0].raw, 1, coils, method, options))
+    else:
+        made = _together(frames, coils, method, options)
+    if isinstance(made, str):
+        note = f"coil compression failed ({made}); all coils were kept"
+        _logger.warning("%s", note)
+        yield replace(frames[0], notes=(*frames[0].notes, note))
+    elif made is not None:
+        yield from (_noted(frame, raw) for frame, raw in zip(frames, made, strict=True))
+    else:
+        for frame in frames:
+            yield from _all_compressed([frame], coils, method, options)
+
+
+def _together(frames: list[Frame], coils: int | None, method: Compression, options: Gdcc) -> list[Raw] | None:
+    """Return the data of several slices with fewer coils. None where one of them fails: they are tried alone."""
+    raw = as_one(frames, maps=False)
+    if raw is None:
+        return None
+    try:
+        made = attempted(partial(_compressed, raw, len(frames), coils, method, options))
+    except InputError:
+        return None
+    return None if isinstance(made, str) else made
+
+
+def _noted(frame: Frame, raw: Raw) -> Frame:
+    if raw.kspace.shape == frame.raw.kspace.shape:
+        return frame
+    made = f"{raw.kspace.shape[-3]} virtual coils ({raw.compressed})"
+    return replace(frame, raw=raw, history=(*frame.history, made))
+
+
+def _compressed(raw: Raw, slices: int, coils: int | None, method: Compression, options: Gdcc) -> list[Raw]:
+    """Return the data of each of the slices that lie in `raw`. A volume counts as one slice."""
+    needed = coils_needed(raw, SHARE, method, options) if coils is None else [coils] * slices
+    counts = [min(count, MAX_COILS) if coils is None else count for count in needed]
+    if slices == 1:
+        return [compress_raw(raw, counts[0], method, options)]
+    from mrnets.tensors import part  # several come on a device alone, and are torch's
+
+    places = [slice(n, n + 1) for n in range(slices)]
+    if len(set(counts)) == 1:
+        whole = compress_raw(raw, counts[0], method, options)
+        return [part(whole, place) for place in places]
+    return [compress_raw(part(raw, place), n, method, options) for place, n in zip(places, counts, strict=True)]

@@ -118,16 +118,17 @@ def _mixed_in_parts(matrices: Array, kspace: Array) -> Array:
 
 def coils_needed(
     raw: Raw, share: float, method: Compression = "auto", options: compress.Gdcc = compress.DEFAULT
-) -> int:
+) -> list[int]:
     """The number of virtual coils with which compression loses signal worth less than `share` of the noise's energy.
 
+    Of each slice; of a volume a single one.
     That is the energy of the noise in one image. All coils are needed where the noise is not known or there are no
     calibration lines. In steps of 4, so that most slices of a scan have the same number. Raises InputError as
     `compress_raw` does.
     """
     have: int = raw.kspace.shape[-3]
     if not raw.whitened or raw.calibration is None:
-        return have
+        return [have] * (1 if raw.readout == "batch" else len(raw.kspace))
     method, block = _method_and_block(raw, method, options)
     variance = raw.variance / raw.averages
     limit = share * variance * raw.kspace.shape[-2] * raw.kspace.shape[-1]
@@ -136,7 +137,8 @@ def coils_needed(
     else:
         size = None if method == "svd" else raw.kspace.shape[-1]
         found = compress.fewest(block, limit, variance, options, size=size)
-    return min(-(-max(found, 1) // STEP) * STEP, have)
+    counts = [min(-(-max(n, 1) // STEP) * STEP, have) for n in found.tolist()]
+    return [max(counts)] if raw.readout == "batch" else counts
 
 
 def _method_and_block(raw: Raw, method: Compression, options: compress.Gdcc) -> tuple[Compression, Array]:

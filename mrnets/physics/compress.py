@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, array_namespace, on_host, to_numpy
@@ -93,8 +94,8 @@ def gdcc_hybrid_matrices(calibration: Array, coils: int, options: Gdcc = DEFAULT
 
 def fewest(
     calibration: Array, limit: float, variance: float, options: Gdcc = DEFAULT, *, size: int | None = None
-) -> int:
-    """The fewest virtual coils with which compression loses signal of at most the energy `limit`, in each scan.
+) -> NDArray[np.int64]:
+    """(scan,): the fewest virtual coils with which compression loses signal of at most the energy `limit`.
 
     calibration (..., coil, y, x): as for `gdcc_matrices`, with the same `size`. size None: for `svd_matrix`. variance:
     of complex noise in its samples, white. The energy is that of the calibration, beyond its expected noise. It is
@@ -109,7 +110,7 @@ def fewest(
     return _fewest(_gram(_by_position(hybrid)), limit, noise, options.window)
 
 
-def fewest_hybrid(calibration: Array, limit: float, variance: float, options: Gdcc = DEFAULT) -> int:
+def fewest_hybrid(calibration: Array, limit: float, variance: float, options: Gdcc = DEFAULT) -> NDArray[np.int64]:
     """As `fewest`, for calibration as `gdcc_hybrid_matrices` takes it."""
     xp = array_namespace(calibration)
     _check(calibration, 1, options.window)
@@ -121,18 +122,17 @@ def _samples(calibration: Array) -> int:
     return int(calibration.shape[-2] * calibration.shape[-1])
 
 
-def _fewest(gram: Array, limit: float, noise: float, window: int) -> int:
-    """gram (..., position, coil, coil); noise: its expected part in each diagonal element."""
+def _fewest(gram: Array, limit: float, noise: float, window: int) -> NDArray[np.int64]:
+    """gram (..., position, coil, coil); noise: its expected part in each diagonal element. Returns (scan,)."""
     xp = array_namespace(gram)
     positions, coils = gram.shape[-3], gram.shape[-1]
     counts = [min(n + window // 2 + 1, positions) - max(n - window // 2, 0) for n in range(0, positions, window)]
-    values = to_numpy(xp.linalg.eigvalsh(_windowed(gram, window)[..., ::window, :, :]))
+    values = to_numpy(xp.linalg.eigvalsh(_windowed(gram, window)[..., ::window, :, :])).reshape(-1, len(counts), coils)
     expected = noise * np.array(counts)[:, None]
-    if np.median(values[..., : max(coils // 2, 1)] / expected) < LEAST_SEEN:
-        return int(coils)
+    seen = np.median(values[..., : max(coils // 2, 1)] / expected, axis=(-2, -1))
     signal = np.clip(values - expected, 0, None).sum(axis=-2)
     lost = np.cumsum(signal, axis=-1)  # of the weakest 1, 2, 3 and so on
-    return int(coils - (lost <= limit).reshape(-1, coils).sum(axis=-1).min())
+    return np.where(seen < LEAST_SEEN, coils, coils - (lost <= limit).sum(axis=-1))
 
 
 def compress(kspace: Array, matrices: Array) -> Array:

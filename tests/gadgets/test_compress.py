@@ -7,12 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import gadgets.compress as module
+from gadgets import batches
 from gadgets.compress import compress
 from gadgets.frame import Frame
+from mrnets import stages
 from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.physics.coils import rss
 from mrnets.physics.fourier import fftc, ifftc, resize
+from mrnets.tensors import to_torch
 from tests.gadgets.frames import COILS, coil_maps, disc, frames, header, volume
 
 
@@ -49,6 +53,49 @@ def test_volume_is_compressed_in_hybrid_space():
 def test_frames_with_no_more_coils_and_other_items_pass():
     (frame,) = frames()
     assert list(compress(["text", frame], header(), coils=COILS)) == ["text", frame]
+
+
+def arrived(count, **raw):
+    """Slices that have all come, the first ones with more noise."""
+    rng = np.random.default_rng(3)
+    made = []
+    for n, frame in enumerate(frames(slices=count)):
+        noise = 0.3 * 0.1**n * rng.standard_normal((2, *frame.raw.calibration.shape))
+        block = (frame.raw.calibration + noise[0] + 1j * noise[1]).astype(np.complex64)
+        one = to_torch(replace(frame.raw, whitened=True, calibration=block, variance=0.18 * 0.01**n, **raw))
+        made.append(replace(frame, raw=one, behind=count - 1 - n))
+    return made
+
+
+@pytest.mark.parametrize("coils", [3, None])
+@pytest.mark.parametrize("same", [True, False])
+def test_slices_on_a_device_are_compressed_together_as_each_alone(monkeypatch, coils, same):
+    given = arrived(4)
+    if same:
+        given = [replace(f, raw=replace(f.raw, variance=given[0].raw.variance)) for f in given]
+    alone = list(compress(given, header(), coils=coils))
+    monkeypatch.setattr(batches, "on_host", lambda x: False)
+    sizes = []
+    monkeypatch.setattr(
+        module, "compress_raw", lambda raw, *args: sizes.append(len(raw.kspace)) or stages.compress_raw(raw, *args)
+    )
+    together = list(compress(given, header(), coils=coils))
+    assert (4 in sizes) == (same and len({f.raw.kspace.shape for f in alone}) == 1)
+    for one, other in zip(together, alone, strict=True):
+        assert one.history == other.history
+        for a, b in ((one.raw.kspace, other.raw.kspace), (one.raw.calibration, other.raw.calibration)):
+            np.testing.assert_allclose(rss(a), rss(b), rtol=1e-4, atol=1e-4)
+
+
+def test_a_slice_that_cannot_be_compressed_costs_no_other(monkeypatch):
+    monkeypatch.setattr(batches, "on_host", lambda x: False)
+    given = arrived(3)
+    given = [replace(f, raw=replace(f.raw, variance=1.0)) for f in given]
+    given[1] = replace(given[1], raw=replace(given[1].raw, calibration=given[1].raw.calibration * np.nan))
+    made = compress(given, header(), coils=3)
+    assert next(made).raw.kspace.shape[-3] == 3
+    with pytest.raises(InputError, match="NaN or Inf"):
+        next(made)
 
 
 @pytest.mark.parametrize("options", [{"coils": 0}, {"window": 0}, {"lines": 0}])

@@ -317,7 +317,7 @@ def test_the_fewest_coils_that_hold_the_signal(xp, rng, size):
     for limit, coils in ((1.5 * energy, 2), (0.5 * energy, 3), (4 * energy, 0)):
         assert compress.fewest(calibration, limit, 1.0, size=size) == coils
     both = xp.stack((calibration, noisy(xp, rng, signals=5)))
-    assert compress.fewest(both, 0.5 * energy, 1.0, size=size) == 5  # what the neediest scan needs
+    assert compress.fewest(both, 0.5 * energy, 1.0, size=size).tolist() == [3, 5]
 
 
 def test_the_fewest_coils_of_a_volume_transformed_along_its_readout(xp, rng):
