@@ -33,6 +33,12 @@ PLANES = 3
 """Points through a slice."""
 _TEXTURE = 12
 """Half cycles over the field of view of the slow part of a texture."""
+_FOLDED = (8, 47)
+"""Labels of cerebellar cortex. White matter branches in it, more finely than label maps show."""
+_BRANCHES = (4.0, 12.0)
+"""Distance of such branches, mm."""
+_CYCLES = 48
+"""Cycles over the field of view of the finest branches, at most."""
 _MARGIN = 12
 """Pixels around a brain that a mask may leave, at most."""
 
@@ -59,7 +65,7 @@ class Look:
     """Standard deviation of the logarithm of the bias field."""
     blur: Range = (0.0, 1.2)
     """Standard deviation of a blur beside that of the matrix, pixels; a third of the slices have none and ring."""
-    noise: Range = (0.0, 0.08)
+    noise: Range = (0.0, 0.06)
     """Standard deviation of complex noise, relative to the brightest tissue of the brain."""
 
 
@@ -90,11 +96,12 @@ def painted(heads: Heads, shape: Plane, look: Look, count: int, rng: np.random.G
     # the classes around the middle of each pixel: fine pixel 2 n is pixel n
     largest = functional.avg_pool2d(shares, 3, stride=OVERSAMPLED, padding=1).argmax(1)
     labels = torch.stack([largest == n for n in range(len(CLASSES))], dim=1)
-    mean, spread = (_sent(level, heads.device) for level in _levels(heads.values, count, look.t1, rng))
+    mean, spread, branch = (_sent(level, heads.device) for level in _levels(heads.values, count, look.t1, rng))
     image = (_looked_up(mean, slab) * seen).mean(1)
     middle = PLANES // 2
-    varied = _looked_up(spread, slab[:, middle]) * seen[:, middle]
-    image = (image + varied * (draws.normal(*fine) + _smooth(draws, fine, _TEXTURE))).clamp(min=0)
+    varied, branched = (_looked_up(level, slab[:, middle]) * seen[:, middle] for level in (spread, branch))
+    image = image + varied * (draws.normal(*fine) + _smooth(draws, fine, _TEXTURE))
+    image = (image + branched * _branches(draws, fine, view.mean(1), rng)).clamp(min=0)
     shading = _sent(rng.uniform(*look.shading, size=count), heads.device)
     return Painted(chosen, image * torch.exp(fields.each(shading) * _smooth(draws, fine, 3)), labels)
 
@@ -201,8 +208,11 @@ def _seen(
     return whole | (fine < 0) | brain
 
 
-def _levels(values: tuple[int, ...], count: int, t1: float, rng: np.random.Generator) -> tuple[Values, Values]:
-    """(batch, value): mean and spread of the intensity of each label; the brightest tissue of the brain is about 1."""
+def _levels(values: tuple[int, ...], count: int, t1: float, rng: np.random.Generator) -> tuple[Values, Values, Values]:
+    """(batch, value): mean and spread of the intensity of each label, and what branches in it add.
+
+    The brightest tissue of the brain is about 1.
+    """
     names, shares = zip(*map(tissue_of, values), strict=True)
     is_csf, outside = (np.array([name == wanted for name in names]) for wanted in ("csf", "background"))
     bright = rng.uniform(0.5, 0.9, count)
@@ -216,7 +226,16 @@ def _levels(values: tuple[int, ...], count: int, t1: float, rng: np.random.Gener
     brightest = np.where(rng.random((count, len(values))) < 0.3, 0.15, 1.6)
     means = np.where(outside, brightest * rng.random((count, len(values))), np.maximum(means, 0))
     means[:, 0] = 0
-    return means, rng.uniform(0, 0.08, means.shape) * means
+    spreads = rng.uniform(0, 0.08, means.shape) * means
+    return means, spreads, np.isin(values, _FOLDED) * rng.random((count, 1)) * (white - grey)
+
+
+def _branches(draws: Draws, shape: Plane, view: Values, rng: np.random.Generator) -> torch.Tensor:
+    """(batch, *shape): 1 on random curved lines, at random distances, and 0 between them."""
+    cycles = np.minimum(view / rng.uniform(*_BRANCHES, len(view)), _CYCLES)
+    weights = fields.band_limited(draws, _sent(cycles, draws.device), _CYCLES)
+    field = fields.between(weights, [fields.waves(n, _CYCLES, draws.device) for n in shape])
+    return torch.exp(-4 * field.square())
 
 
 def _looked_up(levels: torch.Tensor, slab: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from training.data import Preparing, Sample, bind
 from training.options import read
 from training.readers import freesurfer
 from training.readers._heads import head_of as head_of_file
+from training.readers._heads import heads_of
 from training.readers.freesurfer import CLASSES, class_of
 from training.settings import Simulated
 from training.split import Split
@@ -223,6 +224,25 @@ def test_scans_are_not_prepared_on_the_device(folder: Path) -> None:
 def test_parcels_are_cortex_and_white_matter(folder: Path) -> None:
     write(folder / "c.nii", head_of((515, 24, 1007, 4021)))
     assert set(np.unique(head_of_file(folder / "c.nii").labels)) == {0, 515, 24, 3, 41}
+
+
+def test_white_matter_branches_in_cerebellar_cortex(folder: Path) -> None:
+    """Both labels are grey matter; in T1-weighting, one has bright lines."""
+
+    def varies(cortex: int) -> float:
+        write(folder / "a.nii.gz", head_of((515, 24, cortex, 2)))
+        heads_of.cache_clear()
+        found = []
+        for seed in range(6):
+            sample = taken(folder, seed, t1=1.0, stripped=1.0, thickness=[1.0, 1.0], **STEADY)
+            assert sample.image is not None
+            assert sample.labels is not None
+            inside = 1 - torch.nn.functional.max_pool2d((~sample.labels[:, 2]).float()[:, None], 3, 1, 1)[:, 0]
+            pixels = [image[where > 0] for image, where in zip(sample.image[:, 0], inside, strict=True)]
+            found += [float(one.std() / one.mean()) for one in pixels if len(one) > 20]
+        return float(np.median(found))
+
+    assert varies(8) > 1.2 * varies(3)
 
 
 def test_heads_of_several_sizes_and_spacings_keep_their_places(folder: Path) -> None:
