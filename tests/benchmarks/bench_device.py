@@ -1,19 +1,19 @@
 """Benchmark of a CUDA device: physics, networks and chains there, with and without graphs, and on the CPU.
 
-    python tests/benchmarks/bench_device.py [--only physics networks chains] [--slices 64] [--size 256]
+    python tests/benchmarks/bench_device.py [--only physics networks chains] [--slices 64] [--size 256] [--processor]
 
 Every time on the device has its end in it (synchronised), none the way of the data there and back. Limits beside it: a
-copy in the device's memory for whitening, which reads and writes k-space once; for networks the time of their kernels.
-`--device cpu --size 64 --slices 2` goes through the same code without a device. Its figures mean nothing.
+copy in the device's memory for whitening, which reads and writes k-space once; for networks and chains the time of
+their kernels. `--processor` shows NumPy's physics, too.
+`--device cpu --size 128 --slices 2` goes through the same code without a device. Its figures mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import bench_first_image
@@ -33,6 +33,8 @@ from mrnets.ending import ended
 from mrnets.graphs import Graphs
 from mrnets.measure import example
 from mrnets.mrd.files import write_scan
+from mrnets.mrd.flags import Flag
+from mrnets.mrd.lines import Lines
 from mrnets.physics.coils import mix
 from mrnets.physics.compress import compress, gdcc_matrices
 from mrnets.physics.espirit import espirit
@@ -49,6 +51,16 @@ except ImportError:
 Work = Callable[[], object]
 PARTS = ("physics", "networks", "chains")
 BATCH, COILS = 16, 12
+SIMULATED = 4
+"""Slices that are simulated for a chain."""
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "as it is": (),
+    "all coils to the network": ("compress.coils=12",),
+    "all coils, without the self-check": ("compress.coils=12", "network.check=off"),
+    "all coils, bfloat16": ("compress.coils=12", "network.precision=bfloat16"),
+    "all coils, slice by slice": ("compress.coils=12", "network.batch=1", "coils.batch=1", "network.graphs=false"),
+}
+ROWS = {"varnet": tuple(SETTINGS), "l1wavelet": tuple(SETTINGS)[:2], "reconstruct": tuple(SETTINGS)[:4]}
 WEIGHTS = ("l1varnet_general", "varnet_brain")
 """Weights that ship, whose networks are timed."""
 
@@ -60,6 +72,8 @@ class Place:
     device: str
     size: int
     slices: int
+    processor: bool
+    """Whether NumPy on the processor is timed, too."""
 
     @property
     def cuda(self) -> bool:
@@ -85,7 +99,9 @@ class Place:
         if cupy is not None and self.cuda:
             copies = [cupy.asarray(x) for x in arrays]
             contestants["CuPy"] = self.waited(lambda: work(*copies))
-        race(title, {**contestants, **more, "NumPy, CPU": lambda: work(*arrays)}, repeats=2)
+        if self.processor:
+            more["NumPy, CPU"] = lambda: work(*arrays)
+        race(title, {**contestants, **more}, repeats=2)
 
 
 def physics(place: Place) -> None:
@@ -167,34 +183,49 @@ def networks(place: Place) -> None:
 
 
 def chains(place: Place) -> None:
-    """Whole replays beside the bare network, and one slice in a resident server."""
-    settings = Settings(slices=place.slices, coils=COILS, matrix=place.size)
+    """Whole replays by default and with other settings, and the time of their kernels; one slice in a server."""
     with tempfile.TemporaryDirectory() as folder:
         path, images = Path(folder) / "scan.h5", Path(folder) / "images.h5"
-        header, lines, _ = make_scan(settings)
-        write_scan(path, header, lines)
-        for name in ("l1wavelet", "reconstruct", "varnet"):
+        write_scan(path, *repeated_slices(place))
+        for name, labels in ROWS.items():
             contestants = {}
-            for batch, graphs in itertools.product((1, BATCH), ("false", "true")):
-                given = [f"network.device={place.device}", f"network.batch={batch}", f"network.graphs={graphs}"]
-                given += [f"coils.batch={batch}"]
-                contestants[f"in batches of {batch}, graphs {graphs}"] = lambda name=name, given=given: replay(
-                    path, images, name, settings=given
-                )
-            race(f"chain {name}, {place.slices} slices of {COILS} coils, self-check on", contestants, repeats=1)
-    for graphs in ("false", "true"):
-        one_slice(place, graphs)
+            for label in labels:
+                settings = [f"network.device={place.device}", *SETTINGS[label]]
+                contestants[label] = lambda name=name, settings=settings: replay(path, images, name, settings=settings)
+            race(f"chain {name}, {place.slices} slices of {COILS} coils", contestants, repeats=1)
+            if place.cuda:
+                print(" ", in_kernels(contestants["all coils to the network"]), flush=True)
+    for name in ROWS:
+        one_slice(place, name)
 
 
-def one_slice(place: Place, graphs: str) -> None:
+def repeated_slices(place: Place) -> tuple[bytes, Iterator[Lines]]:
+    """The header and lines of a scan: a few slices again and again, since their simulation takes long."""
+    settings = Settings(slices=min(place.slices, SIMULATED), coils=COILS, matrix=place.size)
+    header, _, _ = make_scan(replace(settings, slices=place.slices))
+    noise, *blocks = make_scan(settings)[1]
+    last = np.uint64(1 << Flag.LAST_IN_MEASUREMENT - 1)
+
+    def lines() -> Iterator[Lines]:
+        yield noise
+        for first in range(0, place.slices, settings.slices):
+            for block in blocks:
+                headers = block.headers.copy()
+                headers["idx"]["slice"] += first
+                if first + settings.slices < place.slices:
+                    headers["flags"] &= ~last
+                yield replace(block, headers=headers)
+
+    return header, lines()
+
+
+def one_slice(place: Place, name: str) -> None:
     """From the last line of a slice to its image, in a server that has made images of that form before."""
     header, lines, _ = make_scan(Settings(slices=1, coils=COILS, matrix=place.size))
-    scan = [Header(header), *lines]
-    for name in ("l1wavelet", "reconstruct"):
-        chain = load(name, [f"network.device={place.device}", f"network.graphs={graphs}"])
-        messages = [ConfigText(chain.xml()), *scan]
-        times = [bench_first_image.warm(messages) for _ in range(4)]
-        print(f"server, chain {name}, graphs {graphs}: {min(times[2:]):.3f} s from the last line to the image")
+    chain = load(name, [f"network.device={place.device}"])
+    messages = [ConfigText(chain.xml()), Header(header), *lines]
+    times = [bench_first_image.warm(messages) for _ in range(6)]  # the second scan makes graphs, the third may, too
+    print(f"server, chain {name}: {min(times[3:]):.3f} s from the last line to the image", flush=True)
 
 
 def main() -> None:
@@ -203,8 +234,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--slices", type=int, default=64)
+    parser.add_argument("--processor", action="store_true", help="NumPy's physics, too")
     args = parser.parse_args()
-    place = Place(args.device, args.size, args.slices)
+    place = Place(args.device, args.size, args.slices, args.processor)
     if place.cuda and not torch.cuda.is_available():
         raise SystemExit("bench_device: torch finds no CUDA device")
     print(torch.cuda.get_device_name() if place.cuda else "no device", "beside", torch.get_num_threads(), "CPU threads")
