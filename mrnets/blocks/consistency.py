@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from mrnets.blocks import fused
 from mrnets.blocks.complex import on_planes
 from mrnets.blocks.encoding import Encoding
-from mrnets.physics.conjugate import conjugate_gradients
-from mrnets.physics.wavelets import FINE, LEVELS, detail_noise, l1_wavelet
+from mrnets.physics.wavelets import FINE, LEVELS, Steps, detail_noise, l1_wavelet
 
 __all__ = ["cascaded", "combined", "noise_level", "replace", "solved", "sparse"]
+
+_STEPS = Steps(fused.convolved, fused.shrinking)
 
 
 def combined(image: Tensor, encoding: Encoding, weight: Tensor | float = 1.0) -> Tensor:
@@ -68,14 +70,13 @@ def solved(
 
     def solution(b: Tensor) -> Tensor:
         with torch.no_grad():
-            x: Tensor = conjugate_gradients(
+            return fused.conjugate_gradients(
                 lambda v: encoding.normal(v) + weight * v,
                 b,
                 iterations=iterations,
                 tolerance=tolerance,
                 axes=(-3, -2, -1) if encoding.sets else (-2, -1),
             )
-        return x
 
     x = solution(rhs)
     if not torch.is_grad_enabled():
@@ -119,6 +120,7 @@ def sparse(
             iterations=iterations,
             levels=levels,
             regularisation=regularisation,
+            steps=_STEPS,
         )
     return image
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mrnets.blocks import fused
 from mrnets.contract import Estimate, Scan
 from mrnets.errors import InputError
 from mrnets.physics import coils
@@ -151,7 +152,8 @@ def normal(image: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
     Therefore no coil images are kept for the backward pass.
     """
     if sens.requires_grad or not torch.is_grad_enabled() or not image.requires_grad:
-        return coils.normal(image, sens, mask, sets=has_sets(sens))
+        plain = torch.fft.ifftshift(mask, dim=(-2, -1))
+        return fused.convolved(image, sens, plain, sets=has_sets(sens))
     out: Tensor = _Normal.apply(image, sens, mask)
     return out
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +18,26 @@ from mrnets.errors import InputError
 from mrnets.physics.arrays import Array, array_namespace, clipped, constant
 from mrnets.physics.coils import convolved, gain
 
-__all__ = ["Transform", "analysis", "detail_noise", "l1_wavelet", "shrunk", "synthesis", "transform"]
+__all__ = [
+    "Shrinking",
+    "Steps",
+    "Transform",
+    "analysis",
+    "by_matrices",
+    "detail_noise",
+    "l1_wavelet",
+    "shrunk",
+    "synthesis",
+    "transform",
+]
 
-Transform = tuple[tuple[Array, Array], ...]
+Transform: TypeAlias = tuple[tuple[Array, Array], ...]
 """For each level the matrices (coefficient, pixel) along y and x: the coarse half of the coefficients comes first."""
+Shrinking: TypeAlias = Callable[[Array, Array, Sequence[int]], Array]
+"""`shrunk` by an image, a threshold and a shift of the transform."""
 
 _ROOT = math.sqrt(3)
-_LOW = tuple(tap / (4 * math.sqrt(2)) for tap in (1 + _ROOT, 3 + _ROOT, 3 - _ROOT, 1 - _ROOT))
+LOW = tuple(tap / (4 * math.sqrt(2)) for tap in (1 + _ROOT, 3 + _ROOT, 3 - _ROOT, 1 - _ROOT))
 """The low-pass filter of Daubechies' wavelet with two vanishing moments (Daubechies 1988, section 4.B).
 
 With four moments l1-wavelet is up to 1.3 dB behind at 8-fold, on real and on simulated scans, and nowhere ahead. With
@@ -85,6 +100,25 @@ def detail_noise(image: Array) -> Array:
     return middle[..., None, None]
 
 
+def by_matrices(image: Array, levels: int) -> Shrinking:
+    """Return `shrunk` for images like `image`, with the transform moved by a shift that is given each time."""
+    shape = image.shape[-2:]
+    periodic = _periodic(shape, array_namespace(image).real(image), levels)
+    return lambda x, threshold, shift: shrunk(x, threshold, _shifted(periodic, shape, shift))
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The parts of an iteration. A device may have others that give the same in fewer passes over its memory."""
+
+    convolved: Callable[..., Array] = convolved
+    """E^H E, as `coils.convolved`."""
+    shrinking: Callable[[Array, int], Shrinking] = by_matrices
+
+
+USUAL_STEPS = Steps()
+
+
 def l1_wavelet(
     start: Array,
     sens: Array,
@@ -95,6 +129,7 @@ def l1_wavelet(
     iterations: int = 60,
     levels: int = LEVELS,
     regularisation: float = FINE,
+    steps: Steps = USUAL_STEPS,
 ) -> Array:
     """argmin 1/2 ||E x - y||^2 + t ||W x||_1, with `start` = E^H y, by accelerated proximal gradients.
 
@@ -112,14 +147,14 @@ def l1_wavelet(
     largest = gain(sens, sets=sets)
     sens, start = sens / xp.sqrt(largest)[..., None], start / largest  # with them a step has the length 1
     plain = xp.fft.ifftshift(mask, axes=(-2, -1))
-    periodic = _periodic(start.shape[-2:], xp.real(start), levels)
+    drawn = steps.shrinking(start, levels)
     thresholds = _thresholds(COARSE * scale, last, iterations)
     image = ahead = xp.zeros_like(start)
     momentum = 1.0
     for n in range(iterations):
-        step = ahead - convolved(ahead, sens, plain, sets=sets) + start
-        wavelets = _shifted(periodic, start.shape[-2:], rng.integers(0, 2**levels, 2).tolist())
-        previous, image = image, shrunk(step, thresholds[n], wavelets)
+        step = ahead - steps.convolved(ahead, sens, plain, sets=sets) + start
+        shift = rng.integers(0, 2**levels, 2).tolist()
+        previous, image = image, drawn(step, thresholds[n], shift)
         following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         ahead = image + (momentum - 1) / following * (image - previous)
         momentum = following
@@ -187,7 +222,7 @@ def _synthesis(coefficients: Array, levels: Transform) -> Array:
 def _matrix(size: int, times: int) -> NDArray[np.float32]:
     """(size, size) orthonormal: `size` / 2 coarse coefficients of a periodic line, then as many details. Its columns
     come `times` times."""
-    low = np.asarray(_LOW)
+    low = np.asarray(LOW)
     high = low[::-1] * (-1.0) ** np.arange(len(low))
     matrix = np.zeros((2, size // 2, size))
     place = 2 * np.arange(size // 2)[:, None] + np.arange(len(low))

@@ -1,0 +1,218 @@
+"""Parts of networks as one pass over memory on a CUDA device, by Triton, which comes with torch there. Inference only.
+
+Axes: features (batch, channel, [z,] y, x); image (batch, set, y, x); sens (batch, set, coil, y, x).
+Results are within 1e-5 of the norm of those that torch's own operations give.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from mrnets.physics import coils, conjugate
+from mrnets.physics.wavelets import Shrinking, by_matrices
+
+__all__ = ["added", "can", "conjugate_gradients", "convolved", "filmed", "normalised", "shrinking"]
+
+_logger = logging.getLogger(__name__)
+
+_TILE = 4096
+"""Features that a program has at once."""
+_SECTORS = 64
+"""Bytes of neighbouring channels in a tile: two sectors of the device's memory."""
+_PROGRAMS = 512
+"""Programs that fill a device, at least."""
+_MOST = 64
+"""Chunks of a plane whose moments are taken by themselves, at most: every program reads those of all."""
+_PAIRS = 1024
+"""Complex numbers that a program has at once."""
+
+
+@cache
+def _kernels(device: torch.device) -> ModuleType | None:
+    """Return the kernels; None where Triton cannot be had, or cannot make them for this device.
+
+    It needs a C compiler and a folder to write to, which an image of a container may lack.
+    """
+    try:
+        from mrnets.blocks import kernels
+
+        kspace, mask = torch.ones(2, 2, device=device), torch.tensor([0, 1], dtype=torch.uint8, device=device)
+        with torch.cuda.device_of(kspace):
+            kernels.kept_in_place[1, 1](kspace, mask, 2, 1, ONE_MASK=True, SIZE=2)
+        if kspace.tolist() == [[0, 0], [1, 1]]:
+            return kernels
+        _logger.warning("Triton's kernels are not used: a first one gave the wrong numbers")
+    except Exception as error:  # noqa: BLE001 whatever it fails by, torch's operations are there
+        _logger.warning("Triton's kernels are not used: %s", " ".join(str(error).split())[:200])
+    return None
+
+
+def can(x: Tensor) -> bool:
+    """Whether the functions of this module take `x`."""
+    if x.device.type != "cuda" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    return x.numel() > 0 and x[0].numel() < 2**30 and _kernels(x.device) is not None
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Features as kernels see them, and the tile of a program."""
+
+    x: Tensor
+    sizes: tuple[int, int]
+    """Pixels and channels."""
+    tile: dict[str, int]
+    grid: tuple[int, int, int]
+    """Programs: over pixels, channels and the batch."""
+
+
+def _ordered(x: Tensor) -> _Order:
+    """`x`, or a copy of it, in one of the two orders of memory."""
+    channels, pixels = x.shape[1], math.prod(x.shape[2:])
+    wide = 1
+    if not x.is_contiguous():
+        last = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+        if x.is_contiguous(memory_format=last):
+            wide = min(_SECTORS // x.element_size(), _power(channels))
+        else:
+            x = x.contiguous()
+    long = min(_TILE // wide, _power(pixels))
+    grid = (-(-pixels // long), -(-channels // wide), len(x))
+    return _Order(x, (pixels, channels), {"BLOCK_P": long, "BLOCK_C": wide}, grid)
+
+
+def _power(n: int) -> int:
+    """The next power of two."""
+    return 1 << (n - 1).bit_length()
+
+
+def normalised(x: Tensor, slope: float) -> Tensor:
+    """Instance normalisation and leaky ReLU of features, which are overwritten. Sums are float32."""
+    kernels, order = _kernels(x.device), _ordered(x)
+    assert kernels is not None
+    (tiles, blocks, batch), (pixels, channels) = order.grid, order.sizes
+    splits = min(_MOST, _power(-(-_PROGRAMS // (batch * blocks))), tiles)
+    chunk = -(-tiles // splits) * order.tile["BLOCK_P"]
+    grid = (-(-pixels // chunk), blocks, batch)
+    parts = x.new_empty((*grid, 2, order.tile["BLOCK_C"]), dtype=torch.float32)
+    with torch.cuda.device_of(x):
+        kernels.moments[grid](order.x, parts, pixels, channels, chunk, **order.tile)
+        kernels.normalise_in_place[grid](
+            order.x, parts, pixels, channels, chunk, slope, SPLITS=_power(grid[0]), **order.tile
+        )
+    return order.x
+
+
+def filmed(x: Tensor, bias: Tensor, film: Tensor) -> Tensor:
+    """relu((x + bias) (1 + scale) + shift) of features, which are overwritten; film (batch, 2 channel): both."""
+    kernels, order = _kernels(x.device), _ordered(x)
+    assert kernels is not None
+    with torch.cuda.device_of(x):
+        kernels.film_in_place[order.grid](order.x, bias, film.contiguous(), *order.sizes, **order.tile)
+    return order.x
+
+
+def added(x: Tensor, bias: Tensor, other: Tensor) -> Tensor:
+    """x + bias + other of features of one shape, in the type of `x`, which is overwritten."""
+    kernels, order = _kernels(x.device), _ordered(x)
+    assert kernels is not None
+    if other.stride() != order.x.stride():
+        other = torch.empty_like(order.x).copy_(other)
+    with torch.cuda.device_of(x):
+        kernels.add_in_place[order.grid](order.x, bias, other, *order.sizes, **order.tile)
+    return order.x
+
+
+def convolved(image: Tensor, sens: Tensor, plain: Tensor, *, sets: bool = False) -> Tensor:
+    """As `mrnets.physics.coils.convolved`, on a CUDA device in fewer passes.
+
+    The mask is applied by writing zeros alone. The sum over coils is one pass, without products in memory.
+    """
+    kernels = _kernels(image.device) if can(image) and _usual(image, sens, plain) else None
+    if kernels is None:
+        made: Tensor = coils.convolved(image, sens, plain, sets=sets)
+        return made
+    kspace = torch.fft.fft2(coils.expand(image, sens, sets=sets)).contiguous()
+    count, pixels = kspace.shape[2], math.prod(kspace.shape[-2:])
+    size = min(_PAIRS, _power(pixels))
+    blocks, planes = -(-pixels // size), kspace.shape[1] * count
+    out = torch.empty_like(image, memory_format=torch.contiguous_format)
+    with torch.cuda.device_of(image):
+        mask = plain.contiguous().view(torch.uint8)
+        kernels.kept_in_place[blocks, len(kspace)](
+            torch.view_as_real(kspace), mask, pixels, planes, ONE_MASK=len(plain) == 1, SIZE=size
+        )
+        pairs = [torch.view_as_real(x.contiguous()) for x in (out, torch.fft.ifft2(kspace, norm="forward"), sens)]
+        grid = (blocks, math.prod(image.shape[:2]))
+        kernels.weighted_sum[grid](*pairs, pixels, count, image.shape[1], SETS=sets, SIZE=size)
+    return out
+
+
+def _usual(image: Tensor, sens: Tensor, plain: Tensor) -> bool:
+    """Whether arrays have the axes and types that the kernels of `convolved` take."""
+    pairs = image.dtype == sens.dtype == torch.complex64 and plain.dtype == torch.bool
+    return pairs and image.ndim == 4 and len(sens) == len(image) and plain.ndim == 5 and plain.shape[1:3] == (1, 1)
+
+
+def shrinking(image: Tensor, levels: int) -> Shrinking:
+    """As `mrnets.physics.wavelets.by_matrices`, on a CUDA device by filters, one pass a level and direction."""
+    kernels = _kernels(image.device) if can(image) and image.dtype == torch.complex64 else None
+    if kernels is None:
+        return by_matrices(image, levels)
+    plane, planes = image.shape[-2:], math.prod(image.shape[:-2])
+    halves = [tuple(-(-n // 2**levels) * 2 ** (levels - 1 - level) for n in plane) for level in range(levels)]
+    bands = [image.new_empty((planes, 4, *half)).view(torch.float32) for half in halves]
+    grids = [(-(-math.prod(half) // kernels.BLOCK.value), planes) for half in halves]
+
+    def shrunk(image: Tensor, threshold: Tensor, shift: Sequence[int]) -> Tensor:
+        x = torch.view_as_real(image.contiguous())
+        out = torch.empty_like(x)
+        y, c = (n % (2 * half) for n, half in zip(shift, halves[0], strict=True))
+        drawn = threshold.expand(*image.shape[:-2], 1, 1).contiguous()
+        sizes = [(*plane, 256 * y + c, *halves[0])]
+        sizes += [(2 * half[0], 2 * half[1], 0, *half) for half in halves[1:]]
+        with torch.cuda.device_of(image):
+            for n, (source, size) in enumerate(zip([x, *bands], sizes, strict=False)):
+                kernels.wavelet_down[grids[n]](source, bands[n], drawn, *size, FIRST=n == 0)
+            for n, (target, size) in reversed(list(enumerate(zip([out, *bands], sizes, strict=False)))):
+                kernels.wavelet_up[grids[n]](bands[n], target, *size, FIRST=n == 0)
+        return torch.view_as_complex(out)
+
+    return shrunk
+
+
+def conjugate_gradients(
+    operator: Callable[[Tensor], Tensor], rhs: Tensor, *, iterations: int, tolerance: float, axes: tuple[int, ...]
+) -> Tensor:
+    """As `mrnets.physics.conjugate.conjugate_gradients`, on a CUDA device in three passes beside the operator."""
+    kernels = _kernels(rhs.device) if can(rhs) and rhs.dtype == torch.complex64 else None
+    if kernels is None:
+        found: Tensor = conjugate.conjugate_gradients(
+            operator, rhs, iterations=iterations, tolerance=tolerance, axes=axes
+        )
+        return found
+    state = torch.stack((torch.zeros_like(rhs), rhs, rhs))
+    real = torch.view_as_real(state)
+    length = 2 * math.prod(rhs.shape[axis] for axis in axes)
+    size = min(2 * _PAIRS, _power(length))
+    blocks, problems = -(-length // size), 2 * rhs.numel() // length
+    curvatures, old, new = real.new_empty((3, problems, blocks))
+    sizes = {"BLOCKS": _power(blocks), "SIZE": size}
+    with torch.cuda.device_of(rhs):
+        kernels.products[blocks, problems](real[1], real[1], old, length, SIZE=size)
+        enough = tolerance**2 * old.sum(dim=1)
+        for _ in range(iterations):
+            image = torch.view_as_real(operator(state[2]).contiguous())
+            kernels.products[blocks, problems](real[2], image, curvatures, length, SIZE=size)
+            kernels.cg_advance[blocks, problems](real, image, enough, curvatures, old, new, length, **sizes)
+            kernels.cg_turn[blocks, problems](real, enough, old, new, length, **sizes)
+            old, new = new, old
+    return state[0]

@@ -1,0 +1,123 @@
+"""Passes over the features between convolutions.
+
+Axes: (n, channel, pixel), or (n, pixel, channel) where BLOCK_C is more than 1. A program takes BLOCK_P pixels of
+BLOCK_C channels at a time. Sums are float32, and results have the type of what they overwrite.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = ["add_in_place", "film_in_place", "moments", "normalise_in_place"]
+
+_EPSILON = tl.constexpr(1e-5)
+
+
+@triton.jit
+def _places(n, p, c, pixels, channels, BLOCK_C: tl.constexpr):
+    """Where features lie in memory, [BLOCK_P, BLOCK_C]."""
+    first = n.to(tl.int64) * pixels * channels
+    if BLOCK_C > 1:
+        return first + p[:, None] * channels + c[None, :]
+    else:
+        return first + p[:, None] + c[None, :] * pixels
+
+
+@triton.jit
+def moments(x, parts, pixels, channels, chunk, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Write the mean and the sum of squared deviations of each `chunk` of pixels.
+
+    parts: (n, block of channels, chunk, 2, BLOCK_C).
+    Blocks are joined as by Chan, Golub and LeVeque (1983): the sum is that of deviations, whatever the mean is.
+    """
+    split, block, n = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    c = block * BLOCK_C + tl.arange(0, BLOCK_C)
+    first = split * chunk
+    last = tl.minimum(first + chunk, pixels)
+    count = 0.0
+    mean = tl.zeros((BLOCK_C,), tl.float32)
+    squares = tl.zeros((BLOCK_C,), tl.float32)
+    for start in range(first, last, BLOCK_P):
+        p = start + tl.arange(0, BLOCK_P)
+        inside = (p < last)[:, None] & (c < channels)[None, :]
+        value = tl.load(x + _places(n, p, c, pixels, channels, BLOCK_C), mask=inside, other=0.0).to(tl.float32)
+        here = tl.minimum(last - start, BLOCK_P).to(tl.float32)
+        middle = tl.sum(value, 0) / here
+        away = tl.where(inside, value - middle[None, :], 0.0)
+        apart = middle - mean
+        squares += tl.sum(away * away, 0) + apart * apart * (count * here / (count + here))
+        mean += apart * (here / (count + here))
+        count += here
+    out = parts + ((n * tl.num_programs(1) + block) * tl.num_programs(0) + split) * (2 * BLOCK_C)
+    tl.store(out + tl.arange(0, BLOCK_C), mean)
+    tl.store(out + BLOCK_C + tl.arange(0, BLOCK_C), squares)
+
+
+@triton.jit
+def normalise_in_place(
+    x,
+    parts,
+    pixels,
+    channels,
+    chunk,
+    slope,
+    SPLITS: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Instance normalisation by the `moments` of all chunks, and leaky ReLU. SPLITS: a power of two, not below them."""
+    split, block, n = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    c = block * BLOCK_C + tl.arange(0, BLOCK_C)
+    chunks = tl.arange(0, SPLITS)[:, None]
+    part = parts + (n * tl.num_programs(1) + block) * tl.num_programs(0) * (2 * BLOCK_C)
+    part += chunks * (2 * BLOCK_C) + tl.arange(0, BLOCK_C)[None, :]
+    there = (chunks < tl.num_programs(0)) & (tl.arange(0, BLOCK_C) >= 0)[None, :]
+    counts = tl.maximum(tl.minimum(pixels - chunks * chunk, chunk), 0).to(tl.float32)
+    means = tl.load(part, mask=there, other=0.0)
+    mean = tl.sum(means * counts, 0) / pixels
+    apart = means - mean[None, :]
+    squares = tl.load(part + BLOCK_C, mask=there, other=0.0) + counts * apart * apart
+    scale = tl.rsqrt(tl.sum(squares, 0) / pixels + _EPSILON)
+    first = split * chunk
+    last = tl.minimum(first + chunk, pixels)
+    for start in range(first, last, BLOCK_P):
+        p = start + tl.arange(0, BLOCK_P)
+        inside = (p < last)[:, None] & (c < channels)[None, :]
+        place = x + _places(n, p, c, pixels, channels, BLOCK_C)
+        value = (tl.load(place, mask=inside, other=0.0).to(tl.float32) - mean[None, :]) * scale[None, :]
+        tl.store(place, tl.where(value < 0, value * slope, value).to(x.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def film_in_place(x, bias, film, pixels, channels, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    """x <- relu((x + bias) (1 + scale) + shift), with film (n, 2 channel): the scales, then the shifts.
+
+    What is not a number stays so.
+    """
+    n = tl.program_id(2)
+    p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    known = c < channels
+    inside = (p < pixels)[:, None] & known[None, :]
+    film += n * 2 * channels + c
+    scale = 1 + tl.load(film, mask=known, other=0.0).to(tl.float32)
+    shift = tl.load(film + channels, mask=known, other=0.0).to(tl.float32)
+    shift += scale * tl.load(bias + c, mask=known, other=0.0).to(tl.float32)
+    place = x + _places(n, p, c, pixels, channels, BLOCK_C)
+    value = tl.load(place, mask=inside, other=0.0).to(tl.float32) * scale[None, :] + shift[None, :]
+    tl.store(place, tl.where(value < 0, 0.0, value).to(x.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def add_in_place(x, bias, other, pixels, channels, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    """x <- x + bias + other, where `other` has the order of x in memory."""
+    p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    known = c < channels
+    inside = (p < pixels)[:, None] & known[None, :]
+    place = _places(tl.program_id(2), p, c, pixels, channels, BLOCK_C)
+    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    value += tl.load(bias + c, mask=known, other=0.0).to(tl.float32)[None, :]
+    value += tl.load(other + place, mask=inside, other=0.0).to(tl.float32)
+    tl.store(x + place, value.to(x.dtype.element_ty), mask=inside)
