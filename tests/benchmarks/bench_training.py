@@ -5,8 +5,9 @@
 varnet as published (8 cascades, 18 channels), SSIM and L1, AdamW, batch 1, equispaced 4-fold masks; HDF5 files in
 fastMRI's layout. Each trainer runs in processes of its own, and in turns. The other one is stopped meanwhile, with its
 loader's processes, so that it does not read ahead. Without such processes the step's time is all the work there is;
-"data" is reading, masking and preparing. With one, "waits" is the time for which the network waits. Ours clips
-gradients and averages weights, as it does by default; ATOMMIC does neither.
+"data" is reading, masking and preparing. With one, "waits" is the time for which the network waits; on a CUDA device
+ours is the time of the device. Ours clips gradients, averages weights and ends consistent with the data (where maps do
+not come from the network), as it does by default; ATOMMIC does none of it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from typing import Any
 
 _ROOT = Path(__file__).parents[2]
 OURS, ATOMMIC = "ours", "ATOMMIC"
+STEPS = 10**6
+"""More than anybody asks for."""
 
 
 class Contestant:
@@ -72,7 +75,7 @@ class Contestant:
 class Told:
     """The other side of a `Contestant`: counts steps and the time without data. A step comes before the first turn.
 
-    finished: called at the end of each step, and waits for the device."""
+    finished: called at the end of each turn, and waits for the device."""
 
     def __init__(self, finished: Callable[[], object]) -> None:
         self.finished = finished
@@ -84,16 +87,13 @@ class Told:
         self.answers.write(f"{json.dumps(answer)}\n")
         self.answers.flush()
 
-    def asks(self) -> None:
-        self.since = time.perf_counter()
-
     def has_data(self) -> None:
         self.waited += time.perf_counter() - self.since
 
     def stepped(self) -> None:
-        self.finished()
         self.left -= 1
         if not self.left:
+            self.finished()
             self.say((time.perf_counter() - self.began, self.waited) if self.began else "ready")
             line = sys.stdin.readline()
             if not line:
@@ -106,26 +106,26 @@ def train_ours(told: Told, settings: dict[str, Any]) -> None:
     """The steps of `training.loop.fit`, without its log, validation and checkpoints."""
     import torch
 
+    from mrnets import store
+    from mrnets.ending import ended
     from training.batches import Batches, examples
-    from training.losses import loss
+    from training.graphs import GradientGraphs
     from training.run import built
-    from training.step import update
+    from training.step import Feed, Learning, learn
     from training.tasks import opened
 
     options = _options(settings)
     torch.manual_seed(options.seed)
     source, device = opened(options, "train"), torch.device(settings["device"])
     run = built(options, device)
-    run.network.train()
-    feed = examples(Batches(source, options, "train", 1), range(10**6), options.workers, device)
-    batch = next(feed)
+    forward = ended(run.network, options.preparation, store.describe(options.network.name).echoes)
+    graphs = GradientGraphs(run.network) if settings["graphs"] else None
+    how = Learning(options, STEPS, source.labels, 0, run.network, forward, graphs)
+    feed = Feed(examples(Batches(source, options, "train", 1), range(STEPS), options.workers, device), device)
+    waited = feed.waited
     while True:
-        run.optimiser.zero_grad(set_to_none=True)
-        loss(run.network(batch.scan), batch, options.loss).backward()
-        told.asks()
-        batch = next(feed)
-        told.has_data()
-        update(run, options.optimiser.clip)
+        learn(run, feed, how)
+        told.waited, waited = told.waited + feed.waited - waited, feed.waited
         told.stepped()
 
 
@@ -145,6 +145,7 @@ def _options(settings: dict[str, Any]) -> Any:
         preparation=Preparation(sens="none", combination="rss") if learnt else Preparation(),
         loss=Loss(ssim=0.9, l1=0.1),
         workers=settings["workers"],
+        precision=settings["precision"],
     )
 
 
@@ -168,6 +169,7 @@ def train_atommic(told: Told, settings: dict[str, Any]) -> None:
         accelerator="gpu" if settings["device"] == "cuda" else "cpu",
         devices=1,
         max_epochs=-1,
+        precision={"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}[settings["precision"]],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -269,7 +271,7 @@ def write_files(folder: Path, coils: int, files: int = 4, slices: int = 6, shape
 def race(python: str, settings: dict[str, Any], rounds: int, steps: int) -> None:
     """Print the seconds a step of each, in turns; medians of the rounds would hide what is rare, so: means."""
     told_of = {"processes of the loader": settings["workers"]}
-    told_of |= {key: settings[key] for key in ("device", "maps", "threads")}
+    told_of |= {key: settings[key] for key in ("device", "maps", "threads", "precision", "graphs")}
     print("; ".join(f"{what}: {value}" for what, value in told_of.items()), flush=True)
     running: dict[str, Contestant] = {}
     try:
@@ -312,6 +314,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="of each round")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--graphs", action="store_true", help="CUDA graphs, ours only")
     parser.add_argument("--python", default=sys.executable, metavar="PATH", help="interpreter that has ATOMMIC")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -321,6 +325,7 @@ def main() -> None:
             for workers in chosen.workers:
                 settings = {"folder": folder, "maps": maps, "workers": workers, "centre": 0.16}
                 settings |= {"threads": chosen.threads, "device": chosen.device}
+                settings |= {"precision": chosen.precision, "graphs": chosen.graphs}
                 race(chosen.python, settings, chosen.rounds, chosen.steps)
 
 
