@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from mrnets import store
 from mrnets.errors import InputError
@@ -60,7 +60,7 @@ def built(options: Options, device: torch.device) -> Run:
     if options.network.start is not None:
         network.load_state_dict(_started(options.network.start, options.network).state_dict())
     settings = options.optimiser
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+    average = AveragedModel(network, use_buffers=True)
     optimiser = optimisers.made(settings, network.parameters())
     # With a scale of 1 it leaves out steps whose gradient is not finite, and the host need not ask.
     half = options.precision == "float16"

@@ -108,7 +108,7 @@ def learn(run: Run, feed: Feed, how: Learning) -> torch.Tensor:
             total = total + (gradient(batch) if how.graphs is None else how.graphs.run(gradient, batch, stage))
         names.extend(batch.names)
         feed.advance()  # a device still computes the gradient meanwhile
-    norm = update(run, settings.clip)
+    norm = update(run, settings.clip, settings.ema)
     settle(run, how.options)
     run.told = _telling(run.step, tuple(names), total)
     run.step += 1
@@ -133,14 +133,28 @@ def settle(run: Run, options: Options) -> None:
     run.losses.append(number)
 
 
-def update(run: Run, clip: float) -> torch.Tensor:
-    """Move the weights along the gradient, of norm `clip` at most; not where it is not finite. Return its norm."""
+def update(run: Run, clip: float, ema: float) -> torch.Tensor:
+    """Move the weights along the gradient, of norm `clip` at most; not where it is not finite. Return its norm.
+
+    ema: decay of the average of the weights."""
     run.scaler.unscale_(run.optimiser)
     norm = nn.utils.clip_grad_norm_(run.network.parameters(), clip)
     run.scaler.step(run.optimiser)
     run.scaler.update()
-    run.average.update_parameters(run.network)
+    _average(run, 1 - ema if run.step else 1.0)
     return norm
+
+
+@torch.no_grad()
+def _average(run: Run, share: float) -> None:
+    """Move the averages to the weights by a share of the way. `AveragedModel` would ask the device for its count."""
+    averages, values = ([*one.parameters(), *one.buffers()] for one in (run.average.module, run.network))
+    pairs = list(zip(averages, values, strict=True))
+    moving = [pair for pair in pairs if pair[0].is_floating_point()]
+    torch._foreach_lerp_([x for x, _ in moving], [y for _, y in moving], share)
+    for x, y in pairs:
+        if not x.is_floating_point():
+            x.copy_(y)
 
 
 def _telling(step: int, names: tuple[str, ...], value: torch.Tensor) -> Told:

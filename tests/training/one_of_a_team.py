@@ -14,11 +14,11 @@ def main(recipe: str, *overrides: str) -> None:
     options = read(recipe, overrides)
     update = step.update
 
-    def kept(run: Any, clip: float) -> Any:
+    def kept(run: Any, *settings: float) -> Any:
         path = Path(f"{options.weights}.gradients")
         if not path.exists():
             torch.save({name: p.grad for name, p in run.network.named_parameters()}, path)
-        return update(run, clip)
+        return update(run, *settings)
 
     step.update = kept
     torch.set_num_threads(1)
