@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -98,13 +100,24 @@ class L1VarNet(nn.Module):
             noise = noise.clamp_min(_LEAST)
             x = sparse(encoding, noise, iterations=self.start_iterations)
         turns = _TURNS[: 1 if self.training else self.orientations]
-        runs = [self._cascaded(x, encoding, noise, turn) for turn in turns]
+        # A device has room for more than one image. On a processor all at once take 1.1 times as long as one by one.
+        together = x.device.type == "cuda" and not encoding.sets
+        groups = [turns] if together else [(turn,) for turn in turns]
+        runs = [self._cascaded(x, encoding, noise, group) for group in groups]
         if self.training:
             return encoding.estimate(*runs[0], steps=True)
-        return encoding.estimate(torch.stack([images[-1] for images in runs]).mean(dim=0))
+        last = [image for run in runs for image in run[-1].chunk(len(turns) // len(groups), dim=1)]
+        return encoding.estimate(torch.stack(last).mean(dim=0))
 
-    def _cascaded(self, x: Tensor, encoding: Encoding, noise: Tensor, turn: tuple[int, ...]) -> list[Tensor]:
-        """z of every cascade; the U-Net sees everything flipped along the axes `turn`."""
+    def _cascaded(
+        self, x: Tensor, encoding: Encoding, noise: Tensor, turns: tuple[tuple[int, ...], ...]
+    ) -> list[Tensor]:
+        """z of every cascade, (batch, turn * echo, y, x); the U-Net sees all flipped along the axes of each turn.
+
+        With two sets of maps, which have the axis of the echoes, one turn only.
+        """
+        x, start = (image.repeat(1, len(turns), 1, 1) for image in (x, encoding.start))
+        encoding = dataclasses.replace(encoding, start=start)
         level = noise[:, None, None, None]
         images = []
         for n, features in enumerate(self._features(noise, encoding.mask)):
@@ -112,7 +125,7 @@ class L1VarNet(nn.Module):
             gradient = encoding.gradient(x) / level
             gradient = gradient / (1 + _LARGE * gradient.abs())
             seen = slice(0, 1) if encoding.sets else slice(None)
-            step = self._change(x[:, seen].flip(turn), gradient[:, seen].flip(turn), features).flip(turn)
+            step = _turned(self._change(_turned(x[:, seen], turns), _turned(gradient[:, seen], turns), features), turns)
             z = x.clone()
             z[:, seen] += _CHANGE * change.exp() * step
             images.append(z)
@@ -132,3 +145,9 @@ class L1VarNet(nn.Module):
         both = torch.stack((x, gradient), dim=2).flatten(0, 1)
         told = features.repeat_interleave(x.shape[1], dim=0)
         return to_complex(self.unet(to_channels(both), told)).reshape(x.shape)
+
+
+def _turned(x: Tensor, turns: tuple[tuple[int, ...], ...]) -> Tensor:
+    """The images (batch, turn * echo, y, x) of each turn flipped along its axes. It is its own inverse."""
+    parts = zip(x.chunk(len(turns), dim=1), turns, strict=True)
+    return torch.cat([part.flip(turn) for part, turn in parts], dim=1)

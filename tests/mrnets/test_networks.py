@@ -281,3 +281,18 @@ def test_l1varnet_is_finite_and_itself_on_scans_without_noise() -> None:
     assert bool(torch.isfinite(images[0]).all())
     torch.testing.assert_close(images[0], images[2])
     torch.testing.assert_close(images[1], images[2])
+
+
+def test_orientations_together_are_those_one_by_one() -> None:
+    """A device computes them at once, as if they were echoes."""
+    generator = torch.Generator().manual_seed(0)
+    network, scan = create("l1varnet", orientations=3).eval(), scan_for("l1varnet", batch=2, echoes=2)
+    with torch.inference_mode():
+        encoding = encoded(scan, network)
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+        turns = ((), (-2, -1), (-1,))
+        *_, together = network._cascaded(encoding.start, encoding, scan.noise, turns)
+        apart = [network._cascaded(encoding.start, encoding, scan.noise, (turn,))[-1] for turn in turns]
+    torch.testing.assert_close(together, torch.cat(apart, dim=1), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(apart[0], apart[1])
