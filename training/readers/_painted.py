@@ -49,8 +49,8 @@ class Look:
 
     view: Range = (160.0, 300.0)
     """Field of view, mm; log-uniform. The pixels follow from `simulated.matrix`."""
-    thickness: Range = (1.0, 4.0)
-    """Thickness of a slice, mm."""
+    thickness: Range = (0.8, 4.0)
+    """Thickness of a slice, mm; log-uniform."""
     tilt: float = 8.0
     """Standard deviation of the angles between slices and the axes of the volume, degrees."""
     bend: float = 3.0
@@ -85,8 +85,7 @@ def painted(heads: Heads, shape: Plane, look: Look, count: int, rng: np.random.G
     """Return `count` slices of random heads, `shape` pixels each, and as fine as `OVERSAMPLED` says."""
     draws = Draws(torch.Generator(heads.device).manual_seed(int(rng.integers(2**62))), count)
     chosen = rng.integers(len(heads.codes), size=count)
-    near, far = map(math.log, look.view)
-    view = np.exp(rng.uniform(near, far, (count, 1)) + rng.normal(0, 0.06, (count, 2)))
+    view = _log_uniform(look.view, count, rng) * np.exp(rng.normal(0, 0.06, (count, 2)))
     fine = (OVERSAMPLED * shape[0], OVERSAMPLED * shape[1])
     slab = _slab(heads, chosen, _planes(heads, chosen, view, look, rng), fine, draws, int(rng.integers(4, 8)))
     tissue = _sent([class_of(v) for v in heads.values], heads.device).to(torch.uint8)[slab]
@@ -141,7 +140,7 @@ def _planes(heads: Heads, chosen: NDArray[np.int64], view: Values, look: Look, r
     passed = brain[np.arange(count), rng.integers(brain.shape[1], size=count)]
     middle = brain.mean(1)
     middle = middle + through * ((passed - middle) * through).sum(1, keepdims=True) + rng.normal(0, 8, (count, 3))
-    step = rng.uniform(*look.thickness, size=(count, 1)) / PLANES
+    step = _log_uniform(look.thickness, count, rng) / PLANES
     bend = rng.uniform(0, look.bend, (count, 1))
     voxel = heads.spacing[chosen]
     return _Planes(
@@ -246,6 +245,12 @@ def _looked_up(levels: torch.Tensor, slab: torch.Tensor) -> torch.Tensor:
 def _smooth(draws: Draws, shape: Plane, terms: int) -> torch.Tensor:
     """(batch, *shape): smooth random fields of mean 0 and variance 1."""
     return fields.between(fields.smooth(draws, terms), [fields.cosines(n, terms, draws.device) for n in shape])
+
+
+def _log_uniform(limits: Range, count: int, rng: np.random.Generator) -> Values:
+    """(batch, 1)."""
+    least, largest = limits
+    return np.exp(rng.uniform(math.log(least), math.log(largest), (count, 1)))
 
 
 def _each(values: Any, device: torch.device) -> torch.Tensor:
