@@ -23,6 +23,7 @@ __all__ = ["added", "can", "conjugate_gradients", "convolved", "filmed", "normal
 
 _logger = logging.getLogger(__name__)
 
+_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.complex64)
 _TILE = 4096
 """Features that a program has at once."""
 _SECTORS = 64
@@ -59,7 +60,9 @@ def can(x: Tensor) -> bool:
     """Whether the functions of this module take `x`."""
     if x.device.type != "cuda" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
-    return x.numel() > 0 and x[0].numel() < 2**30 and _kernels(x.device) is not None
+    if x.dtype not in _TYPES or (x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) < (8, 0)):
+        return False
+    return 0 < x.numel() < len(x) * 2**30 and _kernels(x.device) is not None
 
 
 @dataclass(frozen=True)

@@ -136,3 +136,13 @@ def test_networks_give_the_same(name: str, device: str, monkeypatch: pytest.Monk
     there = Scan(**{key: None if x is None else x.to(device) for key, x in arrays.items()})
     # A device has TF32 in its convolutions, whose rounding other sums change.
     close(network(there).image, wanted, 1e-5 if device == "cpu" else 1e-3)
+
+
+@pytest.mark.gpu
+def test_double_precision_and_training_keep_the_operations_of_torch() -> None:
+    x = torch.ones(1, 1, 2, 2, device="cuda")
+    assert not fused.can(x)
+    with torch.inference_mode():
+        assert fused.can(x)
+        assert not fused.can(x.double())
+        assert not fused.can(x[:0])
