@@ -272,11 +272,22 @@ def _checked(
 
 
 def _recorded(forward: Callable[[Scan], Estimate], how: Runner, name: Hashable) -> Callable[[Scan], Estimate]:
-    """Return `forward` as its graphs run it, where that is wanted; the name tells it from others of the model."""
-    graphs = how.model.graphs
-    if not how.graphs or graphs is None:
-        return forward
-    return lambda scan: graphs.run(forward, scan, (name, how.precision)) if _slices_in(scan) <= FEW else forward(scan)
+    """Return `forward` as a device runs it: by kernels that were compared, and as graphs where they are wanted.
+
+    The name tells it from others of the model."""
+    graphs, proved, key = how.model.graphs, how.model.proved, (name, how.precision)
+
+    def compared(scan: Scan) -> Estimate:
+        if proved is None:
+            return forward(scan)
+        return proved.run(forward, scan, key, rounded=how.precision != "float32")
+
+    def run(scan: Scan) -> Estimate:
+        if how.graphs and graphs is not None and _slices_in(scan) <= FEW:
+            return graphs.run(compared, scan, key)
+        return compared(scan)
+
+    return run
 
 
 def _slices_in(scan: Scan) -> int:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from mrnets.graphs import Graphs
     from mrnets.preparation import Preparation
+    from mrnets.proved import Proved
     from mrnets.traits import Echoes, Takes
 
 __all__ = ["Cache", "Model", "contrasts_of", "device_of", "model_of", "options_of"]
@@ -60,6 +61,8 @@ class Model:
     """Sentences for the comment of every image that it makes."""
     graphs: Graphs | None = None
     """Graphs of its runs, for all scans of this process; None: its device has none."""
+    proved: Proved | None = None
+    """The forms of scans for which Triton's kernels give the right image; None: its device has none."""
 
     @property
     def slices(self) -> int:
@@ -163,6 +166,7 @@ def _loaded(path: Path, device: torch.device) -> Model:
         seen=seen,
         notes=(*trained.notes, *notes(trained.name, trained.options)),
         graphs=_graphs(device),
+        proved=_proved(device),
     )
 
 
@@ -170,6 +174,12 @@ def _graphs(device: torch.device) -> Graphs | None:
     from mrnets.graphs import Graphs
 
     return Graphs() if device.type == "cuda" else None
+
+
+def _proved(device: torch.device) -> Proved | None:
+    from mrnets.proved import Proved
+
+    return Proved() if device.type == "cuda" else None
 
 
 def contrasts_of(model: Model, given: str) -> tuple[str, ...]:
@@ -200,7 +210,8 @@ def _made(name: str, options: str, device: torch.device) -> Model:
     size = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
     if size > MAX_BYTES:
         raise InputError(f"{name} with these options takes {size >> 20} MiB; at most {MAX_BYTES >> 20} MiB are taken")
-    return Model(name, store.create(name, **given).to(device).eval(), None, device, graphs=_graphs(device))
+    module = store.create(name, **given).to(device).eval()
+    return Model(name, module, None, device, graphs=_graphs(device), proved=_proved(device))
 
 
 def options_of(text: str) -> dict[str, Any]:

@@ -124,15 +124,11 @@ def _whitening(noise: Noise | None, relative_bandwidth: float) -> Callable[[Line
 
 
 def _mover(device: Device) -> Callable[[Array], Array]:
-    """The function that brings a block to the device. Raises InputError if "cuda" is asked for and not available.
-
-    From here on CuPy has a stream of its own in this thread. Else each answer of the device would wait for all that the
-    networks of other threads have sent it."""
+    """The function that brings a block to the device. Raises InputError if "cuda" is asked for and not available."""
     if device == "cpu":
         return lambda x: x
     cupy = _cupy()
     if cupy is not None:
-        cupy.cuda.Stream(non_blocking=True).use()
         return cupy.asarray
     if device == "cuda":
         raise InputError("device is cuda, but CuPy is not installed or finds no CUDA device; give cpu or auto")

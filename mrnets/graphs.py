@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mrnets.contract import Estimate, Scan
 
-__all__ = ["Forward", "Graphs", "Questions", "Recorded", "asks", "recorded"]
+__all__ = ["Forward", "Graphs", "Questions", "Recorded", "agree", "asks", "form_of", "recorded"]
 
 Forward: TypeAlias = Callable[[Scan], Estimate]
 Made = TypeVar("Made")
@@ -128,7 +128,7 @@ class Graphs:
 
     def run(self, forward: Forward, scan: Scan, name: Hashable) -> Estimate:
         """Return `forward(scan)`, without `steps`. The same name means the same computation."""
-        form = (name, _form(scan))
+        form = (name, form_of(scan))
         with self._lock, torch.inference_mode():
             if form not in self._graphs and self._seen.get(form):
                 self._make(forward, scan, form)
@@ -162,7 +162,7 @@ class Graphs:
         try:
             made = self._recorder(lambda: forward(own), device)
             other = _changed(scan, _other)
-            good = _close(_replayed(own, made, scan), plain) and _close(_replayed(own, made, other), forward(other))
+            good = agree(_replayed(own, made, scan), plain) and agree(_replayed(own, made, other), forward(other))
         except Exception as error:  # noqa: BLE001 whatever it fails by, the plain run is there
             _logger.warning("no CUDA graph: %s", " ".join(str(error).split())[:200] or type(error).__name__)
             return
@@ -184,8 +184,8 @@ class Graphs:
         return int(SHARE * torch.cuda.get_device_properties(device).total_memory)
 
 
-def _form(scan: Scan) -> Hashable:
-    """Return the properties that all scans of one graph share."""
+def form_of(scan: Scan) -> Hashable:
+    """Return the properties that all scans of one graph share: which arrays there are, of which shape and type."""
     arrays = ((f.name, getattr(scan, f.name)) for f in dataclasses.fields(scan))
     return tuple((name, tuple(x.shape), x.dtype, str(x.device)) for name, x in arrays if x is not None)
 
@@ -219,9 +219,9 @@ def _images(estimate: Estimate) -> tuple[Any, Any, Any]:
     return estimate.image, estimate.unweighted, estimate.logits
 
 
-def _close(one: Estimate, other: Estimate) -> bool:
-    """Whether all arrays of two estimates agree to within `TOLERANCE`."""
+def agree(one: Estimate, other: Estimate, tolerance: float = TOLERANCE) -> bool:
+    """Return whether all arrays of two estimates agree to within `tolerance`, relative to the norm of the second."""
     pairs = [(one.maps[name], x) for name, x in other.maps.items()]
     pairs += [(x, y) for x, y in zip(_images(one), _images(other), strict=True) if x is not None]
     norm = torch.linalg.vector_norm
-    return all(bool(norm(x - y) <= TOLERANCE * norm(y)) for x, y in pairs)
+    return all(bool(norm(x - y) <= tolerance * norm(y)) for x, y in pairs)

@@ -23,29 +23,13 @@ def to_torch(raw: Raw, device: torch.device | str | None = None) -> Raw:
 
 
 def handed_over(raw: Raw) -> Raw:
-    """Return `raw` with CuPy's arrays as torch tensors. All others stay as they are.
+    """Return `raw` with CuPy's arrays as torch tensors in the same memory. All others stay as they are.
 
     CuPy has libraries and plans of its own for each thread, and a server has new threads for each scan: GDCC and
     ESPIRiT of a slice took 300 ms there (H200). Those of torch stay, and their operations can be recorded as graphs."""
     names = [f.name for f in dataclasses.fields(raw) if is_cupy_array(getattr(raw, f.name))]
-    values: list[Any] = _copied([getattr(raw, name) for name in names]) if names else []
+    values = tensors([getattr(raw, name) for name in names])
     return dataclasses.replace(raw, **dict(zip(names, values, strict=True)))
-
-
-def _copied(arrays: list[Any]) -> list[torch.Tensor]:
-    """CuPy's arrays in memory of torch.
-
-    They were computed on CuPy's stream of this thread, and torch computes on another one. A copy on the former is
-    waited for. Without it CuPy would give their memory to new arrays while torch still reads it."""
-    import cupy
-
-    stream = torch.cuda.ExternalStream(cupy.cuda.get_current_stream().ptr)
-    with torch.cuda.stream(stream):
-        copies = [from_dlpack(x).clone() for x in arrays]
-    stream.synchronize()
-    for copy in copies:
-        copy.record_stream(torch.cuda.default_stream(copy.device))
-    return copies
 
 
 def tensors(values: Iterable[Any], device: torch.device | str | None = None) -> Iterator[Any]:

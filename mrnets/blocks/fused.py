@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -19,7 +21,7 @@ from torch import Tensor
 from mrnets.physics import coils, conjugate
 from mrnets.physics.wavelets import Shrinking, by_matrices
 
-__all__ = ["added", "can", "conjugate_gradients", "convolved", "filmed", "normalised", "shrinking"]
+__all__ = ["added", "can", "conjugate_gradients", "convolved", "filmed", "normalised", "shrinking", "without_kernels"]
 
 _logger = logging.getLogger(__name__)
 
@@ -56,9 +58,22 @@ def _kernels(device: torch.device) -> ModuleType | None:
     return None
 
 
+_unused: ContextVar[bool] = ContextVar("_unused", default=False)
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Leave everything to torch's operations, in this thread."""
+    token = _unused.set(True)
+    try:
+        yield
+    finally:
+        _unused.reset(token)
+
+
 def can(x: Tensor) -> bool:
     """Whether the functions of this module take `x`."""
-    if x.device.type != "cuda" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if _unused.get() or x.device.type != "cuda" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
     if x.dtype not in _TYPES or (x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) < (8, 0)):
         return False

@@ -381,26 +381,24 @@ def test_the_device_gives_the_same(weights):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("chain", ["l1wavelet", "varnet"])
-def test_a_whole_chain_on_the_device_gives_the_same(chain):
-    """Lines are sorted on one stream while images are computed on another: no memory may be used again too early."""
+@pytest.mark.parametrize(("chain", "tolerance"), [("l1wavelet", 1e-3), ("varnet", 1e-2)])  # TF32 in convolutions
+def test_a_whole_chain_on_the_device_gives_the_same(chain, tolerance):
+    """Lines are sorted while images of others are computed: no memory may be used again too early."""
     pytest.importorskip("cupy")
     header, lines, _ = make_scan(Settings(slices=40, coils=6, matrix=128, acceleration=2.0))
-    blocks = list(lines)
-    here = [
-        image.data for image in reconstructed(load(chain, ["noise.device=cpu", "network.device=cpu"]), blocks, header)
-    ]
+    blocks, cpu = list(lines), ["noise.device=cpu", "network.device=cpu"]
+    here = [image.data for image in reconstructed(load(chain, cpu), blocks, header)]
     for _ in range(2):
         there = [image.data for image in reconstructed(load(chain), blocks, header)]
         for one, other in zip(there, here, strict=True):
-            assert np.linalg.norm(one - other) <= 1e-3 * np.linalg.norm(other)
+            assert np.linalg.norm(one - other) <= tolerance * np.linalg.norm(other)
 
 
 def test_frames_on_a_device_are_torchs(monkeypatch):
-    """NumPy's arrays are taken for CuPy's."""
+    """NumPy's arrays are taken for CuPy's: torch takes both over in their memory."""
     for place in (assemble, tensors):
         monkeypatch.setattr(place, "is_cupy_array", lambda x: isinstance(x, np.ndarray))
-    monkeypatch.setattr(tensors, "_copied", lambda arrays: [torch.from_numpy(x) for x in arrays])
+    monkeypatch.setattr(tensors, "is_numpy_array", lambda x: False)
     text, lines, _ = make_scan(Settings(slices=1, coils=2, matrix=48, acceleration=2, calibration=16))
     head = CreateFromDocument(text)
     (frame,) = coils(compress(sort(noise(lines, head), head), head, coils=1), head)
