@@ -77,7 +77,7 @@ def test_passes_over_features(shape: tuple[int, ...], dtype: torch.dtype, last: 
 def test_a_large_mean_is_taken_out_and_a_constant_plane_is_zero(device: str) -> None:
     x = 1e4 + randn(1, 2, 40, 30)
     wanted = functional.leaky_relu(functional.instance_norm(x.double()), 0.2)
-    close(fused.normalised(x.to(device), 0.2), wanted, 1e-3)  # a float32 of 1e4 has 1e-3 of its own
+    close(fused.normalised(x.to(device), 0.2), wanted, 3e-3)  # float32: 1,200 of 1e4 are summed to within 1 or 2
     assert not fused.normalised(torch.full((1, 3, 8, 8), 7.0, device=device), 0.2).any()
 
 
