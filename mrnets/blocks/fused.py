@@ -21,7 +21,7 @@ from torch import Tensor
 from mrnets.physics import coils, conjugate
 from mrnets.physics.wavelets import Shrinking, by_matrices
 
-__all__ = ["added", "can", "conjugate_gradients", "convolved", "filmed", "normalised", "shrinking", "without_kernels"]
+__all__ = ["added", "can", "conjugate_gradients", "convolved", "filmed", "normalised", "shrinking", "with_kernels"]
 
 _logger = logging.getLogger(__name__)
 
@@ -58,22 +58,24 @@ def _kernels(device: torch.device) -> ModuleType | None:
     return None
 
 
-_unused: ContextVar[bool] = ContextVar("_unused", default=False)
+_wanted: ContextVar[bool] = ContextVar("_wanted", default=False)
 
 
 @contextmanager
-def without_kernels() -> Iterator[None]:
-    """Leave everything to torch's operations, in this thread."""
-    token = _unused.set(True)
+def with_kernels() -> Iterator[None]:
+    """Use the kernels in this thread, where they can be had. Elsewhere everything is left to torch's operations.
+
+    Whoever asks for them compares what they make (`mrnets.proved`)."""
+    token = _wanted.set(True)
     try:
         yield
     finally:
-        _unused.reset(token)
+        _wanted.reset(token)
 
 
 def can(x: Tensor) -> bool:
     """Whether the functions of this module take `x`."""
-    if _unused.get() or x.device.type != "cuda" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if not _wanted.get() or x.device.type != "cuda" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
     if x.dtype not in _TYPES or (x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) < (8, 0)):
         return False

@@ -28,6 +28,7 @@ from gadgets.hosts.replay import replay
 from gadgets.messages import ConfigText, Header
 from gadgets.simulate import Settings, make_scan
 from mrnets import store
+from mrnets.blocks.fused import with_kernels
 from mrnets.contract import Estimate, Scan
 from mrnets.ending import ended
 from mrnets.graphs import Graphs
@@ -156,6 +157,7 @@ def in_kernels(work: Work) -> str:
 
 
 @torch.inference_mode()
+@with_kernels()
 def networks(place: Place) -> None:
     """One slice and a batch: plainly, as a graph, and on the CPU; seconds of all slices."""
     for name, network, preparation in forwards():

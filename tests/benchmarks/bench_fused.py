@@ -99,6 +99,7 @@ def passes(size: int, batch: int) -> None:
 
 
 @torch.inference_mode()
+@fused.with_kernels()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=256)

@@ -38,7 +38,7 @@ def _interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if request.param == "interpreter":
         _interpreted(monkeypatch)
-    with torch.inference_mode():
+    with torch.inference_mode(), fused.with_kernels():
         yield "cpu" if request.param == "interpreter" else "cuda"
 
 
@@ -141,8 +141,11 @@ def test_networks_give_the_same(name: str, device: str, monkeypatch: pytest.Monk
 @pytest.mark.gpu
 def test_double_precision_and_training_keep_the_operations_of_torch() -> None:
     x = torch.ones(1, 1, 2, 2, device="cuda")
-    assert not fused.can(x)
     with torch.inference_mode():
+        assert not fused.can(x)
+    with fused.with_kernels():
+        assert not fused.can(x)
+    with torch.inference_mode(), fused.with_kernels():
         assert fused.can(x)
         assert not fused.can(x.double())
         assert not fused.can(x[:0])

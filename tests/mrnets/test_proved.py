@@ -22,7 +22,7 @@ class Network:
         self.error, self.kernels = error, list[bool]()
 
     def __call__(self, scan: Scan) -> Estimate:
-        self.kernels.append(not fused._unused.get())
+        self.kernels.append(fused._wanted.get())
         made = classical(scan)
         assert made.image is not None
         return dataclasses.replace(made, image=made.image * (1 + self.error if self.kernels[-1] else 1))
