@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import bench_first_image
@@ -52,8 +54,8 @@ except ImportError:
 Work = Callable[[], object]
 PARTS = ("physics", "networks", "chains")
 BATCH, COILS = 16, 12
-SIMULATED = 4
-"""Slices that are simulated for a chain."""
+SIMULATED, RUNS = 4, 3
+"""Slices that are simulated for a chain, and its runs."""
 SETTINGS: dict[str, tuple[str, ...]] = {
     "as it is": (),
     "all coils to the network": ("compress.coils=12",),
@@ -186,19 +188,29 @@ def networks(place: Place) -> None:
 
 def chains(place: Place) -> None:
     """Whole replays by default and with other settings, and the time of their kernels; one slice in a server."""
+    for name in ROWS:
+        one_slice(place, name)
     with tempfile.TemporaryDirectory() as folder:
         path, images = Path(folder) / "scan.h5", Path(folder) / "images.h5"
         write_scan(path, *repeated_slices(place))
+
+        def work(name: str, label: str) -> None:
+            replay(path, images, name, settings=[f"network.device={place.device}", *SETTINGS[label]])
+
         for name, labels in ROWS.items():
-            contestants = {}
+            print(f"chain {name}, {place.slices} slices of {COILS} coils: milliseconds a slice, run by run", flush=True)
             for label in labels:
-                settings = [f"network.device={place.device}", *SETTINGS[label]]
-                contestants[label] = lambda name=name, settings=settings: replay(path, images, name, settings=settings)
-            race(f"chain {name}, {place.slices} slices of {COILS} coils", contestants, repeats=1)
+                # the first compiles kernels, the second makes graphs
+                times = [seconds(partial(work, name, label)) for _ in range(RUNS)]
+                print(f"  {label:<44}", *(f"{1e3 * t / place.slices:8.1f}" for t in times), flush=True)
             if place.cuda:
-                print(" ", in_kernels(contestants["all coils to the network"]), flush=True)
-    for name in ROWS:
-        one_slice(place, name)
+                print(" ", in_kernels(partial(work, name, labels[1])), flush=True)
+
+
+def seconds(work: Work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def repeated_slices(place: Place) -> tuple[bytes, Iterator[Lines]]:
