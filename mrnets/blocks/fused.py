@@ -75,7 +75,8 @@ def with_kernels() -> Iterator[None]:
 
 def can(x: Tensor) -> bool:
     """Whether the functions of this module take `x`."""
-    if not _wanted.get() or x.device.type != "cuda" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    # torch.compile reads this, too. It knows no context variables.
+    if x.device.type != "cuda" or torch.is_grad_enabled() or torch.compiler.is_compiling() or not _wanted.get():
         return False
     if x.dtype not in _TYPES or (x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) < (8, 0)):
         return False
