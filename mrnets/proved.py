@@ -41,12 +41,22 @@ class Proved:
                 return forward(scan)
         plain = forward(scan)
         if good is None:
-            with with_kernels(), torch.inference_mode():
-                good = agree(forward(scan), plain, ROUNDED if rounded else TOLERANCE)
-            if not good:
-                _logger.warning("Triton's kernels are not used: their image differs from that of torch's operations")
+            good = _right(forward, scan, plain, ROUNDED if rounded else TOLERANCE)
             with self._lock:
                 self._good[form] = good
                 while len(self._good) > MOST:
                     self._good.popitem(last=False)
         return plain
+
+
+def _right(forward: Forward, scan: Scan, plain: Estimate, tolerance: float) -> bool:
+    """Return whether kernels give what torch's operations gave. The log says why not."""
+    reason = "their image differs from that of torch's operations"
+    try:
+        with with_kernels(), torch.inference_mode():
+            if agree(forward(scan), plain, tolerance):
+                return True
+    except Exception as error:  # noqa: BLE001 whatever they fail by, the plain image is there
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    _logger.warning("Triton's kernels are not used: %s", reason)
+    return False

@@ -36,6 +36,21 @@ def test_kernels_that_give_the_image_are_used_from_the_second_scan_on(error: flo
     assert network.kernels == [False, True, True, True]
 
 
+def test_kernels_that_fail_cost_no_image(caplog: pytest.LogCaptureFixture) -> None:
+    class Refused(Exception):
+        """As Triton's errors are: no RuntimeError."""
+
+    def network(scan: Scan) -> Estimate:
+        if fused._wanted.get():
+            raise Refused("no\ncompiler")
+        return classical(scan)
+
+    proved, scan = Proved(), scan_for("l1wavelet")
+    for _ in range(3):
+        assert proved.run(network, scan, "").image is not None
+    assert [record.message for record in caplog.records] == ["Triton's kernels are not used: no compiler"]
+
+
 @pytest.mark.parametrize("error", [1e-2, float("nan")])
 def test_kernels_that_give_another_image_are_not_used(error: float, caplog: pytest.LogCaptureFixture) -> None:
     network, proved, scan = Network(error), Proved(), scan_for("l1wavelet")
