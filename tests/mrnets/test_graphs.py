@@ -181,7 +181,7 @@ def test_a_network_that_asks_the_host_is_not_recorded(caplog: pytest.LogCaptureF
     def asking(scan: Scan) -> Estimate:
         return classical(scan) if float(scan.noise[0]) >= 0 else Estimate()
 
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="mrnets.graphs")
     recorder = Recorder()
     graphs = Graphs(recorder, memory=MIB)
     for _ in range(3):
