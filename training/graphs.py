@@ -76,15 +76,38 @@ class GradientGraphs:
         self._name: object = None
         self._told: set[str] = set()
 
-    def run(self, gradient: Gradient, example: Example, name: object) -> Tensor:
-        """Do as `gradient` does. The same name means the same computation: what another one recorded is forgotten."""
+    def run(self, gradient: Gradient, example: Example, name: object, seed: Callable[[], None]) -> Tensor:
+        """Do as `gradient` does after `seed`, which sets torch's random numbers.
+
+        The same name means the same computation: what another one recorded is forgotten.
+        """
         if name != self._name:
             self._graphs, self._tries, self._name = {}, {}, name
         form = _form(_even(example))
         if form not in self._graphs and self._due(form):
-            self._make(gradient, example, form)
+            self._make(gradient, example, form, seed)
         graph = self._graphs.get(form)
-        return gradient(example) if graph is None else _replayed(graph, example)
+        if graph is None:
+            return self._plainly(gradient, example, seed)
+        seed()
+        return _replayed(graph, example)
+
+    def _plainly(self, gradient: Gradient, example: Example, seed: Callable[[], None]) -> Tensor:
+        """As `gradient` does. Where memory does not suffice, that of the graphs is given back."""
+        seed()
+        if not self._graphs:
+            return gradient(example)
+        gradients = [(p, None if p.grad is None else p.grad.clone()) for p in self._network.parameters()]
+        buffers = [(b, b.clone()) for b in self._network.buffers()]
+        try:
+            return gradient(example)
+        except torch.cuda.OutOfMemoryError:
+            self._graphs.clear()
+            for form in self._tries:
+                self._without(form, "memory does not suffice for them and the other forms")
+        _put_back(gradients, buffers)
+        seed()
+        return gradient(example)
 
     def _due(self, form: str) -> bool:
         """Whether batches of this form came before and may have a graph."""
@@ -94,27 +117,27 @@ class GradientGraphs:
             return False
         return self._tries[form] > 0
 
-    def _make(self, gradient: Gradient, example: Example, form: str) -> None:
+    def _make(self, gradient: Gradient, example: Example, form: str, seed: Callable[[], None]) -> None:
         """Keep a graph of this form, if it can be had and gives the right gradient."""
         self._tries[form] -= 1
         if len(self._graphs) >= self._most:
             self._without(form, f"{self._most} other forms have one")
             return
         with _fastest():
-            self._try(gradient, example, form)
+            self._try(gradient, example, form, seed)
 
-    def _try(self, gradient: Gradient, example: Example, form: str) -> None:
+    def _try(self, gradient: Gradient, example: Example, form: str, seed: Callable[[], None]) -> None:
         own, device = mapped(_even(example), lambda x: x.clone()), example.weight.device
         work = functools.partial(self._computed, gradient, own)
         try:
-            with Questions() as questions, self._undone(device):
+            with Questions() as questions, self._undone():
                 work()
             if questions.found:
                 self._without(form, f"the step asks the host ({', '.join(questions.found)})")
                 return
-            with self._undone(device):
+            with self._undone():
                 graph = _Graph(own, self._recorder(work, device))
-            distances = [self._distance(graph, gradient, x, device) for x in (example, mapped(example, _turned))]
+            distances = [self._distance(graph, gradient, x, seed) for x in (example, mapped(example, _turned))]
             apart, noise = (max(each) for each in zip(*distances, strict=True))
         except Exception as error:  # noqa: BLE001 whatever it fails by, the plain step is there
             self._without(form, " ".join(str(error).split())[:200] or type(error).__name__)
@@ -144,37 +167,44 @@ class GradientGraphs:
         return value, [(p, p.grad) for p in self._network.parameters() if p.grad is not None]
 
     def _distance(
-        self, graph: _Graph, gradient: Gradient, example: Example, device: torch.device
+        self, graph: _Graph, gradient: Gradient, example: Example, seed: Callable[[], None]
     ) -> tuple[float, float]:
         """The distances of a replay and of a second plain computation from a first one; infinite where these are."""
-        with self._undone(device):
+        with self._undone():
             _copy(example, graph.example)
+            seed()
             graph.recorded.replay()
             mine = _outcome(graph.recorded.made)
         plain = []
         for _ in range(2):
-            with self._undone(device):
+            with self._undone():
+                seed()
                 plain.append(_outcome(self._computed(gradient, example)))
         return _apart(mine, plain[0]), _apart(plain[1], plain[0])
 
     @contextlib.contextmanager
-    def _undone(self, device: torch.device) -> Iterator[None]:
-        """Leave random numbers, gradients and buffers of the network as they were."""
+    def _undone(self) -> Iterator[None]:
+        """Leave gradients and buffers of the network as they were."""
         gradients = [(p, p.grad) for p in self._network.parameters()]
         buffers = [(b, b.clone()) for b in self._network.buffers()]
         try:
-            with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                yield
+            yield
         finally:
-            for parameter, before in gradients:
-                parameter.grad = before
-            for buffer, value in buffers:
-                buffer.copy_(value)
+            _put_back(gradients, buffers)
 
     def _limit(self, device: torch.device) -> int:
         if self._memory is not None:
             return self._memory
         return int(SHARE * torch.cuda.get_device_properties(device).total_memory)
+
+
+def _put_back(
+    gradients: Sequence[tuple[nn.Parameter, Tensor | None]], buffers: Sequence[tuple[Tensor, Tensor]]
+) -> None:
+    for parameter, before in gradients:
+        parameter.grad = before
+    for buffer, value in buffers:
+        buffer.copy_(value)
 
 
 def _even(example: Example) -> Example:

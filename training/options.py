@@ -151,7 +151,7 @@ class Options:
     """The type of convolutions. Fourier transforms and data consistency are always float32."""
     compile: bool = False
     """torch.compile, where the network can."""
-    graphs: bool = False
+    graphs: bool = True
     """On a CUDA device, gradients of batches that are alike in shape are recorded as CUDA graphs and replayed: see
     `training.graphs`. Not with `compile`, and not with several processes."""
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()

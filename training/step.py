@@ -102,10 +102,14 @@ def learn(run: Run, feed: Feed, how: Learning) -> torch.Tensor:
     for part in range(settings.accumulate):
         batch = feed.batch
         assert batch is not None
-        _seed(how.options.seed, run.step * settings.accumulate + part, how.rank)
-        with _alone(how.shared, last=part == settings.accumulate - 1):
-            gradient = functools.partial(_backward, run, how, terms)
-            total = total + (gradient(batch) if how.graphs is None else how.graphs.run(gradient, batch, stage))
+        seed = functools.partial(_seed, how.options.seed, run.step * settings.accumulate + part, how.rank)
+        gradient = functools.partial(_backward, run, how, terms)
+        if how.graphs is not None:
+            total = total + how.graphs.run(gradient, batch, stage, seed)
+        else:
+            seed()
+            with _alone(how.shared, last=part == settings.accumulate - 1):
+                total = total + gradient(batch)
         names.extend(batch.names)
         feed.advance()  # a device still computes the gradient meanwhile
     norm = update(run, settings.clip, settings.ema)
