@@ -7,6 +7,7 @@ Axes: slab (batch, plane, y, x), image (batch, y, x). Distances in mm.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from mrnets.errors import InputError
 from mrnets.physics.fourier import fftc, ifftc, resize
 from training.readers._heads import AROUND, CLASSES, Heads, class_of, tissue_of
 from training.settings import Range
 from training.simulation import fields
 from training.simulation.draws import Draws
 
-__all__ = ["OVERSAMPLED", "Look", "Painted", "measured", "painted"]
+__all__ = ["OVERSAMPLED", "Look", "Painted", "check", "measured", "painted"]
 
 Values = NDArray[np.floating[Any]]
 Plane = tuple[int, int]
@@ -67,6 +69,24 @@ class Look:
     """Standard deviation of a blur beside that of the matrix, pixels; a third of the slices have none and ring."""
     noise: Range = (0.0, 0.06)
     """Standard deviation of complex noise, relative to the brightest tissue of the brain."""
+
+
+_LEAST = {"view": 1.0, "thickness": 0.01, "margin": -100.0}
+"""Least values of ranges. The others must be at least 0."""
+_MOST = {"t1": 1.0, "stripped": 1.0, "tilt": 90.0, "bend": 100.0}
+"""Largest values of single numbers, which must be at least 0."""
+
+
+def check(look: Look) -> None:
+    """Raise InputError for a range, a share or a spread that cannot be."""
+    for name in (f.name for f in dataclasses.fields(Look)):
+        value = getattr(look, name)
+        if isinstance(value, tuple):
+            least = _LEAST.get(name, 0.0)
+            if not least <= value[0] <= value[1]:
+                raise InputError(f"option look.{name} must be (least, largest) from {least:g} on, got {value}")
+        elif not 0 <= value <= (most := _MOST[name]):
+            raise InputError(f"option look.{name} must be from 0 to {most:g}, got {value:g}")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from mrnets.preparation import Preparation
 from mrnets.prepare_image import prepare_image
 from training.data import Example, Sample, Source
 from training.readers._heads import CLASSES, Heads, class_of, head_of, heads_of
-from training.readers._painted import OVERSAMPLED, Look, measured, painted
+from training.readers._painted import OVERSAMPLED, Look, check, measured, painted
 from training.readers.files import listed, split_problems
 from training.readers.simulated import draw_layout, scanned
 from training.settings import Simulated
@@ -52,7 +52,11 @@ class Reader:
     """The matrices, and the number of slices of an epoch."""
 
     def read(self, folder: Path, part: Part, split: Split) -> Source:
-        """Return slices of the label maps of `part`; of very many only some. Raises InputError where there are none."""
+        """Return slices of the label maps of `part`; of very many only some. Raises InputError where there are none.
+
+        Raises it also for a `look` that cannot be.
+        """
+        check(self.look)
         files = listed(folder, ".mgz", ".nii", ".nii.gz")
         names = part_of(list(files), part, split)
         if len(names) > MAX_HEADS:
@@ -64,6 +68,7 @@ class Reader:
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for each file that cannot be read or is no label map of a head. All are read."""
         try:
+            check(self.look)
             files = listed(folder, ".mgz", ".nii", ".nii.gz")
         except InputError as error:
             yield str(error)

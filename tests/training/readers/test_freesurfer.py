@@ -191,6 +191,22 @@ def test_files_that_are_no_label_maps_are_named(folder: Path, volume: np.ndarray
     assert [text for text in bind("freesurfer", {}).check(folder, Split()) if sentence in text]
 
 
+@pytest.mark.parametrize(
+    ("look", "sentence"),
+    [
+        ({"view": [0.0, 200.0]}, r"look\.view must be \(least, largest\) from 1 on"),
+        ({"noise": [0.1, 0.0]}, r"look\.noise must be"),
+        ({"margin": [5.0, 4.0]}, r"look\.margin must be"),
+        ({"t1": 1.1}, r"look\.t1 must be from 0 to 1, got 1\.1"),
+        ({"tilt": -1.0}, r"look\.tilt must be from 0 to 90"),
+    ],
+)
+def test_a_look_that_cannot_be_is_refused(folder: Path, look: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        source(folder, **look)
+    assert len(list(bind("freesurfer", {"look": look}).check(folder, Split()))) == 1
+
+
 def test_a_folder_without_label_maps(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no files"):
         source(tmp_path)
