@@ -102,14 +102,17 @@ class Trust:
     known, relative to the size of these samples. None: there was nothing to leave out."""
     reference: float | None = None
     """Error of l1-wavelet's predictions of the same samples."""
+    significance: float | None = None
+    """Standard errors by which these samples speak against the network's predictions. Negative: against those of
+    l1-wavelet."""
     reference_residual: float | None = None
     """`residual` of that l1-wavelet image over the samples that it was given."""
     share: float | None = None
     """Part of l1-wavelet's prediction, 0 to 1, beside the network's in the mean of both that fits these samples best.
     None: there was nothing to leave out."""
     change: float | None = None
-    """Change of the network's image when those samples are left out, relative to its norm. It is 0 where a side of
-    k-space is missing (partial Fourier)."""
+    """Change that leaving these samples out makes to the network's image, in k-space between the measured samples.
+    Root mean square, in the unit of the prediction error."""
     reference_change: float | None = None
     """The same of l1-wavelet's image."""
 

@@ -15,7 +15,7 @@ from mrnets import store
 from mrnets.contract import Check, Estimate, Scan, Trust
 from mrnets.ending import consistent
 from mrnets.physics import masks, simulate
-from mrnets.physics.fourier import fftc
+from mrnets.physics.fourier import fftc, ifftc
 from mrnets.preparation import Preparation
 from mrnets.selfcheck import checked
 from mrnets.trust import classical, doubt, examined, left_out, mixed, together
@@ -158,7 +158,83 @@ def test_an_image_that_is_wrong_by_chance_is_found() -> None:
         for trust in examined(CLASSICAL, of, estimate, classical(of)):
             trust = dataclasses.replace(trust, residual=1.0)  # that of an image made consistent with the data
             assert bool(doubt(trust)) == found
-            assert not found or "its image changes by" in doubt(trust)
+            assert not found or "the samples between the measured ones change by" in doubt(trust)
+
+
+@pytest.mark.parametrize(("side", "changes"), [("between", True), ("measured", False), ("missing", False)])
+def test_a_change_counts_between_the_samples_alone(side: str, changes: bool) -> None:
+    """Samples of one side are missing, as in partial Fourier. Consistency with the data hides changes of the others."""
+    mask = line_mask(2)
+    mask[..., :20, :] = False
+    row = {"between": 53, "measured": 54, "missing": 9}[side]
+    more = torch.zeros(1, 1, 1, *SHAPE, dtype=torch.complex64)
+    more[..., row, 30] = 5.0
+    of = Scan(
+        kspace=torch.zeros_like(more),
+        mask=mask,
+        sens=torch.ones(1, 1, 1, *SHAPE, dtype=torch.complex64),
+        noise=torch.full((1,), 0.1),
+    )
+    wrong, nothing = (Estimate(image=ifftc(x)[:, 0]) for x in (more, torch.zeros_like(more)))
+    (trust,) = examined(lambda _: nothing, of, wrong, nothing, lambda _: nothing)
+    count = int((~mask[..., 20:63, :]).sum())  # row 62 is the last that is sampled
+    assert trust.change == pytest.approx(50 / math.sqrt(count) if changes else 0.0, abs=1e-4)
+    assert trust.reference_change == 0.0
+
+
+def judged(change: Tensor, other: Tensor) -> list[Trust]:
+    """Measures of a network and a classical method whose k-space is `change` and `other` off the data (batch, y, x)."""
+    of = scan(line_mask(2), batch=1)
+    images = [Estimate(image=ifftc(x)[:, None]) for x in (change, other)]
+    shape = (len(change), 1, 1, *SHAPE)
+    of = dataclasses.replace(
+        of,
+        kspace=torch.zeros(shape, dtype=torch.complex64),
+        sens=torch.ones(shape, dtype=torch.complex64),
+        noise=torch.full((len(change),), 1.0),
+    )
+    return examined(lambda _: images[0], of, images[0], images[1], lambda _: images[1])
+
+
+def rough(seed: int, batch: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, *SHAPE, dtype=torch.complex64, generator=generator)
+
+
+def test_predictions_that_are_equally_good_differ_by_about_one_standard_error() -> None:
+    """The larger of two, each normal, is above 2 in at most 4.6 % of the scans."""
+    found = [trust.significance for trust in judged(rough(1, 400), rough(2, 400))]
+    assert 0.005 < np.mean(np.greater(found, 2.0)) < 0.06
+    assert np.mean(np.greater(found, 4.0)) == 0.0
+
+
+def test_an_error_in_one_sample_is_chance_and_one_in_all_is_not() -> None:
+    """Both networks have twice the error of l1-wavelet. One has it in a single strong sample."""
+    one, all_of_it = 10 * rough(1, 1), 20 * rough(1, 1)
+    place = torch.nonzero(left_out(line_mask(2))[0, 0, 0])[7]
+    energy = float((one.abs().square() * left_out(line_mask(2))[0, 0]).sum())
+    strong = one.clone()
+    strong[0, place[0], place[1]] = math.sqrt(3 * energy)
+    for wrong, found in ((strong, False), (all_of_it, True)):
+        (trust,) = judged(wrong, one)
+        assert trust.prediction == pytest.approx(2 * trust.reference, rel=0.02)
+        trust = dataclasses.replace(trust, residual=1.0)
+        assert bool(doubt(trust)) == found
+
+
+@pytest.mark.parametrize(
+    ("significance", "found"), [(-3.0, False), (1.9, False), (2.1, True), (math.nan, True), (None, True)]
+)
+def test_only_what_is_significant_is_doubted(significance: float | None, found: bool) -> None:
+    trust = Trust(residual=1.0, prediction=1.5, reference=1.0, reference_residual=1.0, significance=significance)
+    assert bool(doubt(trust)) == found
+    assert doubt(dataclasses.replace(trust, prediction=1.1)) == ""  # significant or not: less than the noise allows
+
+
+@pytest.mark.parametrize(("misfit", "found"), [(1.0, True), (50.0, False)])
+def test_what_sensitivities_do_not_explain_is_noise(misfit: float, found: bool) -> None:
+    trust = Trust(residual=misfit, prediction=22.9, reference=22.0, significance=5.0, reference_residual=misfit)
+    assert bool(doubt(trust)) == found
 
 
 def test_without_a_share_the_image_stays() -> None:
@@ -203,9 +279,11 @@ def test_without_noise_the_prediction_alone_counts() -> None:
 
 def test_slices_count_together_by_their_squares() -> None:
     assert together([]) is None
-    one, other = Trust(residual=3.0, prediction=None), Trust(residual=4.0, prediction=2.0)
+    one = Trust(residual=3.0, prediction=None, significance=1.0)
+    other = Trust(residual=4.0, prediction=2.0, significance=3.0)
     both = together([one, other])
     assert both is not None
     assert both.residual == pytest.approx(math.sqrt(12.5))
     assert both.prediction == 2.0
     assert both.reference is None
+    assert both.significance == pytest.approx(4 / math.sqrt(2))  # that of the sum of both
