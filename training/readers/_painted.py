@@ -85,8 +85,8 @@ def check(look: Look) -> None:
             least = _LEAST.get(name, 0.0)
             if not least <= value[0] <= value[1]:
                 raise InputError(f"option look.{name} must be (least, largest) from {least:g} on, got {value}")
-        elif not 0 <= value <= (most := _MOST[name]):
-            raise InputError(f"option look.{name} must be from 0 to {most:g}, got {value:g}")
+        elif not 0 <= value <= _MOST[name]:
+            raise InputError(f"option look.{name} must be from 0 to {_MOST[name]:g}, got {value:g}")
 
 
 @dataclass(frozen=True)
