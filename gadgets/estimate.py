@@ -298,10 +298,10 @@ def _slices_in(scan: Scan) -> int:
 def _run(how: Runner, scan: Scan) -> Estimate:
     import torch
 
-    low = how.precision != "float32"
-    with torch.autocast(how.model.device.type, getattr(torch, how.precision), enabled=low):
+    with torch.autocast(how.model.device.type, getattr(torch, how.precision), enabled=how.precision != "float32"):
         estimate: Estimate = how.model.module(scan)
-    return estimate
+    logits: Any = estimate.logits  # NumPy, which images are made with, has no bfloat16
+    return estimate if logits is None else replace(estimate, logits=logits.float())
 
 
 def _on_grid(how: Runner, scan: Scan) -> Estimate:

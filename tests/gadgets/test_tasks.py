@@ -112,6 +112,17 @@ class TestSegmentation:
         expected = frame.estimate.logits[0].argmax(dim=0).numpy()
         np.testing.assert_array_equal(segmentation.data[0, 0], np.where(there, expected, 0))
 
+    @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+    def test_half_precision(self, segmenter, precision):
+        exact, (frame,) = (
+            list(network(reconstructed(), header(), weights=segmenter, **given))
+            for given in ({}, {"precision": precision})
+        )
+        assert not frame.fallback
+        _, segmentation = images([frame], header())
+        _, expected = images(exact, header())
+        assert (segmentation.data == expected.data).mean() > 0.9
+
     def test_it_sees_normalised_magnitudes(self, segmenter, instead):
         seen = []
 
