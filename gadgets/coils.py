@@ -118,9 +118,13 @@ def _sensed_together(frames: list[Frame], method: Sensitivities, options: Espiri
     levels = {(frame.raw.variance, frame.raw.averages) for frame in frames}
     if blocks[0] is None or len(levels) > 1:
         return None
-    raw = replace(frames[0].raw, calibration=array_namespace(blocks[0]).concat(blocks))
+
+    def sensed() -> Raw:
+        together = array_namespace(blocks[0]).concat(blocks)  # for which the memory may not do
+        return sense_raw(replace(frames[0].raw, calibration=together), method, options)
+
     try:
-        found = attempted(partial(sense_raw, raw, method, options))
+        found = attempted(sensed)
     except InputError:
         return None
     return None if isinstance(found, str) else found

@@ -82,11 +82,13 @@ def _all_compressed(frames: list[Frame], coils: int | None, method: Compression,
 
 def _together(frames: list[Frame], coils: int | None, method: Compression, options: Gdcc) -> list[Raw] | None:
     """Return the data of several slices with fewer coils. None where one of them fails: they are tried alone."""
-    raw = as_one(frames, maps=False)
-    if raw is None:
-        return None
+
+    def compressed() -> list[Raw] | None:
+        raw = as_one(frames, maps=False)  # a copy of all, for which the memory may not do
+        return None if raw is None else _compressed(raw, len(frames), coils, method, options)
+
     try:
-        made = attempted(partial(_compressed, raw, len(frames), coils, method, options))
+        made = attempted(compressed)
     except InputError:
         return None
     return None if isinstance(made, str) else made

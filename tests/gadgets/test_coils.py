@@ -106,3 +106,16 @@ def test_maps_and_network_take_the_noise_that_the_calibration_lines_bear_out(bat
     *_, last = network(coils([given[0], given[1]], header(), batch=batch), header(), name="cgsense")
     assert sum("noise measurement" in note for note in last.notes) == 1
     np.testing.assert_array_equal(last.raw.sens, wrong.raw.sens)
+
+
+def test_slices_whose_calibration_does_not_fit_the_memory_together_are_taken_one_by_one(monkeypatch):
+    def full(*arrays):
+        raise MemoryError("out of memory")
+
+    first, second = frames(2)
+    expected = list(coils([first, second], header()))
+    monkeypatch.setattr("gadgets.coils.array_namespace", full)
+    made = list(coils([replace(first, behind=1), second], header(), batch=2))
+    for one, other in zip(made, expected, strict=True):
+        assert not one.failed
+        np.testing.assert_array_equal(one.raw.sens, other.raw.sens)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import gadgets.compress as module
 from gadgets import batches
@@ -96,6 +97,17 @@ def test_a_slice_that_cannot_be_compressed_costs_no_other(monkeypatch):
     assert next(made).raw.kspace.shape[-3] == 3
     with pytest.raises(InputError, match="NaN or Inf"):
         next(made)
+
+
+def test_slices_whose_copy_does_not_fit_the_memory_are_compressed_one_by_one(monkeypatch):
+    def full(frames, **options):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(batches, "on_host", lambda x: False)
+    monkeypatch.setattr(module, "as_one", full)
+    made = list(compress(arrived(3), header(), coils=3))
+    assert [frame.raw.kspace.shape[-3] for frame in made] == [3, 3, 3]
+    assert not any(frame.notes for frame in made)
 
 
 @pytest.mark.parametrize("options", [{"coils": 0}, {"window": 0}, {"lines": 0}])
