@@ -179,3 +179,14 @@ def test_a_folder_of_the_same_name_does_not_hide_an_installed_command(tmp_path: 
 def test_a_module_of_ours_is_no_package_to_install() -> None:
     with pytest.raises(ModuleNotFoundError):
         missing(ModuleNotFoundError(name="mrnets.nothing"), "networks")
+
+
+def test_the_unit_of_systemd_has_a_folder_for_each_cache_of_the_image() -> None:
+    """Its user has no home, where they would be otherwise."""
+    image = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    unit = (ROOT / "systemd" / "gadgetron-networks.service").read_text(encoding="utf-8")
+    (folder,) = re.findall(r"^CacheDirectory=(\S+)$", unit, re.MULTILINE)
+    caches = re.findall(r"(\w+_CACHE_DIR)=", image)
+    assert caches
+    for cache in caches:
+        assert re.search(rf"^Environment=(?:.* )?{cache}=/var/cache/{folder}/\w+", unit, re.MULTILINE), cache
