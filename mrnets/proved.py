@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -36,17 +37,25 @@ class Proved:
         form = (name, form_of(scan))
         with self._lock:
             good = self._good.get(form)
+            if good is not None:
+                self._good.move_to_end(form)
         if good:
             with with_kernels():
                 return forward(scan)
         plain = forward(scan)
-        if good is None:
+        if good is None and _shows(plain):
             good = _right(forward, scan, plain, ROUNDED if rounded else TOLERANCE)
             with self._lock:
                 self._good[form] = good
                 while len(self._good) > MOST:
                     self._good.popitem(last=False)
         return plain
+
+
+def _shows(estimate: Estimate) -> bool:
+    """Return whether an estimate can tell something of kernels: it is finite, and not zero everywhere."""
+    arrays = (estimate.image, estimate.logits, *estimate.maps.values())
+    return 0 < sum(float(torch.linalg.vector_norm(x)) for x in arrays if x is not None) < math.inf
 
 
 def _right(forward: Forward, scan: Scan, plain: Estimate, tolerance: float) -> bool:

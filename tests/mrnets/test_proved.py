@@ -66,6 +66,26 @@ def test_kernels_that_give_another_image_are_not_used(error: float, caplog: pyte
     assert "not used: their image differs" in record.message
 
 
+@pytest.mark.parametrize("factor", [0.0, float("nan")])
+def test_an_image_that_shows_nothing_proves_nothing(factor: float, caplog: pytest.LogCaptureFixture) -> None:
+    network, proved, scan = Network(1e-2), Proved(), scan_for("l1wavelet")
+    assert scan.kspace is not None
+    for given in (dataclasses.replace(scan, kspace=scan.kspace * factor), scan, scan):
+        proved.run(network, given, "")
+    assert network.kernels == [False, False, True, False]
+    assert len(caplog.records) == 1
+
+
+def test_the_form_used_longest_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mrnets.proved.MOST", 2)
+    network, proved, scan = Network(0.0), Proved(), scan_for("l1wavelet")
+    for name in ("a", "b", "a", "c"):
+        proved.run(network, scan, name)
+    network.kernels.clear()
+    proved.run(network, scan, "a")
+    assert network.kernels == [True]
+
+
 def test_each_form_is_compared() -> None:
     network, proved, scan = Network(0.0), Proved(), scan_for("l1wavelet")
     assert scan.kspace is not None
