@@ -18,6 +18,7 @@ import torch
 from mrnets import store
 from mrnets.errors import InputError
 from mrnets.files import Draft, whole
+from training import optimisers
 from training.options import Options
 from training.run import Run
 
@@ -79,7 +80,7 @@ def restore(data: bytes, folder: Path, options: Options, run: Run) -> None:
             raise InputError(f"{path} was made with another {changed}; to start anew, choose another folder")
         run.network.load_state_dict(state["network"])
         run.average.load_state_dict(state["average"])
-        run.optimiser.load_state_dict(state["optimiser"])
+        optimisers.restore(run.optimiser, state["optimiser"])
         if state["scaler"]:  # earlier versions had one for float16 only
             run.scaler.load_state_dict(state["scaler"])
         run.step, (run.best, run.since), run.losses = state["step"], state["early"], state["losses"]

@@ -20,7 +20,7 @@ from torch.optim import Optimizer, lr_scheduler
 from mrnets.errors import InputError, unknown
 from training.settings import Optimiser
 
-__all__ = ["check", "made", "rate"]
+__all__ = ["check", "made", "rate", "restore"]
 
 _UNFIT = ("Optimizer", "LBFGS", "SparseAdam")
 """The base class, and those that need a closure or sparse gradients."""
@@ -71,6 +71,16 @@ def made(settings: Optimiser, parameters: Iterable[nn.Parameter]) -> Optimizer:
         return kind(parameters, lr=settings.learning_rate, **given)
     except (TypeError, ValueError) as error:
         raise InputError(f"option optimiser: {kind.__name__}: {error}") from None
+
+
+def restore(optimiser: Optimizer, state: dict[str, Any]) -> None:
+    """Bring an optimiser to the `state_dict` of one like it, which may have updated weights in another way.
+
+    It keeps its own way. torch would take that of the state, and then fail in the first step on another device.
+    """
+    groups = zip(state["param_groups"], optimiser.param_groups, strict=True)
+    own = [{**theirs, **{way: mine[way] for way in _WAYS & mine.keys()}} for theirs, mine in groups]
+    optimiser.load_state_dict({**state, "param_groups": own})
 
 
 def rate(settings: Optimiser, step: int, steps: int) -> float:

@@ -18,6 +18,8 @@ __all__ = ["Run", "Told", "built"]
 
 _NEVER = 2**31 - 1
 """Steps."""
+_SAME = math.nextafter(1.0, 0.0)
+"""The factor of a scale that stays 1, which is float32. torch takes none of 1."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ def built(options: Options, device: torch.device) -> Run:
     optimiser = optimisers.made(settings, network.parameters())
     # With a scale of 1 it leaves out steps whose gradient is not finite, and the host need not ask.
     half = options.precision == "float16"
-    scale, growth = (2.0**16, 2000) if half else (1.0, _NEVER)
-    scaler = torch.amp.GradScaler(device.type, init_scale=scale, growth_interval=growth)
+    scale, growth, less = (2.0**16, 2000, 0.5) if half else (1.0, _NEVER, _SAME)
+    scaler = torch.amp.GradScaler(device.type, init_scale=scale, growth_interval=growth, backoff_factor=less)
     return Run(network, average, optimiser, scaler)
 
 

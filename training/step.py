@@ -50,6 +50,7 @@ class Feed:
             self.batch = next(self._examples, None)
             ready.record()
             self._gaps.append((computed, ready))
+            self._count()
             return
         asked = time.monotonic()
         self.batch = next(self._examples, None)
@@ -58,10 +59,13 @@ class Feed:
     @property
     def waited(self) -> float:
         """Seconds of waiting for batches, as far as the device has come."""
+        self._count()
+        return self._waited
+
+    def _count(self) -> None:
         while self._gaps and self._gaps[0][1].query():
             computed, ready = self._gaps.popleft()
             self._waited += computed.elapsed_time(ready) / 1e3
-        return self._waited
 
     @property
     def seconds(self) -> float:

@@ -22,6 +22,7 @@ from training.__main__ import main
 from training.batches import Batches, examples
 from training.options import Early, Loss, Network, Options, Stage, Validation
 from training.settings import Simulated
+from training.step import Feed
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = Simulated(matrix=(32, 40), coils=(4, 6), acceleration=(2, 3), calibration=(10, 12), masks=("equispaced1d",))
@@ -356,3 +357,27 @@ def test_a_dry_run_prints_what_would_be_done(options: Options, tmp_path: Path, c
     assert "parameters " in out
     assert " MiB more for one step" in out
     assert not (tmp_path / "f").exists()
+
+
+def test_events_of_a_device_are_counted_also_where_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in all processes of a team but the first."""
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            pass
+
+        def query(self) -> bool:
+            return True
+
+        def elapsed_time(self, other: Any) -> float:
+            return 500.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    feed = Feed(iter([]), torch.device("cuda"))
+    for _ in range(9):
+        feed.advance()
+    assert not feed._gaps
+    assert feed.waited == 5.0

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from mrnets.errors import InputError
-from training.optimisers import check, made, rate
+from training.optimisers import check, made, rate, restore
+from training.options import Network, Options
+from training.run import built
 from training.settings import Optimiser
 
 
@@ -98,3 +100,42 @@ def test_optimisers_by_name(settings: Optimiser, kind: type, expected: dict[str,
 def test_what_torch_does_not_know(settings: Optimiser, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         check(settings)
+
+
+def stepped(optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, factor: float = 1.0) -> torch.Tensor:
+    """The weights after a step along them, times `factor`."""
+    (weights,) = optimiser.param_groups[0]["params"]
+    optimiser.zero_grad()
+    scaler.scale((weights * factor).square().sum()).backward()
+    scaler.unscale_(optimiser)
+    scaler.step(optimiser)
+    scaler.update()
+    return weights.detach().clone()
+
+
+def test_a_run_goes_on_where_weights_are_updated_in_another_way() -> None:
+    """As on a CUDA device after steps on a processor, and there again."""
+    runs = []
+    for ways in ({}, {"fused": True}, {}):
+        optimiser = torch.optim.Adam([nn.Parameter(torch.ones(3))], lr=0.1, **ways)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+        if runs:
+            (weights,) = optimiser.param_groups[0]["params"]
+            weights.data.copy_(runs[-1][1])
+            restore(optimiser, runs[-1][0].state_dict())
+        assert bool(optimiser.param_groups[0]["fused"]) == bool(ways)
+        runs.append((optimiser, stepped(optimiser, scaler)))
+    unbroken = torch.optim.Adam([nn.Parameter(torch.ones(3))], lr=0.1)
+    expected = [stepped(unbroken, torch.amp.GradScaler("cpu", init_scale=1.0)) for _ in runs][-1]
+    torch.testing.assert_close(runs[-1][1], expected)
+
+
+@pytest.mark.parametrize(("precision", "scale"), [("float32", 1.0), ("bfloat16", 1.0), ("float16", 2.0**13)])
+def test_gradients_that_are_not_finite_change_only_the_scale_of_float16(precision: Any, scale: float) -> None:
+    network = Network(name="unet", options={"channels": 2, "pooling_layers": 1})
+    options = Options(network=network, weights="", folder="", data="", precision=precision)
+    run = built(options, torch.device("cpu"))
+    optimiser = torch.optim.SGD([nn.Parameter(torch.ones(3))], lr=0.1)
+    for _ in range(3):
+        assert (stepped(optimiser, run.scaler, math.inf) == 1).all()
+    assert run.scaler.get_scale() == scale
