@@ -33,7 +33,7 @@ memory is bounded by it."""
 
 FEW = 4
 """Slices in one pass, at most, that graphs are for. With one slice the host is 4 to 5 times slower than an H200. It is
-faster with 16. There a graph, which takes six runs to make, saves 6 to 16 % (`bench_device`)."""
+faster with 16. There a graph, which takes seven runs to make, saves 6 to 16 % (`bench_device`)."""
 
 _logger = logging.getLogger(__name__)
 

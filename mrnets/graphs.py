@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -21,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mrnets.contract import Estimate, Scan
 
-__all__ = ["Forward", "Graphs", "Questions", "Recorded", "agree", "asks", "form_of", "recorded"]
+__all__ = ["Forward", "Graphs", "Questions", "Recorded", "agree", "asks", "form_of", "recorded", "shows"]
 
 Forward: TypeAlias = Callable[[Scan], Estimate]
 Made = TypeVar("Made")
@@ -152,8 +153,12 @@ class Graphs:
     def _make(self, forward: Forward, scan: Scan, form: Hashable) -> None:
         """Keep a graph of this form, if it can be had and gives the right images."""
         self._seen[form] = False  # until it is known to be good
+        forward(scan)  # what is found out once, as whether kernels are right (`mrnets.proved`), asks the host
         with Questions() as questions:
             plain = forward(scan)
+        if not shows(plain):
+            self._seen[form] = True
+            return
         if questions.found:
             _logger.info("no CUDA graph: the network asks the host (%s)", ", ".join(questions.found))
             return
@@ -217,6 +222,12 @@ def _tensors(scan: Scan) -> Iterator[Tensor]:
 
 def _images(estimate: Estimate) -> tuple[Any, Any, Any]:
     return estimate.image, estimate.unweighted, estimate.logits
+
+
+def shows(estimate: Estimate) -> bool:
+    """Return whether another way can be compared by an estimate: it is finite, and not zero everywhere."""
+    arrays = (estimate.image, estimate.logits, *estimate.maps.values())
+    return 0 < sum(float(torch.linalg.vector_norm(x)) for x in arrays if x is not None) < math.inf
 
 
 def agree(one: Estimate, other: Estimate, tolerance: float = TOLERANCE) -> bool:

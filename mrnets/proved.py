@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -12,7 +11,7 @@ import torch
 
 from mrnets.blocks.fused import with_kernels
 from mrnets.contract import Estimate, Scan
-from mrnets.graphs import Forward, agree, form_of
+from mrnets.graphs import Forward, agree, form_of, shows
 
 __all__ = ["Proved"]
 
@@ -43,19 +42,13 @@ class Proved:
             with with_kernels():
                 return forward(scan)
         plain = forward(scan)
-        if good is None and _shows(plain):
+        if good is None and shows(plain):
             good = _right(forward, scan, plain, ROUNDED if rounded else TOLERANCE)
             with self._lock:
                 self._good[form] = good
                 while len(self._good) > MOST:
                     self._good.popitem(last=False)
         return plain
-
-
-def _shows(estimate: Estimate) -> bool:
-    """Return whether an estimate can tell something of kernels: it is finite, and not zero everywhere."""
-    arrays = (estimate.image, estimate.logits, *estimate.maps.values())
-    return 0 < sum(float(torch.linalg.vector_norm(x)) for x in arrays if x is not None) < math.inf
 
 
 def _right(forward: Forward, scan: Scan, plain: Estimate, tolerance: float) -> bool:

@@ -190,6 +190,33 @@ def test_a_network_that_asks_the_host_is_not_recorded(caplog: pytest.LogCaptureF
     assert [record.message for record in caplog.records] == ["no CUDA graph: the network asks the host (item)"]
 
 
+def test_what_a_network_asks_once_does_not_count() -> None:
+    asked: list[float] = []
+
+    def asking(scan: Scan) -> Estimate:
+        if len(asked) < 2:
+            asked.append(float(scan.noise[0]))
+        return classical(scan)
+
+    recorder = Recorder()
+    graphs = Graphs(recorder, memory=MIB)
+    for _ in range(2):
+        graphs.run(asking, scan_for("l1wavelet"), "")
+    assert recorder.made == 1
+
+
+@pytest.mark.parametrize("factor", [0.0, float("nan")])
+def test_a_graph_waits_for_an_image_that_shows_something(factor: float) -> None:
+    recorder, scan = Recorder(), scan_for("l1wavelet")
+    assert scan.kspace is not None
+    graphs = Graphs(recorder, memory=MIB)
+    for _ in range(3):
+        graphs.run(classical, dataclasses.replace(scan, kspace=scan.kspace * factor), "")
+    assert recorder.made == 0
+    graphs.run(classical, scan, "")
+    assert recorder.made == 1
+
+
 def test_what_a_network_raises_passes() -> None:
     graphs = Graphs(Recorder(), memory=MIB)
     for _ in range(3):
