@@ -40,7 +40,7 @@ _FREE = {
     "workers",
     "threads",
 }
-_FREE |= {"log", "log_every", "device", "compile", "graphs", "early", "compare"}
+_FREE |= {"log", "log_every", "device", "compile", "graphs", "kernels", "early", "compare"}
 """Options that may change within a run."""
 
 

@@ -154,6 +154,9 @@ class Options:
     graphs: bool = True
     """On a CUDA device, gradients of batches that are alike in shape are recorded as CUDA graphs and replayed: see
     `training.graphs`. Not with `compile`, and not with several processes."""
+    kernels: bool = False
+    """On a CUDA device, normalisation in U-Nets and E^H E are kernels of `mrnets.blocks.fused`. Convolutions have their
+    channels last, and a layer of a U-Net keeps one activation instead of two. No GPU has trained so yet."""
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Beside log.csv and steps.csv."""
     log_every: int = 20

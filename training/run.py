@@ -56,6 +56,8 @@ class Run:
 def built(options: Options, device: torch.device) -> Run:
     """Return a run before its first step. Raises InputError where it cannot start from `network.start`."""
     network = store.create(options.network.name, **options.network.options).to(device)
+    if options.kernels and device.type == "cuda":
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     for name, parameter in network.named_parameters():
         if name.endswith(options.network.zero):
             nn.init.zeros_(parameter)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mrnets.blocks import fused
 from mrnets.errors import InputError
 from training import optimisers
 from training.data import Example
@@ -201,7 +202,8 @@ def _backward(run: Run, how: Learning, terms: Loss, batch: Example) -> torch.Ten
     """Add the gradient of a part of a step. Its share of the loss may still be computed by a device."""
     precision, again = how.options.precision, how.options.noise_to_recon
     half = torch.float16 if precision == "float16" else torch.bfloat16
-    with torch.autocast(batch.weight.device.type, half, enabled=precision != "float32"):
+    kernels = fused.with_kernels() if how.options.kernels else contextlib.nullcontext()
+    with kernels, torch.autocast(batch.weight.device.type, half, enabled=precision != "float32"):
         estimate = how.forward(batch.scan)
         noisy = with_noise(batch, estimate, again) if again.weight else None
         other = None if noisy is None else how.forward(noisy.scan)

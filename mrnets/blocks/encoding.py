@@ -6,6 +6,7 @@ y, x). With two sets of maps: image (batch, set, y, x); kspace (batch, 1, coil, 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,20 +153,25 @@ def normal(image: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
     Therefore no coil images are kept for the backward pass.
     """
     if sens.requires_grad or not torch.is_grad_enabled() or not image.requires_grad:
-        plain = torch.fft.ifftshift(mask, dim=(-2, -1))
-        return fused.convolved(image, sens, plain, sets=has_sets(sens))
+        return _convolved(image, sens, mask)
     out: Tensor = _Normal.apply(image, sens, mask)
     return out
+
+
+def _convolved(image: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
+    plain = torch.fft.ifftshift(mask, dim=(-2, -1))
+    return fused.convolved(image, sens, plain, sets=has_sets(sens))
 
 
 class _Normal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, sens: Tensor, mask: Tensor) -> Tensor:
         ctx.save_for_backward(sens, mask)
-        out: Tensor = coils.normal(image, sens, mask, sets=has_sets(sens))
-        return out
+        ctx.fused = fused.can(image)
+        return _convolved(image, sens, mask)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         sens, mask = ctx.saved_tensors
-        return _Normal.apply(gradients[0], sens, mask), None, None
+        with fused.with_kernels() if ctx.fused else nullcontext():  # torch computes gradients in another thread
+            return _Normal.apply(gradients[0], sens, mask), None, None

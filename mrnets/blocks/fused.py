@@ -1,4 +1,4 @@
-"""Parts of networks as one pass over memory on a CUDA device, by Triton, which comes with torch there. Inference only.
+"""Parts of networks as one pass over memory on a CUDA device, by Triton, which comes with torch there.
 
 Axes: features (batch, channel, [z,] y, x); image (batch, set, y, x); sens (batch, set, coil, y, x).
 Results are within 1e-5 of the norm of those that torch's own operations give.
@@ -21,7 +21,19 @@ from torch import Tensor
 from mrnets.physics import coils, conjugate
 from mrnets.physics.wavelets import Shrinking, by_matrices
 
-__all__ = ["added", "can", "conjugate_gradients", "convolved", "filmed", "normalised", "shrinking", "with_kernels"]
+__all__ = [
+    "added",
+    "can",
+    "conjugate_gradients",
+    "convolved",
+    "filmed",
+    "known",
+    "normalised",
+    "normalised_gradient",
+    "scaled",
+    "shrinking",
+    "with_kernels",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -65,7 +77,7 @@ _wanted: ContextVar[bool] = ContextVar("_wanted", default=False)
 def with_kernels() -> Iterator[None]:
     """Use the kernels in this thread, where they can be had. Elsewhere everything is left to torch's operations.
 
-    Whoever asks for them compares what they make (`mrnets.proved`)."""
+    Whoever asks for them compares what they make (`mrnets.proved`). Training asks where its option says so."""
     token = _wanted.set(True)
     try:
         yield
@@ -74,9 +86,14 @@ def with_kernels() -> Iterator[None]:
 
 
 def can(x: Tensor) -> bool:
-    """Whether the functions of this module take `x`."""
+    """Whether the functions of this module take `x`, where no gradient is asked for."""
+    return not torch.is_grad_enabled() and known(x)
+
+
+def known(x: Tensor) -> bool:
+    """Whether they take `x` in a function that brings its own gradient."""
     # torch.compile reads this, too. It knows no context variables.
-    if x.device.type != "cuda" or torch.is_grad_enabled() or torch.compiler.is_compiling() or not _wanted.get():
+    if x.device.type != "cuda" or torch.compiler.is_compiling() or not _wanted.get():
         return False
     if x.dtype not in _TYPES or (x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) < (8, 0)):
         return False
@@ -117,19 +134,51 @@ def _power(n: int) -> int:
 
 def normalised(x: Tensor, slope: float) -> Tensor:
     """Instance normalisation and leaky ReLU of features, which are overwritten. Sums are float32."""
+    return _normalised(x, slope, None)
+
+
+def scaled(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+    """As `normalised`, with what deviations from the mean were multiplied with: (batch, channel) float32."""
+    scales = x.new_empty(x.shape[:2], dtype=torch.float32)
+    return _normalised(x, slope, scales), scales
+
+
+def _normalised(x: Tensor, slope: float, scales: Tensor | None) -> Tensor:
     kernels, order = _kernels(x.device), _ordered(x)
     assert kernels is not None
-    (tiles, blocks, batch), (pixels, channels) = order.grid, order.sizes
+    grid, chunk, parts = _split(order)
+    sizes = {"SCALES": scales is not None, "SPLITS": _power(grid[0]), **order.tile}
+    with torch.cuda.device_of(x):
+        kernels.moments[grid](order.x, parts, *order.sizes, chunk, **order.tile)
+        kernels.normalise_in_place[grid](
+            order.x, parts if scales is None else scales, parts, *order.sizes, chunk, slope, **sizes
+        )
+    return order.x
+
+
+def normalised_gradient(gradient: Tensor, out: Tensor, scales: Tensor, slope: float) -> Tensor:
+    """The gradient before `scaled`, which gave `out` and `scales`, of the one behind it."""
+    kernels, order = _kernels(out.device), _ordered(out)
+    assert kernels is not None
+    if gradient.stride() != order.x.stride() or gradient.dtype != out.dtype:
+        gradient = torch.empty_like(order.x).copy_(gradient)
+    made = torch.empty_like(order.x)
+    grid, chunk, parts = _split(order)
+    with torch.cuda.device_of(out):
+        kernels.gradient_sums[grid](gradient, order.x, parts, *order.sizes, chunk, slope, **order.tile)
+        kernels.normalise_gradient[grid](
+            gradient, order.x, made, scales, parts, *order.sizes, chunk, slope, SPLITS=_power(grid[0]), **order.tile
+        )
+    return made
+
+
+def _split(order: _Order) -> tuple[tuple[int, int, int], int, Tensor]:
+    """The programs of sums over planes, the pixels of each, and memory for its part of them."""
+    (tiles, blocks, batch), (pixels, _) = order.grid, order.sizes
     splits = min(_MOST, _power(-(-_PROGRAMS // (batch * blocks))), tiles)
     chunk = -(-tiles // splits) * order.tile["BLOCK_P"]
     grid = (-(-pixels // chunk), blocks, batch)
-    parts = x.new_empty((*grid, 2, order.tile["BLOCK_C"]), dtype=torch.float32)
-    with torch.cuda.device_of(x):
-        kernels.moments[grid](order.x, parts, pixels, channels, chunk, **order.tile)
-        kernels.normalise_in_place[grid](
-            order.x, parts, pixels, channels, chunk, slope, SPLITS=_power(grid[0]), **order.tile
-        )
-    return order.x
+    return grid, chunk, order.x.new_empty((*grid, 2, order.tile["BLOCK_C"]), dtype=torch.float32)
 
 
 def filmed(x: Tensor, bias: Tensor, film: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def normalised(x: Tensor) -> Tensor:
     """Instance normalisation and leaky ReLU 0.2 of a convolution's output, which is overwritten."""
     if fused.can(x):
         return fused.normalised(x, _SLOPE)
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not (x.device.type == "cpu" or fused.known(x)):
         return functional.leaky_relu_(functional.instance_norm(x), _SLOPE)
     if torch.is_grad_enabled() and x.requires_grad:
         out: Tensor = _Normalised.apply(x)
@@ -58,6 +58,7 @@ def normalised(x: Tensor) -> Tensor:
 
 
 def _normalise_in_place(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The result, and what deviations from the mean were multiplied with."""
     plane = tuple(range(2, x.ndim))
     x.sub_(x.mean(plane, keepdim=True))
     scale = torch.rsqrt((x * x).mean(plane, keepdim=True) + 1e-5)
@@ -72,8 +73,10 @@ class _Normalised(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        out, scale = _normalise_in_place(x)
-        ctx.mark_dirty(x)
+        ctx.fused = fused.can(x)
+        out, scale = fused.scaled(x, _SLOPE) if ctx.fused else _normalise_in_place(x)
+        if out is x:
+            ctx.mark_dirty(x)
         ctx.save_for_backward(out, scale)
         return out
 
@@ -81,6 +84,8 @@ class _Normalised(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         out, scale = ctx.saved_tensors
+        if ctx.fused:
+            return fused.normalised_gradient(gradient, out, scale, _SLOPE)
         plane = tuple(range(2, out.ndim))
         along = (gradient * out).mean(plane, keepdim=True)
         gradient = torch.ops.aten.leaky_relu_backward(gradient, out, _SLOPE, True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mrnets.blocks import fused
+from mrnets.blocks.unet import Unet
 from mrnets.contract import Scan
 from mrnets.physics import coils, conjugate, wavelets
 from tests.mrnets.examples import create, scan_for
@@ -31,7 +32,7 @@ def _interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
     if np.lib.NumpyVersion(np.__version__) >= "2.4.0":
         pytest.skip("Triton 3.6's interpreter makes integers of arrays, which NumPy refuses since 2.4")
-    monkeypatch.setattr(fused, "can", lambda x: not torch.is_grad_enabled())
+    monkeypatch.setattr(fused, "known", lambda x: True)
 
 
 @pytest.fixture(params=["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -72,6 +73,45 @@ def test_passes_over_features(shape: tuple[int, ...], dtype: torch.dtype, last: 
     made = fused.added(there.clone(), bias.to(device), other.to(device))
     close(made, biased + other.double(), tolerance)
     assert made.stride() == x.stride()
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels last"])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_gradient_of_a_normalisation(shape: tuple[int, ...], dtype: torch.dtype, last: bool, device: str) -> None:
+    """Also of one that lies elsewhere in memory than the features, as behind a concatenation."""
+    x, gradient = (3 + 2 * randn(*shape)).to(dtype), randn(*shape, seed=1).to(dtype)
+    with torch.inference_mode(False):
+        exact = x.double().clone().requires_grad_()
+        functional.leaky_relu(functional.instance_norm(exact), 0.2).backward(gradient.double().clone())
+    assert exact.grad is not None
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+    out, scales = fused.scaled(x.to(device), 0.2)
+    assert out.stride() == x.stride()
+    for given in (gradient, gradient.mT.contiguous().mT):
+        made = fused.normalised_gradient(given.to(device), out, scales, 0.2)
+        assert (made.dtype, made.stride()) == (dtype, out.stride())
+        close(made, exact.grad, 2 * TOLERANCE[dtype])
+
+
+def test_a_unet_learns_as_without(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x = randn(1, 2, 24, 20)
+
+    def gradients() -> list[Tensor]:
+        torch.manual_seed(1)
+        net = Unet(2, 2, channels=4, pooling_layers=2).to(device)
+        net(x.to(device).clone()).square().mean().backward()
+        return [p.grad for p in net.parameters() if p.grad is not None]
+
+    with torch.inference_mode(False):
+        ours = gradients()
+        monkeypatch.setattr(fused, "known", lambda x: False)
+        wanted = gradients()
+    assert ours
+    for one, other in zip(ours, wanted, strict=True):
+        close(one, other, 1e-3)
 
 
 def test_a_large_mean_is_taken_out_and_a_constant_plane_is_zero(device: str) -> None:

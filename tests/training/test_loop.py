@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from mrnets import files, store
+from mrnets.blocks import fused
 from mrnets.errors import InputError
 from mrnets.files import reserved
 from mrnets.preparation import Preparation
@@ -176,6 +177,21 @@ def test_early_stopping_keeps_the_best_weights(options: Options) -> None:
 def test_mixed_precision(options: Options, precision: Any) -> None:
     loop.fit(dataclasses.replace(options, precision=precision))
     assert all(bool(torch.isfinite(value).all()) for value in weights(options.weights).values())
+
+
+@pytest.mark.parametrize("kernels", [False, True])
+def test_training_asks_for_kernels_where_its_option_says_so(
+    options: Options, kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[bool] = set()
+
+    def known(x: torch.Tensor) -> bool:
+        asked.add(fused._wanted.get())
+        return False
+
+    monkeypatch.setattr(fused, "known", known)
+    loop.fit(dataclasses.replace(options, kernels=kernels, steps=1), stop_at=1)
+    assert (True in asked) == kernels
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["add_in_place", "film_in_place", "moments", "normalise_in_place"]
+__all__ = ["add_in_place", "film_in_place", "gradient_sums", "moments", "normalise_gradient", "normalise_in_place"]
 
 _EPSILON = tl.constexpr(1e-5)
 
@@ -57,16 +57,21 @@ def moments(x, parts, pixels, channels, chunk, BLOCK_P: tl.constexpr, BLOCK_C: t
 @triton.jit
 def normalise_in_place(
     x,
+    scales,
     parts,
     pixels,
     channels,
     chunk,
     slope,
+    SCALES: tl.constexpr,
     SPLITS: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Instance normalisation by the `moments` of all chunks, and leaky ReLU. SPLITS: a power of two, not below them."""
+    """Instance normalisation by the `moments` of all chunks, and leaky ReLU. SPLITS: a power of two, not below them.
+
+    scales: (n, channel). With SCALES, what deviations from the mean are multiplied with is written there.
+    """
     split, block, n = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     c = block * BLOCK_C + tl.arange(0, BLOCK_C)
     chunks = tl.arange(0, SPLITS)[:, None]
@@ -79,6 +84,8 @@ def normalise_in_place(
     apart = means - mean[None, :]
     squares = tl.load(part + BLOCK_C, mask=there, other=0.0) + counts * apart * apart
     scale = tl.rsqrt(tl.sum(squares, 0) / pixels + _EPSILON)
+    if SCALES:
+        tl.store(scales + n * channels + c, scale, mask=(c < channels) & (split == 0))
     first = split * chunk
     last = tl.minimum(first + chunk, pixels)
     for start in range(first, last, BLOCK_P):
@@ -87,6 +94,71 @@ def normalise_in_place(
         place = x + _places(n, p, c, pixels, channels, BLOCK_C)
         value = (tl.load(place, mask=inside, other=0.0).to(tl.float32) - mean[None, :]) * scale[None, :]
         tl.store(place, tl.where(value < 0, value * slope, value).to(x.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def gradient_sums(gradient, out, parts, pixels, channels, chunk, slope, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Write two sums over each `chunk` of pixels: of the gradient before the leaky ReLU, and of its product with what
+    that was applied to.
+
+    out: of `normalise_in_place`. parts: as of `moments`.
+    """
+    split, block, n = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    c = block * BLOCK_C + tl.arange(0, BLOCK_C)
+    first = split * chunk
+    last = tl.minimum(first + chunk, pixels)
+    total = tl.zeros((BLOCK_C,), tl.float32)
+    along = tl.zeros((BLOCK_C,), tl.float32)
+    for start in range(first, last, BLOCK_P):
+        p = start + tl.arange(0, BLOCK_P)
+        inside = (p < last)[:, None] & (c < channels)[None, :]
+        place = _places(n, p, c, pixels, channels, BLOCK_C)
+        value = tl.load(gradient + place, mask=inside, other=0.0).to(tl.float32)
+        made = tl.load(out + place, mask=inside, other=0.0).to(tl.float32)
+        total += tl.sum(tl.where(made < 0, value * slope, value), 0)
+        along += tl.sum(value * made, 0)
+    here = parts + ((n * tl.num_programs(1) + block) * tl.num_programs(0) + split) * (2 * BLOCK_C)
+    tl.store(here + tl.arange(0, BLOCK_C), total)
+    tl.store(here + BLOCK_C + tl.arange(0, BLOCK_C), along)
+
+
+@triton.jit
+def normalise_gradient(
+    gradient,
+    out,
+    made,
+    scales,
+    parts,
+    pixels,
+    channels,
+    chunk,
+    slope,
+    SPLITS: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Write to `made` the gradient before `normalise_in_place`, by the `gradient_sums` of all chunks."""
+    split, block, n = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    c = block * BLOCK_C + tl.arange(0, BLOCK_C)
+    chunks = tl.arange(0, SPLITS)[:, None]
+    part = parts + (n * tl.num_programs(1) + block) * tl.num_programs(0) * (2 * BLOCK_C)
+    part += chunks * (2 * BLOCK_C) + tl.arange(0, BLOCK_C)[None, :]
+    there = (chunks < tl.num_programs(0)) & (tl.arange(0, BLOCK_C) >= 0)[None, :]
+    mean = tl.sum(tl.load(part, mask=there, other=0.0), 0) / pixels
+    along = tl.sum(tl.load(part + BLOCK_C, mask=there, other=0.0), 0) / pixels
+    scale = tl.load(scales + n * channels + c, mask=c < channels, other=0.0)
+    first = split * chunk
+    last = tl.minimum(first + chunk, pixels)
+    for start in range(first, last, BLOCK_P):
+        p = start + tl.arange(0, BLOCK_P)
+        inside = (p < last)[:, None] & (c < channels)[None, :]
+        place = _places(n, p, c, pixels, channels, BLOCK_C)
+        value = tl.load(gradient + place, mask=inside, other=0.0).to(tl.float32)
+        normal = tl.load(out + place, mask=inside, other=0.0).to(tl.float32)
+        value = tl.where(normal < 0, value * slope, value)
+        normal = tl.where(normal < 0, normal / slope, normal)
+        value = (value - mean[None, :] - normal * along[None, :]) * scale[None, :]
+        tl.store(made + place, value.to(made.dtype.element_ty), mask=inside)
 
 
 @triton.jit
