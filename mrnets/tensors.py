@@ -37,8 +37,8 @@ def tensors(values: Iterable[Any], device: torch.device | str | None = None) -> 
     for x in values:
         if is_numpy_array(x):
             x = torch.from_numpy(x if x.flags.writeable else x.copy())
-        elif is_cupy_array(x):
-            x = from_dlpack(x)
+        elif is_cupy_array(x):  # a torch for processors alone, or for newer drivers, sees no device
+            x = from_dlpack(x) if torch.cuda.is_available() else torch.from_numpy(x.get())
         yield x if device is None or not isinstance(x, torch.Tensor) else x.to(device)
 
 

@@ -399,11 +399,25 @@ def test_frames_on_a_device_are_torchs(monkeypatch):
     for place in (assemble, tensors):
         monkeypatch.setattr(place, "is_cupy_array", lambda x: isinstance(x, np.ndarray))
     monkeypatch.setattr(tensors, "is_numpy_array", lambda x: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     text, lines, _ = make_scan(Settings(slices=1, coils=2, matrix=48, acceleration=2, calibration=16))
     head = CreateFromDocument(text)
     (frame,) = coils(compress(sort(noise(lines, head), head), head, coils=1), head)
     raw = frame.raw
     assert all(isinstance(x, torch.Tensor) for x in (raw.kspace, raw.mask, raw.calibration, raw.sens))
+
+
+def test_a_torch_that_sees_no_device_takes_copies_of_what_lies_there(monkeypatch):
+    class OfCupy:
+        """An array that torch for processors cannot take over."""
+
+        def get(self):
+            return np.ones(3, np.complex64)
+
+    monkeypatch.setattr(tensors, "is_cupy_array", lambda x: isinstance(x, OfCupy))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (made,) = tensors.tensors([OfCupy()])
+    assert torch.equal(made, torch.ones(3, dtype=torch.complex64))
 
 
 @pytest.mark.slow
