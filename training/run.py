@@ -57,7 +57,7 @@ def built(options: Options, device: torch.device) -> Run:
     """Return a run before its first step. Raises InputError where it cannot start from `network.start`."""
     network = store.create(options.network.name, **options.network.options).to(device)
     if options.kernels and device.type == "cuda":
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        _put_channels_last(network)
     for name, parameter in network.named_parameters():
         if name.endswith(options.network.zero):
             nn.init.zeros_(parameter)
@@ -71,6 +71,14 @@ def built(options: Options, device: torch.device) -> Run:
     scale, growth, less = (2.0**16, 2000, 0.5) if half else (1.0, _NEVER, _SAME)
     scaler = torch.amp.GradScaler(device.type, init_scale=scale, growth_interval=growth, backoff_factor=less)
     return Run(network, average, optimiser, scaler)
+
+
+def _put_channels_last(network: nn.Module) -> None:
+    """Give the weights of convolutions the order of memory with the channels last. `Module.to` fails for 3-D ones."""
+    orders = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in network.parameters():
+        if parameter.ndim in orders:
+            parameter.data = parameter.data.contiguous(memory_format=orders[parameter.ndim])
 
 
 def _started(path: str, network: Network) -> nn.Module:

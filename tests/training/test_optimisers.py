@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from mrnets import store
 from mrnets.errors import InputError
 from training.optimisers import check, made, rate, restore
 from training.options import Network, Options
-from training.run import built
+from training.run import _put_channels_last, built
 from training.settings import Optimiser
 
 
@@ -139,3 +140,13 @@ def test_gradients_that_are_not_finite_change_only_the_scale_of_float16(precisio
     for _ in range(3):
         assert (stepped(optimiser, run.scaler, math.inf) == 1).all()
     assert run.scaler.get_scale() == scale
+
+
+@pytest.mark.parametrize(("name", "order"), [("unet", torch.channels_last), ("unet3d", torch.channels_last_3d)])
+def test_weights_of_all_convolutions_have_their_channels_last(name: str, order: torch.memory_format) -> None:
+    network = store.create(name, **store.describe(name).small)
+    _put_channels_last(network)
+    ranks = {torch.channels_last: 4, torch.channels_last_3d: 5}
+    found = [p for p in network.parameters() if p.ndim == ranks[order]]
+    assert found
+    assert all(p.is_contiguous(memory_format=order) for p in found)
