@@ -107,9 +107,7 @@ class Batches(torch.utils.data.Dataset[Sample]):
         example = finished(sample, preparation, noise_free, first, fits, all_samples=held.share > 0)
         if self.part == "train":
             example = dataclasses.replace(example, ready=None)
-        else:
-            held = dataclasses.replace(held, turned=0.0)
-        if self.part != "train" and not example.places:
+        elif not example.places:
             example = dataclasses.replace(example, places=(Place("simulated", n, "simulated"),))
         return split(example, held, rngs) if gaps else example
 

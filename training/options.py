@@ -244,14 +244,16 @@ def _check_held(options: Options) -> None:
     share = options.self_supervised.share
     if not 0 <= share < 1:
         raise InputError(f"option self_supervised.share must be at least 0 and below 1, got {share:g}")
-    if not 0 <= options.self_supervised.turned <= 1:
-        raise InputError(f"option self_supervised.turned must be from 0 to 1, got {options.self_supervised.turned:g}")
+    if options.self_supervised.turned < 0:
+        raise InputError(f"option self_supervised.turned must be at least 0, got {options.self_supervised.turned:g}")
     if share and options.preparation.sens == "none":
         raise InputError("self_supervised.share needs sensitivities: preparation.sens=espirit")
     if share and options.network.first is not None:
         raise InputError("self_supervised.share excludes network.first, which would see the samples that are held out")
     if options.loss.kspace and not share:
         raise InputError("option loss.kspace needs self_supervised.share, such as 0.4")
+    if options.self_supervised.turned and not share:
+        raise InputError("option self_supervised.turned needs self_supervised.share, such as 0.4")
 
 
 def _carry(values: dict[str, Any], name: Any) -> None:

@@ -23,7 +23,6 @@ from mrnets.physics.fourier import fftc, resize
 from mrnets.physics.masks import calibration_region
 from training.data import Example
 from training.settings import SelfSupervised
-from training.turned import turned
 
 __all__ = ["drawn", "missed", "predicted", "split", "supervised"]
 
@@ -33,11 +32,9 @@ Mask = NDArray[np.bool_]
 def split(example: Example, settings: SelfSupervised, rngs: Sequence[np.random.Generator]) -> Example:
     """Return `example` of an accelerated scan with a part of its samples held out, and without a target.
 
-    One generator for each slice. The sensitivities of its scan stay as they are: they are made of all samples. By the
-    chance `settings.turned` it is `turned` instead. Raises InputError where nothing can be held out.
+    One generator for each slice. The sensitivities of its scan stay as they are: they are made of all samples. Raises
+    InputError where nothing can be held out.
     """
-    if rngs[0].random() < settings.turned and (other := turned(example)) is not None:
-        return other
     scan = example.scan
     assert scan.kspace is not None
     assert scan.mask is not None

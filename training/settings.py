@@ -142,8 +142,8 @@ class SelfSupervised:
     width: float = 0.25
     """Standard deviation, relative to each axis, of the Gaussian density around the middle by which they are drawn."""
     turned: float = 0.0
-    """Share of the training batches that take the calibration lines instead, with x and y exchanged; see
-    `training.turned`. Scans without whole lines have no such batches."""
+    """Weight of a term that takes each scan once more, with x and y exchanged; see `training.turned`. The weights of
+    all other terms sum to 1. 0: off."""
 
 
 @dataclass(frozen=True, kw_only=True)

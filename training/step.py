@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from mrnets.blocks import fused
+from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from training import optimisers
 from training.data import Example
@@ -24,6 +25,7 @@ from training.losses import loss
 from training.noise2recon import with_noise
 from training.options import Loss, Options
 from training.run import Run, Told
+from training.turned import turned
 
 __all__ = ["Feed", "Learning", "learn", "settle", "update"]
 
@@ -200,16 +202,24 @@ def _alone(network: nn.Module, *, last: bool) -> contextlib.AbstractContextManag
 
 def _backward(run: Run, how: Learning, terms: Loss, batch: Example) -> torch.Tensor:
     """Add the gradient of a part of a step. Its share of the loss may still be computed by a device."""
-    precision, again = how.options.precision, how.options.noise_to_recon
+    precision = how.options.precision
     half = torch.float16 if precision == "float16" else torch.bfloat16
     kernels = fused.with_kernels() if how.options.kernels else contextlib.nullcontext()
     with kernels, torch.autocast(batch.weight.device.type, half, enabled=precision != "float32"):
         estimate = how.forward(batch.scan)
-        noisy = with_noise(batch, estimate, again) if again.weight else None
-        other = None if noisy is None else how.forward(noisy.scan)
+        more = [(*one, how.forward(one[0].scan)) for one in _again(batch, estimate, how.options, terms.steps)]
     value = loss(estimate, batch, terms, how.labels)
-    if noisy is not None and other is not None:
-        value = value + again.weight * loss(other, noisy, Loss(complex_l1=1.0, steps=terms.steps), how.labels)
+    for example, weight, own, other in more:
+        value = value + weight * loss(other, example, own, how.labels)
     value = value / how.options.optimiser.accumulate
     run.scaler.scale(value).backward()
     return value.detach()
+
+
+def _again(batch: Example, estimate: Estimate, options: Options, steps: bool) -> Iterator[tuple[Example, float, Loss]]:
+    """The scans that are made of the network's own image, and the weight and loss of each."""
+    noise, weight = options.noise_to_recon, options.self_supervised.turned
+    if noise.weight:
+        yield with_noise(batch, estimate, noise), noise.weight, Loss(complex_l1=1.0, steps=steps)
+    if weight:
+        yield turned(batch, estimate), weight, Loss(kspace=1.0, steps=steps)

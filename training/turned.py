@@ -1,79 +1,80 @@
-"""Calibration lines with x and y exchanged: targets that the gaps of an accelerated scan never give.
+"""Scans whose images are turned: they teach what the gaps of an accelerated scan hide (equivariant imaging, Chen 2022).
 
-A scan measures its calibration lines along the whole of x. With its axes exchanged, a narrow band of k-space is then
-fully sampled along y. The scan's own sampling along y leaves lines of it out, and these are known. Images look alike
-along both axes, so what a network learns there holds for the scan itself. The band is the image blurred along x.
-Axes: see `mrnets.contract`.
+The scan's gaps always lie in the same direction of its k-space. With its image turned by about 90 degrees, measured
+samples lie where these gaps are. Samples that were not measured come from the network's own image, without a gradient.
+The turned scan is sampled as the scan itself was, and the samples that this leaves out are its targets. A network that
+sees objects at many angles learns nothing that holds for one of them alone. So what it learns there holds for the scan
+itself. (Chen, Tachella, Davies: Robust equivariant imaging, CVPR 2022, p. 5647.) Axes: see `mrnets.contract`.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import math
 
-import numpy as np
 import torch
+from torch.nn import functional
 
-from mrnets.contract import Scan
+from mrnets.contract import Estimate, Scan
 from mrnets.physics.arrays import Array
-from mrnets.physics.fourier import ifftc, resize
-from mrnets.physics.masks import calibration_region
-from mrnets.prepare import combine
+from mrnets.physics.fourier import fftc, ifftc, resize
+from mrnets.physics.rigid import moved
 from training.data import Example
+from training.selfsupervised import predicted
 
-__all__ = ["turned"]
+__all__ = ["LARGEST", "turned"]
+
+LARGEST = math.radians(35)
+"""Largest distance of a turn from 90 degrees."""
 
 
-def turned(example: Example) -> Example | None:
-    """Return the calibration lines of `example` with x and y exchanged, and held out what its own sampling leaves out.
+@torch.no_grad()
+def turned(example: Example, estimate: Estimate) -> Example:
+    """Return the scan of `example` with its image turned, and held out all that its own sampling leaves out there.
 
-    k-space is 0 outside these lines. Its image has the peak of that of `example`. None where the scan has no whole
-    lines, no calibration lines, or where its sampling, along x, leaves no line out.
+    Each slice is transposed, and then turned by up to `LARGEST`, drawn by torch's generator of its device. Samples that
+    were not measured come from `estimate`. Raises InputError as `predicted` does.
     """
-    scan = example.scan
-    kspace, mask, sens = scan.kspace, scan.mask, scan.sens
-    assert kspace is not None
-    assert mask is not None
-    assert sens is not None
-    (ny, nx), (height, _) = mask.shape[-2:], calibration_region(mask)
-    lines = _along(mask[..., 0], nx)
-    if height == 0 or bool((mask != mask[..., :1]).any()) or bool(lines.all(dim=-1).any()):
-        return None
-    band = resize(torch.ones(height, 1, dtype=torch.bool, device=mask.device), (ny, 1))[:, 0]
-    known = _turn(kspace) * band
-    kept = lines[..., None] & band
-    scale = (_peak(known * kept, _turn(sens)) / _peak(kspace, sens))[:, None, None, None, None]
+    scan, held = example.scan, example.held
+    assert scan.mask is not None
+    assert held is not None
+    assert example.kspace is not None
+    measured = scan.mask | held
+    own = measured if example.target is None else scan.mask  # a fully sampled scan has the sampling of its mask
+    filled = torch.where(measured, example.kspace, predicted(estimate, scan))
+    angle = LARGEST * (2 * torch.rand(len(filled), 1, 1, 1, 1, device=filled.device) - 1)
+    kspace = fftc(moved(_transposed(ifftc(filled)), angle, (0.0, 0.0)))
+    kept = _continued(own, (kspace.shape[-2], kspace.shape[-1])).expand(len(kspace), -1, -1, -1, -1)
+    block = scan.calibration
     less = Scan(
-        kspace=known * kept / scale,
+        kspace=kspace * kept,
         mask=kept,
-        sens=_turn(sens),
+        sens=_turned(_transposed(scan.sens), angle),
         echo_times=scan.echo_times,
-        calibration=None if scan.calibration is None else _calibration(scan.calibration, height) / scale,
-        noise=None if scan.noise is None else scan.noise / scale[:, 0, 0, 0, 0],
+        calibration=None if block is None else resize(kspace, (block.shape[-2], block.shape[-1])),
+        noise=scan.noise,
     )
-    held = (~lines[..., None] & band).expand(len(kspace), -1, -1, -1, -1)
-    return dataclasses.replace(
-        example, scan=less, target=None, maps={}, labels=None, region=None, kspace=known / scale, held=held
-    )
+    return Example(scan=less, names=example.names, kspace=kspace, held=~kept, weight=example.weight)
 
 
-def _turn(x: Array) -> Array:
-    """Exchange y and x."""
+def _transposed(x: Array) -> Array:
     return x.transpose(-2, -1)
 
 
-def _along(lines: Array, n: int) -> Array:
-    """`lines` (..., y) on an axis of n samples: cropped around the middle, or continued beyond its ends."""
-    size = lines.shape[-1]
-    return lines[..., torch.from_numpy((np.arange(n) - n // 2 + size // 2) % size)]
+def _turned(maps: Array, angle: Array) -> Array:
+    """`maps` (batch, ..., y, x) turned as `moved` turns images, by interpolation: their edges would ring otherwise."""
+    y, x = (torch.arange(n, device=maps.device) - n // 2 for n in maps.shape[-2:])
+    cos, sin = angle.cos()[:, 0, 0], angle.sin()[:, 0, 0]
+    places = (cos * x + sin * y[:, None], cos * y[:, None] - sin * x)
+    sizes = (maps.shape[-1], maps.shape[-2])
+    grid = torch.stack([2 * (p + n // 2) / (n - 1) - 1 for p, n in zip(places, sizes, strict=True)], dim=-1)
+    planes = torch.cat((maps.real, maps.imag), dim=1)
+    found = functional.grid_sample(planes.flatten(1, -3), grid, align_corners=True).reshape(planes.shape)
+    return torch.complex(*found.chunk(2, dim=1))
 
 
-def _calibration(block: Array, height: int) -> Array:
-    """The middle `height` lines of the calibration block with its axes exchanged."""
-    there = _turn(block)
-    return resize(there, (min(height, there.shape[-2]), there.shape[-1]))
-
-
-def _peak(kspace: Array, sens: Array) -> Array:
-    """(batch,): the largest magnitude of the zero-filled image; 1 for an empty slice."""
-    largest = combine(ifftc(kspace), sens).abs().amax(dim=(1, 2, 3))
-    return torch.where(largest > 0, largest, torch.ones_like(largest))
+def _continued(mask: Array, shape: tuple[int, int]) -> Array:
+    """`mask` on axes of other lengths: cropped around the middle, or continued beyond its ends."""
+    for axis, n in zip((-2, -1), shape, strict=True):
+        size = mask.shape[axis]
+        mask = mask.index_select(axis, (torch.arange(n, device=mask.device) - n // 2 + size // 2) % size)
+    return mask

@@ -7,49 +7,68 @@ comes in again at the other side.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mrnets.physics.arrays import Array, asarray_like
+from mrnets.physics.arrays import Array, array_namespace, asarray_like, constant
 from mrnets.physics.fourier import fftc, ifftc
 
 __all__ = ["moved", "moved_back"]
 
 
-def moved(image: Array, turn: float, shift: tuple[float, float]) -> Array:
+def moved(image: Array, turn: float | Array, shift: tuple[float, float]) -> Array:
     """Return complex `image` turned, and then shifted.
 
-    turn: rad, from the axis x towards the axis y, less than pi in magnitude. shift: (y, x), pixels. A turn is three
-    shears (Larkin 1997, Opt Commun 139:99).
+    turn: rad, from the axis x towards the axis y, less than pi in magnitude; an array (..., 1, 1) has one for each
+    image. shift: (y, x), pixels. A turn is three shears (Larkin 1997, Opt Commun 139:99).
     """
-    half, whole = -math.tan(turn / 2), math.sin(turn)
+    half, whole = _shears(turn)
     sheared = _sheared(_sheared(_sheared(image, half, -1), whole, -2), half, -1)
     return _shifted(sheared, shift)
 
 
-def moved_back(image: Array, turn: float, shift: tuple[float, float]) -> Array:
+def moved_back(image: Array, turn: float | Array, shift: tuple[float, float]) -> Array:
     """Return the inverse of `moved`, which is its adjoint."""
-    half, whole = math.tan(turn / 2), -math.sin(turn)
+    half, whole = _shears(-turn)
     back = _shifted(image, (-shift[0], -shift[1]))
     return _sheared(_sheared(_sheared(back, half, -1), whole, -2), half, -1)
 
 
-def _sheared(image: Array, amount: float, axis: int) -> Array:
+def _shears(turn: float | Array) -> tuple[Any, Any]:
+    """How far the first and the second shear of a turn go."""
+    xp: Any = math if isinstance(turn, float) else array_namespace(turn)
+    return -xp.tan(turn / 2), xp.sin(turn)
+
+
+def _sheared(image: Array, amount: float | Array, axis: int) -> Array:
     """Shift each line along `axis` by `amount` times its position on the other axis."""
-    along, across = _positions(image, axis), _positions(image, -3 - axis)
-    frequency = along / image.shape[axis]
-    return ifftc(fftc(image, (axis,)) * _turns(image, -amount * frequency * across), (axis,))
+    shape = (image.shape[-2], image.shape[-1])
+    if isinstance(amount, float):
+        phase = _turns(image, -amount * _slopes(shape, axis))
+    else:
+        xp = array_namespace(image)
+        phase = xp.exp(-2j * math.pi * amount * constant(_slopes, shape, axis, like=image, dtype=xp.float32))
+    return ifftc(fftc(image, (axis,)) * phase, (axis,))
 
 
 def _shifted(image: Array, shift: tuple[float, float]) -> Array:
-    y, x = (_positions(image, axis) / image.shape[axis] for axis in (-2, -1))
+    if shift == (0.0, 0.0):
+        return image
+    y, x = (_positions(image.shape[axis], axis) / image.shape[axis] for axis in (-2, -1))
     return ifftc(fftc(image) * _turns(image, -(shift[0] * y + shift[1] * x)))
 
 
-def _positions(image: Array, axis: int) -> NDArray[np.float64]:
+def _slopes(shape: tuple[int, int], axis: int) -> NDArray[np.float64]:
+    """Cycles by which a shear of 1 along `axis` turns the spectrum of each line, (y, x)."""
+    along, across = _positions(shape[axis], axis), _positions(shape[-3 - axis], -3 - axis)
+    return np.asarray(along / shape[axis] * across, np.float64)
+
+
+def _positions(size: int, axis: int) -> NDArray[np.float64]:
     """Pixels from the centre: (y, 1) for the axis -2, (1, x) for the axis -1."""
-    index = np.arange(image.shape[axis]) - image.shape[axis] // 2.0
+    index = np.arange(size) - size // 2.0
     return index[:, None] if axis == -2 else index[None, :]
 
 

@@ -30,8 +30,10 @@ from training.losses import loss
 from training.metrics import scores
 from training.noise2recon import noisier, with_noise
 from training.options import Loss, Options, read
+from training.run import built
 from training.selfsupervised import drawn, predicted
 from training.settings import NoiseToRecon, SelfSupervised
+from training.step import Feed, Learning, learn
 from training.survey import problems
 from training.tasks import opened
 
@@ -125,13 +127,12 @@ def test_samples_near_the_middle_come_more_often() -> None:
     assert even[20, 24:28].mean() < 1.4 * even[20, 36:].mean()
 
 
-def lines_held(turned: float) -> str:
-    """Option: half of the lines outside the calibration block, and a share of turned batches."""
-    return f"self_supervised={{share: 0.5, of: auto, centre: null, turned: {turned}}}"
+LINES = "self_supervised={share: 0.5, of: auto, centre: null, turned: 0.0}"
+"""Option: half of the lines outside the calibration block."""
 
 
 def test_a_share_of_an_accelerated_scan_is_held_out(tmp_path: Path) -> None:
-    options = recipe(tmp_path, write(tmp_path / "data", range(2)), lines_held(0))
+    options = recipe(tmp_path, write(tmp_path / "data", range(2)), LINES)
     whole = dataclasses.replace(options, self_supervised=SelfSupervised(), masks=options.masks)
     measured = example(dataclasses.replace(whole, masks=dataclasses.replace(options.masks, source="data"))).scan
     one, other = example(options, 0), example(options, 4)  # the same slice, an epoch later
@@ -149,24 +150,27 @@ def test_a_share_of_an_accelerated_scan_is_held_out(tmp_path: Path) -> None:
     assert torch.equal(again[0].held, again[1].held)
 
 
-def test_the_recipe_holds_out_single_samples() -> None:
-    """After 1000 steps they gave 29.7 dB, and turned calibration lines 29.2 dB."""
+def test_the_recipe_turns_scans_and_holds_out_single_samples() -> None:
     settings = read(RECIPES / "self_supervised.yaml").self_supervised
-    assert settings == SelfSupervised(share=0.4, of="samples", centre=4)
+    assert settings == SelfSupervised(share=0.4, of="samples", centre=4, turned=1.0)
 
 
-def test_calibration_lines_with_exchanged_axes_are_for_training_alone(tmp_path: Path) -> None:
-    data = write(tmp_path / "data", range(2))
-
-    def held(part: str, share: float) -> torch.Tensor:
-        found = example(recipe(tmp_path, data, lines_held(share)), 0, part).held
-        assert found is not None
-        return found
-
-    assert torch.equal(held("validation", 1.0), held("validation", 0.0))
-    assert held("train", 0.0).all(dim=-1).any()  # lines along x
-    assert held("train", 1.0).any()
-    assert not held("train", 1.0).all(dim=-1).any()
+@pytest.mark.parametrize("acceleration", [2, 1])
+def test_turned_scans_are_a_term_of_the_loss(acceleration: int, tmp_path: Path) -> None:
+    """Of accelerated scans and of those that a mask undersamples."""
+    data = write(tmp_path / "data", range(2), acceleration=acceleration)
+    masks = ["masks.accelerations=[2]", "masks.centres=[10]", "optimiser.warm_up=0"]
+    losses, weights = [], []
+    for weight in (0.0, 0.5, 1.0):
+        options = recipe(tmp_path, data, *masks, f"self_supervised.turned={weight}", f"folder={tmp_path / str(weight)}")
+        run = built(options, torch.device("cpu"))
+        how = Learning(options, 2, (), 0, run.network, ended(run.network, options.preparation, "each"))
+        learn(run, Feed(iter([example(options)]), torch.device("cpu")), how)
+        losses += run.losses
+        weights.append(torch.cat([p.detach().flatten() for p in run.network.parameters()]))
+    assert losses[1] > losses[0] + 0.1
+    assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-4)
+    assert not torch.equal(weights[0], weights[1])
 
 
 def test_a_fully_sampled_scan_is_compared_where_its_mask_left_out(tmp_path: Path) -> None:
@@ -259,7 +263,8 @@ def test_scores_of_accelerated_and_fully_sampled_scans_stand_side_by_side(tmp_pa
         (["preparation.sens=none"], "self_supervised.share needs sensitivities: preparation.sens=espirit"),
         (["network.first=a.safetensors"], "would see the samples that are held out"),
         (["self_supervised.share=0"], "option loss.kspace needs self_supervised.share, such as 0.4"),
-        (["self_supervised.turned=1.5"], "must be from 0 to 1, got 1.5"),
+        (["self_supervised.turned=-1"], "must be at least 0, got -1"),
+        (["self_supervised.share=0", "loss={kspace: 0, l1: 1}"], "self_supervised.turned needs self_supervised.share"),
         (["self_supervised.share=1"], "must be at least 0 and below 1, got 1"),
     ],
 )
