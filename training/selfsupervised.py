@@ -20,7 +20,6 @@ from mrnets.errors import InputError
 from mrnets.physics.arrays import Array
 from mrnets.physics.coils import expand
 from mrnets.physics.fourier import fftc, resize
-from mrnets.physics.masks import calibration_region
 from training.data import Example
 from training.settings import SelfSupervised
 
@@ -60,14 +59,12 @@ def supervised(example: Example, kspace: Array) -> Example:
 
 def drawn(mask: Mask, settings: SelfSupervised, rng: np.random.Generator) -> Mask:
     """Return the samples of `mask` (y, x) to hold out, of that shape; none where all lie in the centre that is kept."""
-    kept = calibration_region(mask) if settings.centre is None else [min(settings.centre, n) for n in mask.shape]
-    centre = resize(np.ones(kept, bool), mask.shape)
-    density = _density(mask.shape, settings.width)
-    whole = settings.of == "auto" and bool((mask == mask[:, :1]).all())
-    if settings.of == "lines" or whole:
-        lines = mask.any(axis=1) & ~centre.any(axis=1)
-        return np.asarray(mask & _some(lines, density.max(axis=1), settings.share, rng)[:, None])
-    return _some(mask & ~centre, density, settings.share, rng)
+    centre = resize(np.ones([min(settings.centre, n) for n in mask.shape], bool), mask.shape)
+    held, found = np.zeros_like(mask), np.flatnonzero(mask & ~centre)
+    if found.size:  # drawn without replacement by their density (Efraimidis, Spirakis 2006)
+        late = rng.exponential(size=found.size) / _density(mask.shape, settings.width).ravel()[found]
+        held.ravel()[found[np.argsort(late, kind="stable")[: max(round(settings.share * found.size), 1)]]] = True
+    return held
 
 
 def predicted(estimate: Estimate, scan: Scan) -> Array:
@@ -93,15 +90,6 @@ def missed(estimate: Estimate, example: Example) -> tuple[Array, Array]:
     assert example.kspace is not None
     assert example.held is not None
     return (predicted(estimate, example.scan) - example.kspace) * example.held, example.kspace * example.held
-
-
-def _some(places: Mask, density: NDArray[np.float64], share: float, rng: np.random.Generator) -> Mask:
-    """A share of the `places`, one at least, drawn without replacement by their density (Efraimidis, Spirakis 2006)."""
-    held = np.zeros_like(places)
-    found = np.flatnonzero(places)
-    late = rng.exponential(size=found.size) / density.ravel()[found]
-    held.ravel()[found[np.argsort(late, kind="stable")[: max(round(share * found.size), 1)]]] = True
-    return held
 
 
 @lru_cache(maxsize=64)

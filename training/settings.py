@@ -5,7 +5,7 @@ Parts of `training.options.Options`."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from mrnets.physics import masks
 
@@ -133,12 +133,8 @@ class SelfSupervised:
 
     share: float = 0.0
     """Share of the samples outside the centre that the network does not get; 0: off."""
-    of: Literal["auto", "samples", "lines"] = "auto"
-    """The unit that is drawn: single samples, or whole lines along x. "auto": lines where a scan has whole lines:
-    then its gaps are lines, too."""
-    centre: int | None = None
-    """Samples along each axis in the middle of k-space that the network always gets. None: the fully sampled block in
-    the middle, which every scan has. Yaman 2020: 4."""
+    centre: int = 4
+    """Samples along each axis in the middle of k-space that the network always gets (Yaman 2020)."""
     width: float = 0.25
     """Standard deviation, relative to each axis, of the Gaussian density around the middle by which they are drawn."""
     turned: float = 0.0

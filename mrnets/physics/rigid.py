@@ -63,12 +63,12 @@ def _shifted(image: Array, shift: tuple[float, float]) -> Array:
 def _slopes(shape: tuple[int, int], axis: int) -> NDArray[np.float64]:
     """Cycles by which a shear of 1 along `axis` turns the spectrum of each line, (y, x)."""
     along, across = _positions(shape[axis], axis), _positions(shape[-3 - axis], -3 - axis)
-    return np.asarray(along / shape[axis] * across, np.float64)
+    return along / shape[axis] * across
 
 
 def _positions(size: int, axis: int) -> NDArray[np.float64]:
     """Pixels from the centre: (y, 1) for the axis -2, (1, x) for the axis -1."""
-    index = np.arange(size) - size // 2.0
+    index: NDArray[np.float64] = np.arange(size, dtype=np.float64) - size // 2
     return index[:, None] if axis == -2 else index[None, :]
 
 

@@ -42,7 +42,7 @@ def accelerated(shape: tuple[int, int]) -> tuple[Example, torch.Tensor, torch.Te
     kspace = forward(image[:, :, :], sens, mask)
     scan = Scan(kspace=kspace, mask=mask, sens=sens, noise=torch.tensor([0.1, 0.2]))
     whole = Example(scan=scan, names=("a", "b"), kspace=kspace, weight=torch.ones(2))
-    settings = SelfSupervised(share=0.4, of="samples", centre=4)
+    settings = SelfSupervised(share=0.4)
     return split(whole, settings, [np.random.default_rng(n) for n in range(2)]), image, mask
 
 
