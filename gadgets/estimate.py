@@ -96,6 +96,8 @@ class Runner:
     def _in_memory(self, work: Callable[[], T], slices: int) -> T:
         import torch
 
+        from mrnets.tensors import release_spare
+
         while True:
             try:
                 return work()
@@ -103,8 +105,7 @@ class Runner:
                 held = self.model.graphs is not None and self.model.graphs.clear()
                 if not held and not self._smaller(slices):
                     raise
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            release_spare()
 
     def _smaller(self, slices: int) -> bool:
         """Take less memory from now on. Returns whether that is possible."""
@@ -283,16 +284,12 @@ def _recorded(forward: Callable[[Scan], Estimate], how: Runner, name: Hashable) 
         return proved.run(forward, scan, key, rounded=how.precision != "float32")
 
     def run(scan: Scan) -> Estimate:
-        if how.graphs and graphs is not None and _slices_in(scan) <= FEW:
+        array: Any = scan.image if scan.kspace is None else scan.kspace
+        if how.graphs and graphs is not None and len(array) <= FEW:
             return graphs.run(compared, scan, key)
         return compared(scan)
 
     return run
-
-
-def _slices_in(scan: Scan) -> int:
-    array: Any = scan.image if scan.kspace is None else scan.kspace
-    return len(array)
 
 
 def _run(how: Runner, scan: Scan) -> Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils.dlpack import from_dlpack
 
 from mrnets.contract import Raw, Scan
 
-__all__ = ["handed_over", "part", "sent", "slices_of", "tensors", "to_torch"]
+__all__ = ["handed_over", "part", "release_spare", "sent", "slices_of", "tensors", "to_torch"]
 
 
 def to_torch(raw: Raw, device: torch.device | str | None = None) -> Raw:
@@ -40,6 +41,14 @@ def tensors(values: Iterable[Any], device: torch.device | str | None = None) -> 
         elif is_cupy_array(x):  # a torch for processors alone, or for newer drivers, sees no device
             x = from_dlpack(x) if torch.cuda.is_available() else torch.from_numpy(x.get())
         yield x if device is None or not isinstance(x, torch.Tensor) else x.to(device)
+
+
+def release_spare() -> None:
+    """Give the memory of devices back that torch and CuPy keep for their next arrays: each of them needs that of both."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if (cupy := sys.modules.get("cupy")) is not None:
+        cupy.get_default_memory_pool().free_all_blocks()
 
 
 def sent(x: torch.Tensor, device: torch.device | str) -> torch.Tensor:

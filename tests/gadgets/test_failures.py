@@ -1,7 +1,9 @@
 """A computation that fails costs its slice at most: the slice is made another way and says so, or it is lacking."""
 
 import logging
+import sys
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from mrnets import store
 from mrnets.contract import Estimate
 from mrnets.physics.coils import rss
 from mrnets.physics.fourier import ifftc
+from mrnets.tensors import release_spare
 from tests.gadgets.frames import SIZE, frames, header, volume
 from tests.gadgets.test_network import save
 
@@ -52,6 +55,13 @@ ERRORS = [np.linalg.LinAlgError("singular matrix"), MemoryError("too large"), Ru
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_memory_that_cupy_keeps_is_given_back(monkeypatch):
+    pool = mock.Mock()
+    monkeypatch.setitem(sys.modules, "cupy", mock.Mock(get_default_memory_pool=lambda: pool))
+    release_spare()
+    pool.free_all_blocks.assert_called_once_with()
+
+
 def test_a_slice_without_sensitivities_is_the_root_of_the_sum_of_squares(monkeypatch, error):
     failing_once(monkeypatch, gadgets.coils, "sense_raw", error)
     scan = frames(3)
