@@ -44,7 +44,7 @@ def tensors(values: Iterable[Any], device: torch.device | str | None = None) -> 
 
 
 def release_spare() -> None:
-    """Give the memory of devices back that torch and CuPy keep for their next arrays: each of them needs that of both."""
+    """Give memory of devices back that torch and CuPy keep for their next arrays. Neither has that of the other."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if (cupy := sys.modules.get("cupy")) is not None:

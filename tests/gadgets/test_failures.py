@@ -55,13 +55,6 @@ ERRORS = [np.linalg.LinAlgError("singular matrix"), MemoryError("too large"), Ru
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_memory_that_cupy_keeps_is_given_back(monkeypatch):
-    pool = mock.Mock()
-    monkeypatch.setitem(sys.modules, "cupy", mock.Mock(get_default_memory_pool=lambda: pool))
-    release_spare()
-    pool.free_all_blocks.assert_called_once_with()
-
-
 def test_a_slice_without_sensitivities_is_the_root_of_the_sum_of_squares(monkeypatch, error):
     failing_once(monkeypatch, gadgets.coils, "sense_raw", error)
     scan = frames(3)
@@ -173,3 +166,10 @@ def test_a_device_without_memory_gives_way_to_the_cpu(error):
         return runner.batch, runner.precision
 
     assert runner._in_memory(work, 3) == (1, "float32")
+
+
+def test_memory_that_cupy_keeps_is_given_back(monkeypatch):
+    pool = mock.Mock()
+    monkeypatch.setitem(sys.modules, "cupy", mock.Mock(get_default_memory_pool=lambda: pool))
+    release_spare()
+    pool.free_all_blocks.assert_called_once_with()
