@@ -88,7 +88,8 @@ def test_an_example_depends_on_its_number_only(options: Options) -> None:
         return next(examples(made, range(n, n + 1), workers, "cpu"))
 
     assert torch.equal(one(3).target, one(3).target)
-    assert torch.equal(one(3).scan.kspace, one(3, workers=1).scan.kspace)
+    here, there = one(3).scan.kspace, one(3, workers=1).scan.kspace  # a worker has one thread, and sums otherwise
+    assert torch.linalg.vector_norm(here - there) <= 1e-6 * torch.linalg.vector_norm(here)
     for other in (one(4), one(3, "validation")):
         assert other.target.shape != one(3).target.shape or not torch.equal(other.target, one(3).target)
 
