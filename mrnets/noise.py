@@ -70,12 +70,16 @@ def _covariances(blocks: Array, kernel: tuple[int, int]) -> Array:
 
 
 def _smallest(covariance: NDArray[np.complex128], patches: int) -> float:
-    """By the median of the smallest eigenvalues, over what it is of noise with variance 1 (Marchenko, Pastur 1967)."""
+    """By the median of the smallest eigenvalues, over what it is of noise with variance 1 (Marchenko, Pastur 1967).
+
+    Without noise it is what rounding of the largest eigenvalue leaves, and 0 only without signal.
+    """
     eigenvalues = np.linalg.eigvalsh(covariance)
     count = max(round(SMALLEST * len(eigenvalues)), 1)
     spread = math.sqrt(len(eigenvalues) / patches)
     expected = (1 - spread) ** 2 + 4 * spread * SEMICIRCLE
-    return math.sqrt(max(float(np.median(eigenvalues[:count])), 0.0) / expected)
+    rounding = float(np.finfo(np.float64).eps * eigenvalues[-1])
+    return math.sqrt(max(float(np.median(eigenvalues[:count])), rounding, 0.0) / expected)
 
 
 def agreed_noise(raw: Raw) -> tuple[Raw, tuple[str, ...]]:

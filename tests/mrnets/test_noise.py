@@ -32,6 +32,15 @@ def test_what_neighbours_do_not_predict_is_noise(
     assert 0.5 * noise < found < 2 * noise
 
 
+def test_data_without_noise_have_a_level_of_rounding() -> None:
+    """Patches of one plane wave are multiples of each other: all eigenvalues but one are 0, or below it by rounding."""
+    wave = np.exp(1j * (0.3 * np.arange(24)[:, None] + 0.2 * np.arange(96)))
+    found = unpredictable(np.stack([wave * factor for factor in (1, 2j, -1, 0.5)]))
+    assert found is not None
+    assert 0 < found < 1e-6
+    assert unpredictable(np.zeros((4, 24, 96), np.complex64)) == 0
+
+
 def test_a_block_too_small_tells_nothing(rng: np.random.Generator) -> None:
     assert unpredictable(lines(rng, 16, (6, 6), 0.1)) is None
 
