@@ -121,7 +121,7 @@ def coils_needed(
 ) -> list[int]:
     """The number of virtual coils with which compression loses signal worth less than `share` of the noise's energy.
 
-    Of each slice; of a volume a single one.
+    There is a number for each slice, and a single one for a volume.
     That is the energy of the noise in one image. All coils are needed where the noise is not known or there are no
     calibration lines. In steps of 4, so that most slices of a scan have the same number. Raises InputError as
     `compress_raw` does.

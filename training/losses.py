@@ -179,9 +179,7 @@ def _kspace(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tens
     error, measured = missed(estimate, example)
     peak = positive(measured.abs().amax(dim=(1, 2, 3, 4), keepdim=True))
     sizes = [(_modulus(z, _SMOOTH * peak) * example.held).flatten(1) for z in (error, measured)]
-    norms = [
-        (torch.linalg.vector_norm(size, dim=1), size.sum(dim=1)) for size in sizes
-    ]  # the first without a pole at 0
+    norms = [(torch.linalg.vector_norm(size, dim=1), size.sum(dim=1)) for size in sizes]  # neither has a pole at 0
     return sum((one / positive(other) for one, other in zip(*norms, strict=True)), torch.zeros_like(norms[0][0]))
 
 

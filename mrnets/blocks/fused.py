@@ -1,7 +1,7 @@
 """Parts of networks as one pass over memory on a CUDA device, by Triton, which comes with torch there.
 
 Axes: features (batch, channel, [z,] y, x); image (batch, set, y, x); sens (batch, set, coil, y, x).
-Results are within 1e-5 of the norm of those that torch's own operations give.
+Float32 results are within 1e-5 of the norm of those in double precision, as Triton's interpreter shows on a processor.
 """
 
 from __future__ import annotations

@@ -25,6 +25,30 @@ def _places(n, p, c, pixels, channels, BLOCK_C: tl.constexpr):
 
 
 @triton.jit
+def _own_parts(parts, BLOCK_C: tl.constexpr):
+    """Where the parts of this program's plane begin, (chunk, 2, BLOCK_C)."""
+    plane = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+    return parts + plane * tl.num_programs(0) * (2 * BLOCK_C)
+
+
+@triton.jit
+def _store_part(parts, first, second, BLOCK_C: tl.constexpr):
+    """Store both sums of this program's chunk."""
+    here = _own_parts(parts, BLOCK_C) + tl.program_id(0) * (2 * BLOCK_C) + tl.arange(0, BLOCK_C)
+    tl.store(here, first)
+    tl.store(here + BLOCK_C, second)
+
+
+@triton.jit
+def _parts_of_all(parts, SPLITS: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Both sums of all chunks of this program's plane, [SPLITS, BLOCK_C] each, and 0 beyond the last chunk."""
+    chunks = tl.arange(0, SPLITS)[:, None]
+    part = _own_parts(parts, BLOCK_C) + chunks * (2 * BLOCK_C) + tl.arange(0, BLOCK_C)[None, :]
+    there = (chunks < tl.num_programs(0)) & (tl.arange(0, BLOCK_C) >= 0)[None, :]
+    return tl.load(part, mask=there, other=0.0), tl.load(part + BLOCK_C, mask=there, other=0.0)
+
+
+@triton.jit
 def moments(x, parts, pixels, channels, chunk, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
     """Write the mean and the sum of squared deviations of each `chunk` of pixels.
 
@@ -49,9 +73,7 @@ def moments(x, parts, pixels, channels, chunk, BLOCK_P: tl.constexpr, BLOCK_C: t
         squares += tl.sum(away * away, 0) + apart * apart * (count * here / (count + here))
         mean += apart * (here / (count + here))
         count += here
-    out = parts + ((n * tl.num_programs(1) + block) * tl.num_programs(0) + split) * (2 * BLOCK_C)
-    tl.store(out + tl.arange(0, BLOCK_C), mean)
-    tl.store(out + BLOCK_C + tl.arange(0, BLOCK_C), squares)
+    _store_part(parts, mean, squares, BLOCK_C)
 
 
 @triton.jit
@@ -74,15 +96,11 @@ def normalise_in_place(
     """
     split, block, n = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     c = block * BLOCK_C + tl.arange(0, BLOCK_C)
-    chunks = tl.arange(0, SPLITS)[:, None]
-    part = parts + (n * tl.num_programs(1) + block) * tl.num_programs(0) * (2 * BLOCK_C)
-    part += chunks * (2 * BLOCK_C) + tl.arange(0, BLOCK_C)[None, :]
-    there = (chunks < tl.num_programs(0)) & (tl.arange(0, BLOCK_C) >= 0)[None, :]
-    counts = tl.maximum(tl.minimum(pixels - chunks * chunk, chunk), 0).to(tl.float32)
-    means = tl.load(part, mask=there, other=0.0)
+    means, squares = _parts_of_all(parts, SPLITS, BLOCK_C)
+    counts = tl.maximum(tl.minimum(pixels - tl.arange(0, SPLITS)[:, None] * chunk, chunk), 0).to(tl.float32)
     mean = tl.sum(means * counts, 0) / pixels
     apart = means - mean[None, :]
-    squares = tl.load(part + BLOCK_C, mask=there, other=0.0) + counts * apart * apart
+    squares += counts * apart * apart
     scale = tl.rsqrt(tl.sum(squares, 0) / pixels + _EPSILON)
     if SCALES:
         tl.store(scales + n * channels + c, scale, mask=(c < channels) & (split == 0))
@@ -117,9 +135,7 @@ def gradient_sums(gradient, out, parts, pixels, channels, chunk, slope, BLOCK_P:
         made = tl.load(out + place, mask=inside, other=0.0).to(tl.float32)
         total += tl.sum(tl.where(made < 0, value * slope, value), 0)
         along += tl.sum(value * made, 0)
-    here = parts + ((n * tl.num_programs(1) + block) * tl.num_programs(0) + split) * (2 * BLOCK_C)
-    tl.store(here + tl.arange(0, BLOCK_C), total)
-    tl.store(here + BLOCK_C + tl.arange(0, BLOCK_C), along)
+    _store_part(parts, total, along, BLOCK_C)
 
 
 @triton.jit
@@ -140,12 +156,9 @@ def normalise_gradient(
     """Write to `made` the gradient before `normalise_in_place`, by the `gradient_sums` of all chunks."""
     split, block, n = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     c = block * BLOCK_C + tl.arange(0, BLOCK_C)
-    chunks = tl.arange(0, SPLITS)[:, None]
-    part = parts + (n * tl.num_programs(1) + block) * tl.num_programs(0) * (2 * BLOCK_C)
-    part += chunks * (2 * BLOCK_C) + tl.arange(0, BLOCK_C)[None, :]
-    there = (chunks < tl.num_programs(0)) & (tl.arange(0, BLOCK_C) >= 0)[None, :]
-    mean = tl.sum(tl.load(part, mask=there, other=0.0), 0) / pixels
-    along = tl.sum(tl.load(part + BLOCK_C, mask=there, other=0.0), 0) / pixels
+    totals, products = _parts_of_all(parts, SPLITS, BLOCK_C)
+    mean = tl.sum(totals, 0) / pixels
+    along = tl.sum(products, 0) / pixels
     scale = tl.load(scales + n * channels + c, mask=c < channels, other=0.0)
     first = split * chunk
     last = tl.minimum(first + chunk, pixels)

@@ -95,7 +95,7 @@ def wavelet_down(
 
 @triton.jit
 def _lines(place, j: tl.constexpr, h, w, inside):
-    """What coefficients give to an even and an odd line: the coarse and the detailed half along x of each."""
+    """Shares of coefficients in an even and an odd line: the coarse and the detailed half along x of each."""
     coarse = tl.load(place, mask=inside, other=0.0)
     along_x = tl.load(place + 2 * h * w, mask=inside, other=0.0)
     along_y = tl.load(place + 4 * h * w, mask=inside, other=0.0)
