@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 # Torch computes with all cores; the tests run one process per core instead.
 TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
 
-.PHONY: demo test slow bench docs clean
+.PHONY: demo test slow gpu bench docs clean
 
 demo: $(VENV)/.installed
 	$(RUN) -m gadgets demo --folder demo
@@ -19,6 +19,12 @@ test: $(VENV)/.installed
 
 slow: $(VENV)/.installed $(VENV)/.wandb $(VENV)/.onnx $(VENV)/.docs
 	$(TEST) -m "slow and not gpu"
+
+# On a machine with a CUDA device: its tests, each by name, then the benchmarks of the device.
+gpu: $(VENV)/.gpu
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -v -n 4 -m gpu
+	$(RUN) tests/benchmarks/bench_device.py
+	$(RUN) tests/benchmarks/bench_training.py --device cuda --graphs --workers 0 3
 
 bench: $(VENV)/.installed
 	for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(RUN) $$script || exit 1; done
@@ -40,6 +46,10 @@ $(VENV)/.wandb: $(VENV)/.installed
 # Only the slow tests run what is exported as ONNX, by ONNX Runtime.
 $(VENV)/.onnx: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[onnx]' onnxruntime
+	touch $@
+
+$(VENV)/.gpu: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[gpu]'
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.installed

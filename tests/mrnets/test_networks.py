@@ -49,10 +49,8 @@ def test_gives_finite_results_of_the_scan_s_shape(name: str, shape: tuple[int, i
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
 def test_gives_the_same_on_a_cuda_device(name: str) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     example, network = scan_for(name, batch=2), create(name).eval()
-    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         here = list(tensors(network(example)))
         there = list(tensors(network.cuda()(to_device(example, "cuda"))))
     assert len(here) == len(there)

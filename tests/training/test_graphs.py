@@ -260,10 +260,10 @@ def _cut(scan: Any) -> Any:
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_cuda_device_learns_the_same(options: Options, precision: Any) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     rate = dataclasses.replace(options.optimiser, learning_rate=1e-4)
     recorded, plain = pair(options, device="cuda", precision=precision, optimiser=rate, steps=8)
-    loop.fit(recorded)
-    loop.fit(plain)
+    # cuDNN's other algorithms and TF32 change gradients by a third of their norm, with and without graphs.
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        loop.fit(recorded)
+        loop.fit(plain)
     np.testing.assert_allclose(losses(recorded), losses(plain), rtol=1e-3)

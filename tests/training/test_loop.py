@@ -311,12 +311,10 @@ def test_a_device_that_is_not_there(options: Options) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_cuda_device_learns_the_same(options: Options, workers: int) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     options = dataclasses.replace(changed(options, learning_rate=1e-4), batch=2, steps=8, workers=workers)
     loop.fit(options)
     there = dataclasses.replace(elsewhere(options, "there"), device="cuda")
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         loop.fit(there)
     one, other = (losses(each) for each in (options, there))
     np.testing.assert_allclose(other, one, rtol=1e-3)
