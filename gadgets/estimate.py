@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -162,14 +162,14 @@ def _estimates(frames: list[Frame], how: Runner) -> list[tuple[Estimate, tuple[s
 
     from mrnets.ending import ended
     from mrnets.restore import restore
-    from mrnets.tensors import slices_of
+    from mrnets.tensors import joined, slices_of
 
     model = how.model
     with torch.inference_mode():
         raw = as_one(frames)
         groups = [frames] if raw is not None else [[frame] for frame in frames]
         ready = [_prepared(raw or group[0].raw, group, model) for group in groups]
-        scan = _one_batch([block.scan for block, _, _ in ready])
+        scan = joined([block.scan for block, _, _ in ready])
         preparation = ready[0][1]
         forward = _checked(ended(partial(_on_grid, how), preparation, model.echoes), preparation, how, slices=1)
         whole = _joined([forward(slices_of(scan, n, n + how.batch)) for n in range(0, len(frames), how.batch)])
@@ -196,17 +196,6 @@ def _prepared(raw: Raw, frames: list[Frame], model: Model) -> tuple[Prepared, Pr
     with naming_shortfalls(frames[0]):
         block = prepare(raw, preparation, image=image, device=model.device)
     return block, preparation, (*doubts, *block.notes)
-
-
-def _one_batch(scans: list[Scan]) -> Scan:
-    """Return slices of one form as a batch."""
-    import torch
-
-    def joined(name: str, arrays: list[Any]) -> Any:
-        same = name == "echo_times" or all(array is None for array in arrays)
-        return arrays[0] if same else torch.cat(arrays)
-
-    return Scan(**{f.name: joined(f.name, [getattr(scan, f.name) for scan in scans]) for f in fields(Scan)})
 
 
 def _slices(estimate: Estimate, first: int, count: int = 1) -> Estimate:
@@ -269,7 +258,8 @@ def _checked(
     forward = _recorded(forward, how, preparation)
     if not how.model.reconstructs:
         return forward
-    return checked(forward, how.check, slices, _recorded(classical, how, "l1wavelet"))
+    at_once = min(FEW, how.batch) if how.graphs and how.model.graphs is not None else 0
+    return checked(forward, how.check, slices, _recorded(classical, how, "l1wavelet"), at_once)
 
 
 def _recorded(forward: Callable[[Scan], Estimate], how: Runner, name: Hashable) -> Callable[[Scan], Estimate]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.utils.dlpack import from_dlpack
 
 from mrnets.contract import Raw, Scan
 
-__all__ = ["handed_over", "part", "release_spare", "sent", "slices_of", "tensors", "to_torch"]
+__all__ = ["handed_over", "joined", "part", "release_spare", "sent", "slices_of", "tensors", "to_torch"]
 
 
 def to_torch(raw: Raw, device: torch.device | str | None = None) -> Raw:
@@ -73,3 +73,23 @@ def slices_of(scan: Scan, start: int, stop: int | None, step: int = 1) -> Scan:
         return x if x is None or name == "echo_times" or x.shape[0] == 1 else x[start:stop:step]
 
     return Scan(**{f.name: own(f.name, getattr(scan, f.name)) for f in dataclasses.fields(Scan)})
+
+
+def joined(scans: Sequence[Scan]) -> Scan:
+    """Return slices of one form as a batch. They have the same echo times."""
+    if len(scans) == 1:
+        return scans[0]
+
+    def batch(name: str) -> Any:
+        arrays = [getattr(scan, name) for scan in scans]
+        if name == "echo_times" or arrays[0] is None:
+            return arrays[0]
+        # Slices of a scan may share a mask, which they do not share with those of another.
+        return torch.cat([x.expand(_size(scan), *x.shape[1:]) for x, scan in zip(arrays, scans, strict=True)])
+
+    return Scan(**{f.name: batch(f.name) for f in dataclasses.fields(Scan)})
+
+
+def _size(scan: Scan) -> int:
+    array: Any = scan.image if scan.kspace is None else scan.kspace
+    return len(array)

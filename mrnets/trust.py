@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mrnets.contract import Estimate, Scan, Trust
@@ -26,9 +25,9 @@ from mrnets.ending import ended
 from mrnets.nets.l1wavelet import L1Wavelet
 from mrnets.physics.coils import expand
 from mrnets.physics.fourier import fftc
-from mrnets.physics.masks import calibration_region
 from mrnets.preparation import Preparation
 from mrnets.tensors import sent
+from mrnets.trial import SHARE, Trial, trial_of
 
 __all__ = [
     "MAX_CHANGE",
@@ -38,16 +37,11 @@ __all__ = [
     "classical",
     "doubt",
     "examined",
-    "left_out",
+    "measured",
     "mixed",
     "together",
 ]
 
-SHARE = 0.06
-"""Share of the samples outside the fully sampled centre that are left out, and at least `LEAST` of them."""
-LEAST = 2
-CENTRE = 24
-"""Samples along each axis, at most, that are never left out."""
 MAX_RESIDUAL = 1.5
 """The residual over that of l1-wavelet, or over the noise where that is larger. Sensitivities explain not all of a scan
 with little noise: there the residual is 3 to 11 for every method. Good images have at most 1.05 here."""
@@ -61,9 +55,6 @@ SLACK, SLACK_OF_MISFIT = 0.45, 0.12
 """Noise that the prediction may add, in standard deviations of that of the samples, and over the residual of l1-wavelet
 where that is more. Where little is left out, an image that keeps the data more exactly predicts their neighbours with
 more noise. What the sensitivities do not explain is noise here, too."""
-ONE_SIDED = 0.8
-"""Reach of the samples to one side of the centre over that to the other, below which one side is missing. Samples that
-are left out say nothing of it. There l1-wavelet has no share: it made the error 1.4 times as large."""
 MAX_CHANGE, LEAST_CHANGE = 2.0, 0.1
 """The change between the samples, over that of l1-wavelet, and beside it in the unit of the prediction error. It was at
 most 1.7 times as large in 386 good images of the network that ships. An image of another slice has 1 to 22 times."""
@@ -117,14 +108,21 @@ def examined(
     reference: what `simple`, which is `classical`, makes of the scan. Empty without it. It costs one more run of the
     network, and one of l1-wavelet.
     """
-    if scan.kspace is None or scan.mask is None or reference is None:
+    trial = trial_of(scan)
+    if trial is None or reference is None:
         return []
-    held, between, whole_kspace = _chosen(scan.mask)
-    kept = scan.mask & ~held
-    kspace = torch.where(kept, scan.kspace, torch.zeros_like(scan.kspace))
-    less = dataclasses.replace(scan, kspace=kspace, mask=kept)
-    without = simple(less)
-    image, predicted, whole, plain = (_unweighted(made) for made in (estimate, network(less), reference, without))
+    return measured(trial, scan, (estimate, network(trial.scan)), (reference, simple(trial.scan)))
+
+
+def measured(
+    trial: Trial, scan: Scan, network: tuple[Estimate, Estimate], simple: tuple[Estimate, Estimate]
+) -> list[Trust]:
+    """The measures of each slice of `scan`.
+
+    network, simple: what the network, and `classical`, make of the scan, and of that of the trial."""
+    assert scan.mask is not None
+    held, between = trial.held, trial.between
+    image, predicted, whole, plain = (_unweighted(made) for made in (*network, *simple))
     unit = (_size(scan, held) if scan.noise is None else scan.noise).clamp_min(1e-20)
     misfit, errors, others = (_difference(x, scan) for x in (image, predicted, plain))
     measures = {
@@ -132,8 +130,8 @@ def examined(
         "prediction": _rms(errors, held) / unit,
         "reference": _rms(others, held) / unit,
         "significance": _significance(errors, others, held),
-        "reference_residual": None if scan.noise is None else _rms(others, kept) / unit,
-        "share": _share(errors * held, others * held) * whole_kspace,
+        "reference_residual": None if scan.noise is None else _rms(others, scan.mask & ~held) / unit,
+        "share": _share(errors * held, others * held) * trial.both_sides,
         "change": _rms(misfit - errors, between) / unit,
         "reference_change": _rms(_difference(whole, scan) - others, between) / unit,
     }
@@ -203,89 +201,6 @@ def together(trusts: Sequence[Trust]) -> Trust | None:
         return float(np.mean(np.power(there, power)) ** (1 / power))
 
     return Trust(**{field.name: joint(field.name) for field in dataclasses.fields(Trust)})
-
-
-def left_out(mask: Tensor) -> Tensor:
-    """Samples to leave out of `mask` (batch or 1, 1, 1, y, x) bool, of that shape; none where few lie outside a centre.
-
-    Whole lines where all sampled lines have the same samples, else single places. They are spread from the centre
-    outwards, so that some hold signal. They are the same for all scans with that mask.
-    """
-    return _chosen(mask)[0]
-
-
-def _chosen(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`left_out`, places between the samples, and whether these reach about as far to both sides of the centre.
-
-    All are bool, the first two of the shape of the mask, the third (batch or 1,). A device is asked once."""
-    masks = mask[:, 0, 0].cpu().numpy()
-    places = np.stack([[_held(one), _between(one)] for one in masks], axis=1)
-    held, between = sent(torch.from_numpy(places), mask.device)[:, :, None, None]
-    sides = [all(_reach(one.any(axis)) >= ONE_SIDED for axis in (0, 1)) for one in masks]
-    return held, between, sent(torch.tensor(sides), mask.device)
-
-
-def _between(sampled: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(y, x): places that are not sampled, in rows and columns no farther out than the last that are."""
-    rows, columns = (_extent(np.asarray(sampled.any(axis=axis))) for axis in (1, 0))
-    return rows[:, None] & columns & ~sampled
-
-
-def _extent(sampled: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """From the first sampled place of an axis to the last."""
-    within, places = np.zeros_like(sampled), np.flatnonzero(sampled)
-    if len(places):
-        within[places[0] : places[-1] + 1] = True
-    return within
-
-
-def _reach(sampled: NDArray[np.bool_]) -> float:
-    """Reach of the samples of an axis to one side, the shorter one, over that to the other."""
-    places = np.flatnonzero(sampled)
-    if not len(places):
-        return 0.0
-    middle = len(sampled) // 2
-    sides = (middle - int(places[0]), int(places[-1]) + 1 - middle)
-    return min(sides) / max(sides)
-
-
-def _held(sampled: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(y, x)."""
-    rows, columns = (np.asarray(sampled.any(axis=axis, keepdims=True)) for axis in (1, 0))
-    centre = _block(sampled.shape, [min(n, CENTRE) for n in calibration_region(sampled)])
-    if not (sampled == (rows & columns)).all():
-        return _spread(sampled & ~centre)
-    if _runs(columns) > 1 >= _runs(rows):
-        return sampled & _spread(columns & ~centre.any(axis=0, keepdims=True))
-    if _runs(rows) > 1 and _runs(columns) > 1:
-        return _spread(sampled & ~centre)
-    return sampled & _spread(rows & ~centre.any(axis=1, keepdims=True))
-
-
-def _runs(places: NDArray[np.bool_]) -> int:
-    """How many times sampled places follow ones that are not."""
-    return int((np.diff(places.ravel().astype(np.int8), prepend=0) > 0).sum())
-
-
-def _block(shape: tuple[int, ...], size: Sequence[int]) -> NDArray[np.bool_]:
-    """(y, x): true in the middle `size` samples, as `fourier.resize` crops."""
-    block = np.zeros(shape, bool)
-    block[tuple(slice(n // 2 - m // 2, n // 2 - m // 2 + m) for n, m in zip(shape, size, strict=True))] = True
-    return block
-
-
-def _spread(places: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Some of the `places`, evenly spread by their distance from the centre; none where there are too few."""
-    held = np.zeros_like(places)
-    found = np.argwhere(places)
-    count = max(round(SHARE * len(found)), LEAST)
-    if len(found) < 2 * count:
-        return held
-    middle = np.array(places.shape) // 2
-    order = np.argsort((np.abs(found - middle) / np.maximum(middle, 1)).sum(axis=1), kind="stable")
-    chosen = found[order[np.arange(count) * len(found) // count]]
-    held[tuple(chosen.T)] = True
-    return held
 
 
 def _difference(image: Tensor, scan: Scan) -> Tensor:

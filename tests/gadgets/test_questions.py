@@ -37,8 +37,8 @@ MAPS = {
 FETCH = {"estimate.here": 1}
 """The image. Whether it is finite is asked of the copy on the host."""
 CHECK = {
-    "trust._chosen": 1,  # the mask: which samples to leave out is worked out on the host
-    "trust.examined": 1,  # the measures, which decide whose image it is
+    "trial._chosen": 1,  # the mask: which samples to leave out is worked out on the host
+    "trust.measured": 1,  # the measures, which decide whose image it is
 }
 
 
@@ -124,7 +124,7 @@ def test_a_network_asks_for_its_image_alone(options: dict[str, str], check: str)
     checked = check != "off" and "weights" in options
     assert found.asked == {**FETCH, **(CHECK if checked else {})}
     found = imaged(given, {**options, "check": check})
-    assert found.sent == ({"trust._chosen": 2} if checked else {})  # the samples that are left out
+    assert found.sent == ({"trial._chosen": 2} if checked else {})  # the samples that are left out
 
 
 def test_launches_of_a_network_do_not_grow_with_the_batch(options: dict[str, str]) -> None:

@@ -18,7 +18,8 @@ from mrnets.physics import masks, simulate
 from mrnets.physics.fourier import fftc, ifftc
 from mrnets.preparation import Preparation
 from mrnets.selfcheck import checked
-from mrnets.trust import classical, doubt, examined, left_out, mixed, together
+from mrnets.trial import left_out
+from mrnets.trust import classical, doubt, examined, mixed, together
 
 SHAPE = (64, 48)
 NOISE = 0.02
@@ -287,3 +288,38 @@ def test_slices_count_together_by_their_squares() -> None:
     assert both.prediction == 2.0
     assert both.reference is None
     assert both.significance == pytest.approx(4 / math.sqrt(2))  # that of the sum of both
+
+
+@pytest.mark.parametrize("mask", [line_mask(), place_mask()])
+@pytest.mark.parametrize("check", ["warn", "fallback"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_both_runs_in_one_say_the_same(mask: Tensor, check: Check, batch: int) -> None:
+    sizes: list[int] = []
+
+    def counted(of: Scan) -> Estimate:
+        sizes.append(len(of.kspace))  # type: ignore[arg-type]
+        return changed(lambda image: image * 1.01)(of)
+
+    of = scan(mask, batch=batch)
+    with torch.inference_mode():
+        apart = checked(counted, check, 1, counted)(of)
+        assert sizes == [batch] * 4
+        sizes.clear()
+        one = checked(counted, check, 1, counted, 2 * batch)(of)
+        assert sizes == [2 * batch] * 2
+    torch.testing.assert_close(one.image, apart.image, rtol=1e-5, atol=1e-5)
+    for a, b in zip(one.trust, apart.trust, strict=True):
+        for field in dataclasses.fields(Trust):
+            assert getattr(a, field.name) == pytest.approx(getattr(b, field.name), rel=1e-3, abs=1e-4)
+
+
+def test_more_slices_than_one_run_takes_go_one_after_another() -> None:
+    sizes: list[int] = []
+
+    def counted(of: Scan) -> Estimate:
+        sizes.append(len(of.kspace))  # type: ignore[arg-type]
+        return CLASSICAL(of)
+
+    with torch.inference_mode():
+        checked(counted, "warn", 1, counted, 3)(scan())
+    assert sizes == [2] * 4
