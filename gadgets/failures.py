@@ -9,10 +9,10 @@ from typing import TypeVar
 import numpy as np
 
 from gadgets.speaker import GadgetError
-from mrnets.errors import InputError
+from mrnets.errors import InputError, NotFiniteError
 from mrnets.extras import missing
 
-__all__ = ["FAILURES", "attempted", "told", "why"]
+__all__ = ["FAILURES", "attempted", "ends_scan", "told", "why"]
 
 T = TypeVar("T")
 
@@ -26,16 +26,21 @@ def why(error: Exception) -> str:
 
 
 def attempted(work: Callable[[], T]) -> T | str:
-    """Return what `work` gives, or why it failed. Raises InputError, which is no failure of the computation.
+    """Return what `work` gives, or why it failed. Raises InputErrors that end the scan.
 
     Values that overflow are found by what is made of them: they are not warned of."""
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             return work()
-    except InputError:
-        raise
-    except FAILURES as error:
+    except (InputError, *FAILURES) as error:
+        if ends_scan(error):
+            raise
         return why(error)
+
+
+def ends_scan(error: Exception) -> bool:
+    """Return whether an error is of the scan or the chain, and not of the computation of one slice."""
+    return isinstance(error, InputError) and not isinstance(error, NotFiniteError)
 
 
 def told(error: BaseException) -> str:

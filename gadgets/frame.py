@@ -77,4 +77,4 @@ def naming_shortfalls(frame: Frame) -> Iterator[None]:
         yield
     except InputError as error:
         lacking = [note for note in frame.notes if note.startswith(CUT_SHORT)]
-        raise InputError("; ".join([*lacking, str(error)])) from error
+        raise type(error)("; ".join([*lacking, str(error)])) from error

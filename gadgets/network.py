@@ -11,7 +11,7 @@ from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.batches import TOGETHER, in_batches
 from gadgets.estimate import USUAL_COMPUTING, Computing, Runner
-from gadgets.failures import FAILURES, why
+from gadgets.failures import FAILURES, ends_scan, why
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
 from gadgets.models import Model, contrasts_of, device_of, model_of
@@ -144,10 +144,8 @@ def _completed(frames: list[Frame], runner: Runner, caution: Caution) -> list[Fr
         (frame,) = frames
         estimate, notes = runner.reconstructed(frame)
         return _believed(frame, estimate, notes, runner.model, caution)
-    except InputError:
-        raise
     except Exception as error:  # whatever a network fails by, the scan is not to be lost
-        if caution.fallback == "none":
+        if caution.fallback == "none" or ends_scan(error):
             raise
         reason = f"the network {runner.model.name} failed ({why(error)})"
         return _fallen_back(frames, reason, [_Simpler(caution.fallback), _PLAINEST])

@@ -7,12 +7,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-__all__ = ["Faults", "InputError", "naming", "nearest", "unknown"]
+__all__ = ["Faults", "InputError", "NotFiniteError", "naming", "nearest", "unknown"]
 
 
 class InputError(ValueError):
     """Input that cannot be used: one clear sentence that names the file, gadget, property or acquisition,
     what was expected and what came. Hosts and command lines print the sentence and never a traceback."""
+
+
+class NotFiniteError(InputError):
+    """Data that are NaN or infinite. Inside a chain they are those of one slice, and cost that slice alone: whatever
+    came in was finite, and has overflowed."""
 
 
 @dataclass
@@ -64,4 +69,4 @@ def naming(what: object) -> Iterator[None]:
     except InputError as error:
         if str(error).startswith(f"{what}: "):
             raise
-        raise InputError(f"{what}: {error}") from error.__cause__
+        raise type(error)(f"{what}: {error}") from error.__cause__

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mrnets.errors import InputError
+from mrnets.errors import InputError, NotFiniteError
 from mrnets.physics.arrays import Array, array_namespace, on_host, to_numpy
 from mrnets.physics.coils import mix
 from mrnets.physics.fourier import ifftc, resize
@@ -210,7 +210,7 @@ def _gram(x: Array) -> Array:
     """(..., coil, sample) to (..., coil, coil), the sum of x_i conj(x_j) over samples; from here on in double."""
     xp = array_namespace(x)
     if not bool(xp.all(xp.isfinite(x))):
-        raise InputError("coil compression: the calibration data have NaN or Inf")
+        raise NotFiniteError("coil compression: the calibration data have NaN or Inf")
     return xp.astype(xp.matmul(x, _adjoint(x)), xp.complex128)
 
 

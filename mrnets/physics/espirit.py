@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mrnets.errors import InputError
+from mrnets.errors import InputError, NotFiniteError
 from mrnets.physics.arrays import Array, array_namespace, clipped, constant, device, on_host
 from mrnets.physics.checks import require_complex, sizes
 from mrnets.physics.eigenvectors import strongest
@@ -262,9 +262,9 @@ def _check(calibration: Array, shape: tuple[int, ...], width: int, maps: int) ->
 
 
 def require_finite(finite: bool) -> None:
-    """Raise InputError where calibration data are not finite."""
+    """Raise NotFiniteError where calibration data are not finite."""
     if not finite:
-        raise InputError("ESPIRiT: the calibration data contain NaN or infinite samples")
+        raise NotFiniteError("ESPIRiT: the calibration data contain NaN or infinite samples")
 
 
 def _scaled(block: Array, finite: bool) -> tuple[Array, Array]:

@@ -94,11 +94,14 @@ def test_a_slice_whose_compression_fails_keeps_all_coils(monkeypatch, error):
     assert "failed" not in first + third
 
 
+@pytest.mark.parametrize("strength", [1e20, np.inf], ids=["its squares overflow", "its samples have overflowed"])
 @pytest.mark.parametrize("stages", ["coils", "compress coils", ""])
-def test_a_slice_that_is_absurdly_strong_loses_no_other_slice(stages):
-    """Its squares overflow: no method gives an image. The others are as without it, and the scan lacks it."""
+def test_a_slice_that_is_absurdly_strong_loses_no_other_slice(stages, strength):
+    """No method gives an image. The others are as without it, and the scan lacks it."""
     scan = frames(3)
-    strong = replace(scan[1].raw, kspace=1e20 * scan[1].raw.kspace, calibration=1e20 * scan[1].raw.calibration)
+    raw, factor = scan[1].raw, np.float32(strength)
+    with np.errstate(invalid="ignore"):
+        strong = replace(raw, kspace=factor * raw.kspace, calibration=factor * raw.calibration)
     scan[1] = replace(scan[1], raw=strong)
 
     def made(some):
