@@ -19,7 +19,8 @@ from mrnets.errors import InputError
 from mrnets.mrd.flags import DOUBTFUL, LEFT_OUT, Flag, has_flag
 from mrnets.mrd.lines import Item, Lines, counter, require_finite
 from mrnets.mrd.noise import Noise, NoiseScan, bandwidth
-from mrnets.physics.arrays import Array, array_namespace, asarray_like
+from mrnets.mrd.spare import Spare
+from mrnets.physics.arrays import Array, array_namespace, asarray_like, is_numpy_array
 from mrnets.physics.whiten import noise_scale, whitener
 
 __all__ = ["noise"]
@@ -99,7 +100,7 @@ def _whitening(noise: Noise | None, relative_bandwidth: float) -> Callable[[Line
     if noise is None:
         warn("no noise measurement before the first imaging line; data are not prewhitened", log=_logger)
         return lambda lines: lines
-    matrix = whitener(noise.covariance)
+    matrix, spare = whitener(noise.covariance), Spare()
 
     def whiten(lines: Lines) -> Lines:
         coils = lines.data.shape[1]
@@ -115,9 +116,10 @@ def _whitening(noise: Noise | None, relative_bandwidth: float) -> Callable[[Line
         scaled = asarray_like(matrix * scales[0], lines.data, dtype=xp.complex64)
         # A product for each line needs no copies: less than half of the time of one large product for the block. It
         # needs OpenBLAS with one thread, which `mrnets.threads` sets; several would wait for each other at each line.
-        data = xp.matmul(scaled, lines.data)
+        room = spare.empty(lines.data.shape) if is_numpy_array(lines.data) else None
+        data = xp.matmul(scaled, lines.data, out=room)
         if len(dwells) > 1:
-            data = data * asarray_like((scales / scales[0])[which], lines.data)[:, None, None]
+            data *= asarray_like((scales / scales[0])[which], lines.data)[:, None, None]
         return replace(lines, data=data, whitened=True)
 
     return whiten

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 from mrnets.mrd.flags import Flag, bits
+from mrnets.mrd.spare import Spare
 from mrnets.mrd.strength import peaks_of
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
 
@@ -121,7 +122,7 @@ class _Run:
     """How many of the lines were looked at."""
 
     @classmethod
-    def start(cls, key: tuple[int, int, int, int, bool]) -> _Run:
+    def start(cls, key: tuple[int, int, int, int, bool], spare: Spare) -> _Run:
         coils, samples, dimensions = key[:3]
         size = coils * samples * 8 + samples * dimensions * 4
         if coils > MAX_COILS or size > MAX_LINE_BYTES:
@@ -135,7 +136,7 @@ class _Run:
             key,
             headers,
             headers.view(np.uint8).data,
-            np.empty((lines, coils, samples), np.complex64),
+            spare.empty((lines, coils, samples)),
             np.empty((lines, samples, dimensions), np.float32),
         )
 
@@ -184,7 +185,7 @@ def coalesce(stream: Iterable[Line | Item], look: Callable[[Lines], None] | None
     look: is shown, at each `PAUSE`, the lines that wait for their run to end, and may refuse them by an InputError.
     """
     run: _Run | None = None
-    repetitions = _Repetitions()
+    repetitions, spare = _Repetitions(), Spare()
     for item in stream:
         if item is PAUSE:
             if run and look:
@@ -201,7 +202,7 @@ def coalesce(stream: Iterable[Line | Item], look: Callable[[Lines], None] | None
         if run and run.key != key:
             yield run.lines()
             run = None
-        run = run or _Run.start(key)
+        run = run or _Run.start(key, spare)
         run.append(item)
         place = (slice_, phase, set_, encoding)
         completing = flags & _CLOSING or (not flags & _NOISE and repetitions.begins(place, repetition))

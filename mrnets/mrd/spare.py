@@ -1,4 +1,4 @@
-"""Memory of k-space that is used again: the system clears new memory first, which takes as long as filling it."""
+"""Memory of k-space and lines that is used again: the system clears new memory, which takes as long as filling it."""
 
 from __future__ import annotations
 
