@@ -20,6 +20,7 @@ from mrnets.physics.arrays import Array, array_namespace, asarray_like, device, 
 from mrnets.physics.coils import mix, norm
 from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.interpolation import along
+from mrnets.physics.low_resolution import rss_maps, unitary_maps
 from mrnets.preparation import Compression, Sensitivities
 
 __all__ = [
@@ -253,9 +254,9 @@ def sense_raw(
         known = raw.whitened and raw.calibration_images == 1
         sens = _espirit(lines, shape, options, math.sqrt(raw.variance / raw.averages) if known else None)
     elif method == "rss":
-        sens = espirit.rss_maps(lines, shape, width=options.calibration)[:, None]
+        sens = rss_maps(lines, shape, width=options.calibration)[:, None]
     elif method == "unitary":
-        sens = espirit.unitary_maps(lines, shape)[:, None]
+        sens = unitary_maps(lines, shape)[:, None]
     else:
         raise unknown("method for coil sensitivities", method, ("espirit", "rss", "unitary"))
     return dataclasses.replace(raw, sens=sens, sens_method=method)
@@ -276,12 +277,13 @@ def _calibration(raw: Raw) -> Array:
 
 def _espirit(lines: Array, shape: tuple[int, ...], options: espirit.Espirit, noise: float | None) -> Array:
     """(batch, set, coil, y, x)."""
-    sens = espirit.espirit(lines, shape, options, noise=noise, finite=True)
+    if min(options.sets, lines.shape[-3]) == 1:  # maps of one coil cannot be orthogonal
+        sens, shares = espirit.espirit(lines, shape, options, noise=noise, finite=True), []
+    else:
+        sens, share = espirit.espirit_and_folded(lines, shape, options, noise=noise, finite=True)
+        shares = [share]
     xp = array_namespace(sens)
-    one = min(options.sets, lines.shape[-3]) == 1  # maps of one coil cannot be orthogonal
-    shares = [_cropped(lines, sens)]
-    if not one:
-        shares.append(espirit.folded(lines, shape, options, finite=True))
+    shares = [_cropped(lines, sens), *shares]
     cropped, *folded = to_numpy(xp.stack(shares))  # a device is asked once: these are not finite where lines are not
     if not np.isfinite(cropped).all():  # or where the squares of finite lines overflow
         espirit.require_finite(bool(xp.all(xp.isfinite(lines))))

@@ -14,6 +14,9 @@ __all__ = ["strongest"]
 
 DAMPED, CHEBYSHEV_STEPS = 0.65, 18
 """Eigenvalues that the search damps, and its steps: converged at signal-to-noise ratios of 20 and more."""
+APART = 5
+"""Steps after which a search is made orthogonal to the vectors that were found before. What rounding brings back of
+these grows by at most 7.4 in a step."""
 
 
 def strongest(matrices: Array, start: Array, count: int) -> tuple[Array, Array]:
@@ -25,17 +28,26 @@ def strongest(matrices: Array, start: Array, count: int) -> tuple[Array, Array]:
     identity = xp.eye(matrices.shape[-1], dtype=matrices.dtype, device=device(matrices))
     doubled = (4 / DAMPED**2) * xp.matmul(matrices, matrices) - 2 * identity
     vectors: list[Array] = []
-    for _ in range(count):
-        previous = _without(vectors, start)
-        vector = _without(vectors, xp.matmul(doubled, previous)) / 2
-        for _ in range(CHEBYSHEV_STEPS - 1):
-            previous, vector = vector, _without(vectors, xp.matmul(doubled, vector)) - previous
+    for n in range(count):
+        if n:
+            anywhere = constant(_anywhere, matrices.shape[-1], like=start, dtype=start.dtype)
+            start = _without(vectors, xp.zeros_like(start) + anywhere)
+        vector = _searched(doubled, start, vectors)
         norm = xp.sqrt(xp.sum(xp.abs(vector) ** 2, axis=-2, keepdims=True))
         vectors.append(vector / xp.where(norm > 0, norm, xp.ones_like(norm)))
-        anywhere = constant(_anywhere, matrices.shape[-1], like=start, dtype=start.dtype)
-        start = xp.zeros_like(start) + anywhere
     found = xp.concat(vectors, axis=-1)
     return found, xp.sum(xp.real(xp.conj(found) * xp.matmul(matrices, found)), axis=-2, keepdims=True)
+
+
+def _searched(doubled: Array, start: Array, others: list[Array]) -> Array:
+    """The polynomial of half of the matrices `doubled`, times `start` (..., coil, 1), orthogonal to `others`."""
+    xp = array_namespace(start)
+    previous, vector = start, xp.matmul(doubled, start) / 2
+    for step in range(1, CHEBYSHEV_STEPS):
+        previous, vector = vector, xp.matmul(doubled, vector) - previous
+        if step % APART == 0:
+            previous, vector = _without(others, previous), _without(others, vector)
+    return _without(others, vector)
 
 
 def _anywhere(coils: int) -> NDArray[np.complex128]:

@@ -22,18 +22,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mrnets.errors import InputError, NotFiniteError
-from mrnets.physics.arrays import Array, array_namespace, clipped, constant, device, on_host
+from mrnets.physics.arrays import Array, array_namespace, clipped, constant, on_host
 from mrnets.physics.checks import require_complex, sizes
 from mrnets.physics.eigenvectors import strongest
-from mrnets.physics.fourier import ifftc, resize
+from mrnets.physics.fourier import resize
 from mrnets.physics.interpolation import along, cubic, trigonometric
-from mrnets.physics.patches import filters_of, sampled_matrices, widths_of
+from mrnets.physics.low_resolution import low_resolution
+from mrnets.physics.patches import Patches, filters_of, patches_of, sampled_matrices, widths_of
 
-__all__ = ["Espirit", "espirit", "folded", "require_finite", "rss_maps", "unitary_maps", "weight"]
+__all__ = ["Espirit", "espirit", "espirit_and_folded", "folded", "require_finite", "weight"]
 
 _AXES = "(..., coil, [z,] y, x)"
 SMALLEST_BLOCK = 6
@@ -114,15 +112,9 @@ def espirit(
     """
     shape = sizes("ESPIRiT", shape)
     block, noise_power, lead = _block(calibration, shape, options, maps, noise, finite)
-    xp = array_namespace(block)
     points = grid or SAMPLES_PER_KERNEL * options.kernel * maps
-    sens = [
-        _interpolated(vectors, values, images, shape, options.crop)
-        for vectors, values, images in _coarse(block, noise_power, shape, options, points, maps)
-    ]
-    joined = xp.concat(sens) if len(sens) > 1 else sens[0]
-    own = joined if maps > 1 else joined[:, 0]
-    return xp.reshape(own, (*lead, *own.shape[1:]))
+    sens = [_maps(part, shape, options, points, maps) for part in _parts(block, noise_power, shape, options, points)]
+    return _joined(sens, lead)
 
 
 def folded(calibration: Array, shape: Sequence[int], options: Espirit = DEFAULT, *, finite: bool = False) -> Array:
@@ -135,18 +127,83 @@ def folded(calibration: Array, shape: Sequence[int], options: Espirit = DEFAULT,
     lower thresholds take ghosts for folds. finite: as for `espirit`, whose errors it raises.
     """
     shape = sizes("ESPIRiT", shape)
-    block, noise_power, lead = _block(calibration, shape, options, 2, None, finite)
-    xp = array_namespace(block)
-    shares = []
-    for _, values, images in _coarse(block, noise_power, shape, options, FOLDED_POINTS, 2):
-        energy = xp.sum(xp.real(images) ** 2 + xp.imag(images) ** 2, axis=1)
-        axes = tuple(range(1, energy.ndim))
-        second = values[:, 1, 0]
-        clear = xp.min(second, axis=axes, keepdims=True) < NOISY
-        here = xp.where((second > FOLDED) & clear, energy, xp.zeros_like(energy))
-        whole = xp.sum(energy, axis=axes)
-        shares.append(xp.sum(here, axis=axes) / xp.where(whole > 0, whole, xp.ones_like(whole)))
-    return xp.reshape(xp.concat(shares), lead)
+    block, _, lead = _block(calibration, shape, options, 2, None, finite)
+    return _joined([_share(part, shape, options) for part in _parts(block, None, shape, options, FOLDED_POINTS)], lead)
+
+
+def espirit_and_folded(
+    calibration: Array,
+    shape: Sequence[int],
+    options: Espirit = DEFAULT,
+    *,
+    noise: float | None = None,
+    finite: bool = False,
+) -> tuple[Array, Array]:
+    """Return what `espirit` does for one set of maps, and what `folded` does. Both are made of the same patches."""
+    shape = sizes("ESPIRiT", shape)
+    block, noise_power, lead = _block(calibration, shape, options, 2, noise, finite)
+    points = SAMPLES_PER_KERNEL * options.kernel
+    sens, shares = [], []
+    for part in _parts(block, noise_power, shape, options, points):
+        sens.append(_maps(part, shape, options, points, 1))
+        shares.append(_share(part, shape, options))
+    return _joined(sens, lead), _joined(shares, lead)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Problems of a batch with kernels of the same width."""
+
+    block: Array
+    """(problem, coil, *block)."""
+    kernels: tuple[int, ...]
+    patches: Patches
+    noise_power: Array | None
+    """(problem, 1, 1), or None."""
+
+
+def _parts(
+    block: Array, noise_power: Array | None, shape: tuple[int, ...], options: Espirit, points: int
+) -> Iterator[_Part]:
+    """The problems of a batch, in turn as many as fit the memory with so many points along each axis."""
+    at_once = max(1, _entries(block) // (block.shape[1] ** 2 * math.prod(_grid(shape, options, points))))
+    widths = widths_of(block, options.kernel, options.threshold)
+    for kernels, numbers in itertools.groupby(range(len(widths)), widths.__getitem__):
+        run = list(numbers)
+        for first in range(run[0], run[-1] + 1, at_once):
+            some = slice(first, min(first + at_once, run[-1] + 1))
+            power = None if noise_power is None else noise_power[some]
+            yield _Part(block[some], kernels, patches_of(block[some], kernels), power)
+
+
+def _grid(shape: tuple[int, ...], options: Espirit, points: int) -> tuple[int, ...]:
+    return tuple(min(n, max(points, 2 * options.kernel - 1)) for n in shape)
+
+
+def _maps(part: _Part, shape: tuple[int, ...], options: Espirit, points: int, maps: int) -> Array:
+    """(problem, [maps,] coil, *shape)."""
+    vectors, values, images = _coarse(part, part.noise_power, _grid(shape, options, points), options, maps)
+    sens = _interpolated(vectors, values, images, shape, options.crop)
+    return sens if maps > 1 else sens[:, 0]
+
+
+def _share(part: _Part, shape: tuple[int, ...], options: Espirit) -> Array:
+    """(problem,): see `folded`."""
+    _, values, images = _coarse(part, None, _grid(shape, options, FOLDED_POINTS), options, 2)
+    xp = array_namespace(images)
+    energy = xp.sum(xp.real(images) ** 2 + xp.imag(images) ** 2, axis=1)
+    axes = tuple(range(1, energy.ndim))
+    second = values[:, 1, 0]
+    clear = xp.min(second, axis=axes, keepdims=True) < NOISY
+    here = xp.where((second > FOLDED) & clear, energy, xp.zeros_like(energy))
+    whole = xp.sum(energy, axis=axes)
+    return xp.sum(here, axis=axes) / xp.where(whole > 0, whole, xp.ones_like(whole))
+
+
+def _joined(parts: list[Array], lead: tuple[int, ...]) -> Array:
+    """Results of parts of a batch, with the axes that the batch was."""
+    whole = array_namespace(*parts).concat(parts) if len(parts) > 1 else parts[0]
+    return array_namespace(whole).reshape(whole, (*lead, *whole.shape[1:]))
 
 
 def _block(
@@ -165,21 +222,13 @@ def _block(
 
 
 def _coarse(
-    block: Array, noise_power: Array | None, shape: tuple[int, ...], options: Espirit, points: int, maps: int
-) -> Iterator[tuple[Array, Array, Array]]:
-    """Eigenvectors, eigenvalues and low-resolution images, as in `_coarse_maps`, for parts of the batch in turn."""
-    coarse = tuple(min(n, max(points, 2 * options.kernel - 1)) for n in shape)
-    coils = block.shape[1]
-    at_once = max(1, _entries(block) // (coils**2 * math.prod(coarse)))
-    widths = widths_of(block, options.kernel, options.threshold)
-    for kernels, numbers in itertools.groupby(range(len(widths)), widths.__getitem__):
-        run = list(numbers)
-        for first in range(run[0], run[-1] + 1, at_once):
-            some = slice(first, min(first + at_once, run[-1] + 1))
-            power = None if noise_power is None else noise_power[some]
-            filters = filters_of(block[some], kernels, options.threshold, power)
-            images = _low_resolution(block[some], coarse)
-            yield *_coarse_maps(sampled_matrices(*filters, coils, kernels), images, maps), images
+    part: _Part, noise_power: Array | None, grid: tuple[int, ...], options: Espirit, maps: int
+) -> tuple[Array, Array, Array]:
+    """Eigenvectors and eigenvalues on a coarse grid, as of `_coarse_maps`, and low-resolution images there."""
+    filters = filters_of(part.patches, options.threshold, noise_power)
+    images = low_resolution(part.block, grid)
+    matrices = sampled_matrices(*filters, part.block.shape[1], part.kernels)
+    return *_coarse_maps(matrices, images, maps), images
 
 
 def _entries(like: Array) -> int:
@@ -199,50 +248,6 @@ def weight(eigenvalues: Array, crop: float) -> Array:
     if crop == 0:
         return xp.ones_like(eigenvalues)
     return clipped((eigenvalues + 1 - 2 * crop) / (1.5 * (1 - crop)), 0.0, 1.0) ** 2
-
-
-def rss_maps(calibration: Array, shape: Sequence[int], *, width: int = Espirit.calibration) -> Array:
-    """Low-resolution coil images over their root sum of squares: (..., coil, *block) to (..., coil, *shape).
-
-    The centre of `calibration` is used, up to `width` samples along each axis. A Hann window over it keeps truncation
-    ripples out of the maps. |S|^2 sums to 1 everywhere but where there is no signal at all. S contains the phase of the
-    image, at that resolution. Raises InputError for samples that are not complex, and for too few axes.
-    """
-    shape = sizes("low-resolution maps", shape)
-    require_complex("low-resolution maps", calibration, _AXES, len(shape) + 1)
-    xp = array_namespace(calibration)
-    axes = tuple(range(-len(shape), 0))
-    block = resize(calibration, [min(n, width) for n in calibration.shape[-len(shape) :]], axes)
-    images = _low_resolution(block, shape)
-    norm = xp.sqrt(xp.sum(xp.abs(images) ** 2, axis=axes[0] - 1, keepdims=True))
-    return images / xp.where(norm > 0, norm, xp.ones_like(norm))
-
-
-def _low_resolution(block: Array, shape: tuple[int, ...]) -> Array:
-    """Coil images (..., coil, *shape) of the block, with a Hann window over it."""
-    xp = array_namespace(block)
-    axes = tuple(range(-len(shape), 0))
-    for axis in axes:
-        window = constant(_hann, block.shape[axis], like=block, dtype=block.dtype)
-        block = block * xp.reshape(window, (-1, *[1] * (-1 - axis)))
-    return ifftc(resize(block, shape, axes), axes)
-
-
-def _hann(samples: int) -> NDArray[np.float64]:
-    return np.cos(np.pi * (np.arange(samples) - samples // 2) / (samples + 1)) ** 2
-
-
-def unitary_maps(calibration: Array, shape: Sequence[int]) -> Array:
-    """Every coil counts alike everywhere, S = 1 / sqrt(coils): (..., coil, *block) to (..., coil, *shape).
-
-    The assumption without knowledge of the coils. It is correct for a single coil.
-    """
-    shape = sizes("unitary maps", shape)
-    require_complex("unitary maps", calibration, _AXES, len(shape) + 1)
-    xp = array_namespace(calibration)
-    lead = calibration.shape[: -len(shape)]
-    ones = xp.ones((*lead, *shape), dtype=calibration.dtype, device=device(calibration))
-    return ones / lead[-1] ** 0.5
 
 
 def _check(calibration: Array, shape: tuple[int, ...], width: int, maps: int) -> None:

@@ -6,13 +6,14 @@ Axes: block (batch, coil, *block), patches (batch, patch, coil * position). See 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, constant, device, to_numpy
 
-__all__ = ["filters_of", "sampled_matrices", "widths_of", "windows"]
+__all__ = ["Patches", "filters_of", "patches_of", "sampled_matrices", "widths_of", "windows"]
 
 SMALLEST_KERNEL = 3
 MAX_FILLED = 0.8
@@ -40,9 +41,25 @@ def windows(block: Array, kernel: tuple[int, ...]) -> Array:
     return _gathered(block, constant(_places, tuple(block.shape[2:]), kernel, False, like=block))
 
 
-def _patches(block: Array, kernels: tuple[int, ...]) -> Array:
-    """The calibration matrix (batch, patch, coil * position) of a block (batch, coil, *block)."""
-    return _gathered(block, constant(_places, tuple(block.shape[2:]), kernels, True, like=block))
+@dataclass(frozen=True)
+class Patches:
+    """All patches of some blocks, of which `filters_of` makes filters at one threshold or another."""
+
+    values: Array
+    """The calibration matrix (batch, patch, coil * position)."""
+    gram: Array
+    """The smaller one of its two Gram matrices."""
+    largest: Array
+    """(batch, 1, 1): the largest eigenvalue of that."""
+
+
+def patches_of(block: Array, kernels: tuple[int, ...]) -> Patches:
+    """Return the patches of blocks (batch, coil, *block) with kernels of these widths."""
+    xp = array_namespace(block)
+    values = _gathered(block, constant(_places, tuple(block.shape[2:]), kernels, True, like=block))
+    adjoint = xp.conj(xp.matrix_transpose(values))
+    gram = xp.matmul(adjoint, values) if values.shape[1] > values.shape[2] else xp.matmul(values, adjoint)
+    return Patches(values, gram, _largest_eigenvalue(gram))
 
 
 def _gathered(block: Array, index: Array) -> Array:
@@ -72,12 +89,13 @@ def widths_of(block: Array, largest: int, threshold: float) -> list[tuple[int, .
     widths = np.full(block.shape[0], min(largest, _half(max(block.shape[2:]))))
     for width in range(int(widths.max(initial=0)), SMALLEST_KERNEL, -1):
         kernels = _within(block, width)
-        patches = math.prod(n - kernel + 1 for n, kernel in zip(block.shape[2:], kernels, strict=True))
+        count = math.prod(n - kernel + 1 for n, kernel in zip(block.shape[2:], kernels, strict=True))
         (left,) = np.nonzero(widths == width)
-        if not len(left) or patches >= ENOUGH * block.shape[1] * len(_ball(kernels)):
+        if not len(left) or count >= ENOUGH * block.shape[1] * len(_ball(kernels)):
             break
-        filters, _ = filters_of(xp.take(block, asarray_like(left, block), axis=0), kernels, threshold)
-        filled = to_numpy(xp.sum(xp.real(filters) ** 2 + xp.imag(filters) ** 2, axis=(1, 2))) / patches
+        some = patches_of(xp.take(block, asarray_like(left, block), axis=0), kernels)
+        filters, _ = filters_of(some, threshold)
+        filled = to_numpy(xp.sum(xp.real(filters) ** 2 + xp.imag(filters) ** 2, axis=(1, 2))) / count
         widths[left[filled > MAX_FILLED]] = width - 1
     return [_within(block, int(width)) for width in widths]
 
@@ -90,9 +108,7 @@ def _half(samples: int) -> int:
     return max(SMALLEST_KERNEL, (samples - 1) // 2)
 
 
-def filters_of(
-    block: Array, kernels: tuple[int, ...], threshold: float, noise_power: Array | None = None
-) -> tuple[Array, bool]:
+def filters_of(patches: Patches, threshold: float, noise_power: Array | None = None) -> tuple[Array, bool]:
     """Return filters F (batch, filter, coil * position), and a flag.
 
     F^T conj(F) is the projection onto the space of patches or, if the flag is set, onto its complement. The smaller of
@@ -100,23 +116,19 @@ def filters_of(
     noise_power: the variance of complex noise in a sample (batch, 1, 1). Singular values then count half where the
     largest one of noise is, between `SMALLEST_THRESHOLD` and `threshold`. None: at `threshold`.
     """
-    xp = array_namespace(block)
-    patches = _patches(block, kernels)
-    count, length = patches.shape[1:]
-    adjoint = xp.conj(xp.matrix_transpose(patches))
-    gram = xp.matmul(adjoint, patches) if count > length else xp.matmul(patches, adjoint)
-    largest = _largest_eigenvalue(gram)
-    level = threshold**2 * largest
+    xp = array_namespace(patches.gram)
+    count, length = patches.values.shape[1:]
+    level = threshold**2 * patches.largest
     if noise_power is not None:
         noise = noise_power * (math.sqrt(count) + math.sqrt(length)) ** 2  # Marchenko and Pastur 1967
-        level = xp.minimum(xp.maximum(noise, SMALLEST_THRESHOLD**2 * largest), level)
+        level = xp.minimum(xp.maximum(noise, SMALLEST_THRESHOLD**2 * patches.largest), level)
     level = xp.where(level > 0, level, xp.ones_like(level))
-    identity = xp.eye(gram.shape[-1], dtype=gram.dtype, device=device(gram))
-    triangle = _cholesky(gram + level * identity)
+    identity = xp.eye(patches.gram.shape[-1], dtype=patches.gram.dtype, device=device(patches.gram))
+    triangle = _cholesky(patches.gram + level * identity)
     # A^H (A A^H + t^2)^-1 A = 1 - t^2 (A^H A + t^2)^-1
     if count > length:
         return _solve_triangular(triangle, xp.sqrt(level) * identity), True
-    return _solve_triangular(triangle, patches), False
+    return _solve_triangular(triangle, patches.values), False
 
 
 def _cholesky(matrix: Array) -> Array:
@@ -139,7 +151,7 @@ def _solve_triangular(triangle: Array, right: Array) -> Array:
 
 
 def _largest_eigenvalue(gram: Array, iterations: int = 20) -> Array:
-    """(batch, 1, 1) real, by power iteration; exact to 1 %, which is enough for a threshold.
+    """(batch, 1, 1) real, by power iteration; a few per cent too small, which is enough for a threshold.
 
     Relative to the trace the eigenvalue is less than 1 and not much less. So a few products may follow each other
     before the vector is made one of norm 1."""

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from timing import bart, race
 
-from mrnets.physics.espirit import espirit, rss_maps
+from mrnets.physics.espirit import espirit
 from mrnets.physics.fourier import fftc, resize
+from mrnets.physics.low_resolution import rss_maps
 from mrnets.physics.simulate import phantom
 
 try:

@@ -140,10 +140,13 @@ def test_a_slice_that_contradicts_the_weights_ends_the_chain_after_those_before_
 
 def test_maps_are_estimated_together(monkeypatch):
     calls = []
-    original = stages.espirit.espirit
-    monkeypatch.setattr(
-        stages.espirit, "espirit", lambda *args, **more: calls.append(len(args[0])) or original(*args, **more)
-    )
+    original = stages.espirit.espirit_and_folded
+
+    def counted(lines, *args, **more):
+        calls.append(len(lines))
+        return original(lines, *args, **more)
+
+    monkeypatch.setattr(stages.espirit, "espirit_and_folded", counted)
     alone = list(coils(arrived(), header()))
     assert calls == [1] * SLICES
     calls.clear()
@@ -159,14 +162,15 @@ def test_a_slice_has_a_second_set_of_maps_only_if_it_has_one_alone(monkeypatch):
     espirit = stages.espirit.espirit
     bright = np.sort([np.abs(frame.raw.calibration).max() for frame in arrived()])[-2]
 
-    def folded(lines, shape, options, finite):
-        return (np.abs(lines).max(axis=(1, 2, 3)) >= bright).astype(np.float32)
+    def once(lines, shape, options, noise, finite):
+        share = (np.abs(lines).max(axis=(1, 2, 3)) >= bright).astype(np.float32)
+        return espirit(lines, shape, options, noise=noise, finite=finite), share
 
-    def twice(lines, shape, options, noise, finite, maps=1):
-        one = espirit(lines, shape, options, noise=noise, finite=finite)
-        return np.repeat(one[:, None], 2, axis=1) if maps == 2 else one
+    def twice(lines, shape, options, noise, finite, maps):
+        assert maps == 2
+        return np.repeat(espirit(lines, shape, options, noise=noise, finite=finite)[:, None], 2, axis=1)
 
-    monkeypatch.setattr(stages.espirit, "folded", folded)
+    monkeypatch.setattr(stages.espirit, "espirit_and_folded", once)
     monkeypatch.setattr(stages.espirit, "espirit", twice)
     alone = [frame.raw.sens for frame in coils(arrived(), header())]
     together = [frame.raw.sens for frame in coils(arrived(), header(), batch=4)]

@@ -8,13 +8,14 @@ import pytest
 from mrnets.errors import InputError
 from mrnets.physics import coils, espirit, fourier, masks
 from mrnets.physics.arrays import to_numpy
+from mrnets.physics.low_resolution import rss_maps, unitary_maps
 from tests.physics.adjoint import random_complex
 
 MAPS = {
     "espirit": espirit.espirit,
     "folded": espirit.folded,
-    "rss": espirit.rss_maps,
-    "unitary": espirit.unitary_maps,
+    "rss": rss_maps,
+    "unitary": unitary_maps,
 }
 
 
@@ -40,7 +41,7 @@ def test_maps_of_what_is_no_kspace(name, xp, rng):
 @pytest.mark.parametrize("shape", [(np.int64(24), np.int32(26)), np.array([24, 26]), [24, 26]])
 def test_shapes_of_numpy_are_shapes(shape, rng):
     block = random_complex(np, rng, (4, 12, 12))
-    for maps in (espirit.espirit, espirit.rss_maps, espirit.unitary_maps):
+    for maps in (espirit.espirit, rss_maps, unitary_maps):
         np.testing.assert_array_equal(maps(block, shape), maps(block, (24, 26)))
     np.testing.assert_array_equal(fourier.resize(block, shape), fourier.resize(block, (24, 26)))
     masked = [masks.poisson2d(tuple(shape), 2, np.random.default_rng(0), centre=8) for shape in (shape, (24, 26))]

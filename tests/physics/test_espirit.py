@@ -7,9 +7,10 @@ import pytest
 
 from mrnets.errors import InputError
 from mrnets.physics.arrays import to_numpy
-from mrnets.physics.espirit import AT_CROP, Espirit, espirit, rss_maps, unitary_maps, weight
+from mrnets.physics.espirit import AT_CROP, Espirit, espirit, espirit_and_folded, folded, weight
 from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.interpolation import along, cubic, trigonometric
+from mrnets.physics.low_resolution import rss_maps, unitary_maps
 from mrnets.physics.patches import widths_of
 
 # Projection errors of SigPy 0.1.27 (calib_width=24, crop=0.9) and BART 0.8.00 (ecalib -m1 -r24) on `scan(coils)`.
@@ -260,6 +261,20 @@ def test_kernels_are_narrower_where_patches_fill_their_space(xp):
     assert widths_of(xp.asarray(every)[None], 6, 0.01) == [(6, 6)]
 
 
+def test_maps_and_folds_together_are_those_made_apart(xp):
+    """Problems with kernels of different widths, of which one is folded. Axes in front of them stay."""
+    rng = np.random.default_rng(4)
+    _, whole = scan(16, (96, 96), snr=2000)
+    every = rng.standard_normal((16, 12, 12)) + 1j * rng.standard_normal((16, 12, 12))
+    blocks = [resize(whole, (12, 12)), resize(whole[:, ::2], (12, 12)), every, resize(whole, (12, 12))]
+    given = xp.asarray(np.stack(blocks).astype(np.complex64).reshape(2, 2, 16, 12, 12))
+    sens, share = espirit_and_folded(given, (96, 96), noise=1e-3)
+    assert tuple(share.shape) == (2, 2)
+    np.testing.assert_allclose(to_numpy(share), to_numpy(folded(given, (96, 96))), atol=1e-5)
+    np.testing.assert_allclose(to_numpy(sens), to_numpy(espirit(given, (96, 96), noise=1e-3)), atol=1e-5)
+    assert to_numpy(share)[0, 1] > 0.05 > to_numpy(share)[0, 0]
+
+
 def test_only_the_centre_of_a_wide_block_is_used():
     _, kspace = scan(4, (64, 96))
     few = espirit(resize(kspace, (20, 24)), (64, 96))
@@ -312,11 +327,11 @@ def test_slices_without_signal(rng):
 
 def test_two_sets_of_maps_where_the_object_is_folded():
     images, kspace = scan(8, (128, 64))
-    folded, kspace = ifftc(fftc(images)[:, ::2]), kspace[:, ::2]  # half the field of view along y
+    seen, kspace = ifftc(fftc(images)[:, ::2]), kspace[:, ::2]  # half the field of view along y
     block = resize(kspace, (24, 24))
     one, two = (espirit(block, (64, 64), Espirit(crop=0.8), maps=maps) for maps in (1, 2))
-    assert projection_error(one, folded) > 0.07
-    assert projection_error(two, folded) < 0.015
+    assert projection_error(one, seen) > 0.07
+    assert projection_error(two, seen) < 0.015
     np.testing.assert_allclose(np.abs(np.sum(np.conj(two[0]) * two[1], axis=0)), 0, atol=1e-5)
     unfolded = espirit(resize(scan(8, (64, 64))[1], (24, 24)), (64, 64), maps=2)
     assert np.mean(np.abs(unfolded[1]).sum(axis=0) > 0) < 0.1  # nothing is folded, hardly anything in the second set
