@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from gadgets.hosts import permission
 from mrnets import __version__
 from mrnets.commandline import as_process, check_command, program, refuse, with_examples
+from mrnets.errors import printable
 
 PROGRAM = program("gadgets")
 COMMANDS = {
@@ -107,7 +108,7 @@ def _run(args: argparse.Namespace) -> int:
             raise
         from gadgets.failures import told
 
-        print(f"gadgets {args.command}: {told(error)}", file=sys.stderr)
+        print(f"gadgets {args.command}: {printable(told(error))}", file=sys.stderr)
         return 1
 
 

@@ -69,7 +69,7 @@ def network(
     check: what is done where the data speak against the image of a trained reconstruction network; see `mrnets.trust`.
     "fallback": l1-wavelet takes its place, and the images say so. In other images it has the share that the left-out
     samples give it. "warn": the images say so, and are the network's alone. "off": nothing is checked.
-    That saves one run of the network and one of l1-wavelet for each slice (of volumes: for 16 positions).
+    That saves one run of the network and two of l1-wavelet for each slice (of volumes: for 16 positions).
 
     Images that are sent in, without raw data, go to segmentation networks, and leave the chain as they came. Series
     are taken for contrasts by their names; images without a known one by their contrast counters.

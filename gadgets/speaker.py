@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from mrnets.errors import InputError
+from mrnets.errors import InputError, printable
 from mrnets.extras import missing
 from mrnets.mrd.lines import Item
 
@@ -145,11 +145,6 @@ def notes() -> tuple[str, ...]:
     """Return what was noted so far for the images of this scan."""
     speech, _ = _now.get()
     return () if speech is None else tuple(speech.notes)
-
-
-def printable(text: str) -> str:
-    """Return `text` on one line, without the control characters that a peer may have put into it."""
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in " ".join(text.split()))
 
 
 def _with_name(name: str, error: Exception) -> Exception:

@@ -17,7 +17,7 @@ from typing import Any
 from mrnets import plugins, store
 from mrnets.atommic import PREFIX
 from mrnets.commandline import as_process, check_command, program, refuse, with_examples
-from mrnets.errors import InputError, nearest
+from mrnets.errors import InputError, nearest, printable
 from mrnets.extras import missing
 
 __all__ = ["main"]
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             print(_imported(chosen.checkpoint, chosen.output, chosen.config))
     except InputError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: {printable(str(error))}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         print(f"{PROGRAM}: {missing(error, 'networks')}", file=sys.stderr)

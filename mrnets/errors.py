@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-__all__ = ["Faults", "InputError", "NotFiniteError", "naming", "nearest", "unknown"]
+__all__ = ["Faults", "InputError", "NotFiniteError", "naming", "nearest", "printable", "unknown"]
 
 
 class InputError(ValueError):
@@ -59,6 +59,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def _near(name: str, names: list[str]) -> str:
     return next(iter(difflib.get_close_matches(name, names, n=1)), "")
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line, without the control characters that a peer or a file may have put into it."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in " ".join(text.split()))
 
 
 @contextmanager

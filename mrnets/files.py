@@ -140,8 +140,10 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a file of `text`, in UTF-8. Raises InputError as `whole` does."""
-    write_bytes(path, text.encode())
+    """Write a file of `text`, in UTF-8. Raises InputError as `whole` does.
+
+    Names of files may hold bytes that are no UTF-8. They are written as \\udcfc and so on."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def make_folder(path: str | Path) -> Path:

@@ -22,13 +22,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HEAP", "OBJECT", "objects", "opened", "require_lengths", "require_own", "stored"]
+__all__ = ["HEAP", "OBJECT", "objects", "opened", "require_lengths", "require_own", "require_written", "stored"]
 
 HEAP = struct.Struct("<4sB3xQ")
 """The start of a heap: signature, version, size."""
 OBJECT = struct.Struct("<HH4xQ")
 """The start of an object in a heap: number, references, size. Then comes the object, filled up to a multiple of 8.
 Number 0: the free rest."""
+MOST_PACKED = 1100
+"""Bytes that one byte of a compressed file can hold: DEFLATE has a limit of 1032."""
 
 
 @contextmanager
@@ -58,6 +60,17 @@ def require_own(file: h5py.File, name: str) -> None:
         node = node[part]
     if isinstance(node, h5py.Dataset) and node.is_virtual:
         raise OSError(f"{name} is put together from other files")
+    if isinstance(node, h5py.Dataset) and node.external:
+        raise OSError(f"{name} lies in another file, {node.external[0][0]}")
+
+
+def require_written(node: Any) -> None:
+    """Raise OSError where a data set announces more than the file can hold: a small file may announce any size."""
+    if not isinstance(node, h5py.Dataset):
+        return
+    there, announced = node.id.get_storage_size(), node.nbytes or 0
+    if announced > MOST_PACKED * there:
+        raise OSError(f"{node.name} announces {announced} bytes, and the file has {there} for it")
 
 
 def require_lengths(path: str | Path, dataset: h5py.Dataset, first: int, end: int) -> None:

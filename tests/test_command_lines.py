@@ -2,8 +2,11 @@
 
 import argparse
 import importlib
+import io
 import logging
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,10 @@ import gadgets.__main__ as gadgets_main
 import mrnets.__main__ as mrnets_main
 import training.__main__ as training_main
 from mrnets import extras
+from mrnets.commandline import open_streams
 from mrnets.errors import Faults, InputError
 from mrnets.extras import NAME, install
+from mrnets.files import write_text
 from training.options import read
 from training.team import join
 
@@ -234,3 +239,28 @@ def test_a_folder_does_not_hide_what_ships_under_its_name(program, words, folder
     text = said(PROGRAMS[program][0], words.split(), capsys, int(program == "training"))
     assert told in text
     assert "directory" not in text
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("gadgets", ["inspect", "\x1b[2J.h5"]),
+        ("mrnets", ["show", "\x1b[2J.safetensors"]),
+        ("training", ["evaluate", "\x1b[2J.safetensors", "demo"]),
+    ],
+)
+def test_a_name_controls_no_terminal(program, words, capsys):
+    text = said(PROGRAMS[program][0], words, capsys, 1)
+    assert "\N{REPLACEMENT CHARACTER}[2J" in text
+    assert "\x1b" not in text
+
+
+def test_names_that_are_no_text_are_printed_and_written(tmp_path, monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "utf-8", write_through=True))
+    name = os.fsdecode(b"M\xfcller.h5")
+    open_streams()
+    print(name)
+    write_text(tmp_path / "page", name)
+    assert raw.getvalue() == b"M\\udcfcller.h5\n"
+    assert (tmp_path / "page").read_bytes() == b"M\\udcfcller.h5"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mrnets.commandline import as_process, check_command, program, refuse, with_examples
-from mrnets.errors import InputError, nearest
+from mrnets.errors import InputError, nearest, printable
 from mrnets.extras import missing
 
 _RECIPES = Path(__file__).parent / "recipes"
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(chosen.run(chosen) or 0)
     except InputError as error:
-        print(f"training {chosen.command}: {error}", file=sys.stderr)
+        print(f"training {chosen.command}: {printable(str(error))}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         extra = "onnx" if str(error.name).startswith("onnx") else "training"

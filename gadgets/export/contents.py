@@ -18,7 +18,8 @@ from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError
-from mrnets.mrd.files import hdf5
+from mrnets.hdf5_reading import opened, require_lengths, require_own, require_written
+from mrnets.mrd.files import hdf5, header_in
 from mrnets.mrd.header import read_header
 from mrnets.mrd.records import explained
 from mrnets.mrd.xml import mended, parse_xml, text_of
@@ -27,6 +28,8 @@ __all__ = ["Contents", "Picture", "Series", "anonymous", "read_contents"]
 
 MAX_PIXELS = 1 << 31
 """Most pixels of one series, which is read as a whole."""
+_PARTS = ("data", "header", "attributes")
+"""Data sets of a series."""
 _NAMING = ("measurementID", "patientID", "studyID", "deviceID")
 """Meta data of images that tell whose they are; see `gadgets.meta`."""
 _PRIVATE = {
@@ -94,13 +97,17 @@ class Contents:
 def read_contents(path: str | Path, group: str = "dataset") -> Contents:
     """Return what an image file holds in `group`. Raises InputError: no such file or group, no images, damaged."""
     digest = hashlib.sha256()
-    with hdf5(path) as file, explained(path):
+    with hdf5(path, opened) as file, explained(path):
         folder = file.get(group)
         if not isinstance(folder, h5py.Group):
             raise InputError(f'{path}: there is no group "{group}".')
-        named = [(name, one) for name, one in folder.items() if _is_series(one)]
-        series = tuple(Series(name, _pictures(f"{path}, {name}", one, digest)) for name, one in named)
-        xml = folder["xml"][()] if "xml" in folder else None
+        names = [str(name) for name, one in folder.items() if _is_series(one)]
+        for place in ("xml", *(f"{name}/{part}" for name in names for part in _PARTS)):
+            if place in folder:
+                require_own(file, f"{group}/{place}")
+                require_written(folder[place])
+        series = tuple(Series(name, _pictures(path, folder[name], digest)) for name in names)
+        xml = header_in(path, folder["xml"]) if "xml" in folder else None
     if not series:
         raise InputError(f'{path}: there are no images in the group "{group}".')
     return Contents(str(path), None if xml is None else read_header(xml).header, digest.hexdigest(), series)
@@ -133,16 +140,18 @@ def _without(record: Any, names: tuple[str, ...]) -> Any:
 
 
 def _is_series(one: Any) -> bool:
-    return isinstance(one, h5py.Group) and "data" in one and "header" in one and len(one["header"]) > 0
+    parts = [one.get(name) for name in ("data", "header")] if isinstance(one, h5py.Group) else []
+    return bool(parts) and all(isinstance(part, h5py.Dataset) and part.ndim and len(part) for part in parts)
 
 
-def _pictures(what: str, series: h5py.Group, digest: Any) -> tuple[Picture, ...]:
+def _pictures(path: str | Path, series: h5py.Group, digest: Any) -> tuple[Picture, ...]:
+    what = f"{path}, {Path(str(series.name)).name}"
     data, heads = series["data"], series["header"]
     if data.ndim != 5 or len(data) != len(heads):
         raise InputError(f"{what}: has pixels of shape {data.shape} and {len(heads)} headers, which do not fit.")
     if data.size > MAX_PIXELS:
         raise InputError(f"{what}: has {data.size} pixels; at most {MAX_PIXELS} are taken.")
-    texts = series["attributes"][()] if "attributes" in series else [b""] * len(data)
+    texts = _texts(path, series["attributes"], len(data)) if "attributes" in series else [b""] * len(data)
     size = len(bytes(ismrmrd.ImageHeader()))
     found = []
     for n, (row, text) in enumerate(zip(heads[()], texts, strict=True)):
@@ -158,6 +167,14 @@ def _pictures(what: str, series: h5py.Group, digest: Any) -> tuple[Picture, ...]
         digest.update(np.ascontiguousarray(pixels).tobytes())
         found.append(Picture(ismrmrd.ImageHeader.from_buffer_copy(raw), pixels, _meta(text, f"{what}, image {n}")))
     return tuple(found)
+
+
+def _texts(path: str | Path, texts: Any, count: int) -> Any:
+    """Return the meta data of `count` images as the file holds them. Raises InputError and OSError."""
+    if not isinstance(texts, h5py.Dataset) or texts.shape != (count,):
+        raise InputError(f"{path}: {texts.name} does not hold the meta data of {count} images.")
+    require_lengths(path, texts, 0, count)
+    return texts[()]
 
 
 def _meta(raw: object, what: str) -> dict[str, list[str]]:

@@ -247,7 +247,7 @@ def _written(made: Iterator[Item], images: ImageFile, progress: _Progress, sourc
                 images.append(item)
             except TypeError as error:
                 raise InputError(f"The last gadget of {source} gives what is no image: {error}.") from error
-            progress.images = images.count
+            progress.wrote(images.count)
     except IncompleteError as error:
         return error
     return None
@@ -260,6 +260,8 @@ class _Progress:
     quiet: bool
     lines: int = 0
     images: int = 0
+    of: str = ""
+    """How many lines there are, if that is known."""
 
     def __post_init__(self) -> None:
         self.start = time.perf_counter()
@@ -267,13 +269,21 @@ class _Progress:
 
     def reading(self, items: Iterable[Item], total: int | None) -> Iterator[Item]:
         """The items, counted. total: how many acquisitions there are, if that is known."""
-        of = "" if total is None else f" of {total}"
+        self.of = "" if total is None else f" of {total}"
         for item in items:
             if isinstance(item, Lines):
                 self.lines += len(item)
-            if self.live:
-                print(f"\r{self.lines}{of} lines, {self.images} images", end="", file=sys.stderr, flush=True)
+            self._show()
             yield item
+
+    def wrote(self, images: int) -> None:
+        """Take the number of images that are in the file now."""
+        self.images = images
+        self._show()
+
+    def _show(self) -> None:
+        if self.live:
+            print(f"\r{self.lines}{self.of} lines, {self.images} images", end="", file=sys.stderr, flush=True)
 
     def done(self, out: str | Path) -> None:
         """The last line."""

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 from mrnets.hdf5 import whole_hdf5
-from mrnets.hdf5_reading import opened, require_lengths, require_own
+from mrnets.hdf5_reading import opened, require_lengths, require_own, require_written
 from mrnets.mrd.lines import ACQUISITION_HEADER, Item, Line, Lines, coalesce
 from mrnets.mrd.records import acquisitions, explained, whole_headers
 from mrnets.mrd.streams import MAGIC, Stream, is_stream, open_stream
+from mrnets.mrd.xml import MAX_BYTES
 from mrnets.physics.arrays import Array, to_numpy
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "append_waveform",
     "first_bytes",
     "hdf5",
+    "header_in",
     "is_scan",
     "open_scan",
     "open_source",
@@ -89,9 +91,20 @@ def open_scan(path: str | Path, group: str = "dataset") -> Iterator[Scan]:
     with hdf5(path, opened) as file:
         with explained(path):
             folder = _scan_in(file, path, group)
-            require_lengths(path, folder["xml"], 0, folder["xml"].size)
-            header = folder["xml"][()]
+            header = header_in(path, folder["xml"])
         yield Scan(str(path), header, folder)
+
+
+def header_in(path: str | Path, node: Any) -> Any:
+    """Return the ISMRMRD header as a node of a file holds it. Raises InputError and OSError before too much is read."""
+    if not isinstance(node, h5py.Dataset):
+        raise InputError(f"{path}: {node.name}, the ISMRMRD header, is no data set.")
+    size = node.nbytes or 0
+    if size > MAX_BYTES:
+        raise InputError(f"{path}: the ISMRMRD header has {size} bytes; at most {MAX_BYTES} are taken.")
+    if size:
+        require_lengths(path, node, 0, node.size)
+    return node[()]
 
 
 def _scan_in(file: h5py.File, path: str | Path, group: str) -> h5py.Group:
@@ -102,6 +115,7 @@ def _scan_in(file: h5py.File, path: str | Path, group: str) -> h5py.Group:
     for name in ("xml", "data", "waveforms"):
         if name in folder:
             require_own(file, f"{group}/{name}")
+            require_written(folder[name])
     if "xml" not in folder:
         raise InputError(f'{path}: the scan in the group "{group}" has no ISMRMRD header (data set xml).')
     if not len(folder["data"]):
@@ -174,7 +188,7 @@ def _require_numbers(path: str | Path, stored: np.dtype[Any]) -> None:
 
 def _scans(file: h5py.File) -> list[str]:
     found: list[str] = []
-    file.visititems(lambda name, node: found.append(name) if _is_scan(node) else None)
+    file.visititems(lambda name, node: found.append(str(name)) if _is_scan(node) else None)
     return found
 
 

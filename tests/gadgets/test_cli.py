@@ -42,6 +42,15 @@ def test_replay_writes_images_and_says_so(place, capsys):
     assert line.endswith(" s: out.h5")
 
 
+def test_images_are_counted_on_a_terminal_as_they_come(place, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(["replay", "scan.h5", "-c", "toy.xml"]) == 0
+    seen = [line for line in capsys.readouterr().err.split("\r") if line]
+    counts = [int(line.split(" images")[0].split()[-1]) for line in seen]
+    assert counts == sorted(counts)
+    assert seen[-2].endswith(f" lines, {counts[-1]} images")
+
+
 def test_replay_takes_streams(place, capsys):
     Path("scan.mrd").write_bytes(toys.blob([Header(toys.HEADER), *toys.scan(), Close()]))
     assert main(["replay", "scan.mrd", "-c", "toy.xml"]) == 0

@@ -5,10 +5,11 @@ import struct
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 
 from mrnets.errors import InputError
-from mrnets.hdf5_reading import opened, require_lengths, require_own
+from mrnets.hdf5_reading import opened, require_lengths, require_own, require_written
 from mrnets.mrd.files import open_scan, write_scan
 from tests.gadgets import toys
 
@@ -92,6 +93,7 @@ def test_what_lies_in_another_file_is_refused(tmp_path, scan):
         file["outer"] = h5py.ExternalLink(str(scan), "/dataset")
         file["soft"] = h5py.SoftLink("/outer")
         file.create_virtual_dataset("virtual", layout)
+        file.create_dataset("outside", (3,), "S1", external=[(str(scan), 0, 3)])
         file["own/x"] = [1]
     with opened(path) as file:
         require_own(file, "own/x")
@@ -99,6 +101,7 @@ def test_what_lies_in_another_file_is_refused(tmp_path, scan):
             ("outer/xml", "a link to /dataset"),
             ("soft/xml", "a link to /outer"),
             ("virtual", "other"),
+            ("outside", f"outside lies in another file, {scan}"),
         ):
             with pytest.raises(OSError, match=words):
                 require_own(file, name)
@@ -109,3 +112,42 @@ def test_a_file_that_is_written_is_not_read(scan):
         fcntl.flock(writer, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="is open in another program that writes it"):
             read(scan)
+
+
+def _header(file: h5py.File, shape: tuple[int, ...], kind: str, **options: object) -> None:
+    del file["dataset/xml"]
+    file.create_dataset("dataset/xml", shape, kind, **options)
+
+
+FULL = {"chunks": (1,), "compression": "gzip", "data": np.zeros(1, "S33554432")}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda file: _header(file, (1 << 40,), "S1", chunks=(1000,)), "xml announces 1099511627776 bytes"),
+        (lambda file: _header(file, (1,), "S33554432", **FULL), "the ISMRMRD header has 33554432 bytes; at most"),
+        (lambda file: (file.pop("dataset/xml"), file.create_group("dataset/xml")), "xml, the ISMRMRD header, is no"),
+        (lambda file: file["dataset/data"].resize((1 << 30,)), "data announces .* bytes, and the file has"),
+        (lambda file: file["dataset/waveforms"].resize((1 << 40,)), "waveforms announces .* bytes, and the file has"),
+    ],
+)
+def test_a_small_file_takes_no_large_memory(scan, change, sentence):
+    with h5py.File(scan, "r+") as file:
+        change(file)
+    with pytest.raises(InputError, match=f"{scan.name}: .*{sentence}"):
+        read(scan)
+
+
+def test_well_compressed_data_sets_are_taken(tmp_path):
+    with h5py.File(tmp_path / "zeros.h5", "w") as file:
+        packed = file.create_dataset("x", data=np.zeros(1 << 22), chunks=(1 << 20,), compression="gzip")
+        assert packed.nbytes > 900 * packed.id.get_storage_size()
+        require_written(packed)
+
+
+def test_names_of_groups_that_are_no_text_are_told(scan):
+    with h5py.File(scan, "r+") as file:
+        file.move("dataset", b"\xff")
+    with pytest.raises(InputError, match=r"groups with scans: b'\\xff'"):
+        read(scan)

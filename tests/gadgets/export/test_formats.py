@@ -249,3 +249,28 @@ def test_many_slices_and_images_without_a_place_have_a_montage_too(tmp_path, pix
     lost = [image(pixels, z=np.nan), image(pixels, z=np.nan)]
     *_, path = write_png(read_contents(written(tmp_path / "lost.h5", lost)), tmp_path / "lost")
     assert np.asarray(Image.open(path)).shape[0] in (6, 12)
+
+
+def _external(file: h5py.File) -> None:
+    del file["dataset/image_1/data"]
+    outside = [(file.filename, 0, 192)]
+    file.create_dataset("dataset/image_1/data", (1, 1, 1, 6, 8), "<f4", external=outside)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda file: file.create_group("dataset/xml"), "/dataset/xml, the ISMRMRD header, is no data set"),
+        (lambda file: file.create_dataset("dataset/xml", (1 << 40,), "S1", chunks=(9,)), "xml announces 10995"),
+        (lambda file: file["dataset/image_1/attributes"].resize((2,)), "does not hold the meta data of 1 images"),
+        (lambda file: file["dataset/image_1/data"].resize((1 << 30, 1, 1, 6, 8)), "announces .* bytes"),
+        (lambda file: (file.pop("dataset/image_1/data"), file.create_group("dataset/image_1/data")), "no images in"),
+        (_external, "data lies in another file"),
+    ],
+)
+def test_an_image_file_with_other_things_in_it_is_one_sentence(tmp_path, pixels, change, sentence):
+    path = written(tmp_path / "i.h5", [image(pixels)])
+    with h5py.File(path, "r+") as file:
+        change(file)
+    with pytest.raises(InputError, match=f"i.h5: .*{sentence}"):
+        read_contents(path)
