@@ -12,9 +12,12 @@ import fcntl
 import os
 import struct
 import sys
+from array import array
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HEAP", "OBJECT", "objects", "opened", "require_lengths", "require_own", "require_written", "stored"]
+__all__ = ["HEAP", "OBJECT", "Stored", "objects", "opened", "require_lengths", "require_own", "require_written"]
 
 HEAP = struct.Struct("<4sB3xQ")
 """The start of a heap: signature, version, size."""
+CHUNK_TREE = b"TREE\1"
+"""The start of a node in an index of chunks. Its level and its number of entries follow."""
 OBJECT = struct.Struct("<HH4xQ")
 """The start of an object in a heap: number, references, size. Then comes the object, filled up to a multiple of 8.
 Number 0: the free rest."""
@@ -99,13 +104,73 @@ def _arrays(kind: Any) -> Iterator[tuple[int, int]]:
         yield 0, 1
 
 
-def stored(path: str | Path, dataset: h5py.Dataset, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8] | None:
-    """Return the records with these numbers (ascending) as they are in the file, (record, byte).
+@dataclass(frozen=True)
+class Stored:
+    """The records of a data set of one axis as they are in the file. Where they lie is asked once for all of them."""
 
-    None where they are not there so: they go through filters, or cannot be read. dataset: of one axis."""
-    found = list(_raw(path, dataset, rows))
-    whole = np.concatenate(found) if found else np.empty((0, 1), np.uint8)
-    return whole if len(whole) == len(rows) else None
+    dataset: h5py.Dataset
+    file: int
+    """The descriptor of its file."""
+    width: int
+    """Bytes of a record."""
+    step: int
+    """Records of a chunk; 1 where they lie one after the other."""
+    numbers: NDArray[np.int64]
+    """Numbers of the chunks whose place is known, ascending."""
+    places: NDArray[np.int64]
+    """The first byte of each of these."""
+
+    @classmethod
+    def of(cls, dataset: h5py.Dataset, file: int) -> Stored | None:
+        """None for records that go through filters, such as compression."""
+        created, width = dataset.id.get_create_plist(), dataset.id.get_type().get_size()
+        if dataset.ndim != 1 or created.get_nfilters():
+            return None
+        step = dataset.chunks[0] if dataset.chunks else 1
+        return cls(dataset, file, width, step, *_chunks(dataset, file, step, step * width))
+
+    def records(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8] | None:
+        """Return the records with these numbers (ascending), (record, byte); None where one cannot be read."""
+        if not len(rows):
+            return np.empty((0, self.width), np.uint8)
+        wanted, at = np.unique(rows // self.step, return_inverse=True)
+        size = self.step * self.width
+        parts = [self._chunk(*one, size) for one in zip(wanted.tolist(), self._places(wanted).tolist(), strict=True)]
+        if any(len(part) != size for part in parts):
+            return None
+        return _records(b"".join(parts), self.width)[at * self.step + rows % self.step]
+
+    def _places(self, wanted: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Return the first bytes of chunks; -1 where it is not known."""
+        if self.dataset.chunks is None:
+            offset = self.dataset.id.get_offset()
+            return np.full(len(wanted), -1) if offset is None else offset + self.width * wanted
+        at = np.searchsorted(self.numbers, wanted)
+        known = np.append(self.numbers, -1)[at] == wanted
+        return np.where(known, np.append(self.places, -1)[at], -1)
+
+    def _chunk(self, number: int, place: int, size: int) -> bytes:
+        if place >= 0:
+            return os.pread(self.file, size, place)
+        return b"" if self.dataset.chunks is None else _chunk(self.dataset, number * self.step)
+
+
+def _chunks(dataset: h5py.Dataset, file: int, step: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the numbers of chunks of `size` bytes and their first bytes, as far as the library finds them."""
+    found, end, most = array("q"), os.fstat(file).st_size, -(-len(dataset) // step)
+    turn = count(1)
+
+    def note(chunk: Any) -> bool | None:
+        if chunk.size == size and not chunk.filter_mask and chunk.byte_offset + size <= end:
+            found.extend((chunk.chunk_offset[0] // step, chunk.byte_offset))
+        return True if next(turn) >= most else None  # a damaged index may go in circles
+
+    if dataset.chunks and hasattr(dataset.id, "chunk_iter"):  # HDF5 1.12.3 and later
+        with suppress(OSError, RuntimeError, ValueError):
+            dataset.id.chunk_iter(note)
+    pairs = np.array(found, np.int64).reshape(-1, 2)
+    numbers, first = np.unique(pairs[:, 0], return_index=True)
+    return numbers, pairs[first, 1]
 
 
 def _raw(path: str | Path, dataset: h5py.Dataset, rows: NDArray[np.integer[Any]]) -> Iterator[NDArray[np.uint8]]:
@@ -157,7 +222,8 @@ def objects(file: int, place: int, end: int) -> Iterator[tuple[int, int, int]]:
 
 
 class _Checked:
-    """An open file for the HDF5 library to read. Raises OSError for a heap in which the library would loop."""
+    """An open file for the HDF5 library to read. Raises OSError for a heap in which the library would loop, and for an
+    index without entries: a file may have so many ways to such an index that the library never comes to an end."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -175,6 +241,8 @@ class _Checked:
             count += part
         if bytes(view[:4]) == b"GCOL" and count >= HEAP.size:
             deque(objects(self._number, self._position + HEAP.size, self._position + HEAP.unpack_from(view)[2]), 0)
+        if bytes(view[:5]) == CHUNK_TREE and bytes(view[6:8]) == b"\0\0":
+            raise OSError(f"an index of chunks at {self._position} is empty")
         return count
 
     def read(self, size: int) -> bytes:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 from mrnets.hdf5_heap import REFERENCE, Heaps
-from mrnets.hdf5_reading import require_lengths, stored
+from mrnets.hdf5_reading import Stored, require_lengths
 from mrnets.mrd.lines import ACQUISITION_HEADER, Line
 from mrnets.physics.arrays import Array
 
@@ -50,12 +50,12 @@ def acquisitions(path: str, records: h5py.Dataset, rows: Rows) -> Iterator[tuple
     """Yield the time stamp of each acquisition, and the acquisition; it is read while `records` are open.
 
     Raises InputError for records that do not fit their headers, and where the file is corrupt."""
-    layout = _layout(records)
     start, step = 0, 16
     with open(path, "rb", buffering=0) as file:
+        layout = _layout(records, file.fileno())
         while start < len(rows):
             which = rows[start : start + step]
-            block = None if layout is None else _in_heaps(path, records, which, layout, file.fileno())
+            block = None if layout is None else _in_heaps(path, records, which, layout)
             block = block or _by_library(path, records, which)
             raw, size = block.headers.tobytes(), block.headers.itemsize
             times = block.headers["acquisition_time_stamp"].tolist()
@@ -131,26 +131,28 @@ def _real(samples: Array) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where a record of the file has its parts: bytes from its start."""
+    """Where records of the file are, and where a record has its parts: bytes from its start."""
 
+    stored: Stored
     head: int
     samples: int
     trajectory: int | None
 
 
-def _layout(records: h5py.Dataset) -> _Layout | None:
+def _layout(records: h5py.Dataset, file: int) -> _Layout | None:
     """Return where the parts of a record are; None for records that only h5py reads."""
     created, types, kind = records.file.id.get_create_plist(), records.dtype, records.id.get_type()
     at = {kind.get_member_name(n).decode(): kind.get_member_offset(n) for n in range(kind.get_nmembers())}
     usual = tuple(created.get_sizes()) == (8, 8) and not created.get_userblock()
     usual &= bool(types["head"] == ACQUISITION_HEADER)
     usual &= all(h5py.check_vlen_dtype(types[name]) == np.dtype("<f4") for name in ("data", "traj") if name in at)
-    return _Layout(at["head"], at["data"], at.get("traj")) if usual else None
+    stored = Stored.of(records, file) if usual else None
+    return None if stored is None else _Layout(stored, at["head"], at["data"], at.get("traj"))
 
 
-def _in_heaps(path: str, records: h5py.Dataset, which: Rows, layout: _Layout, file: int) -> _Block | None:
+def _in_heaps(path: str, records: h5py.Dataset, which: Rows, layout: _Layout) -> _Block | None:
     """The records that are in the file as it is; None where one of them is not as its header announces."""
-    raw = stored(path, records, which)
+    raw = layout.stored.records(which)
     if raw is None:
         return None
     headers = _part(raw, layout.head, ACQUISITION_HEADER)
@@ -162,7 +164,7 @@ def _in_heaps(path: str, records: h5py.Dataset, which: Rows, layout: _Layout, fi
     announced = 2 * count * headers["active_channels"], count * headers["trajectory_dimensions"]
     if any((found["length"] != size).any() for found, size in zip((samples, trajectories), announced, strict=True)):
         return None
-    heaps = Heaps(file)
+    heaps = Heaps(layout.stored.file)
 
     def filler(number: int, samples: tuple[int, int, int], trajectory: tuple[int, int, int]) -> Fill:
         def fill(data: Array, places: Array) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ismrmrd.hdf5 import acquisition_dtype
 
+from mrnets import hdf5_reading
 from mrnets.errors import InputError
 from mrnets.hdf5_heap import REFERENCE, Heaps
 from mrnets.mrd import records
@@ -70,7 +71,7 @@ def test_the_heaps_give_what_the_library_gives(tmp_path, monkeypatch, library, s
         found = contents(tmp_path / "scan.h5", rows)
         assert not library
         with monkeypatch.context() as patch:
-            patch.setattr(records, "_layout", lambda _: None)
+            patch.setattr(records, "_layout", lambda *_: None)
             assert contents(tmp_path / "scan.h5", rows) == found
         library.clear()
 
@@ -109,6 +110,38 @@ def test_a_reference_that_leads_nowhere_is_the_librarys_error(tmp_path, size, da
     (tmp_path / "scan.h5").write_bytes(content)
     with pytest.raises(InputError, match=r"scan\.h5: (cannot be read|acquisition 20 has)"):
         contents(tmp_path / "scan.h5")
+
+
+@pytest.mark.parametrize("chunk", [1, 5])
+def test_places_of_chunks_are_asked_once_and_may_be_unknown(tmp_path, monkeypatch, library, chunk):
+    write(tmp_path / "scan.h5", 2, 64, chunk=chunk, lines=200)
+    asked, ask = [], hdf5_reading._chunk
+    monkeypatch.setattr(hdf5_reading, "_chunk", lambda dataset, start: asked.append(start) or ask(dataset, start))
+    found = contents(tmp_path / "scan.h5")
+    with h5py.File(tmp_path / "scan.h5") as file:
+        assert bool(asked) != hasattr(file["dataset/data"].id, "chunk_iter")
+    none = np.empty(0, np.int64)
+    monkeypatch.setattr(hdf5_reading, "_chunks", lambda *_: (none, none))
+    assert contents(tmp_path / "scan.h5") == found
+    assert asked
+    assert not library
+
+
+@pytest.mark.parametrize("damage", ["signature", "entries"])
+def test_lines_before_a_damaged_index_are_read(tmp_path, damage):
+    write(tmp_path / "scan.h5", 2, 64, lines=200)
+    content = bytearray((tmp_path / "scan.h5").read_bytes())
+    leaves = [at for at in range(0, len(content), 8) if content[at : at + 6] == b"TREE\1\0"]
+    first = [struct.unpack_from("<Q", content, at + 32)[0] for at in leaves]  # the key of the first entry
+    at = leaves[int(np.argmax(first))]
+    content[at : at + 8] = bytes(8) if damage == "signature" else b"TREE\1\0\0\0"
+    (tmp_path / "scan.h5").write_bytes(content)
+    with open_scan(tmp_path / "scan.h5") as scan:
+        taken = list(records.acquisitions(scan.path, scan.folder["data"], np.arange(64)))
+        with pytest.raises(InputError, match=r"scan\.h5: cannot be read") as error:
+            list(scan.items())
+    assert len(taken) == 64
+    assert damage == "signature" or "is empty" in str(error.value)
 
 
 def heap(*objects: tuple[int, bytes], size: int = 4096) -> bytes:
