@@ -12,7 +12,7 @@ from contextlib import suppress
 from gadgets.chain import is_whole
 from gadgets.connection import Peer, PeerLostError, report, sentence
 from gadgets.hosts.deferred import deferred, planned, quick_chain, results_in
-from gadgets.hosts.dependencies import Dependencies
+from gadgets.hosts.dependencies import Dependencies, asked_noise, noise_summary
 from gadgets.hosts.keeping import Keeper, keeping
 from gadgets.hosts.parameters import Order, order_of, parameters_in, with_parameters
 from gadgets.hosts.recording import with_header
@@ -98,6 +98,8 @@ def _converse(peer: Peer, rules: Rules, keeper: Keeper) -> str:
         if configuration is None:
             peer.send(Close())
             return "closed without a configuration"
+        if isinstance(configuration, ConfigText) and (asked := asked_noise(configuration.text)) is not None:
+            return _tell_noise(peer, asked, rules)
         if isinstance(configuration, ConfigText) and not is_whole(configuration.text):
             audience = Audience.GADGETRON
         order = order_of(configuration, rules)
@@ -126,6 +128,17 @@ def _converse(peer: Peer, rules: Rules, keeper: Keeper) -> str:
     peer.send(Close())
     peer.settle()
     return f"{count} items sent"
+
+
+def _tell_noise(peer: Peer, measurement: str, rules: Rules) -> str:
+    """Answer the question for the noise of a scan, and return what was done.
+
+    The client that asks ends with an abort, and so before its scan, if it gets a text instead."""
+    peer.send(noise_summary(rules.noise, measurement))
+    peer.drain()
+    peer.send(Close())
+    peer.settle()
+    return "told what is known of the noise of another scan"
 
 
 def _stream(peer: Peer, order: Order, header: bytes, rules: Rules, keeper: Keeper) -> Iterator[Item]:

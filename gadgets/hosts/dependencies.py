@@ -22,9 +22,13 @@ from mrnets.mrd.flags import Flag, has_flag
 from mrnets.mrd.header import read_header
 from mrnets.mrd.lines import Item, Lines
 from mrnets.mrd.noise import Noise, NoiseScan
-from mrnets.mrd.noise_store import Record, Store, decoded, dependency, encoded, fitting, own, record
+from mrnets.mrd.noise_store import Record, Store, decoded, dependency, encoded, fitting, named, own, record
+from mrnets.mrd.xml import parse_xml
 
-__all__ = ["Dependencies", "noise_in"]
+__all__ = ["Dependencies", "asked_noise", "noise_in", "noise_summary"]
+
+_PREFIX = "GadgetronNoiseCovarianceMatrix_"
+"""Clients still put it before a measurement ID. It began the names of files in which Gadgetron kept noise."""
 
 _logger = logging.getLogger(__name__)
 
@@ -104,13 +108,43 @@ class Dependencies:
 
     def answered(self) -> DependencyQuery:
         """Return what Gadgetron answers to a dependency query: what is known of the noise."""
-        meta = ismrmrd.Meta(status="failed")
-        if self._known is not None:
-            sigma = np.sqrt(np.diagonal(self._known.noise.covariance).real)
-            sizes = {"min_sigma": sigma.min(), "max_sigma": sigma.max(), "mean_sigma": sigma.mean()}
-            meta = ismrmrd.Meta({name: f"{value:g}" for name, value in sizes.items()})
-            meta.update(noise_dwell_time_us=f"{self._known.noise.dwell:g}", channels=str(len(sigma)), status="success")
-        return DependencyQuery(meta.serialize().encode())
+        return _summary(self._known)
+
+
+def asked_noise(configuration: bytes) -> str | None:
+    """Return the measurement ID of which a configuration asks for the noise; None where it asks for something else.
+
+    gadgetron_ismrmrd_client asks so before it sends a scan that depends on another one. Its chain is Gadgetron's own
+    NoiseSummaryGadget, with the ID in the property noise_file. Neither a header nor items follow."""
+    try:
+        root = parse_xml(configuration, "configuration")
+    except InputError:
+        return None
+    for gadget in root.iter("gadget"):
+        if gadget.findtext("classname", "").strip() == "NoiseSummaryGadget":
+            given = {node.findtext("name", "").strip(): node.findtext("value", "") for node in gadget.iter("property")}
+            return given.get("noise_file", "").strip().removeprefix(_PREFIX)
+    return None
+
+
+def noise_summary(store: Store | None, measurement: str) -> DependencyQuery:
+    """Return what Gadgetron answers to the question for the noise of a scan: how strong it is, or that it failed."""
+    try:
+        blob = store.get(named(measurement)) if store and measurement else None
+        return _summary(None if blob is None else decoded(blob))
+    except InputError as error:
+        _logger.warning("the noise of the scan %s is not known: %s", measurement[:80], error)
+        return _summary(None)
+
+
+def _summary(known: Record | None) -> DependencyQuery:
+    meta = ismrmrd.Meta(status="failed")
+    if known is not None:
+        sigma = np.sqrt(np.diagonal(known.noise.covariance).real)
+        sizes = {"min_sigma": sigma.min(), "max_sigma": sigma.max(), "mean_sigma": sigma.mean()}
+        meta = ismrmrd.Meta({name: f"{value:g}" for name, value in sizes.items()})
+        meta.update(noise_dwell_time_us=f"{known.noise.dwell:g}", channels=str(len(sigma)), status="success")
+    return DependencyQuery(meta.serialize().encode())
 
 
 def noise_in(path: str | Path) -> Record:

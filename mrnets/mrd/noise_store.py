@@ -25,7 +25,7 @@ from mrnets.errors import InputError
 from mrnets.files import make_folder, write_bytes
 from mrnets.mrd.noise import Noise, NoiseScan, bandwidth
 
-__all__ = ["Folder", "Key", "Record", "Store", "decoded", "dependency", "encoded", "fitting", "own", "record"]
+__all__ = ["Folder", "Key", "Record", "Store", "decoded", "dependency", "encoded", "fitting", "named", "own", "record"]
 
 MAX_COILS = 1024
 MAX_TEXT = 1 << 20
@@ -136,12 +136,23 @@ def dependency(header: ismrmrdHeader) -> Key | None:
     return None
 
 
+def named(measurement: str) -> Key:
+    """Return the key of the scan with that measurement ID, where no header is at hand."""
+    device, subject, session = _words(measurement)
+    return Key(measurement, subject, device, session)
+
+
+def _words(measurement: str) -> tuple[str, str, str]:
+    """Return device, subject and study in a measurement ID; empty ones where it is of another form."""
+    words = measurement.split("_")
+    return (words[0], words[1], words[2]) if len(words) == 4 else ("", "", "")
+
+
 def _key(header: ismrmrdHeader, measurement: str) -> Key:
     """A key with the header's patient, device and study, or else those in an ID device_subject_study_number."""
     subject, study = header.subjectInformation, header.studyInformation
     system = header.acquisitionSystemInformation
-    words = measurement.split("_")
-    device, patient, session = words[:3] if len(words) == 4 else ("", "", "")
+    device, patient, session = _words(measurement)
     return Key(
         measurement,
         (subject.patientID if subject else None) or patient,

@@ -17,12 +17,12 @@ from gadgets.__main__ import main
 from gadgets.chain import Chain
 from gadgets.connection import Peer
 from gadgets.hosts import conversation
-from gadgets.hosts.dependencies import Dependencies, noise_in
+from gadgets.hosts.dependencies import Dependencies, asked_noise, noise_in, noise_summary
 from gadgets.hosts.rules import Rules
 from gadgets.hosts.scan import reconstructed
 from gadgets.hosts.storage import Server, default_store, store_of
 from gadgets.imagefiles import read_images
-from gadgets.messages import Close, ConfigFile, DependencyQuery, Header
+from gadgets.messages import Close, ConfigFile, ConfigText, DependencyQuery, Header
 from gadgets.protocol import State
 from gadgets.simulate import Settings, make_noise_scan, make_scan
 from mrnets.errors import InputError
@@ -255,15 +255,51 @@ def test_the_resident_server_keeps_noise_and_answers_dependency_queries(tmp_path
     assert "not prewhitened" in comment(image)
 
 
+NOISE_SUMMARY = """<?xml version="1.0" encoding="UTF-8"?>
+<gadgetronStreamConfiguration xmlns="http://gadgetron.sf.net/gadgetron">
+    <writer><slot>1019</slot><dll>gadgetron_mricore</dll><classname>DependencyQueryWriter</classname></writer>
+    <gadget>
+        <name>NoiseSummary</name><dll>gadgetron_mricore</dll><classname>NoiseSummaryGadget</classname>
+        <property><name>noise_file</name><value>GadgetronNoiseCovarianceMatrix_{}</value></property>
+    </gadget>
+</gadgetronStreamConfiguration>"""
+
+
+@pytest.mark.parametrize(("measurement", "status"), [(NOISE_ID, "success"), ("1_2_3_4", "failed"), ("", "failed")])
+def test_a_client_asks_for_noise_before_its_scan(tmp_path: Path, measurement: str, status: str) -> None:
+    """gadgetron_ismrmrd_client 4.7.2 knows no text here: it would abort, and the scan would be lost."""
+    rules = Rules(noise=Folder(tmp_path))
+    assert served(rules, *make_noise_scan(SCAN)) == []
+    (answer,) = told(rules, [ConfigText(NOISE_SUMMARY.format(measurement).encode()), Close()])
+    meta = ismrmrd.Meta.deserialize(answer.meta)
+    assert (meta["status"], meta.get("channels")) == (status, "4" if status == "success" else None)
+
+
+def test_a_store_that_fails_has_no_noise_to_tell(tmp_path: Path) -> None:
+    (tmp_path / "noise").write_bytes(b"a file, not a folder")
+    answer = noise_summary(Folder(tmp_path / "noise"), NOISE_ID)
+    assert ismrmrd.Meta.deserialize(answer.meta)["status"] == "failed"
+
+
+@pytest.mark.parametrize("text", [b"<configuration>", b"<configuration><gadget/></configuration>", b"\xff"])
+def test_other_configurations_ask_for_no_noise(text: bytes) -> None:
+    assert asked_noise(text) is None
+
+
 def served(rules: Rules, header: bytes, items: Any) -> list[Any]:
-    """The items that a client gets."""
+    """The items that a client gets for a scan."""
+    return told(rules, [ConfigFile("cgsense.xml"), Header(header), *items, Close()])
+
+
+def told(rules: Rules, messages: list[Any]) -> list[Any]:
+    """The items that a client gets for these messages."""
     ours, theirs = socket.socketpair()
     thread = threading.Thread(target=conversation.handle, args=(theirs, rules))
     thread.start()
     with ours:
         ours.settimeout(60)
         peer = Peer.on(ours, State.ITEMS)
-        ours.sendall(blob([ConfigFile("cgsense.xml"), Header(header), *items, Close()]))
+        ours.sendall(blob(messages))
         received = list(peer.items())
         peer.close()
     thread.join(60)
