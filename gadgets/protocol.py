@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
+import ismrmrd
+
 from gadgets.messages import Bucket, Close, ConfigFile, ConfigText, Error, Header, Message, Query
 from gadgets.wire import Source, read_message
 from mrnets.errors import InputError
@@ -138,7 +140,10 @@ def _unpack(bucket: Bucket) -> Iterator[Line | Item]:
 
 
 class Audience(Enum):
-    """Who reads what is sent. Gadgetron takes an ERROR and no text from an external process; clients the reverse."""
+    """Who reads what is sent. Gadgetron takes an ERROR and no text from an external process; clients the reverse.
+
+    Clients take no waveforms: at a message that it does not know, gadgetron_ismrmrd_client aborts, and what follows is
+    lost. Chains that run in Gadgetron have no writer for waveforms, so that clients get none there either."""
 
     GADGETRON = auto()
     CLIENT = auto()
@@ -146,3 +151,7 @@ class Audience(Enum):
     def failure(self, sentence: str) -> Message:
         """Return the message that says why there will be no more; for a client as Gadgetron words it."""
         return Error(sentence) if self is Audience.GADGETRON else f"[gadgets] ERROR: {sentence}"
+
+    def takes(self, item: Message) -> bool:
+        """Return whether it can read the item."""
+        return not isinstance(item, str if self is Audience.GADGETRON else ismrmrd.Waveform)

@@ -114,8 +114,9 @@ def _converse(peer: Peer, rules: Rules, keeper: Keeper) -> str:
         for item in _stream(peer, order, header.text, rules, keeper) if header else ():
             if isinstance(item, Query):
                 item = Response(item.number, answer(item.key))
-            elif isinstance(item, str) and audience is Audience.GADGETRON:  # it takes no text from an external process
-                _logger.info("%s", item)
+            elif not audience.takes(item):
+                if isinstance(item, str):
+                    _logger.info("%s", item)
                 continue
             peer.send(item)
             count += 1

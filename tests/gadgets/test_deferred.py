@@ -21,8 +21,8 @@ from gadgets.messages import Close, ConfigFile, ConfigText, Header
 from gadgets.protocol import Incoming, State
 from tests.gadgets import toys
 from tests.gadgets.test_hosts import Client, attached, texts
-from tests.gadgets.test_spool import eventually, only, place, replayed, served, server  # noqa: F401 (place is a fixture)
-from tests.gadgets.toys import blob, chain, configuration, stage
+from tests.gadgets.test_spool import eventually, made_again, only, place, served, server  # noqa: F401 (place is a fixture)
+from tests.gadgets.toys import blob, chain, configuration, for_clients, stage
 
 NEVER = threading.Event()
 SLOW = '<property name="defer" value="quick"/>'
@@ -63,7 +63,7 @@ def comments(items: list) -> list[str]:
 def expected(scale: float) -> bytes:
     """Return the images of the slow chain by itself."""
     items = Incoming(io.BytesIO(blob([*toys.scan(), Close()])), State.ITEMS).items()
-    return blob(reconstructed(Chain.parse(configuration(stage("noted", scale=scale))), items, header()))
+    return blob(for_clients(reconstructed(Chain.parse(configuration(stage("noted", scale=scale))), items, header())))
 
 
 def done(rules: Rules) -> None:
@@ -257,7 +257,7 @@ def test_gadgetrons_external_process_defers_too(rules):
     for messages in ([first, *scan()[1:]], [asked, Header(header()), Close()]):
         with attached() as (_, process):
             process.send(*messages)
-            assert blob(process.receive()) == expected(5)
+            assert blob(for_clients(process.receive())) == expected(5)
     assert status == []
 
 
@@ -383,7 +383,7 @@ def test_no_deferred_scan_is_lost_by_a_server_that_is_killed_again_and_again(rul
     for number, entry in enumerate(found):
         if entry.state == "failed":
             assert "the server ended 3 times" in entry.record().reason
-            assert replayed(entry) == expected(5)
+            assert blob(for_clients(made_again(entry))) == expected(5)
         else:
             assert blob(sent(rules, [RETRIEVE, Header(header(f"M{number}")), Close()])) == expected(5)
 

@@ -19,7 +19,7 @@ from mrnets.mrd.header import read_header
 from tests.gadgets import toys
 from tests.gadgets.test_doors import Stopping
 from tests.gadgets.test_hosts import Client
-from tests.gadgets.toys import blob, chain, configuration, stage
+from tests.gadgets.toys import blob, chain, configuration, for_clients, stage
 
 TOY = stage("noise"), stage("toy", scale=2)
 GADGETRON = ConfigText(configuration(*TOY).encode())
@@ -88,7 +88,8 @@ def test_every_honest_scan_is_right(tmp_path, kind):
     (tmp_path / "weights").mkdir()
     os.mkfifo(tmp_path / "weights" / "pipe.safetensors")
     limits = Limits(start=60.0, silence=60.0, unread=60.0, queue=1 << 20, message=1 << 24)
-    expected = blob(Chain.parse(configuration(*TOY)).run(iter(toys.scan()), read_header(toys.HEADER).header))
+    made = Chain.parse(configuration(*TOY)).run(iter(toys.scan()), read_header(toys.HEADER).header)
+    expected = blob(for_clients(made))
     rules, doors = Rules(tmp_path, weights=tmp_path / "weights", limits=limits), Doors(20, 8)
     with served(rules, doors) as address, ExitStack() as hostile:
         for n in range(16):

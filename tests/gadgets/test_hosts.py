@@ -35,7 +35,7 @@ from mrnets.mrd.files import write_scan
 from mrnets.mrd.header import read_header
 from mrnets.mrd.xml import parse_xml
 from tests.gadgets import toys
-from tests.gadgets.toys import blob, chain, configuration, stage
+from tests.gadgets.toys import blob, chain, configuration, for_clients, stage
 
 ROOT = Path(__file__).parents[2]
 STAGES = (stage("noise"), stage("toy", scale=2))
@@ -47,6 +47,14 @@ def expected() -> bytes:
     """Output of the chain for the toy scan, run by hand."""
     made = Chain.parse(configuration(*STAGES)).run(iter(toys.scan()), read_header(toys.HEADER).header)
     return blob(made)
+
+
+@pytest.fixture(scope="module")
+def sent_to_clients() -> bytes:
+    """The same without its waveform."""
+    made = list(Chain.parse(configuration(*STAGES)).run(iter(toys.scan()), read_header(toys.HEADER).header))
+    assert len(for_clients(made)) == len(made) - 1
+    return blob(for_clients(made))
 
 
 class Client:
@@ -155,7 +163,7 @@ def test_python_minus_m_gadgetron_gives_the_bytes():
 
 
 @pytest.mark.parametrize("form", ["name", "text", "connect"])
-def test_the_resident_server_gives_the_bytes(form, tmp_path, expected):
+def test_the_resident_server_gives_the_bytes(form, tmp_path, expected, sent_to_clients):
     (tmp_path / "toy.xml").write_text(chain(*STAGES))
     first = {
         "name": ConfigFile("toy.xml"),
@@ -164,7 +172,7 @@ def test_the_resident_server_gives_the_bytes(form, tmp_path, expected):
     }[form]
     with served(tmp_path) as client:
         client.send(first, Header(toys.HEADER), *toys.scan(), Close())
-        assert blob(client.receive()) == expected
+        assert blob(client.receive()) == (expected if form == "connect" else sent_to_clients)
 
 
 def test_the_pipe_gives_the_bytes_between_header_and_close(tmp_path, expected):
@@ -364,7 +372,7 @@ def test_texts_of_a_client_go_to_the_log_and_not_back(tmp_path, caplog):
     assert "the client says: hello" in caplog.text
 
 
-def test_the_server_outlives_its_clients_and_finishes_them_when_stopped(tmp_path, expected):
+def test_the_server_outlives_its_clients_and_finishes_them_when_stopped(tmp_path, sent_to_clients):
     (tmp_path / "toy.xml").write_text(chain(*STAGES))
     code = WITH_TOYS + "from gadgets.__main__ import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "serve", "--port", "0", "--chains", str(tmp_path)]
@@ -387,11 +395,11 @@ def test_the_server_outlives_its_clients_and_finishes_them_when_stopped(tmp_path
                     received = client.receive()
                     assert len(texts(received)) == failures
                     client.peer.close()
-            assert blob(received) == expected
+            assert blob(received) == sent_to_clients
             server.send_signal(signal.SIGTERM)
             iter_until(server.stderr, "finishing")
             slow.send(*toys.scan()[2:], Close())
-            assert blob(slow.receive()) == expected
+            assert blob(slow.receive()) == sent_to_clients
             slow.peer.close()
         assert server.wait(60) == 0
     finally:
@@ -416,7 +424,7 @@ def test_ping_says_whether_a_server_answers(tmp_path, capsys):
     assert f"No server answers at localhost port {port}" in capsys.readouterr().err
 
 
-def test_a_preloaded_chain_has_its_network_and_the_log_says_what_each_scan_was(tmp_path, expected):
+def test_a_preloaded_chain_has_its_network_and_the_log_says_what_each_scan_was(tmp_path, sent_to_clients):
     """In a process of its own, since the log is the process's."""
     (tmp_path / "toy.xml").write_text(chain(*STAGES))
     code = WITH_TOYS + "from gadgets.__main__ import main; sys.exit(main(sys.argv[1:]))"
@@ -428,7 +436,7 @@ def test_a_preloaded_chain_has_its_network_and_the_log_says_what_each_scan_was(t
         with socket.create_connection(("127.0.0.1", port)) as connected:
             client = Client(connected)
             client.send(ConfigFile("toy"), Header(toys.HEADER), *toys.scan(), Close())
-            assert blob(client.receive()) == expected
+            assert blob(client.receive()) == sent_to_clients
             client.peer.close()
         server.send_signal(signal.SIGTERM)
         assert server.wait(60) == 0
