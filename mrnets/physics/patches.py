@@ -26,6 +26,8 @@ SMALLEST_THRESHOLD = 0.003
 more than 0.2 dB on real heads and lose 0.1 dB on others."""
 PRODUCTS = 4
 """Products of a power iteration between two normalisations. In single precision more could underflow."""
+BLOCK = 32
+"""Rows that NumPy's solver takes at a time."""
 LEAST = 1e-30
 """Added to divisors that are 0 for a block of zeros."""
 
@@ -143,11 +145,22 @@ def _cholesky(matrix: Array) -> Array:
 
 
 def _solve_triangular(triangle: Array, right: Array) -> Array:
-    """L^-1 R for lower-triangular L. NumPy and CuPy have only the general solver; torch's fails on large batches."""
+    """L^-1 R for lower-triangular L (batch, row, row) and R (batch, row, column), which may be one for all.
+
+    NumPy and CuPy have only the general solver. Block by block it takes less than half of its time: the rest are matrix
+    products."""
     xp = array_namespace(triangle)
     if hasattr(xp.linalg, "solve_triangular"):
         return xp.linalg.solve_triangular(triangle, right, upper=False)
-    return xp.linalg.solve(triangle, right)
+    rows = triangle.shape[-1]
+    solved = xp.empty((*triangle.shape[:-1], right.shape[-1]), dtype=right.dtype, device=device(right))
+    for first in range(0, rows, BLOCK):
+        some = slice(first, first + BLOCK)
+        left = right[..., some, :]
+        if first:
+            left = left - xp.matmul(triangle[..., some, :first], solved[..., :first, :])
+        solved[..., some, :] = xp.linalg.solve(triangle[..., some, some], left)
+    return solved
 
 
 def _largest_eigenvalue(gram: Array, iterations: int = 20) -> Array:
