@@ -24,6 +24,7 @@ from mrnets.mrd.xml import MAX_BYTES
 from mrnets.physics.arrays import Array, to_numpy
 
 __all__ = [
+    "ENDINGS",
     "Scan",
     "append_waveform",
     "first_bytes",
@@ -37,6 +38,9 @@ __all__ = [
 
 Opening: TypeAlias = Callable[[str | Path], AbstractContextManager[h5py.File]]
 
+ENDINGS = (".h5", ".hdf5", ".mrd", ".ismrmrd", ".stream")
+"""Endings of files that hold a scan, as HDF5 or as a stream; the content tells which. siemens_to_ismrmrd writes streams
+since its version 1.3."""
 WAVEFORM_BLOCK = 1024
 HEADER_BLOCK = 16384
 MAX_ACQUISITIONS = 1 << 24

@@ -20,6 +20,7 @@ from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.mrd.calibration import Mean
 from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand
+from mrnets.mrd.files import ENDINGS
 from mrnets.mrd.images import echo_times
 from mrnets.mrd.kspace import averages, line_counts
 from mrnets.mrd.noise import whitened_variance
@@ -33,9 +34,6 @@ from training.readers.files import examined, listed, one_sentence, split_problem
 from training.split import Part, Split, part_of
 
 __all__ = ["Reader", "load", "places"]
-
-ENDINGS = (".h5", ".mrd", ".stream")
-"""Endings of files that hold HDF5 or a stream; the content tells which."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from gadgets.hosts.recording import open_recording
 from mrnets.errors import Faults, InputError
+from mrnets.mrd.files import ENDINGS as OF_SCANS
 from mrnets.mrd.header import read_header
 from mrnets.mrd.noise_store import Key, dependency, own
 
 __all__ = ["ENDINGS", "Found", "find", "noise_first"]
 
-ENDINGS = (".h5", ".hdf5", ".mrd", ".mrd2", ".stream")
+ENDINGS = (*OF_SCANS, ".mrd2")
 """Files that are taken for scans in a folder."""
 
 
