@@ -29,10 +29,11 @@ from mrnets.errors import InputError
 from mrnets.mrd.calibration import Mean, middle_of
 from mrnets.mrd.centre import centre_doubts
 from mrnets.mrd.completeness import Arrivals
+from mrnets.mrd.direction import backwards_doubt
 from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand
 from mrnets.mrd.flags import Flag, has_flag, roles
 from mrnets.mrd.images import Key
-from mrnets.mrd.lines import Item, Lines, counter, require_finite, take
+from mrnets.mrd.lines import Item, Lines, counter, require_finite, require_samples, take
 from mrnets.mrd.noise import NoiseScan
 
 __all__ = ["sort"]
@@ -253,7 +254,8 @@ class _Checks:
     coils: int | None = None
 
     def check(self, lines: Lines) -> None:
-        """Raises InputError for NaN or infinite samples, and for a coil count that changes."""
+        """Raises InputError for NaN or infinite samples, for none at all, and for a coil count that changes."""
+        require_samples(lines)
         if not lines.whitened:  # otherwise the noise gadget has looked
             require_finite(lines)
         coils = lines.data.shape[1]
@@ -267,9 +269,11 @@ class _Checks:
 
 
 def _doubts(part: Part, *, volume: bool) -> tuple[str, ...]:
-    """Return sentences on the k-space centre of an echo. Those on a volume need some readout positions only."""
+    """Return sentences on the centre and the lines of an echo. Those on a volume need some readout positions only."""
     known = None if volume or part.echo.strength is None else part.echo.strength.profiles
-    return centre_doubts(part.kspace, part.mask, volume=volume, profiles=known)
+    doubts = centre_doubts(part.kspace, part.mask, volume=volume, profiles=known)
+    backwards = "" if volume else backwards_doubt(part.kspace, part.mask)
+    return (*doubts, backwards) if backwards else doubts
 
 
 def _whitened(lines: Lines) -> Lines:

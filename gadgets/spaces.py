@@ -1,11 +1,11 @@
 """The encoding spaces of a scan while its lines come.
 
-Lines wait where only later ones tell whether images are 3-D, or where the k-space centre is.
+Lines wait where only later ones tell whether images are 3-D, where the k-space centre is, or how large the matrix is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
@@ -15,6 +15,7 @@ from mrnets.mrd.axis import Seen
 from mrnets.mrd.centre import Evidence, doubtful_centres
 from mrnets.mrd.dimensions import dimensions_of_header, dimensions_of_lines
 from mrnets.mrd.encoding import ByHand, Dimensions, Encoding, encoding_of
+from mrnets.mrd.extent import Extent, is_silent
 from mrnets.mrd.images import by_image
 from mrnets.mrd.lines import Lines
 
@@ -23,13 +24,28 @@ __all__ = ["Spaces"]
 
 @dataclass
 class _Waiting:
-    """Lines of one encoding space whose dimensions or centre are not known yet."""
+    """Lines of one encoding space whose dimensions, centre or matrix are not known yet."""
 
     evidence: list[Evidence]
     """For each axis whose centre is doubtful."""
+    extent: Extent | None
+    """Where the header announces no lines."""
     lines: list[Lines] = field(default_factory=list)
     firsts: list[NDArray[np.void]] = field(default_factory=list)
     """(line,) headers: the first line of each image in each block."""
+
+    def add(self, lines: Lines) -> None:
+        """Let some more lines wait."""
+        self.lines.append(lines)
+        for evidence in self.evidence:
+            evidence.energies.add(lines)
+        if self.extent is not None:
+            self.extent.add(lines)
+
+    @property
+    def certain(self) -> bool:
+        """Whether later lines tell nothing more of centres and matrix."""
+        return all(evidence.complete for evidence in self.evidence) and (self.extent is None or self.extent.complete)
 
     def over(self, lines: Lines) -> bool:
         """Whether `lines` are of another repetition than the first ones: the lines before tell all that they can."""
@@ -52,6 +68,8 @@ class Spaces:
     _released: set[int] = field(default_factory=set)
     """Spaces whose lines wait no longer."""
     _seen: dict[int, tuple[Seen | None, Seen | None]] = field(default_factory=dict)
+    _grown: dict[int, str] = field(default_factory=dict)
+    """Sentences on matrices that are of the lines, and not of the header."""
 
     def embedded(self, index: int) -> bool:
         """Whether calibration lines of space `index` are lines of the image. Raises InputError as `encoding_of`."""
@@ -71,7 +89,7 @@ class Spaces:
         first = lines.headers[0]
         index = int(first["encoding_space_ref"])
         if (index, calibration) not in self._made:
-            self._made[index, calibration] = encoding_of(
+            made = encoding_of(
                 self.header,
                 index,
                 first,
@@ -80,6 +98,8 @@ class Spaces:
                 seen=self._seen.get(index, (None, None)),
                 gridded=self.gridded,
             )
+            guesses = tuple(filter(None, (self._grown.get(index), *made.guesses)))
+            self._made[index, calibration] = replace(made, guesses=guesses)
         return self._made[index, calibration]
 
     def ready(self, lines: Lines) -> list[Lines]:
@@ -88,16 +108,15 @@ class Spaces:
         if index in self._released:
             return [lines]
         if index not in self._waiting:
-            self._waiting[index] = _Waiting(self._doubts(index, lines))
+            extent = Extent(index) if not self.gridded and is_silent(self.header, index) else None
+            self._waiting[index] = _Waiting(self._doubts(index, lines), extent)
         waiting = self._waiting[index]
-        waiting.lines.append(lines)
-        for evidence in waiting.evidence:
-            evidence.add(lines)
+        waiting.add(lines)
         if index not in self._dimensions:
             known = np.concatenate([*waiting.firsts, lines.headers])
             waiting.firsts.append(lines.headers[[which[0] for _, _, which in by_image(lines.headers, index)]])
             self._decide(index, dimensions_of_lines(self.header, index, known, whole=False))
-        certain = all(evidence.complete for evidence in waiting.evidence) or waiting.over(lines)
+        certain = waiting.certain or waiting.over(lines)
         return self._release(index) if certain and index in self._dimensions else []
 
     def rest(self) -> list[Lines]:
@@ -130,5 +149,7 @@ class Spaces:
         waiting = self._waiting.pop(index)
         seen = {evidence.step: evidence.seen() for evidence in waiting.evidence}
         self._seen[index] = (seen.get(1), seen.get(2))
+        if waiting.extent is not None:
+            self.header, self._grown[index] = waiting.extent.header(self.header)
         self._released.add(index)
         return waiting.lines

@@ -29,18 +29,14 @@ def names() -> list[str]:
     return sorted(path.stem for path in folder().glob("*.xml"))
 
 
-def fitting(scan: Needs, refused: str = "") -> tuple[list[str], dict[str, str]]:
-    """Return the shipped chains that fit a scan, and for each other one why it does not.
-
-    refused: why the scan cannot be reconstructed at all."""
+def fitting(scan: Needs) -> tuple[list[str], dict[str, str]]:
+    """Return the shipped chains that fit a scan, and for each other one why it does not."""
     fits, others = [], {}
     for name in names():
-        why = refused
-        if not why:
-            try:
-                why = next(_obstacles(load(name), scan), "")
-            except InputError as error:
-                why = str(error).removeprefix(f"chain {name}.xml: ")
+        try:
+            why = next(_obstacles(load(name), scan), "")
+        except InputError as error:
+            why = str(error).removeprefix(f"chain {name}.xml: ")
         if why:
             others[name] = why
         else:

@@ -131,7 +131,10 @@ def told(found: Found, *, related: bool = True) -> Iterator[str]:
     notes = [*found.reading.warnings, *(_doubts(header, found.encoding) if found.encoding else ())]
     yield f"warnings      {len(notes) or 'none'}"
     yield from (f"              {note}" for note in notes)
-    fits, others = fitting(_needs(found), found.refused)
+    if found.refused:
+        yield "chains        none fits: the scan cannot be reconstructed here"
+        return
+    fits, others = fitting(_needs(found))
     yield f"chains        {', '.join(fits) or 'none fits'}"
     yield from (f"              not {name}: {why}" for name, why in others.items())
 

@@ -92,7 +92,9 @@ def _centre_of_header(size: int, limit: Any) -> tuple[int, str]:
         return middle, ""
     if limit.minimum <= limit.center <= limit.maximum and (limit.center or limit.maximum + middle < size):
         return int(limit.center), ""
-    return middle, f"centre {limit.center} does not fit a matrix of {size}; taking {middle}"
+    if limit.maximum <= limit.minimum:
+        return middle, f"the header announces no line but {limit.minimum}; taking the centre {middle}"
+    return middle, f"the header's centre {limit.center} does not fit its matrix of {size}; taking {middle}"
 
 
 def _fits(size: int, limit: Any, centre: int) -> bool:

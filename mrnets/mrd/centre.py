@@ -19,7 +19,7 @@ from mrnets.mrd.lines import Lines
 from mrnets.mrd.strength import Profiles, profiles_of
 from mrnets.physics.arrays import Array, array_namespace, to_numpy
 
-__all__ = ["Evidence", "centre_doubts", "doubtful_centres"]
+__all__ = ["Energies", "Evidence", "centre_doubts", "doubtful_centres", "least_reach"]
 
 REACH = 16
 """The strongest line may lie this part of the matrix from the centre, but at least `LEAST_REACH` lines."""
@@ -36,6 +36,34 @@ MAX_POSITIONS = 16
 
 
 @dataclass
+class Energies:
+    """The energy of lines by their counter."""
+
+    step: int
+    """1 or 2, of kspace_encode_step_1 or _2."""
+    _sums: dict[int, list[float]] = field(default_factory=dict)
+    """Sum and number of lines."""
+
+    def add(self, lines: Lines) -> None:
+        """Take some lines."""
+        xp = array_namespace(lines.data)
+        energy = to_numpy(xp.sum(xp.real(lines.data * xp.conj(lines.data)), axis=(1, 2))).astype(np.float64)
+        counters = lines.headers["idx"][f"kspace_encode_step_{self.step}"].tolist()
+        for counter, value in zip(counters, energy, strict=True):
+            entry = self._sums.setdefault(counter, [0.0, 0.0])
+            entry[0], entry[1] = entry[0] + float(value), entry[1] + 1
+
+    def means(self) -> dict[int, float]:
+        """Return the mean energy of the lines of each counter that came."""
+        return {counter: total / count for counter, (total, count) in self._sums.items()}
+
+
+def least_reach(size: int) -> int:
+    """Return how far the strongest line may lie from the centre of a matrix."""
+    return max(LEAST_REACH, size // REACH)
+
+
+@dataclass
 class Evidence:
     """The energy of lines along one axis where the centre in the header is doubtful."""
 
@@ -47,30 +75,21 @@ class Evidence:
     """The counters at which it lies if one half of k-space is full."""
     reach: int
     """The strongest line may lie this far from the centre."""
-    _energy: dict[int, list[float]] = field(default_factory=dict)
-    """Sum and number of lines by counter."""
-
-    def add(self, lines: Lines) -> None:
-        """Take lines of images or of calibrations."""
-        xp = array_namespace(lines.data)
-        energy = to_numpy(xp.sum(xp.real(lines.data * xp.conj(lines.data)), axis=(1, 2))).astype(np.float64)
-        counters = lines.headers["idx"][f"kspace_encode_step_{self.step}"].tolist()
-        for counter, value in zip(counters, energy, strict=True):
-            entry = self._energy.setdefault(counter, [0.0, 0.0])
-            entry[0], entry[1] = entry[0] + float(value), entry[1] + 1
+    energies: Energies
+    """Of lines of images and of calibrations."""
 
     @property
     def complete(self) -> bool:
         """Whether lines on both sides of every possible centre came."""
         return all(
-            any(0 <= sign * (counter - centre) <= self.reach for counter in self._energy)
+            any(0 <= sign * (counter - centre) <= self.reach for counter in self.energies.means())
             for centre in (self.centre, *self.others)
             for sign in (-1, 1)
         )
 
     def seen(self) -> Seen | None:
         """Return the centre that the lines show; None where they agree with the header, or do not tell."""
-        energy = {counter: total / count for counter, (total, count) in self._energy.items()}
+        energy = self.energies.means()
         strongest = max(energy, key=lambda counter: energy[counter], default=self.centre)
         nearest = min(self.others, key=lambda other: abs(other - strongest))
         near = min(self.reach, (abs(nearest - self.centre) - 1) // 2)  # lines that are not as near to the other centre
@@ -95,11 +114,11 @@ def _doubtful(encoding: Encoding, header: ismrmrdHeader, step: int, hand: int | 
     size = encoding.encoded.matrix[step]
     limit = limit_of(found(header, encoding.index), step)
     others = full_centres(max(size, whole_matrix(encoding.encoded, encoding.recon)[step]), limit)
-    centre, reach = size // 2 - encoding.offsets[step - 1], max(LEAST_REACH, size // REACH)
+    centre, reach = size // 2 - encoding.offsets[step - 1], least_reach(size)
     certain = hand is not None or (step == 2 and not encoding.volume)
     if certain or not others or any(abs(other - centre) <= reach for other in others):
         return None
-    return Evidence(step, centre, others, reach)
+    return Evidence(step, centre, others, reach, Energies(step))
 
 
 def centre_doubts(
@@ -138,7 +157,7 @@ def _profiles(kspace: Array, volume: bool) -> Profiles:
 def _misplaced(name: str, energy: NDArray[np.float64], counts: NDArray[np.integer[Any]]) -> str:
     profile = energy / np.maximum(counts, 1)
     size = len(profile)
-    strongest, centre, reach = int(np.argmax(profile)), size // 2, max(LEAST_REACH, size // REACH)
+    strongest, centre, reach = int(np.argmax(profile)), size // 2, least_reach(size)
     around = profile[max(centre - reach, 0) : centre + reach + 1].max()
     if abs(strongest - centre) <= reach or around >= WEAKER * profile[strongest]:
         return ""

@@ -214,7 +214,7 @@ def found(header: ismrmrdHeader, index: int) -> Any:
 def _require_supported(encoding: Any, name: str, gridded: bool) -> None:
     trajectory = _text(encoding.trajectory)
     if trajectory not in (None, "cartesian", "epi") and not gridded:
-        raise InputError(f"{name} has a {trajectory} trajectory; only cartesian and epi k-space can be sorted")
+        raise InputError(f"the trajectory of {name} is {trajectory}; only cartesian and epi k-space can be sorted")
     factor = getattr(getattr(encoding.parallelImaging, "multiband", None), "multiband_factor", None) or 1
     if factor > 1:
         raise InputError(

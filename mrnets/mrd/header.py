@@ -5,6 +5,7 @@ A warning is one sentence. It names the element, the value that was found, and w
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import math
@@ -27,7 +28,7 @@ MAX_SHOWN = 40
 """Characters of a value from outside that a message repeats."""
 _WHAT = "ISMRMRD header"
 _NEEDED = {
-    *(("encodingType", "encodedSpace"), ("encodingType", "reconSpace"), ("encodingSpaceType", "matrixSize")),
+    *(("encodingType", "encodedSpace"), ("encodingSpaceType", "matrixSize")),
     *(("matrixSizeType", "x"), ("matrixSizeType", "y")),
 }
 """Elements without which nothing can be reconstructed: (type, field)."""
@@ -148,7 +149,7 @@ def _value(owner: type, one: _Field, given: Any, path: str, notes: _Notes) -> An
     if not filled:
         if (owner.__name__, one.name) in _NEEDED:
             raise InputError(f"The {_WHAT} lacks {name}, without which nothing can be reconstructed.")
-        if one.required and not one.many and owner.__name__ not in _COMPLETED:
+        if one.required and not one.many and owner.__name__ not in _COMPLETED and one.name != "reconSpace":
             notes.add(name, "missing", f"The {_WHAT} lacks {name}; going on without it")
         return [] if one.many else None
     if not one.many and len(filled) > 1:
@@ -163,7 +164,7 @@ def _value(owner: type, one: _Field, given: Any, path: str, notes: _Notes) -> An
 
 
 _COMPLETED = ("matrixSizeType", "fieldOfViewMm", "limitType", "encodingSpaceType")
-"""Types whose missing fields are told of by `_complete`."""
+"""Types whose missing fields are told of by `_complete`, as is a missing reconSpace."""
 
 
 def _scalar(kind: type, element: Element, name: str, notes: _Notes, *, single: bool, needed: bool) -> Any:
@@ -217,6 +218,9 @@ def _scalars(kind: type, elements: list[Element], name: str, notes: _Notes) -> l
 
 def _complete(encoding: Any, notes: _Notes) -> None:
     """Fill in what an encoding needs and lacks, and what only makes sense as a whole."""
+    if encoding.reconSpace is None:
+        notes.add("encoding.reconSpace", "replaced", f"The {_WHAT} lacks encoding.reconSpace; encodedSpace was taken")
+        encoding.reconSpace = copy.deepcopy(encoding.encodedSpace)
     for name in ("encodedSpace", "reconSpace"):
         space = getattr(encoding, name)
         matrix = space.matrixSize

@@ -31,6 +31,7 @@ __all__ = [
     "coalesce",
     "counter",
     "require_finite",
+    "require_samples",
     "take",
     "with_data",
 ]
@@ -228,6 +229,13 @@ def require_finite(lines: Lines) -> None:
     if not bool(finite.all()):
         bad = int(lines.headers["scan_counter"][int(np.argmin(to_numpy(finite)))])
         raise InputError(f"acquisition {bad} (scan_counter) has NaN or infinite samples")
+
+
+def require_samples(lines: Lines) -> None:
+    """Raises InputError for lines without coils or samples: a list of a sequence's lines has such ones."""
+    _, coils, samples = lines.data.shape
+    if not coils * samples:
+        raise InputError(f"acquisition {counter(lines)} (scan_counter) has {coils} coils of {samples} samples each")
 
 
 def counter(lines: Lines) -> int:

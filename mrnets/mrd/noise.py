@@ -13,7 +13,7 @@ from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError, naming
-from mrnets.mrd.lines import Lines, counter, require_finite
+from mrnets.mrd.lines import Lines, counter, require_finite, require_samples
 from mrnets.physics.arrays import Array, to_numpy
 from mrnets.physics.whiten import RELATIVE_BANDWIDTH, covariance, noise_scale
 
@@ -65,6 +65,7 @@ class NoiseScan:
         self.lines.append(lines)
 
     def _check(self, lines: Lines) -> None:
+        require_samples(lines)
         require_finite(lines)
         if self.lines and lines.data.shape[1] != self.coils:
             raise InputError(

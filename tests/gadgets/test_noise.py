@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gadgets.noise import noise
+from gadgets.sort import sort
 from mrnets.errors import InputError
 from mrnets.mrd.flags import Flag
 from tests.gadgets import synthetic
@@ -134,6 +135,17 @@ def replace_data(lines, data):
     headers = lines.headers.copy()
     headers["active_channels"], headers["number_of_samples"] = data.shape[1:]
     return replace(lines, headers=headers, data=data.astype(np.complex64))
+
+
+@pytest.mark.parametrize(("coils", "samples"), [(0, 0), (0, 8), (3, 0)])
+def test_lines_without_coils_or_samples_are_named(coils, samples):
+    """As in lists of a sequence's lines, without data."""
+    nothing = np.zeros((4, coils, samples), np.complex64)
+    with pytest.raises(InputError, match=f"noise measurement: acquisition 0 .* has {coils} coils of {samples} samples"):
+        list(noise([replace_data(synthetic.noise_lines(np.zeros((4, 3, 8))), nothing)], HEADER))
+    block = replace_data(imaging(np.random.default_rng(9), first_counter=100), np.zeros((12, coils, samples)))
+    with pytest.raises(InputError, match=f"acquisition 100 .* has {coils} coils of {samples} samples"):
+        list(sort(noise([block], HEADER), HEADER))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, complex(0, -np.inf)])

@@ -540,7 +540,7 @@ class TestErrors:
     @pytest.mark.parametrize("trajectory", ["radial", "spiral", "goldenangle", "other"])
     def test_trajectory(self, rng, trajectory):
         block = synthetic.lines(synthetic.to_kspace(images(rng)))
-        self.fails([block], plain(trajectory=trajectory), f"encoding space 0 has a {trajectory} trajectory")
+        self.fails([block], plain(trajectory=trajectory), f"the trajectory of encoding space 0 is {trajectory}")
 
     def test_coils(self, rng):
         block = synthetic.lines(synthetic.to_kspace(images(rng)))

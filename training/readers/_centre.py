@@ -44,6 +44,6 @@ def seen_centres(
         near = (np.abs(counters[:, None] - centres) <= evidence.reach).any(axis=1)
         with open_source(path) as opened:
             for lines in opened.lines(rows[near][:MAX_LINES]):
-                evidence.add(lines)
+                evidence.energies.add(lines)
         found.append(evidence.seen())
     return found[0], found[1]

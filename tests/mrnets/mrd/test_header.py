@@ -148,6 +148,16 @@ def test_elements_that_are_missing_or_empty_are_none(element, words):
         assert all(word in warning for word, warning in zip(words, warnings, strict=True))
 
 
+def test_a_missing_recon_space_is_the_encoded_one():
+    """MRIReco.jl writes such headers."""
+    start, end = HEADER.index("<reconSpace>"), HEADER.index("</reconSpace>") + len("</reconSpace>")
+    reading = read_header(HEADER[:start] + HEADER[end:])
+    (encoding,) = reading.header.encoding
+    assert encoding.reconSpace == encoding.encodedSpace
+    assert encoding.reconSpace is not encoding.encodedSpace
+    assert reading.warnings == ("The ISMRMRD header lacks encoding.reconSpace; encodedSpace was taken",)
+
+
 def test_a_step_without_a_centre_has_no_limit_but_other_counters_keep_theirs():
     reading = read_header(changed("<center>4</center>", "").replace("<center>1</center>", ""))
     limits = reading.header.encoding[0].encodingLimits
@@ -196,7 +206,6 @@ def test_elements_may_be_in_any_order_and_namespace():
         (changed("<x>16</x>", "<x>sixteen</x>"), '"sixteen"; a whole number was expected'),
         (changed("<x>16</x>", "<x>16.5</x>"), '"16.5"; a whole number was expected'),
         (changed("<x>16</x>", "<x>0</x>"), "matrixSize 0 x 8"),
-        (changed("reconSpace", "space"), "lacks encoding.reconSpace"),
         (changed(ENCODING, ""), "has no <encoding>"),
         (changed(ENCODING, f"<encoding/>{ENCODING}"), "lacks encoding.encodedSpace"),
         (HEADER[:-9], "well-formed"),

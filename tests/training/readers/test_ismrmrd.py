@@ -279,7 +279,7 @@ def test_check_names_what_is_malformed(tmp_path: Path, rng: np.random.Generator)
         ("noise", "has no lines of an image"),
         ("other", 'there is no scan in the group "dataset"'),
         ("outside", "3 of 8 lines (acquisition 5 is the first) are outside of the matrix of encoding space 0"),
-        ("radial", "has a radial trajectory"),
+        ("radial", "trajectory of encoding space 0 is radial"),
         ("xml", "declares a document type"),
     ):
         assert any(f"{name}.h5: " in line and text in line for line in found), name
