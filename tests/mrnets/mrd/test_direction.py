@@ -36,6 +36,13 @@ def test_lines_as_they_should_be_are_not_told(every):
     assert backwards_doubt(*slice_of(every)) == ""
 
 
+def test_late_echoes_of_one_direction_are_not_told():
+    """As of reversed lines that have their flag, before phase correction."""
+    data, mask = slice_of()
+    data[..., 1::2, :] = np.roll(data[..., 1::2, :], 2, axis=-1)
+    assert backwards_doubt(data, mask) == ""
+
+
 def test_noise_few_lines_and_no_signal_are_not_told(rng):
     data, mask = slice_of()
     parts = rng.standard_normal((2, *data.shape))
