@@ -197,7 +197,12 @@ def _shape(source: Source) -> tuple[int, ...]:
     count = _number(source, "Q", "an array's dimensions")
     if count > MAX_DIMENSIONS:
         raise InputError(f"The stream announces an array of {count} dimensions; at most {MAX_DIMENSIONS} are taken.")
-    return tuple(_number(source, "Q", "an array's dimensions") for _ in range(count)) or (0,)
+    shape = tuple(_number(source, "Q", "an array's dimensions") for _ in range(count)) or (0,)
+    if math.prod(filter(None, shape)) > MAX_DATA:  # also beside a 0, where NumPy has no such array
+        raise InputError(
+            f"The stream announces an array of the dimensions {shape}; at most {MAX_DATA} values are taken."
+        )
+    return shape
 
 
 def _array(source: Source, dtype: Any, what: str) -> Array:

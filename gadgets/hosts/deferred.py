@@ -61,7 +61,7 @@ def quick_chain(chain: Chain, keeper: Keeper, usual: str | None, named: Callable
 
 
 def _quick_name(chain: Chain, usual: str | None) -> str | None:
-    trained = any("weights" in stage.properties for stage in chain.stages)
+    trained = chain.has("sort") and any("weights" in stage.properties for stage in chain.stages)  # not images: labels
     name = chain.options.get("defer", usual if trained and usual else "").strip()
     return None if name.lower() in _NO else QUICK if name.lower() == "true" else name
 

@@ -205,6 +205,14 @@ def test_a_server_that_defers_defers_the_chains_with_trained_weights(rules, weig
     assert only(rules.spool).record().deferred == is_deferred
 
 
+def test_images_that_are_sent_in_get_their_labels_at_once(rules):
+    """No quick chain makes labels, and images that pass carry no comment of a better series."""
+    text = chain(stage("network", weights="segunet_tissue"), stage("images")).encode()
+    given = Rules(rules.chains, spool=rules.spool, defer="quick")
+    sent(given, [ConfigText(text), Header(header()), Close()])
+    assert not only(rules.spool).record().deferred
+
+
 def test_the_quick_chain_itself_is_not_deferred(rules):
     sent(rules, scan(stage("noted", scale=1)))
     assert (only(rules.spool).state, only(rules.spool).record().deferred) == ("done", False)

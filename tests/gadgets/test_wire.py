@@ -304,11 +304,12 @@ def test_what_follows_close_is_not_read():
         struct.pack("<HQ", 8, 2**63),
         struct.pack("<HQQQ", 6, 0, 0, 2**62),
         struct.pack("<HQQ7Q", 1023, 1, 7, *[2**40] * 7),
+        struct.pack("<HQQ4Q", 1023, 1, 4, 0, 2**31, 2**31, 2**31),
         struct.pack("<HQQ", 1023, 1, 2**60),
         struct.pack("<H13Q", 1050, 2**61, *[0] * 12),
         struct.pack("<H", 1022) + struct.pack("<HHQI3H", 1, 8, 0, 0, 65535, 65535, 65535).ljust(198, b"\1") + bytes(8),
     ],
-    ids=["header", "error", "query", "recon data", "dimensions", "bucket", "image"],
+    ids=["header", "error", "query", "recon data", "empty data", "dimensions", "bucket", "image"],
 )
 def test_absurd_sizes_are_refused_before_memory_is_taken(stream):
     with pytest.raises(InputError, match="at most"):
