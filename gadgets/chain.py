@@ -31,6 +31,8 @@ def unwatched(name: str, items: Iterator[Item]) -> Iterator[Item]:
     return items
 
 
+MAX_GADGETS = 64
+"""In a chain."""
 OPTIONS = ("spool", "spool_size", "spool_age", "defer", "notes")
 """Properties of a pipeline: see `gadgets.hosts.keeping`, `gadgets.hosts.deferred`, and `Chain.noted`."""
 
@@ -88,6 +90,8 @@ class Chain:
         """Return a chain of `stages`, after a check of each of them and of their order. Raises InputError."""
         if not stages:
             raise InputError("it names no gadget.")
+        if len(stages) > MAX_GADGETS:
+            raise InputError(f"it names {len(stages)} gadgets; at most {MAX_GADGETS} are taken.")
         faults = Faults()
         for name in options or ():
             with faults.gathered():

@@ -36,6 +36,8 @@ __all__ = ["images"]
 Output = Literal["magnitude", "phase", "real", "imaginary", "complex"]
 Pixels = NDArray[Any]
 
+MAX_SERIES = 65535
+"""ISMRMRD stores the index of a series in 16 bits."""
 _PARTS: dict[Output, tuple[Callable[[Pixels], Pixels], int]] = {
     "magnitude": (np.abs, ismrmrd.IMTYPE_MAGNITUDE),
     "phase": (np.angle, ismrmrd.IMTYPE_PHASE),
@@ -64,8 +66,11 @@ def images(
     have a segmentation each.
     `format` "short": unsigned 16-bit pixels of the image (maps stay floats). The whole series has one scale, so that
     slices can be compared. See `gadgets.greys` for `scaling` and `scale`.
-    Raises InputError for a frame without estimate, and for 16-bit pixels of an output that has a sign.
+    Raises InputError for a frame without estimate, for 16-bit pixels of an output that has a sign, and for a series
+    that is no 16-bit number.
     """
+    if not 0 <= series <= MAX_SERIES:
+        raise InputError(f"series must be from 0 to {MAX_SERIES}, got {series}")
     if format == "short" and output not in ("magnitude", "phase"):
         raise InputError(f"format short is for magnitude and phase; output {output} needs format float")
     greys = Greys.of(output, scaling, scale) if format == "short" else None

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gadgets.frame import Frame
 from gadgets.speaker import notes
 from gadgets.trust import numbers
+from mrnets.errors import printable
 from mrnets.mrd.encoding import Limit
 
 __all__ = ["meta_of", "with_comment"]
@@ -38,7 +39,7 @@ def meta_of(
     """
     made = frame.made.get(role) or (frame.history[-1] if frame.history else "unknown")
     title = f"{role} {labels[1]}" if len(labels) == 2 else role  # one of several segmentations, maybe
-    comments = [f"{title} by {made}", *dict.fromkeys((*notes(), *frame.notes))]
+    comments = [f"{title} by {made}", *dict.fromkeys(map(printable, (*notes(), *frame.notes)))]
     protocol = _text(header.measurementInformation, "protocolName")
     series = [protocol, *([] if role == "Image" else [title]), made, *(["FALLBACK"] if frame.fallback else [])]
     # Our images are on their final grid, so encoded and recon both name it. Gadgetron's FieldOfViewAdjustment and its

@@ -239,6 +239,8 @@ def device_of(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):  # such as "meta", on which nothing is computed
+            raise RuntimeError
     except RuntimeError:
         raise InputError(f"no such device: {name!r}; use auto, cpu, cuda, cuda:1 and so on") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

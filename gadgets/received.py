@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gadgets.frame import Frame
 from mrnets.contract import Estimate, Raw
 from mrnets.contrasts import named
-from mrnets.errors import InputError
+from mrnets.errors import InputError, printable
 from mrnets.mrd.encoding import Limit, Space
 from mrnets.mrd.lines import ACQUISITION_HEADER, Item
 from mrnets.physics.fourier import fftc
@@ -110,7 +110,7 @@ def annotated(image: ismrmrd.Image, notes: Sequence[str]) -> ismrmrd.Image:
         return image
     meta = Meta.deserialize(image.attribute_string) if image.attribute_string else Meta()
     before = meta.get("ImageComments", [])
-    meta["ImageComments"] = "; ".join([*([before] if isinstance(before, str) else before), *notes])
+    meta["ImageComments"] = "; ".join([*([before] if isinstance(before, str) else before), *map(printable, notes)])
     return ismrmrd.Image(head=image.getHead(), data=image.data, meta=meta)
 
 

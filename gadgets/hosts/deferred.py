@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gadgets.chain import Chain
+from gadgets.hosts.fitting import takes_images
 from gadgets.hosts.keeping import Keeper
 from gadgets.hosts.recording import open_recording
 from gadgets.hosts.scan import Results, no_results
@@ -61,9 +62,17 @@ def quick_chain(chain: Chain, keeper: Keeper, usual: str | None, named: Callable
 
 
 def _quick_name(chain: Chain, usual: str | None) -> str | None:
-    trained = chain.has("sort") and any("weights" in stage.properties for stage in chain.stages)  # not images: labels
-    name = chain.options.get("defer", usual if trained and usual else "").strip()
+    trained = any("weights" in stage.properties for stage in chain.stages)
+    name = chain.options.get("defer", usual if trained and usual and not _labels(chain) else "").strip()
     return None if name.lower() in _NO else QUICK if name.lower() == "true" else name
+
+
+def _labels(chain: Chain) -> bool:
+    """Whether a chain labels images that are sent in, which no quick chain does."""
+    try:
+        return takes_images(chain)
+    except InputError:  # weights that cannot be read, which the chain tells when the scan is kept
+        return False
 
 
 def deferred(keeper: Keeper, chain: Chain, quick: Chain, made: Callable[[str], Iterator[Item]]) -> Iterator[Item]:

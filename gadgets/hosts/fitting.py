@@ -11,7 +11,7 @@ from gadgets.hosts.library import folder, load
 from mrnets import store
 from mrnets.errors import InputError
 
-__all__ = ["Needs", "fitting", "names"]
+__all__ = ["Needs", "fitting", "names", "takes_images"]
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,20 @@ def _obstacles(chain: Chain, scan: Needs) -> Iterator[str]:
     if chain.has("retrieve"):
         yield "it asks a server for the images of a scan that was deferred"
     networks = [stage for stage in chain.stages if stage.name == "network"]
-    if networks and _takes_images(networks[0]):
+    if takes_images(chain):
         yield "it segments images, and makes none of a scan: see `python -m gadgets segment`"
         return
     for stage in networks:
         yield from _of_network(stage, scan)
 
 
-def _takes_images(stage: Stage) -> bool:
-    """Whether a network takes images: one whose weights are still to be given does where the chain names contrasts."""
-    if "contrasts" in stage.properties:
-        return True
+def takes_images(chain: Chain) -> bool:
+    """Return whether a chain takes images instead of raw data. Raises InputError for weights that cannot be read.
+
+    A network whose weights are still to be given takes images where the chain names contrasts."""
+    stage = next((stage for stage in chain.stages if stage.name == "network"), None)
+    if stage is None or "contrasts" in stage.properties:
+        return stage is not None
     header = store.header(stage.properties["weights"]) if "weights" in stage.properties else None
     return header is not None and store.describe(header["network"]).takes_with(header["options"]) == "image"
 

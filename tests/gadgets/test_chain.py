@@ -81,6 +81,7 @@ NOISE_ADJUST = "<gadget><dll>gadgetron_mricore</dll><classname>NoiseAdjustGadget
             f"<gadgetronStreamConfiguration>{NOISE_ADJUST}</gadgetronStreamConfiguration>",
             "NoiseAdjustGadget.*only on a Gadgetron server",
         ),
+        (chain(*[stage("toy")] * 65), "names 65 gadgets; at most 64 are taken"),
         ('<!DOCTYPE c [<!ENTITY x "y">]>' + configuration(stage("toy")), "document type"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 from gadgets.__main__ import main
 from gadgets.chain import Chain
 from gadgets.hosts import worker
+from gadgets.hosts.library import find
 from gadgets.hosts.queue import told
 from gadgets.hosts.rules import Rules
 from gadgets.hosts.scan import reconstructed
@@ -207,7 +208,7 @@ def test_a_server_that_defers_defers_the_chains_with_trained_weights(rules, weig
 
 def test_images_that_are_sent_in_get_their_labels_at_once(rules):
     """No quick chain makes labels, and images that pass carry no comment of a better series."""
-    text = chain(stage("network", weights="segunet_tissue"), stage("images")).encode()
+    text, _ = find("tissue")
     given = Rules(rules.chains, spool=rules.spool, defer="quick")
     sent(given, [ConfigText(text), Header(header()), Close()])
     assert not only(rules.spool).record().deferred

@@ -308,6 +308,20 @@ class TestMeta:
             assert "FALLBACK to cgsense: it failed" in image.meta["GADGETRON_ImageComment"]
             assert image.meta["SequenceDescription"] == "cgsense_FALLBACK"
 
+    def test_notes_hold_nothing_that_xml_forbids(self, rng):
+        """A client's words, such as the name of a chain, stand in notes. Its XML parser would refuse the image."""
+        frames = [
+            replace(estimated(frame), notes=("no chain a\0b\x1b\ud800",)) for frame in sorted_frames(rng, plain())
+        ]
+        (image,) = images(frames, plain())
+        found = ismrmrd.Meta.deserialize(ismrmrd.Image.from_bytes(image.to_bytes()).attribute_string)
+        assert found["ImageComments"].endswith("; no chain a\ufffdb\ufffd\ufffd")
+
+    @pytest.mark.parametrize("series", [-1, 65536])
+    def test_a_series_is_a_number_of_16_bits(self, series):
+        with pytest.raises(InputError, match=f"series must be from 0 to 65535, got {series}"):
+            list(images(iter(()), plain(), series=series))
+
     def test_header_without_measurement_information(self, rng):
         header = plain()
         header.measurementInformation = None

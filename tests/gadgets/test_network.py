@@ -260,6 +260,7 @@ class TestErrorsBeforeTheFirstFrame:
             ({"name": "cgsense", "options": "iterations=many"}, "iterations"),
             ({"name": "cgsense", "options": "iterations"}, "options must be like"),
             ({"name": "cgsense", "device": "abacus"}, "no such device"),
+            ({"name": "cgsense", "device": "meta"}, "no such device"),
             ({"name": "cgsense", "device": "cuda:77"}, "torch finds"),
             ({"name": "cgsense", "batch": -1}, "batch"),
         ],
