@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrnets.physics.arrays import Array, to_numpy
+from mrnets.physics.fourier import resize
 
 __all__ = ["backwards_doubt"]
 
 LINES = 64
 """Lines around the centre that are looked at, at most."""
+LOOKED_AT = 8, 32
+"""Coils and samples of a line, in the middle of k-space, at most. On real scans all of them told the same."""
 LEAST = 8
 """Fewer pairs of neighbours tell nothing."""
 SHIFTS = (-2, -1, 0, 1, 2)
@@ -34,7 +37,11 @@ def backwards_doubt(kspace: Array, mask: NDArray[np.bool_]) -> str:
     pairs = np.flatnonzero(sampled[:-1] & sampled[1:])
     if len(pairs) < LEAST:
         return ""
-    lines = np.moveaxis(to_numpy(kspace[0, 0, :, start : start + LINES]), 1, 0).astype(np.complex128)
+    coils, samples = LOOKED_AT
+    some = kspace[0, 0, :: -(-kspace.shape[2] // coils), start : start + LINES]
+    some = resize(some, (min(samples, some.shape[-1]),), axes=(-1,))
+    lines = np.moveaxis(to_numpy(some), 1, 0)
+    lines = lines / max(float(np.abs(lines).max()), np.finfo(np.float32).tiny)  # their squares do not overflow
     turned = np.roll(lines[..., ::-1], 1 - lines.shape[-1] % 2, axis=-1)  # the sample at n // 2 stays there
     straight, backwards = (_agreement(some[pairs], lines[pairs + 1]) for some in (lines, turned))
     if not (backwards > BETTER * straight and backwards > ALIKE):
@@ -45,9 +52,10 @@ def backwards_doubt(kspace: Array, mask: NDArray[np.bool_]) -> str:
     )
 
 
-def _agreement(lines: NDArray[np.complex128], others: NDArray[np.complex128]) -> float:
+def _agreement(lines: NDArray[np.complex64], others: NDArray[np.complex64]) -> float:
     """Return how alike lines (line, coil, x) are to others, from 0 to 1, at the shift at which each is most alike."""
-    shifted = np.stack([np.roll(lines, shift, axis=-1) for shift in SHIFTS])
-    products = np.abs(np.einsum("slcx,lcx->sl", shifted.conj(), others)).max(axis=0)
+    n, own = lines.shape[-1], lines.conj()
+    shifted = ((own[..., max(-s, 0) : n - max(s, 0)], others[..., max(s, 0) : n - max(-s, 0)]) for s in SHIFTS)
+    products = np.abs([np.einsum("lcx,lcx->l", *pair) for pair in shifted]).max(axis=0)
     norms = np.linalg.norm(lines, axis=(1, 2)) * np.linalg.norm(others, axis=(1, 2))
     return float(products.sum() / norms.sum()) if norms.any() else 0.0
