@@ -48,7 +48,7 @@ class _AttentionDecoder(nn.Module):
         for gate, up, block, skip in zip(self.gates, self.ups, self.blocks, reversed(skips), strict=True):
             gated = gate(skip, x)
             x = normalised(up(x))
-            x = block(torch.cat((extended(x, skip), gated), dim=1))
+            x = block(extended(x, skip), gated)
         out: Tensor = self.head(x)
         return out
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mrnets.blocks.checks import one_of, whole
 from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.encoding import Encoding
+from mrnets.blocks.remade import through
 from mrnets.blocks.taps import by_taps
 from mrnets.errors import InputError
 
@@ -112,7 +113,7 @@ class Rim(nn.Module):
         before: Sequence[Tensor | None] = state or [None] * len(self.units)
         new: State = []
         for conv, unit, hidden in zip(self.convs, self.units, before, strict=True):
-            x = unit(torch.relu_(conv(x)), hidden)
+            x = unit(torch.relu_(through(conv, x)), hidden)
             new.append(x)
         return by_taps(self.last, x), new
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from mrnets.blocks import fused
+from mrnets.blocks import fused, remade
 from mrnets.blocks.checks import number, whole
 from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.padding import padded
@@ -102,11 +102,13 @@ class ConvBlock(nn.Module):
         self.conv2 = _CONV[dimensions](out_channels, out_channels, 3, padding=1, bias=False)
         self.dropout = dropout
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Features, or several whose channels are joined. The joined ones are not kept for the backward pass."""
         for conv in (self.conv1, self.conv2):
-            x = normalised(conv(x))
+            x = normalised(remade.through(conv, *parts) if len(parts) > 1 else conv(*parts))
             if self.dropout and self.training:
                 x = functional.dropout2d(x, self.dropout) if x.ndim == 4 else functional.dropout3d(x, self.dropout)
+            parts = (x,)
         return x
 
 
@@ -150,7 +152,7 @@ class UnetDecoder(nn.Module):
         *skips, x = features
         for up, block, skip in zip(self.ups, self.blocks, reversed(skips), strict=True):
             x = normalised(up(x))
-            x = block(torch.cat((extended(x, skip), skip), dim=1))
+            x = block(extended(x, skip), skip)
         out: Tensor = self.head(x)
         return out
 

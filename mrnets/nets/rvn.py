@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mrnets.blocks import remade
 from mrnets.blocks.checks import whole
 from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.consistency import cascaded
@@ -121,9 +122,9 @@ class _ConvGRU(nn.Module):
         *convs, last = self.convs
         for n, (conv, *gates) in enumerate(zip(convs, self.reset, self.update, self.out, strict=True)):
             before = None if state is None else state[n]
-            new.append(_gated(torch.relu_(conv(x)), before, *cast("list[nn.Conv2d]", gates)))
-            x = torch.relu(new[-1])
-        return by_taps(last, x), new
+            x = remade.through(conv, new[-1], made=remade.RECTIFIED) if new else remade.through(conv, x)
+            new.append(_gated(torch.relu_(x), before, *cast("list[nn.Conv2d]", gates)))
+        return by_taps(last, torch.relu(new[-1])), new
 
 
 def _gated(x: Tensor, before: Tensor | None, reset: nn.Conv2d, update: nn.Conv2d, out: nn.Conv2d) -> Tensor:
@@ -140,8 +141,10 @@ def _gated(x: Tensor, before: Tensor | None, reset: nn.Conv2d, update: nn.Conv2d
         return torch.tanh(candidate) * torch.sigmoid(updates)
     more = functional.conv2d(before, torch.cat([weight[:, width:] for weight in weights[:2]]))
     more_resets, more_updates = more.chunk(2, dim=1)
-    kept = before * torch.sigmoid(resets + more_resets)
-    candidate = torch.tanh(candidate + functional.conv2d(kept, weights[2][:, width:]))
+    reset_state = remade.convolved(
+        (before, torch.sigmoid(resets + more_resets)), weights[2][:, width:], made=remade.PRODUCT
+    )
+    candidate = torch.tanh(candidate + reset_state)
     return torch.lerp(before, candidate, torch.sigmoid(updates + more_updates))
 
 
@@ -171,5 +174,5 @@ class _Initializer(nn.Module):
 
     def forward(self, x: Tensor) -> State:
         for conv in self.convs:
-            x = torch.relu(conv(x))
+            x = torch.relu_(remade.through(conv, x))
         return [torch.relu(head(x)) for head in self.heads]
