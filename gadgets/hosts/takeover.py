@@ -9,12 +9,15 @@ process; all other processes, and other projects' modules, stay with gadgetron-p
 from __future__ import annotations
 
 import importlib.util
+import logging
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.machinery import ModuleSpec
-from typing import Any
+from typing import Any, NoReturn
 
-__all__ = ["find_spec", "install"]
+__all__ = ["end", "find_spec", "install"]
 
 
 def install() -> None:
@@ -35,6 +38,18 @@ def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | N
     if name == "gadgetron":
         return ModuleSpec(name, None, is_package=True)
     return importlib.util.spec_from_file_location(name, __file__)
+
+
+def end(status: int) -> NoReturn:
+    """End the process at once, with what was logged written.
+
+    A Gadgetron server tells its client that the scan has ended when this process has. To take torch apart before costs
+    a fifth of the processor time of a short scan."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(status)
 
 
 def _executed(command: Sequence[str]) -> str | None:
@@ -61,4 +76,4 @@ if __name__ == "__main__":
     threads.settle()
     from gadgets.hosts.external import main
 
-    raise SystemExit(main(sys.argv[1:]))
+    end(main(sys.argv[1:]))

@@ -61,14 +61,14 @@ def test_what_the_user_has_set_stays(tmp_path, monkeypatch):
 
 
 PROBE = """
-import atexit, os, runpy, sys
+import os, runpy, sys
 loaded = {}
 class Watch:
     def find_spec(self, name, path=None, target=None):
         if name in ("numpy", "torch") and name not in loaded:
             loaded[name] = os.environ.get("OMP_WAIT_POLICY")
+            print({name: loaded[name]}, flush=True)
 sys.meta_path.insert(0, Watch())
-atexit.register(lambda: print(loaded))
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
