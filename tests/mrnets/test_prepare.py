@@ -19,6 +19,7 @@ from mrnets.prepare_image import prepare_image
 from mrnets.restore import restore
 from mrnets.stages import compress_raw, crop_raw, sense_raw, whiten_raw
 from mrnets.tensors import to_torch
+from mrnets.whitening import noise_level
 
 COILS, Y, X = 6, 48, 40
 
@@ -533,6 +534,25 @@ def test_an_unknown_noise_level_is_estimated_and_said(raw: Raw) -> None:
     level = prepared.scan.noise * prepared.scale
     torch.testing.assert_close(level, torch.full((2,), 0.5 * 2**0.5), rtol=0.3, atol=0)
     assert any("noise level was estimated" in note for note in prepared.notes)
+
+
+@pytest.mark.parametrize("coils", [1, 2, 3])
+def test_what_few_coils_cannot_predict_is_not_taken_for_noise(coils: int) -> None:
+    """The object fills the field of view. Calibration lines of one coil show 85 times the noise then."""
+    rng, size, sigma = np.random.default_rng(13), 64, 0.01
+    y, x = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size), indexing="ij")
+    image = (1 + np.cos(7 * x + 3 * y) / 2 + (np.abs(x) < 0.9) * (np.abs(y) < 0.95)) * np.exp(1j * (2 * x + y * y))
+    angles = np.arange(coils) * 2 * np.pi / coils
+    maps = np.stack([np.exp(-((y - np.sin(a)) ** 2 + (x - np.cos(a)) ** 2) / 2 + 1j * a * (x + y)) for a in angles])
+    axes = (-2, -1)
+    kspace = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image * maps, axes=axes), norm="ortho"), axes=axes)
+    noise = rng.standard_normal((2, *kspace.shape)) * sigma / 2**0.5
+    kspace = (kspace + noise[0] + 1j * noise[1])[None, None].astype(np.complex64)
+    scan = Raw(kspace=kspace, mask=np.ones((1, 1, 1, size, size), bool), calibration=kspace[..., 20:44, :])
+    level, notes = noise_level(to_torch(scan))
+    assert level is not None
+    assert abs(float(level) / sigma - 1) < 0.25
+    assert notes == ("the noise level was estimated from the periphery of k-space",)
 
 
 @pytest.mark.parametrize("level", [0.01, 0.1])
