@@ -28,8 +28,8 @@ Precision = Literal["float32", "bfloat16", "float16"]
 T = TypeVar("T")
 
 PREPARED_AT_ONCE, PARTS = 16, 24
-"""Slices at most, and parts of a volume at least: what prepared data, several times as large as the raw data, take of
-memory is bounded by it."""
+"""Slices at most, and parts of a volume at least. Prepared data are several times as large as the raw data: this bounds
+their memory."""
 
 FEW = 4
 """Slices in one pass, at most, that graphs are for. With one slice the host is 4 to 5 times slower than an H200. It is

@@ -88,8 +88,8 @@ class Preparation:
     """The number that divides k-space of each slice, or an image of each contrast; see
     `physics.normalise.scale_and_offset`. Only real images get an offset."""
     normalise: Literal["image", "coils", "kspace"] = "image"
-    """Where the statistic of the normalisation is taken: of the combined zero-filled image, of the images of all coils,
-    or of the k-space samples that were measured. The scale is one number for all of them."""
+    """The data whose statistic normalises: the combined zero-filled image, the images of all coils, or the k-space
+    samples that were measured. The scale is one number for all of them."""
     image: Literal["magnitude", "complex"] = "magnitude"
     """The input of a network that takes images."""
     contrasts: int | None = None

@@ -26,7 +26,7 @@ def to_torch(raw: Raw, device: torch.device | str | None = None) -> Raw:
 def handed_over(raw: Raw) -> Raw:
     """Return `raw` with CuPy's arrays as torch tensors in the same memory. All others stay as they are.
 
-    CuPy has libraries and plans of its own for each thread, and a server has new threads for each scan: GDCC and
+    CuPy has libraries and plans of its own for each thread, and a server has new threads for each scan. GDCC and
     ESPIRiT of a slice took 300 ms there (H200). Those of torch stay, and their operations can be recorded as graphs."""
     names = [f.name for f in dataclasses.fields(raw) if is_cupy_array(getattr(raw, f.name))]
     values = tensors([getattr(raw, name) for name in names])

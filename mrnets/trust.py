@@ -167,10 +167,10 @@ def _share(errors: Tensor, others: Tensor) -> Tensor:
 def _significance(errors: Tensor, others: Tensor, where: Tensor) -> Tensor:
     """(batch,): how many standard errors `errors` are above `others`, both (batch, echo, coil, y, x).
 
-    Places `where` are compared one by one. The sum of the differences of their energies, over the root of the sum of
-    squares, is about normal with a variance of 1 where neither is better (Efron 1969, Student's t-test under symmetry
-    conditions). It is found with these differences, and relative to the energies: strong and weak places count alike
-    then. The larger one counts.
+    Places `where` are compared one by one. The sum of the differences of their energies is divided by the root of
+    the sum of squares. It is about normal with a variance of 1 where neither is better (Efron 1969, Student's t-test
+    under symmetry conditions). It is found with these differences, and relative to the energies: strong and weak places
+    count alike then. The larger one counts.
     """
     one, other = (_energy(x).sum(dim=(1, 2)) * where[:, 0, 0] for x in (errors, others))
     excess = torch.stack([one - other, (one - other) / (one + other).clamp_min(1e-30)])

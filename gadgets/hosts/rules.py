@@ -1,8 +1,9 @@
 """The operator's rules for a server, and the chains of clients under them.
 
 A chain that a client sends names weights that ship or that lie in the operator's folder, and no path. It may ask for
-less memory than the operator allows, and not for more. The operator's own chains may name any path, too. Of other
-packages, which the operator allows, a client names gadgets and networks as they are registered, and no modules.
+less memory than the operator allows, and not for more. The operator's own chains may name any path, too. A client
+names gadgets and networks of other packages, where the operator allows these, as they are registered. It names no
+modules.
 """
 
 from __future__ import annotations

@@ -167,7 +167,8 @@ def _put(file: BinaryIO, message: Message) -> None:
 
 
 def _take_up(entry: Entry) -> None:
-    """Queue a deferred scan whose host ended before it did so. Of one with a damaged record, nobody knows it."""
+    """Queue a deferred scan whose host ended before it did so. With a damaged record, nobody knows that
+    it was deferred."""
     with suppress(InputError):
         if entry.state == "coming" and entry.record().deferred:
             with held(entry) as mine:

@@ -128,8 +128,9 @@ def _is_direction(vector: NDArray[np.float32]) -> bool:
 
 
 def beyond_field(encoded: Space, images: Space) -> Iterator[str]:
-    """Yield a sentence for each axis along which the images are to show more than twice what was encoded, or a
-    sixteenth of it and less."""
+    """Yield a sentence for each axis along which the images are to show too much or too little of what was encoded.
+
+    Too much is more than twice, too little a sixteenth and less."""
     for axis, own, wanted in zip("xyz", encoded.fov, images.fov, strict=True):
         if 0 < 2 * own < wanted or 0 < MAX_OVERSAMPLING * wanted <= own:
             yield f"the images are to show {wanted:g} mm along {axis}, and {own:g} mm were encoded"

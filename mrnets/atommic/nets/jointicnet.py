@@ -52,8 +52,8 @@ class JointICNet(nn.Module):
     """Unrolled gradient descent for the image x, on |M E x - y|^2 + a |x - D_I(x)|^2 + b |F x - D_F(F x)|^2.
 
     A U-Net makes the maps of E once: of the given ones, or of the zero-filled coil images where the scan has none.
-    ATOMMIC's update of the maps leaves them as they are: it draws them to themselves, and its data term is taken where
-    nothing was sampled and is zero. All iterations share the U-Nets; steps, a and b are their own.
+    ATOMMIC's update of the maps leaves them as they are: it draws them to themselves. Its data term is taken where
+    nothing was sampled, and is zero. All iterations share the U-Nets; steps, a and b are their own.
     start: the first image; from "rss_components" only magnitudes are given back, since its phase has no meaning.
     Raises InputError where the scan lacks k-space or mask.
     """
