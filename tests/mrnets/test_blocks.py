@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from mrnets.atommic.forms import padded
+from mrnets.blocks import unet as blocks
 from mrnets.blocks.complex import to_channels, to_complex
 from mrnets.blocks.consistency import replace, solved
 from mrnets.blocks.encoding import Encoding, initial_image, normal
@@ -43,6 +44,43 @@ def test_normalised_is_instance_normalisation_and_leaky_relu_in_value_and_gradie
     plain = functional.leaky_relu(functional.instance_norm(2 * x + 1), 0.2)
     torch.testing.assert_close(ours, plain)
     torch.testing.assert_close(torch.autograd.grad(ours, x, upstream), torch.autograd.grad(plain, x, upstream))
+    assert torch.autograd.gradcheck(lambda x: normalised(2 * x + 1), x)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 6e-3)], ids=str
+)
+@pytest.mark.parametrize("parts", ["processor", "device", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_gradient_of_a_normalisation_comes_from_its_output(
+    parts: str, dtype: torch.dtype, tolerance: float, layout: torch.memory_format
+) -> None:
+    """The parts that are for a device run on a processor, too. Distances are relative to the norm."""
+    forward, backward = blocks._normalise, blocks._gradient
+    if parts == "processor":
+        forward, backward = blocks._normalise_in_place, blocks._gradient_in_place
+    generator = torch.Generator().manual_seed(0)
+    x, upstream = (torch.randn(2, 5, 17, 13, dtype=torch.float64, generator=generator).to(dtype) for _ in range(2))
+    exact = x.double().requires_grad_()
+    wanted = functional.leaky_relu(functional.instance_norm(exact), 0.2)
+    wanted.backward(upstream.double())
+    assert exact.grad is not None
+    device = "cuda" if parts == "cuda" else "cpu"
+    out, scale = forward(x.clone(memory_format=layout).to(device))
+    for ours, plain in ((out, wanted), (backward(upstream.to(device), out, scale), exact.grad)):
+        assert (ours.dtype, ours.shape) == (dtype, x.shape)
+        ours = ours.cpu()
+        assert torch.linalg.vector_norm(ours.double() - plain) <= tolerance * torch.linalg.vector_norm(plain)
+
+
+def test_a_unet_learns_by_the_parts_for_a_device_as_by_those_for_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network, x = Unet(2, 2, channels=4, pooling_layers=2), torch.randn(2, 2, 24, 20)
+    weights = list(network.parameters())
+    wanted = torch.autograd.grad(network(x).square().mean(), weights)
+    monkeypatch.setattr(blocks, "_normalise_in_place", blocks._normalise)
+    monkeypatch.setattr(blocks, "_gradient_in_place", blocks._gradient)
+    torch.testing.assert_close(torch.autograd.grad(network(x).square().mean(), weights), wanted, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
