@@ -91,7 +91,7 @@ class _ResNet(nn.Module):
         features = first = self.first(to_channels(x))
         for conv1, conv2 in zip(self.conv1, self.conv2, strict=True):
             features = torch.add(features, conv2(torch.relu_(conv1(features))), alpha=self.factor)
-        return to_complex(by_taps(self.last, self.middle(features) + first))
+        return to_complex(by_taps(self.last, self.middle(features).add_(first)))
 
 
 def _conv(i: int, o: int) -> nn.Conv2d:
