@@ -12,10 +12,11 @@ from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
 from gadgets.frame import Frame
+from gadgets.geometry import AXES_REVERSED, axes_reversed
 from gadgets.speaker import notes
 from gadgets.trust import numbers
 from mrnets.errors import printable
-from mrnets.mrd.encoding import Limit
+from mrnets.mrd.encoding import Limit, vendor_of
 
 __all__ = ["meta_of", "with_comment"]
 
@@ -72,6 +73,8 @@ def meta_of(
         "SequenceDescription": "_".join(filter(None, series)),
         "ImageComments": "; ".join(comments),
     }
+    if _runs_backwards(frame, header):
+        meta[AXES_REVERSED] = "true"
     if echo_time is not None:
         meta["GADGETRON_TE"] = format(echo_time * 1e3, ".6g")
     if role in frame.units:
@@ -79,6 +82,13 @@ def meta_of(
     if labels:
         meta["Labels"] = [f"{n} {label}" for n, label in enumerate(labels)]
     return Meta({**meta, **numbers(frame.trust), **_users(acquisition), **_identity(header)})
+
+
+def _runs_backwards(frame: Frame, header: ismrmrdHeader) -> bool:
+    """Return whether pixels run against the directions of their lines: those of Siemens' raw data do.
+
+    Source: the scanner's own DICOM images of scans whose raw data are public, and MRpro's pull request 833."""
+    return any(axes_reversed(one.meta) for one in frame.sent) if frame.sent else vendor_of(header) == "siemens"
 
 
 def with_comment(meta: Meta, sentence: str) -> Meta:

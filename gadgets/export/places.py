@@ -21,12 +21,15 @@ UNKNOWN_THICKNESS = 1.0
 TOLERANCE = 1e-3
 
 
-def affine_of(head: ismrmrd.ImageHeader, shape: tuple[int, int, int], what: str) -> Affine:
+def affine_of(
+    head: ismrmrd.ImageHeader, shape: tuple[int, int, int], what: str, *, reversed_axes: bool = False
+) -> Affine:
     """Return the affine matrix to LPS of an image of `shape` (z, y, x).
 
     Its centre, the pixel n // 2 of each axis, lies at `position`; see `gadgets.geometry`. x runs along `read_dir`,
-    y along `phase_dir` and z along `slice_dir`. Raises InputError, naming `what`, for directions that are no
-    perpendicular unit vectors, and where the position or the field of view cannot be.
+    y along `phase_dir` and z along `slice_dir`. reversed_axes: x and y run against them, as does z in volumes.
+    Raises InputError, naming `what`, for directions that are no perpendicular unit vectors, and where the position or
+    the field of view cannot be.
     """
     directions = np.array([head.read_dir, head.phase_dir, head.slice_dir], np.float64)
     if not np.allclose(directions @ directions.T, np.eye(3), atol=TOLERANCE):
@@ -40,6 +43,8 @@ def affine_of(head: ismrmrd.ImageHeader, shape: tuple[int, int, int], what: str)
     if not (np.isfinite(position).all() and np.isfinite(fov).all() and (fov > 0).all()):
         raise InputError(f"{what} has the field of view {tuple(fov)} mm at {tuple(position)} mm; it cannot be placed.")
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    if reversed_axes:
+        directions[: 3 if sizes[2] > 1 else 2] *= -1
     affine = np.eye(4)
     affine[:3, :3] = directions.T * (fov / sizes)
     affine[:3, 3] = position - affine[:3, :3] @ (sizes // 2)

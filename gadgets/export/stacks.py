@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gadgets.export.contents import Contents, Picture, Series
 from gadgets.export.places import Affine, affine_of
+from gadgets.geometry import axes_reversed
 from mrnets.errors import InputError
 
 __all__ = ["Stack", "stacks_of"]
@@ -71,7 +72,8 @@ def stacks_of(contents: Contents) -> tuple[Stack, ...]:
 
 def _affine(picture: Picture, series: Series) -> Affine:
     z, y, x = picture.pixels.shape[1:]
-    return affine_of(picture.head, (z, y, x), f"an image of {series.name}")
+    what = f"an image of {series.name}"
+    return affine_of(picture.head, (z, y, x), what, reversed_axes=axes_reversed(picture.meta))
 
 
 def _sorted(contents: Contents, series: Series) -> Iterator[tuple[tuple[Picture, ...], ...]]:

@@ -58,7 +58,7 @@ def _finished(settings: Settings, blocks: Iterable[Lines], number: int) -> Itera
     """Blocks of lines with their counters, as the vendor's converter writes them."""
     vendor, before = vendors.named(settings.vendor), 0
     for lines in blocks:
-        yield vendors.styled(numbered(lines, before, number), vendor, centre(settings))
+        yield vendors.styled(numbered(lines, before, number), vendor, centre(settings), volume=settings.three_d)
         before += len(lines)
 
 

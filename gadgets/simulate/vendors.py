@@ -61,6 +61,8 @@ class Vendor:
     """Whether lines have their position and directions."""
     dwell: bool = True
     """Whether lines have their sample time."""
+    reversed_axes: bool = False
+    """Whether directions are those of images by a forward Fourier transform; see `gadgets.geometry`."""
 
 
 VENDORS = {
@@ -76,6 +78,7 @@ VENDORS = {
         centre="matrix",
         step_0=False,
         counters=True,
+        reversed_axes=True,
     ),
     "ge": Vendor(
         system="GE MEDICAL SYSTEMS",
@@ -118,14 +121,17 @@ def named(name: str) -> Vendor:
     return VENDORS[name]
 
 
-def styled(lines: Lines, vendor: Vendor, centre: tuple[int, int]) -> Lines:
+def styled(lines: Lines, vendor: Vendor, centre: tuple[int, int], *, volume: bool) -> Lines:
     """`lines` with what the vendor's converter adds to their headers, and without what it leaves out.
 
-    centre: line and partition of the centre of k-space, as the counters count.
+    centre: line and partition of the centre of k-space, as the counters count. volume: partitions are encoded.
     """
     headers = lines.headers.copy()
     if vendor.counters:
         headers["idx"]["user"][:, 5:7] = centre
+    if vendor.reversed_axes:
+        for field in ("read_dir", "phase_dir", *(["slice_dir"] if volume else [])):
+            headers[field] = 0 - headers[field]
     if vendor.flags is not None:
         headers["flags"] &= np.uint64(bits(*vendor.flags))
     if not vendor.geometry:

@@ -8,7 +8,8 @@ import ismrmrd
 import numpy as np
 import pytest
 
-from gadgets.geometry import changed, flipped, swapped
+from gadgets.export.places import affine_of
+from gadgets.geometry import AXES_REVERSED, axes_reversed, changed, flipped, swapped
 from gadgets.images import images
 from gadgets.network import network
 from tests.gadgets.frames import frames, header
@@ -35,18 +36,29 @@ def picture(shape: tuple[int, int, int], seed: int = 0) -> ismrmrd.Image:
 
 def places(image: ismrmrd.Image) -> dict[float, Any]:
     """The place of each pixel in the patient, mm, by its value."""
-    head, data = image.getHead(), image.data[0]
-    directions = np.array([head.slice_dir, head.phase_dir, head.read_dir])
-    pixel = np.array(head.field_of_view)[::-1] / data.shape
-    index = np.indices(data.shape).reshape(3, -1).T - np.array(data.shape) // 2
-    where = np.array(head.position) + (index * pixel) @ directions
-    return dict(zip(data.ravel().tolist(), where, strict=True))
+    data = image.data[0]
+    affine = affine_of(image.getHead(), data.shape, "it", reversed_axes=axes_reversed(image.meta))
+    index = np.indices(data.shape).reshape(3, -1)[::-1]
+    where = affine[:3, :3] @ index + affine[:3, 3:]
+    return dict(zip(data.ravel().tolist(), where.T, strict=True))
+
+
+def test_places_follow_the_header() -> None:
+    """The pixel n // 2 lies at the position, and pixels after it along the directions, or against them."""
+    image = picture((1, 8, 10))
+    head, value = image.getHead(), float(image.data[0, 0, 4, 6])
+    step = np.array(head.read_dir) * 220 / 10
+    for word, sign in (("", 1), ("true", -1)):
+        image.meta[AXES_REVERSED] = word
+        np.testing.assert_allclose(places(image)[value], np.array(head.position) + sign * step, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(1, 12, 16), (5, 7, 9), (4, 6, 1)])
 @pytest.mark.parametrize("change", ["x", "y", "z", "swap"])
-def test_every_pixel_keeps_its_place(shape: tuple[int, int, int], change: Any) -> None:
+@pytest.mark.parametrize("backwards", [False, True])
+def test_every_pixel_keeps_its_place(shape: tuple[int, int, int], change: Any, backwards: bool) -> None:
     before = picture(shape)
+    before.meta[AXES_REVERSED] = "true" if backwards else ""
     after = swapped(before) if change == "swap" else flipped(before, change)
     want, got = places(before), places(after)
     assert want.keys() == got.keys()
