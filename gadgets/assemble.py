@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from array_api_compat import is_cupy_array
@@ -44,6 +45,11 @@ class Part:
     mask: Mask
     """(y, x)."""
     echo: Echo
+
+    @cached_property
+    def calibrated(self) -> bool:
+        """Whether its centre is fully sampled."""
+        return has_centre_block(self.mask)
 
 
 def parts_of(group: Group, encoding: Encoding) -> list[Part]:
@@ -94,7 +100,7 @@ class Shortfalls:
                 f"lines {lines[0]} to {lines[-1]} came where {limit.minimum} to {limit.maximum} were announced"
             )
         sampled = int(mask.sum())
-        first = self.sampled.setdefault((key[1:], has_centre_block(mask)), sampled)
+        first = self.sampled.setdefault((key[1:], parts[0].calibrated), sampled)
         if sampled < first:
             notes.append(f"{sampled} samples came, and {first} for an earlier image of the slice")
         return tuple(f"{CUT_SHORT} {note}" for note in notes)
@@ -120,7 +126,7 @@ def arrive(arrivals: Arrivals, key: Key, parts: list[Part], *, alike: bool) -> N
         key,
         [part.contrast for part in parts],
         sum(int(part.mask.sum()) for part in parts) if alike else 0,
-        calibrated=has_centre_block(parts[0].mask),
+        calibrated=parts[0].calibrated,
         repeats=min(int(part.echo.counts[part.echo.counts > 0].min()) for part in parts),
     )
 

@@ -22,7 +22,7 @@ from mrnets.mrd.lines import Lines, take
 from mrnets.mrd.plausible import TWICE, Repeats
 from mrnets.mrd.readout import on_readout
 from mrnets.mrd.spare import Spare
-from mrnets.mrd.strength import Strength, in_parts, peaks_of
+from mrnets.mrd.strength import Strength, peaks_of
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, is_numpy_array
 
 __all__ = [
@@ -289,10 +289,7 @@ def _put(
             echo.kspace[there] = values
         else:
             echo.strength.peaks[at] = lines.peaks[which] if data is lines.data else peaks_of(values)
-            for part in in_parts(values):
-                places = at[0][part], at[1][part]
-                echo.strength.add(values[part], places[1])
-                echo.kspace[places] = values[part]
+            echo.strength.put(values, echo.kspace, *at)
         echo.counts[at] += 1
         echo.start[at] = np.maximum(echo.start[at], readout[0])
         echo.stop[at] = np.minimum(echo.stop[at], readout[1])

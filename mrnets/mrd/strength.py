@@ -32,24 +32,30 @@ class Strength:
     along: NDArray[np.float64]
     """(y,): energy."""
     across: NDArray[np.float64]
-    """(x,): energy."""
+    """(x, 2): energy of the real and of the imaginary parts."""
 
     @classmethod
     def of_none(cls, z: int, y: int, x: int) -> Strength:
         """No lines yet."""
-        return cls(np.zeros((z, y), np.float32), np.zeros(y), np.zeros(x))
+        return cls(np.zeros((z, y), np.float32), np.zeros(y), np.zeros((x, 2)))
 
     @np.errstate(over="ignore", invalid="ignore")  # values that are not finite are told elsewhere
-    def add(self, lines: NDArray[np.complex64], y: NDArray[Any]) -> None:
-        """Measure the energy of lines (line, coil, x) of places y."""
-        squares = _squares(lines)
-        np.add.at(self.along, y, squares.sum(axis=1))
-        self.across[:] += squares.sum(axis=0)
+    def put(self, lines: NDArray[np.complex64], kspace: Array, z: NDArray[Any], y: NDArray[Any]) -> None:
+        """Put lines (line, coil, x) to places (z, y) of k-space (z, y, coil, x), and measure their energy on the way.
+
+        A part of them is measured and put to its places while the processor's cache has it."""
+        energy = np.empty(len(lines), np.float32)
+        for part in in_parts(lines):
+            squares = _squares(lines[part])
+            squares.sum(axis=1, out=energy[part])
+            self.across[:] += squares.sum(axis=0).reshape(-1, 2)
+            kspace[z[part], y[part]] = lines[part]
+        np.add.at(self.along, y, energy)
 
     @property
     def profiles(self) -> Profiles:
         """As `profiles_of`."""
-        return self.along, self.across
+        return self.along, self.across.sum(axis=1)
 
 
 def in_parts(lines: Array) -> Iterator[slice]:
@@ -72,14 +78,13 @@ def profiles_of(kspace: Array) -> Profiles:
     """The energy along y and x of k-space (batch, coil, y, x)."""
     planes = (array_namespace(kspace).moveaxis(one, 0, 1) for one in kspace)
     squares = sum(np.asarray(to_numpy(_squares(plane)), np.float64) for plane in planes)
-    return np.sum(squares, axis=1), np.sum(squares, axis=0)
+    return np.sum(squares, axis=1), np.sum(squares, axis=0).reshape(-1, 2).sum(axis=1)
 
 
 def _squares(lines: Array) -> Array:
-    """(line, x): the energy of all coils."""
+    """(line, 2 x): the energy of all coils, of real and imaginary parts in turn."""
     parts = _real(lines)
-    squares = array_namespace(lines).einsum("lcx,lcx->lx", parts, parts)  # no copies: a fifth of abs() ** 2
-    return squares[:, ::2] + squares[:, 1::2]
+    return array_namespace(lines).einsum("lcx,lcx->lx", parts, parts)  # no copies: a fifth of abs() ** 2
 
 
 def _real(lines: Array) -> Array:
