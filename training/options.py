@@ -22,6 +22,7 @@ from training import optimisers
 from training.own import permit
 from training.settings import Augmentation, Masks, NoiseToRecon, Optimiser, SelfSupervised, Simulated
 from training.split import Split
+from training.texts import read_yaml, yaml_of
 from training.typed import build
 
 __all__ = ["Early", "Loss", "Network", "Options", "Reader", "Stage", "Validation", "read"]
@@ -169,20 +170,9 @@ class Options:
 
 def read(recipe: str | Path, overrides: Sequence[str] = ()) -> Options:
     """Return the options of a YAML recipe, with "key=value" or "part.key=value" overrides. Raises InputError."""
-    import yaml
-
-    try:
-        values = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
-        pairs = [(text, *text.partition("=")) for text in overrides]
-        settings = [
-            (text, key, yaml.safe_load(value) if equals else None, equals) for text, key, equals, value in pairs
-        ]
-    except OSError as error:
-        raise InputError(f"cannot read the recipe {recipe}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"recipe {recipe}: not UTF-8 text") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"recipe {recipe}: not YAML ({' '.join(str(error).split())})") from None
+    values = read_yaml(recipe)
+    pairs = [(text, *text.partition("=")) for text in overrides]
+    settings = [(text, key, yaml_of(value, text) if equals else None, equals) for text, key, equals, value in pairs]
     if not isinstance(values, dict):
         raise InputError(f"recipe {recipe}: expected keys and values at its top")
     faults = Faults()

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mrnets.errors import InputError
+from training.texts import read_yaml
 
 __all__ = ["Configuration", "Part", "read"]
-
-_LARGEST = 2**20
-"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -83,18 +81,7 @@ class Configuration:
 
 def read(path: str | Path) -> Configuration:
     """Return the configuration in a YAML file. Raises InputError where there is none."""
-    import yaml
-
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            text = file.read(_LARGEST + 1)
-        if len(text) > _LARGEST:
-            raise InputError(f"{path} has more than {_LARGEST} characters, which no configuration needs")
-        values = yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
-        raise InputError(f"{path} is not YAML") from None
+    values = read_yaml(path)
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
         raise InputError(f"{path} is not a training configuration of ATOMMIC: it has no part model")
     top = _part("", values)
