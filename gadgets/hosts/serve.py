@@ -10,6 +10,7 @@ import argparse
 import logging
 import signal
 import socket
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -139,7 +140,9 @@ def _rules(args: argparse.Namespace) -> Rules:
             raise InputError("--defer needs --spool: the scans wait there.")
     faults.tell()
     memory = usual_memory(SHARE) if args.memory is None else args.memory
-    limits = Limits(args.start, args.silence, args.unread, int(args.queue * 2**20), message=memory * 2**30)
+    limits = Limits(
+        args.start, args.silence, args.unread, int(min(args.queue * 2**20, sys.maxsize)), message=memory * 2**30
+    )
     rules = Rules(args.chains, args.default_chain, args.weights, memory, limits, store_of(args.noise))
     rules = replace(rules, spool=spool_of(args), defer=args.defer)
     for name in filter(None, (rules.default, rules.defer)):

@@ -83,6 +83,9 @@ def read(
 ) -> tuple[Settings, dict[str, Tensor]]:
     """Settings and state dict of an archive, or of a checkpoint with its YAML."""
     path = Path(checkpoint)
+    for one in filter(None, (checkpoint, config)):
+        if Path(one).exists() and not Path(one).is_file():  # a device may have no end
+            raise InputError(f"cannot read {one}: it is not a regular file")
     try:
         if config is None:
             parts = _unpacked(path)

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -255,3 +256,11 @@ def test_options_that_make_no_sense_are_refused(arguments, sentence):
     with pytest.raises(InputError) as caught:
         module.run(parser.parse_args(arguments))
     assert sentence in str(caught.value)
+
+
+def test_a_queue_may_have_no_limit():
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    assert module._rules(parser.parse_args(["--queue", "inf"])).limits.queue == sys.maxsize

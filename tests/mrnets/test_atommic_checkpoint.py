@@ -353,6 +353,8 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "a.ckpt").write_bytes(saved({}))
     assert main(["import-atommic", str(tmp_path / "a.ckpt"), "-o", str(tmp_path / "a.safetensors")]) == 1
     assert "is not an archive of ATOMMIC, and no settings were given" in capsys.readouterr().err
+    assert main(["import-atommic", "/dev/zero", "-o", "x.safetensors"]) == 1
+    assert "cannot read /dev/zero: it is not a regular file" in capsys.readouterr().err
     assert main(["import-atommic", str(tmp_path / "none"), "-o", str(tmp_path / "a.safetensors")]) == 1
     assert "cannot read" in capsys.readouterr().err
     empty = archive(tmp_path / "empty.atommic", {})
