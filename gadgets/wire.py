@@ -48,7 +48,9 @@ MAX_DIMENSIONS = 16
 MAX_SPACES = 64
 """Encoding spaces in reconstruction data."""
 
-_SIZES = struct.Struct("<34xH2xH136xH")  # of an acquisition header: samples, coils, trajectory dimensions
+_START = struct.Struct("<2xQ24xH2xH136xH")  # of an acquisition header: flags, samples, coils, trajectory dimensions
+_COMPRESSED = 0xF << 52
+"""Flags 53 to 56: the samples are compressed, and their length is not in the header."""
 
 
 class Source(Protocol):
@@ -151,7 +153,12 @@ def _response(source: Source) -> Response:
 
 def _acquisition(source: Source) -> Line:
     raw = _bytes(source, ACQUISITION_HEADER.itemsize, "an acquisition header")
-    samples, coils, dimensions = _SIZES.unpack_from(raw)
+    flags, samples, coils, dimensions = _START.unpack_from(raw)
+    if flags & _COMPRESSED:
+        raise InputError(
+            "The samples of an acquisition are compressed (flags 53 to 56), which only some readers of Gadgetron "
+            "understand; send them without compression (gadgetron_ismrmrd_client: without -P and -T)."
+        )
     trajectory = _samples(source, (samples, dimensions), np.float32, "an acquisition's trajectory", MAX_LINE_BYTES)
     data = _samples(source, (coils, samples), np.complex64, "an acquisition's samples", MAX_LINE_BYTES)
     return _filled(raw, data, trajectory)

@@ -194,6 +194,6 @@ def _expect(peer: Peer) -> Message | None:
 
 
 def answer(key: str) -> str:
-    """Return the answer to a query's key, which is empty for unknown keys."""
+    """Return the answer to a query's key; for unknown keys that of Gadgetron."""
     answers = {"gadgetron::version": __version__, "gadgetron::info": f"gadgetron-networks {__version__}"}
-    return answers.get(key, "")
+    return answers.get(key, "Unknown query")

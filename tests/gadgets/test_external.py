@@ -149,8 +149,7 @@ def test_no_other_module_is_found_elsewhere():
 
 def test_the_process_ends_at_once_with_all_that_was_said():
     """The server's client waits for the process to end. What libraries would do at its end takes too long."""
-    code = (
-        "import atexit; from gadgets.hosts.takeover import end; atexit.register(print, 'late'); print('said'); end(3)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    code = "import atexit; from gadgets.hosts.takeover import end; atexit.register(print, 'late'); print('said')"
+    command = [sys.executable, "-c", f"{code}; end(3)"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout.split()) == (3, [b"said"])

@@ -340,7 +340,7 @@ def test_queries_are_answered_before_and_within_a_stream(tmp_path):
         first, second, third = client.receive()
     assert first == Response(5, conversation.answer("gadgetron::version"))
     assert first.text
-    assert second == Response(6, "")
+    assert second == Response(6, "Unknown query")
     assert (third.number, "gadgetron-networks" in third.text) == (7, True)
 
 

@@ -285,6 +285,16 @@ def test_an_unknown_id_is_an_error_not_the_end():
         read_all(toys.blob([toys.lines()]) + struct.pack("<H", 1051) + CLOSE)
 
 
+@pytest.mark.parametrize("flag", range(1, 5))
+def test_compressed_samples_are_refused_before_they_are_misread(flag):
+    """gadgetron_ismrmrd_client 4.7.2 sends them with -P and -T: a length and fewer bytes than the header says."""
+    acquisition = ismrmrd.Acquisition.from_array(np.ones((2, 8), np.complex64))
+    acquisition.setFlag(getattr(ismrmrd, f"ACQ_COMPRESSION{flag}"))
+    sent = struct.pack("<H", 1008) + bytes(acquisition.getHead()) + struct.pack("<I", 4) + b"zips" + CLOSE
+    with pytest.raises(InputError, match="are compressed"):
+        read_all(sent)
+
+
 @pytest.mark.parametrize("message", [ConfigFile("a"), ConfigText(b"a"), Header(b"a")], ids=lambda m: type(m).__name__)
 def test_a_second_configuration_or_header_is_an_error(message):
     with pytest.raises(InputError, match=f"second {type(message).__name__}"):
