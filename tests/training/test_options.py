@@ -95,5 +95,5 @@ def test_what_is_missing_or_no_recipe(tmp_path: Path) -> None:
         read(recipe(tmp_path, "network: {}\nfolder: f\nweights: w\n"))
     with pytest.raises(InputError, match="expected keys and values"):
         read(recipe(tmp_path, "- 1\n"))
-    with pytest.raises(InputError, match="cannot read .*absent.yaml"):
+    with pytest.raises(InputError, match=r"cannot read .*absent.yaml"):
         read(tmp_path / "absent.yaml")
