@@ -17,6 +17,7 @@ from mrnets.errors import InputError, naming
 from mrnets.mrd.centre import doubtful_centres
 from mrnets.mrd.dimensions import dimensions_of_header, dimensions_of_lines
 from mrnets.mrd.encoding import NOTHING_BY_HAND, Encoding, Space, encoding_of
+from mrnets.mrd.extent import is_silent
 from mrnets.mrd.files import open_scan
 from mrnets.mrd.flags import Flag, Roles, has_flag, roles
 from mrnets.mrd.header import Reading, read_header
@@ -128,7 +129,7 @@ def told(found: Found, *, related: bool = True) -> Iterator[str]:
     yield f"sampling      {_sampling(found)}"
     yield f"noise         {_noise(found, related=related)}"
     yield f"flags         {', '.join(_flags(found.lines)) or 'none'}"
-    notes = [*found.reading.warnings, *(_doubts(header, found.encoding) if found.encoding else ())]
+    notes = [*found.reading.warnings, *(_doubts(found, found.encoding) if found.encoding else ())]
     yield f"warnings      {len(notes) or 'none'}"
     yield from (f"              {note}" for note in notes)
     if found.refused:
@@ -139,9 +140,13 @@ def told(found: Found, *, related: bool = True) -> Iterator[str]:
     yield from (f"              not {name}: {why}" for name, why in others.items())
 
 
-def _doubts(header: ismrmrdHeader, encoding: Encoding) -> Iterator[str]:
+def _doubts(found: Found, encoding: Encoding) -> Iterator[str]:
     """Yield what is guessed, and what the data are to decide."""
+    header = found.reading.header
     yield from encoding.guesses
+    last, lines = int(found.image["idx"]["kspace_encode_step_1"].max()), encoding.encoded.matrix[1]
+    if is_silent(header, encoding.index) and last >= lines:
+        yield f"line {last} came, and the header has a matrix of {lines} lines; the data decide whether it is larger"
     for doubt in doubtful_centres(encoding, header, NOTHING_BY_HAND):
         if doubt is not None:
             others = " or ".join(map(str, doubt.others))

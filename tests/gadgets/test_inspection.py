@@ -92,6 +92,17 @@ def test_warnings_of_the_header_and_a_scan_that_cannot_be_sorted(place, capsys):
     assert found["chains"] == "none fits: the scan cannot be reconstructed here"
 
 
+def test_a_header_that_announces_no_line_but_0(place, capsys):
+    header, items, _ = make_scan(Settings(coils=2, matrix=32, calibration=8, acceleration=1.0))
+    lines = "<kspace_encoding_step_1><minimum>0</minimum><maximum>{}</maximum><center>16</center>"
+    text = re.sub(r">\s+<", "><", header.decode())
+    silent = text.replace(lines.format(31), lines.format(0)).replace("<y>32</y>", "<y>16</y>")
+    assert silent.count("<maximum>31</maximum>") < text.count("<maximum>31</maximum>")
+    write_scan("s.h5", silent, items)
+    assert main(["inspect", "s.h5"]) == 0
+    assert "line 31 came, and the header has a matrix of 16 lines" in capsys.readouterr().out
+
+
 def test_a_scan_of_noise_only(place, capsys):
     header, items, _ = make_scan(Settings(coils=2, matrix=32, calibration=8, noise_lines=4))
     noise = next(item for item in items if isinstance(item, Lines))
