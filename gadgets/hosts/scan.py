@@ -88,7 +88,7 @@ def reconstructed(
     noted = chain.options.get("notes")
     speech = Speech.of((*([noted] if noted else ()), *warnings, *reading.warnings))
     items = noise.watched(itertools.chain([] if other is None else [other], items), reading.header)
-    return _with_noise_kept(_answered(_run(chain, items, reading.header, speech, clock, watch), results), noise)
+    return _answered(_run(chain, items, reading.header, speech, noise, clock, watch), results)
 
 
 def _answered(items: Iterator[Item], results: Results) -> Iterator[Item]:
@@ -117,6 +117,7 @@ def _run(
     items: Iterable[Item],
     header: ismrmrdHeader,
     speech: Speech,
+    noise: Dependencies,
     clock: Callable[[], float],
     watch: Watch,
 ) -> Iterator[Item]:
@@ -125,7 +126,7 @@ def _run(
     TOTALS.add(begun=1)
     outcome = "fails"
     try:
-        for item in chain.run(counts.coming(items), header, speech, watch):
+        for item in _with_noise_kept(chain.run(counts.coming(items), header, speech, watch), noise):
             counts.images += isinstance(item, ismrmrd.Image)
             yield item
         outcome = "ends"

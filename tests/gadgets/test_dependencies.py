@@ -21,6 +21,7 @@ from gadgets.hosts.dependencies import Dependencies, asked_noise, noise_in, nois
 from gadgets.hosts.rules import Rules
 from gadgets.hosts.scan import reconstructed
 from gadgets.hosts.storage import Server, default_store, store_of
+from gadgets.hosts.totals import TOTALS
 from gadgets.imagefiles import read_images
 from gadgets.messages import Close, ConfigFile, ConfigText, DependencyQuery, Header
 from gadgets.protocol import State
@@ -184,6 +185,13 @@ def test_noise_that_cannot_be_kept_is_a_failure(store: Any) -> None:
     header, lines = make_noise_scan(SCAN)
     with pytest.raises(InputError, match="measures noise only, which is not kept"):
         list(reconstructed(chain(), lines, header, noise=Dependencies(store)))
+
+
+def test_a_noise_scan_that_is_kept_counts_as_a_scan_that_ended_well(store: Any) -> None:
+    """Many scanners send one before each scan: counted as failures, they would hide those that are."""
+    before = TOTALS.begun, TOTALS.ended, TOTALS.failed
+    measure_noise(store)
+    assert (TOTALS.begun, TOTALS.ended, TOTALS.failed) == (before[0] + 1, before[1] + 1, before[2])
 
 
 def test_a_scan_with_images_keeps_nothing(server: Any) -> None:
