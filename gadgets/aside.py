@@ -10,7 +10,7 @@ from gadgets.gather import Group, Memory, gather, settle, unite
 from mrnets.mrd.calibration import nearest
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.epi import PhaseDifference, phase_difference
-from mrnets.mrd.flags import LEFT_OUT, Flag, has_flag, is_doubtful
+from mrnets.mrd.flags import DOUBTFUL, LEFT_OUT, Flag, has_flag, is_doubtful
 from mrnets.mrd.images import Key, by_image
 from mrnets.mrd.lines import Lines, require_finite, take
 
@@ -33,6 +33,8 @@ class Aside:
 
     def sift(self, lines: Lines) -> Lines:
         """Keep doubtful lines and navigators; the lines of images and of calibrations come back."""
+        if not has_flag(lines.headers, DOUBTFUL, *LEFT_OUT).any():
+            return lines
         doubtful, navigators = is_doubtful(lines.headers), has_flag(lines.headers, Flag.IS_PHASECORR_DATA)
         for kept, which in ((self.doubtful, doubtful), (self.navigators, navigators)):
             if which.any():

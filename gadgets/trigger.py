@@ -40,6 +40,8 @@ def _flagged(open_: Collection[Key], lines: Lines, encoding: Encoding) -> set[Ke
     """Images that a flag finishes, and that nothing in the header's limits keeps open."""
     headers = lines.headers
     final = has_flag(headers, Flag.LAST_IN_SLICE, Flag.LAST_IN_REPETITION) & ~has_flag(headers, *LEFT_OUT)
+    if not final.any():
+        return set()
     if not encoding.embedded:
         final &= ~has_flag(headers, Flag.IS_PARALLEL_CALIBRATION)
     for name, last in encoding.last.items():

@@ -165,7 +165,7 @@ def _watch_averages(echo: Echo, headers: NDArray[np.void], y: NDArray[np.int64],
     bits = np.left_shift(np.uint64(1), np.minimum(average, np.uint64(63)))
     places = (z * echo.counts.shape[1] + y).astype(np.uint64) << np.uint64(16) | average
     again = (echo.averages[z, y] & bits != 0) & (average < 64)
-    if again.any() or len(np.unique(places)) < len(places):
+    if again.any() or len(set(places.tolist())) < len(places):
         echo.notes[TWICE] = None
     np.bitwise_or.at(echo.averages, (z, y), bits)
 
