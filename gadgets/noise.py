@@ -19,6 +19,7 @@ from mrnets.errors import InputError
 from mrnets.mrd.flags import DOUBTFUL, LEFT_OUT, Flag, has_flag
 from mrnets.mrd.lines import Item, Lines, counter, require_finite
 from mrnets.mrd.noise import Noise, NoiseScan, bandwidth
+from mrnets.mrd.plausible import DWELL
 from mrnets.mrd.spare import Spare
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, is_numpy_array
 from mrnets.physics.whiten import noise_scale, whitener
@@ -100,6 +101,8 @@ def _whitening(noise: Noise | None, relative_bandwidth: float) -> Callable[[Line
     if noise is None:
         warn("no noise measurement before the first imaging line; data are not prewhitened", log=_logger)
         return lambda lines: lines
+    if noise.dwell and not DWELL[0] <= noise.dwell <= DWELL[1]:
+        warn(f"the dwell time of the noise measurement is {noise.dwell:g} µs, which is absurd", log=_logger)
     matrix, spare = whitener(noise.covariance), Spare()
 
     def whiten(lines: Lines) -> Lines:

@@ -41,11 +41,21 @@ from mrnets.mrd.pattern import misfits
 from mrnets.mrd.strength import peaks_of
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
 
-__all__ = ["TWICE", "Facts", "Repeats", "beyond_field", "beyond_limits", "nonzero", "off_pattern", "out_of_line"]
+__all__ = [
+    "DWELL",
+    "TWICE",
+    "Facts",
+    "Repeats",
+    "beyond_field",
+    "beyond_limits",
+    "nonzero",
+    "off_pattern",
+    "out_of_line",
+]
 
 TWICE = "lines that came twice with the same counters were averaged"
 DWELL = (0.05, 1000.0)
-"""µs."""
+"""The dwell times that there are, µs. 0 means that it is not known."""
 DWELL_DIFFERENCE = 0.01
 GEOMETRY = ("position", "read_dir", "phase_dir", "slice_dir")
 MAX_OVERSAMPLING = 16
@@ -105,7 +115,7 @@ class Facts:
         if self.zero:
             yield f"{self.zero} lines are all zero and were left out"
         for low, high in sorted(set(self.dwells.values())):
-            if low > 0 and high > low * (1 + DWELL_DIFFERENCE):
+            if high > low * (1 + DWELL_DIFFERENCE):
                 yield f"the dwell times of its lines differ, from {low:g} to {high:g} µs"
             for dwell in {low, high} - {0.0}:
                 if not DWELL[0] <= dwell <= DWELL[1]:

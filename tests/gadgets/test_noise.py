@@ -55,6 +55,13 @@ def test_whitening_is_one_matrix_for_all_lines_and_independent_of_blocks():
     np.testing.assert_allclose(ratio, np.broadcast_to(ratio[0], ratio.shape), atol=1e-4)
 
 
+@pytest.mark.parametrize(("dwell", "absurd"), [(5.0, False), (0.0, False), (1e-6, True), (3e38, True)])
+def test_an_absurd_dwell_time_of_the_noise_is_told(caplog, dwell, absurd):
+    rng = np.random.default_rng(2)
+    list(noise([synthetic.noise_lines(correlated(rng, 8), dwell=dwell), imaging(rng)], HEADER))
+    assert ("the dwell time of the noise measurement is" in caplog.text) == absurd
+
+
 @pytest.mark.parametrize(("dwell", "noise_dwell"), [(0.0, 5.0), (5.0, 0.0), (0.0, 0.0)])
 def test_no_scaling_where_a_dwell_time_is_unknown(dwell, noise_dwell):
     rng = np.random.default_rng(2)

@@ -110,6 +110,12 @@ def test_averages_that_differ_by_more_than_noise():
 def test_dwell_times_that_differ():
     lines = with_headers(scan(), "sample_time_us", 2.4, [3])
     assert notes(lines) == ("the dwell times of its lines differ, from 2.4 to 5 µs",)
+
+
+def test_a_dwell_time_that_some_lines_lack_is_told():
+    """Whitening scales lines by it, and those without it are not scaled."""
+    lines = with_headers(scan(), "sample_time_us", 0.0, slice(None, None, 2))
+    assert notes(lines) == ("the dwell times of its lines differ, from 0 to 5 µs",)
     assert notes(with_headers(scan(), "sample_time_us", 0.0)) == (), "the header does not say"
 
 
