@@ -83,7 +83,7 @@ def read(
 ) -> tuple[Settings, dict[str, Tensor]]:
     """Settings and state dict of an archive, or of a checkpoint with its YAML."""
     path = Path(checkpoint)
-    for one in filter(None, (checkpoint, config)):
+    for one in (checkpoint, checkpoint if config is None else config):
         if Path(one).exists() and not Path(one).is_file():  # a device may have no end
             raise InputError(f"cannot read {one}: it is not a regular file")
     try:
