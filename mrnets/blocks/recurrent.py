@@ -57,7 +57,7 @@ class IndRNN(nn.Module):
 
     def forward(self, x: Tensor, hidden: Tensor | None) -> Tensor:
         x = self.input(x)
-        return torch.relu(x if hidden is None else torch.addcmul(x, self.hidden, hidden))
+        return torch.relu_(x if hidden is None else torch.addcmul(x, self.hidden, hidden))
 
 
 _UNITS: dict[str, type[ConvGRU] | type[IndRNN]] = {"GRU": ConvGRU, "IndRNN": IndRNN}

@@ -136,16 +136,13 @@ def _gated(x: Tensor, before: Tensor | None, reset: nn.Conv2d, update: nn.Conv2d
     weights = [gate.weight for gate in (reset, update, out)]
     biases = torch.cat([gate.bias for gate in (reset, update, out) if gate.bias is not None])
     parts = functional.conv2d(x, torch.cat([weight[:, :width] for weight in weights]), biases)
-    resets, updates, candidate = parts.chunk(3, dim=1)
+    opened, candidate = parts.split((2 * width, width), dim=1)
     if before is None:
-        return torch.tanh(candidate) * torch.sigmoid(updates)
+        return torch.tanh(candidate) * torch.sigmoid(opened[:, width:])
     more = functional.conv2d(before, torch.cat([weight[:, width:] for weight in weights[:2]]))
-    more_resets, more_updates = more.chunk(2, dim=1)
-    reset_state = remade.convolved(
-        (before, torch.sigmoid(resets + more_resets)), weights[2][:, width:], made=remade.PRODUCT
-    )
-    candidate = torch.tanh(candidate + reset_state)
-    return torch.lerp(before, candidate, torch.sigmoid(updates + more_updates))
+    resets, updates = torch.sigmoid_(more.add_(opened)).chunk(2, dim=1)
+    inner = remade.convolved((before, resets), weights[2][:, width:], made=remade.PRODUCT)
+    return torch.lerp(before, torch.tanh_(inner.add_(candidate)), updates)
 
 
 def _gate(hidden: int, bias: float = 0.0) -> nn.Conv2d:
