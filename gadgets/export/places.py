@@ -41,7 +41,8 @@ def affine_of(
         fov[2] = UNKNOWN_THICKNESS
     position = np.array(head.position, np.float64)
     if not (np.isfinite(position).all() and np.isfinite(fov).all() and (fov > 0).all()):
-        raise InputError(f"{what} has the field of view {tuple(fov)} mm at {tuple(position)} mm; it cannot be placed.")
+        size, place = (", ".join(f"{value:g}" for value in values) for values in (fov, position + 0.0))  # no -0
+        raise InputError(f"{what} has the field of view ({size}) mm at ({place}) mm; it cannot be placed.")
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     if reversed_axes:
         directions[: 3 if sizes[2] > 1 else 2] *= -1
