@@ -111,7 +111,10 @@ def _trajectory(trajectory: NDArray[Any], samples: int) -> NDArray[Any]:
     """(sample, dimension). The schema has (dimension, sample); mrd-python's converter leaves ISMRMRD's order."""
     if not trajectory.size:
         return np.zeros((samples, 0), np.float32)
-    return trajectory if trajectory.shape[0] == samples else trajectory.T
+    turned = trajectory if trajectory.shape[0] == samples else trajectory.T
+    if turned.shape[0] != samples:
+        raise InputError(f"An acquisition has {samples} samples, and a trajectory of the shape {trajectory.shape}.")
+    return turned
 
 
 def _waveform(waveform: Any) -> ismrmrd.Waveform:

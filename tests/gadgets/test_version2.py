@@ -229,6 +229,13 @@ def test_what_ismrmrd_has_no_room_for_is_said(mrd: Any) -> None:
         from_version_2(item)
 
 
+def test_a_trajectory_of_other_samples_is_said(mrd: Any) -> None:
+    item = acquisition(mrd, lines()[1][1], 0)
+    item.value.trajectory = np.zeros((2, 5), np.float32)
+    with pytest.raises(InputError, match=r"An acquisition has 64 samples, and a trajectory of the shape \(2, 5\)"):
+        from_version_2(item)
+
+
 def test_a_stream_of_another_schema_is_said(mrd: Any) -> None:
     blob = stream(mrd).replace(b'"measurementUid"', b'"measurementUiD"', 1)
     with pytest.raises(InputError, match="its schema is that of another version of mrd-python"):
