@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gadgets.sort import sort
+from mrnets.mrd.lines import ACQUISITION_HEADER, MAX_LINES, Line, coalesce
 from mrnets.mrd.spare import KEPT, KEPT_BYTES, Spare
 from tests import test_one_reading as scans
 
@@ -69,6 +70,25 @@ def test_little_is_kept():
     del array
     gc.collect()
     assert not large._pieces
+
+
+def test_blocks_of_lines_use_memory_again_that_nobody_has():
+    def fill(value):
+        return lambda data, _: data.fill(value)
+
+    header = np.zeros(1, ACQUISITION_HEADER)
+    header["active_channels"], header["number_of_samples"] = 1, 2
+    stream = (Line(header.tobytes(), fill(n)) for n in range(8 * MAX_LINES))
+    places, kept = [], []
+    for number, run in enumerate(coalesce(stream)):
+        places.append(address(run.data))
+        if number in (0, 3):
+            kept.append(run)
+    assert len(places) == 8
+    assert len(set(places)) < 6
+    assert [run.data[:, 0, 0].real.tolist() for run in kept] == [
+        list(range(n * MAX_LINES, (n + 1) * MAX_LINES)) for n in (0, 3)
+    ]
 
 
 @pytest.mark.parametrize("make", [*SCANS, averages_of_some_lines], ids=lambda make: make.__name__)
