@@ -15,7 +15,7 @@ __all__ = ["backwards_doubt"]
 
 LINES = 64
 """Lines around the centre that are looked at, at most."""
-LOOKED_AT = 4, 32
+LOOKED_AT = 8, 32
 """Coils and samples of a line, in the middle of k-space, at most. On real scans all of them told the same."""
 LEAST = 8
 """Fewer pairs of neighbours tell nothing."""
