@@ -66,8 +66,8 @@ def images(
     have a segmentation each.
     `format` "short": unsigned 16-bit pixels of the image (maps stay floats). The whole series has one scale, so that
     slices can be compared. See `gadgets.greys` for `scaling` and `scale`.
-    Raises InputError for a frame without estimate, for 16-bit pixels of an output that has a sign, and for a series
-    that is no 16-bit number.
+    Raises InputError for a frame without estimate, and for 16-bit pixels of an output that has a sign. Raises it also
+    for a series that is no 16-bit number.
     """
     if not 0 <= series <= MAX_SERIES:
         raise InputError(f"series must be from 0 to {MAX_SERIES}, got {series}")

@@ -173,8 +173,9 @@ def _cross_entropy(estimate: Estimate, example: Example, labels: Sequence[str]) 
 
 
 def _kspace(estimate: Estimate, example: Example, labels: Sequence[str]) -> Tensor:
-    """The error of predicted samples that the network did not get: its 2-norm and its 1-norm, each relative to that of
-    the samples (Yaman 2020, eq. 7)."""
+    """The error of predicted samples that the network did not get: its 2-norm and its 1-norm.
+
+    Each is relative to that of the samples (Yaman 2020, eq. 7)."""
     assert example.held is not None
     error, measured = missed(estimate, example)
     peak = positive(measured.abs().amax(dim=(1, 2, 3, 4), keepdim=True))

@@ -1,6 +1,6 @@
 """Optimisers and schedules of the learning rate: our names, and those of torch.
 
-What a schedule gives at a step depends on the step alone, so that a run that was killed goes on as if it was not.
+The rate of a schedule at a step depends on the step alone. So a run that was killed goes on as if it was not.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Made:
 
     make: Callable[..., Tensor]
     gradients: Callable[..., Sequence[Tensor]]
-    """Of the gradient of what is made, and the parts: those of the parts."""
+    """Gives the gradients of the parts, from that of what is made and from the parts."""
 
 
 JOINED = Made(

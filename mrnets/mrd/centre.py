@@ -76,7 +76,7 @@ class Evidence:
     reach: int
     """The strongest line may lie this far from the centre."""
     energies: Energies
-    """Of lines of images and of calibrations."""
+    """Energies of lines of images and of calibrations."""
 
     @property
     def complete(self) -> bool:

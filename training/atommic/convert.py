@@ -62,8 +62,8 @@ class Converted:
 def write(configuration: str | Path, out: str | Path) -> Converted:
     """Convert the file `configuration`, and write the recipe `out` with the lines as comments at its top.
 
-    Raises InputError for a file that is no training configuration, for a network or data set that is not known here,
-    and where `out` cannot be written.
+    Raises InputError for a file that is no training configuration, and for a network or data set that is not known
+    here. Raises it also where `out` cannot be written.
     """
     import yaml
 

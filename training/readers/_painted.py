@@ -1,7 +1,7 @@
 """Slices of random contrast, drawn from label maps in batches on their device (Billot et al., SynthSeg, 2023).
 
 Each label gets a random intensity. The slice is blurred, shaded and made noisy as a scanner would do it. What belongs
-to a whole slice is drawn on the host, so that a batch has the same slices on every device; pixels are drawn there.
+to a whole slice is drawn on the host, so that a batch has the same slices on every device. Pixels are drawn there.
 Axes: slab (batch, plane, y, x), image (batch, y, x). Distances in mm.
 """
 
@@ -62,7 +62,7 @@ class Look:
     stripped: float = 0.5
     """Share of slices that show the brain alone."""
     margin: Range = (-1.0, 6.0)
-    """What a stripped slice shows around grey and white matter, mm."""
+    """Margin that a stripped slice shows around grey and white matter, mm."""
     shading: Range = (0.0, 0.5)
     """Standard deviation of the logarithm of the bias field."""
     blur: Range = (0.0, 1.2)
