@@ -20,7 +20,8 @@ __all__ = ["covariance_left", "noise_level"]
 ESTIMATED_FROM = 8
 """Slices, evenly spaced, from which an unknown noise level is estimated."""
 FEW_COILS = 4
-"""Fewer coils do not predict the samples of each other. Calibration lines of one coil showed 1.1 to 7 times the noise."""
+"""Fewer coils do not predict the samples of each other. Calibration lines of one coil showed 1.1 to 7 times the
+noise."""
 
 
 def covariance_left(raw: Raw, preparation: Preparation) -> Array | None:

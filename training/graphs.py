@@ -38,8 +38,8 @@ TRIES = 4
 SHARE = 0.5
 """Part of the device's memory that graphs may take together."""
 TOLERANCE, NOISE = 1e-3, 4.0
-"""There is no graph from this distance of a replayed gradient from the plain one on. It is relative to the norm of that,
-or to the distance of two plain ones, whichever is larger. Sums of a device come in another order each time."""
+"""There is no graph from this distance of a replayed gradient from the plain one on. It is relative to the norm of
+that, or to the distance of two plain ones, whichever is larger. Sums of a device come in another order each time."""
 
 _logger = logging.getLogger(__name__)
 
@@ -55,8 +55,8 @@ class GradientGraphs:
     """The graphs of a network that learns: one for each of the first forms of batches that come twice.
 
     The first batch of a form is computed plainly. A graph is used only if it gave the loss and the gradient of the
-    plain computation. It is tried with a batch, and with that batch upside down. Where it did not, or could not be recorded, batches
-    are computed plainly, and the log says why.
+    plain computation. It is tried with a batch, and with that batch upside down. Where it did not, or could not be
+    recorded, batches are computed plainly, and the log says why.
     """
 
     def __init__(
