@@ -35,6 +35,7 @@ def yaml_of(text: str, source: object) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # Numbers of thousands of digits, and values that do not suit their tags, are no YAMLError.
         reason = " ".join(str(error).split())[:LONGEST]
         raise InputError(f"{source} is not YAML ({reason})") from None

@@ -83,10 +83,10 @@ def read(
 ) -> tuple[Settings, dict[str, Tensor]]:
     """Settings and state dict of an archive, or of a checkpoint with its YAML."""
     path = Path(checkpoint)
-    for one in (checkpoint, checkpoint if config is None else config):
-        if Path(one).exists() and not Path(one).is_file():  # a device may have no end
-            raise InputError(f"cannot read {one}: it is not a regular file")
     try:
+        for one in (path, Path(config or path)):
+            if one.exists() and not one.is_file():  # a device may have no end
+                raise InputError(f"cannot read {one}: it is not a regular file")
         if config is None:
             parts = _unpacked(path)
         else:
@@ -125,7 +125,7 @@ def _settings(text: bytes, source: str | os.PathLike[str]) -> Settings:
         raise InputError(f"ATOMMIC's settings are YAML, and PyYAML is not installed: {install('training')}") from None
     try:
         value = yaml.safe_load(text[: _LARGEST["model_config.yaml"]].decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError):
         raise InputError(f"the settings in {source} are not YAML") from None
     if isinstance(value, dict) and isinstance(value.get("model"), dict):
         value = {**value["model"], **{k: v for k, v in value.items() if k in ("target", "atommic_version")}}

@@ -317,6 +317,8 @@ class _Evil:
         ("./model_config.yaml", b"\xff\xfe\xff", "are not YAML"),
         ("./model_config.yaml", b"!!python/object/apply:os.getcwd []", "are not YAML"),
         ("./model_config.yaml", b"[" * 1000, "are not YAML"),
+        ("./model_config.yaml", b"!!bool x", "are not YAML"),
+        ("./model_config.yaml", b"!!timestamp x", "are not YAML"),
         ("./model_config.yaml", b"a: 1\n" + b"#" * 2**20, "more than any network needs"),
     ],
 )
@@ -355,6 +357,8 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     assert "is not an archive of ATOMMIC, and no settings were given" in capsys.readouterr().err
     assert main(["import-atommic", "/dev/zero", "-o", "x.safetensors"]) == 1
     assert "cannot read /dev/zero: it is not a regular file" in capsys.readouterr().err
+    with pytest.raises(InputError, match="cannot read n"):
+        import_atommic("n" * 300, tmp_path / "a.safetensors")
     assert main(["import-atommic", str(tmp_path / "none"), "-o", str(tmp_path / "a.safetensors")]) == 1
     assert "cannot read" in capsys.readouterr().err
     empty = archive(tmp_path / "empty.atommic", {})

@@ -61,6 +61,9 @@ def test_steps_on_the_command_line_go_over_epochs_of_the_recipe(tmp_path, given,
         ("steps=[", "steps=[ is not YAML"),
         pytest.param(f"steps={'9' * 5000}", "is not YAML", id="a number of 5000 digits"),
         pytest.param(f"steps={'[' * 3000}", "is not YAML", id="3000 lists in each other"),
+        ("steps=!!bool x", "steps=!!bool x is not YAML"),
+        ("steps=!!int ''", "steps=!!int '' is not YAML"),
+        ("steps=!!timestamp x", "steps=!!timestamp x is not YAML"),
     ],
 )
 def test_mistakes(tmp_path: Path, override: str, message: str) -> None:
