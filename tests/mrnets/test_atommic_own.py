@@ -231,7 +231,8 @@ def test_every_sample_is_scaled_by_itself() -> None:
     with torch.inference_mode():
         both = network(Scan(image=image)).logits
         for n in range(2):
-            torch.testing.assert_close(network(Scan(image=image[n : n + 1])).logits, both[n : n + 1])
+            alone = network(Scan(image=image[n : n + 1])).logits
+            torch.testing.assert_close(alone, both[n : n + 1], rtol=0, atol=1e-5 * float(both.abs().max()))
         flat = network(Scan(image=torch.zeros(1, 4, 32, 32))).logits
     assert bool(both.isfinite().all())
     assert bool(flat.isfinite().all())
