@@ -36,6 +36,7 @@ from gadgets.messages import (
     SamplingDescription,
 )
 from mrnets.errors import InputError
+from mrnets.mrd.flags import COMPRESSED
 from mrnets.mrd.lines import ACQUISITION_HEADER, MAX_LINE_BYTES, Line
 from mrnets.mrd.xml import parse_xml
 from mrnets.physics.arrays import Array
@@ -49,8 +50,6 @@ MAX_SPACES = 64
 """Encoding spaces in reconstruction data."""
 
 _START = struct.Struct("<2xQ24xH2xH136xH")  # of an acquisition header: flags, samples, coils, trajectory dimensions
-_COMPRESSED = 0xF << 52
-"""Flags 53 to 56: the samples are compressed, and their length is not in the header."""
 
 
 class Source(Protocol):
@@ -154,7 +153,7 @@ def _response(source: Source) -> Response:
 def _acquisition(source: Source) -> Line:
     raw = _bytes(source, ACQUISITION_HEADER.itemsize, "an acquisition header")
     flags, samples, coils, dimensions = _START.unpack_from(raw)
-    if flags & _COMPRESSED:
+    if flags & COMPRESSED:
         raise InputError(
             "The samples of an acquisition are compressed (flags 53 to 56), which only some readers of Gadgetron "
             "understand; send them without compression (gadgetron_ismrmrd_client: without -P and -T)."

@@ -85,10 +85,10 @@ def look(path: str, group: str = "dataset") -> Found:
             encoding = _encoding(reading.header, int(spaces[counts.argmax()]), used)
         except InputError as error:
             refused = str(error)
-    else:
-        refused = "it has no lines of an image"
-    embedded = encoding is not None and encoding.embedded
-    return Found(path, reading, lines, roles(lines, embedded=embedded), encoding, refused)
+    purposes = roles(lines, embedded=encoding is not None and encoding.embedded)
+    if not refused and not purposes.image.any():
+        encoding, refused = None, "it has no lines of an image"
+    return Found(path, reading, lines, purposes, encoding, refused)
 
 
 def _read(path: str, group: str) -> tuple[object, NDArray[np.void]]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mrnets.physics.arrays import Array
 
-__all__ = ["DOUBTFUL", "LEFT_OUT", "Flag", "Roles", "bits", "has_flag", "is_doubtful", "roles"]
+__all__ = ["COMPRESSED", "DOUBTFUL", "LEFT_OUT", "Flag", "Roles", "bits", "has_flag", "is_doubtful", "roles"]
 
 
 class Flag(IntEnum):
@@ -64,6 +64,10 @@ LEFT_OUT = (
 DOUBTFUL = Flag.IS_SURFACECOILCORRECTIONSCAN_DATA
 """Converters write Siemens' "raw data correction" as this flag, on ordinary lines of an image. Real surface coil
 correction scans have it, too."""
+
+
+COMPRESSED = 0xF << 52
+"""Flags 53 to 56 in a header's field `flags`: the samples are compressed, and their length is not in the header."""
 
 
 @lru_cache(maxsize=64)

@@ -20,6 +20,7 @@ from ismrmrd.hdf5 import waveform_header_dtype
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError
+from mrnets.mrd.flags import COMPRESSED
 from mrnets.mrd.lines import ACQUISITION_HEADER, Line, Lines, coalesce
 from mrnets.physics.arrays import Array
 
@@ -119,6 +120,7 @@ def _indexed(path: str, changed: int, size: int) -> Stream:
                 break
             if number == Id.ACQUISITION:
                 heads.append(_taken(file, ACQUISITION_HEADER.itemsize, path))
+                _require_plain(heads[-1], path)
                 places.append(file.tell())
                 _skip(file, _samples(heads[-1]), size, path)
             elif number == Id.HEADER:
@@ -139,6 +141,11 @@ def _numbers(file: BinaryIO) -> Iterator[int]:
     """The numbers of messages, up to the end of the file; the body of each is read before the next number."""
     while len(raw := file.read(2)) == 2:
         yield int.from_bytes(raw, "little")
+
+
+def _require_plain(head: bytes, path: str) -> None:
+    if int(np.frombuffer(head, ACQUISITION_HEADER)["flags"][0]) & COMPRESSED:
+        raise InputError(f"{path}: the samples of an acquisition are compressed (flags 53 to 56); write them without.")
 
 
 def _samples(head: bytes) -> int:

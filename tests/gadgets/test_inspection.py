@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gadgets.__main__ import COMMANDS, EXAMPLES, main
@@ -15,7 +16,8 @@ from gadgets.hosts.fitting import names as chains_there
 from gadgets.messages import Close, Header
 from gadgets.simulate import Settings, make_scan
 from mrnets.mrd.files import write_scan
-from mrnets.mrd.lines import Lines
+from mrnets.mrd.flags import Flag, has_flag
+from mrnets.mrd.lines import Lines, take
 from tests.gadgets import toys
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +111,16 @@ def test_a_scan_of_noise_only(place, capsys):
     write_scan("n.h5", header, [noise])
     found = told(capsys, "n.h5")
     assert found["lines"] == "4: 4 noise"
+    assert "no lines of an image" in found["matrix"]
+
+
+def test_a_scan_of_separate_calibration_lines_only(place, capsys):
+    header, items, _ = make_scan(Settings(coils=2, matrix=32, calibration=8, acceleration=2.0, separate=True))
+    blocks = [item for item in items if isinstance(item, Lines)]
+    flagged = [take(one, np.flatnonzero(has_flag(one.headers, Flag.IS_PARALLEL_CALIBRATION))) for one in blocks]
+    write_scan("c.h5", header, [one for one in flagged if len(one)])
+    found = told(capsys, "c.h5")
+    assert found["lines"] == "8: 8 separate calibration"
     assert "no lines of an image" in found["matrix"]
 
 

@@ -140,6 +140,16 @@ def test_check_of_streams(tmp_path: Path) -> None:
         assert words in problem
 
 
+def test_compressed_samples_in_a_stream_are_refused(tmp_path: Path) -> None:
+    acquisition = ismrmrd.Acquisition.from_array(np.ones((2, 8), np.complex64))
+    acquisition.setFlag(ismrmrd.ACQ_COMPRESSION1)
+    header = b"".join(encode(Header(b"<ismrmrdHeader/>")))
+    path = tmp_path / "scan.mrd"
+    path.write_bytes(header + b"\xf0\x03" + bytes(acquisition.getHead()) + b"\x04\0\0\0zips\x04\0")
+    with pytest.raises(InputError, match=r"scan\.mrd: the samples of an acquisition are compressed"):
+        open_stream(path)
+
+
 def test_a_stream_that_becomes_shorter_is_said(tmp_path: Path) -> None:
     path = tmp_path / "scan.mrd"
     as_stream(path, SMALL)
