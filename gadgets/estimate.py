@@ -107,9 +107,16 @@ class Runner:
                     raise
             release_spare()
 
+    @property
+    def with_trial(self) -> int:
+        """Slices in one run, at most, where half of them are those of the self-check's trial; 0: no such runs."""
+        one_run = self.graphs and self.model.graphs is not None and self.model.reconstructs and self.check != "off"
+        return min(FEW, self.batch) if one_run else 0
+
     def _smaller(self, slices: int) -> bool:
         """Take less memory from now on. Returns whether that is possible."""
-        if (batch := min(self.batch, slices)) > 1:
+        largest = max(slices, min(2 * slices, self.with_trial))
+        if (batch := min(self.batch, largest)) > 1:
             self.batch = batch // 2
             _logger.warning("%s is out of memory; going on with batches of %d", self.model.name, self.batch)
         elif self.model.device.type != "cpu":
@@ -258,8 +265,7 @@ def _checked(
     forward = _recorded(forward, how, preparation)
     if not how.model.reconstructs:
         return forward
-    at_once = min(FEW, how.batch) if how.graphs and how.model.graphs is not None else 0
-    return checked(forward, how.check, slices, _recorded(classical, how, "l1wavelet"), at_once)
+    return checked(forward, how.check, slices, _recorded(classical, how, "l1wavelet"), how.with_trial)
 
 
 def _recorded(forward: Callable[[Scan], Estimate], how: Runner, name: Hashable) -> Callable[[Scan], Estimate]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 from mrnets.contract import Check, Estimate, Scan, Trust
 from mrnets.tensors import joined, slices_of
@@ -52,7 +53,7 @@ def checked(
             if first < size:
                 some = slices_of(scan, first, None, step)
                 reference = simple(some)
-                trust = examined(forward, some, _every(estimate, first, step), reference, simple)
+                trust = examined(forward, some, _part(estimate, slice(first, None, step)), reference, simple)
         if check == "fallback":
             shares = [share] * first + [one.share for one in trust for _ in range(step)]
             shares = shares[:size]
@@ -79,12 +80,18 @@ def _in_one_run(
 def _halves(estimate: Estimate) -> tuple[Estimate, Estimate]:
     assert estimate.image is not None
     size = len(estimate.image) // 2
-    return _every(estimate, 0, 1, size), _every(estimate, size, 1)
+    return _part(estimate, slice(size)), _part(estimate, slice(size, None))
 
 
-def _every(estimate: Estimate, first: int, step: int, end: int | None = None) -> Estimate:
-    """Return an estimate with the images of every `step`-th slice, up to `end`."""
-    image, unweighted = estimate.image, estimate.unweighted
-    assert image is not None
-    some = slice(first, end, step)
-    return Estimate(image=image[some], unweighted=None if unweighted is None else unweighted[some])
+def _part(estimate: Estimate, some: slice) -> Estimate:
+    """Return an estimate of some slices, without earlier steps."""
+
+    def own(array: Any) -> Any:
+        return None if array is None else array[some]
+
+    return Estimate(
+        image=own(estimate.image),
+        unweighted=own(estimate.unweighted),
+        maps={name: own(one) for name, one in estimate.maps.items()},
+        logits=own(estimate.logits),
+    )

@@ -97,6 +97,25 @@ def test_memory_of_graphs_goes_before_batches_become_smaller(
     assert sizes[4:6] == [2, 2]
 
 
+def test_a_slice_that_fits_without_its_trial_stays_on_the_device(
+    weights: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes: list[int] = []
+    run = Graphs.run
+
+    def short(self: Graphs, forward: Any, scan: Any, name: Any) -> Any:
+        sizes.append(len(scan.kspace))
+        if sizes[-1] > 1:
+            raise torch.cuda.OutOfMemoryError
+        return run(self, forward, scan, name)
+
+    monkeypatch.setattr(Graphs, "run", short)
+    list(network(given()[-1:], header(), batch=4, check="warn", weights=weights))
+    assert sizes == [2, 1, 1, 1, 1]
+    assert "going on with batches of 1" in caplog.text
+    assert "CPU" not in caplog.text
+
+
 def test_a_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_graphs", lambda device: None)
     assert len(images(name="zerofilled")) == SLICES

@@ -313,6 +313,21 @@ def test_both_runs_in_one_say_the_same(mask: Tensor, check: Check, batch: int) -
             assert getattr(a, field.name) == pytest.approx(getattr(b, field.name), rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.parametrize("at_once", [0, 4])
+def test_maps_and_logits_beside_the_image_stay(at_once: int) -> None:
+    def more(of: Scan) -> Estimate:
+        estimate = CLASSICAL(of)
+        assert estimate.image is not None
+        size = estimate.image.abs()
+        return dataclasses.replace(estimate, maps={"deviation": size[:, 0]}, logits=size)
+
+    of = scan(batch=2)
+    with torch.inference_mode():
+        wanted, found = more(of), checked(more, "warn", 1, CLASSICAL, at_once)(of)
+    torch.testing.assert_close(found.maps, wanted.maps)
+    torch.testing.assert_close(found.logits, wanted.logits)
+
+
 def test_more_slices_than_one_run_takes_go_one_after_another() -> None:
     sizes: list[int] = []
 
