@@ -211,9 +211,9 @@ class Peer:
                 pass
 
     def close(self) -> None:
-        """Close the files on the socket, not the socket. What could not be sent is dropped.
+        """Close the files on the socket, not the socket. Bytes that could not be sent are dropped.
 
-        A thread that still reads gets the end of the stream. What the peer has sent after its CLOSE is read before:
+        A thread that still reads gets the end of the stream. Bytes that the peer sent after its CLOSE are read before:
         unread bytes would reset the connection."""
         if self.connected is not None:
             with suppress(OSError):

@@ -1,7 +1,7 @@
 """Seconds and memory of the gadgets of a chain, measured while it runs.
 
-Gadgets run one in another. At each moment one of them runs itself, and what passes is counted for that one. What a GPU
-does counts for the gadget that ran when the host sent it there.
+Gadgets run one in another. At each moment one of them runs itself, and what passes is counted for that one. Work of a
+GPU counts for the gadget that ran when the host sent it there.
 """
 
 from __future__ import annotations

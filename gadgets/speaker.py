@@ -1,7 +1,7 @@
 """The gadget whose code runs now, and what was said of the scan so far.
 
-The name of the gadget stands in front of its errors and warnings, and not in the gadget itself. What it warns of with
-`warn` stands in the comment of each image that is made from then on.
+The name of the gadget stands in front of its errors and warnings, and not in the gadget itself. A warning by `warn`
+stands in the comment of each image that is made from then on.
 """
 
 from __future__ import annotations

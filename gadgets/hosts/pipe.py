@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Send messages, and nothing else, to the output. What libraries print goes to stderr.
+    """Send messages, and nothing else, to the output. Texts that libraries print go to stderr.
 
     Raises InputError, GadgetError and IncompleteError."""
     chain, spool = load(args.config, args.set), spool_of(args)

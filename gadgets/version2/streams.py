@@ -58,7 +58,7 @@ def _items(reader: Any) -> Iterator[Any]:
 
 
 def written(file: BinaryIO, header: Any, items: Iterable[Item]) -> None:
-    """Write a stream with a header of version 2. What ends `items` early leaves a stream without its end."""
+    """Write a stream with a header of version 2. Where `items` end early by an error, the stream has no end."""
     mrd = _package()
     writer = mrd.BinaryMrdWriter(file)
     writer.write_header(header)

@@ -38,7 +38,7 @@ def is_silent(header: ismrmrdHeader, index: int) -> bool:
 
 @dataclass
 class Extent:
-    """What the lines of one encoding space show of its matrix."""
+    """The matrix of one encoding space, as its lines show it."""
 
     index: int
     """The encoding space."""

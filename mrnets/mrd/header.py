@@ -1,4 +1,4 @@
-"""The one reader of ISMRMRD headers. What nobody needs never stops a scan: it is read leniently, with a warning.
+"""The one reader of ISMRMRD headers. An element that nobody needs never stops a scan: it is read leniently.
 
 A warning is one sentence. It names the element, the value that was found, and what was taken instead.
 """
