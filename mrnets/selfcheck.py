@@ -30,8 +30,8 @@ def checked(
     "fallback": l1-wavelet has the share in the image that the left-out samples give it. Its share in other slices is
     that of the checked one before them. "off": `forward` as it is. Scans without sensitivities are not checked.
     simple: runs `classical`.
-    at_once: slices that one run takes, at most, together with the same slices without the samples that are left out. A
-    device is hardly faster with one slice than with two.
+    at_once: slices of one run, at most. Where twice the slices are no more, the runs with and without some samples are
+    one run. A device is hardly faster with one slice than with two. 0: two runs.
     """
     if check == "off":
         return forward
@@ -69,7 +69,7 @@ def checked(
 def _in_one_run(
     forward: Callable[[Scan], Estimate], scan: Scan, simple: Callable[[Scan], Estimate]
 ) -> tuple[Estimate, Estimate, list[Trust]]:
-    """Return what the network and l1-wavelet make of a scan, and the trust of its slices."""
+    """Return the estimate of the network and that of l1-wavelet, and the trust of each slice."""
     trial = trial_of(scan)
     assert trial is not None, "only scans with k-space are checked"
     both = joined([scan, trial.scan])

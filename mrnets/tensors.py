@@ -34,7 +34,7 @@ def handed_over(raw: Raw) -> Raw:
 
 
 def tensors(values: Iterable[Any], device: torch.device | str | None = None) -> Iterator[Any]:
-    """Yield arrays as tensors on `device` (None: where they are). What is no array stays as it is."""
+    """Yield arrays as tensors on `device` (None: where they are). Other values stay as they are."""
     for x in values:
         if is_numpy_array(x):
             x = torch.from_numpy(x if x.flags.writeable else x.copy())
@@ -67,7 +67,7 @@ def part(raw: Raw, batch: slice) -> Raw:
 
 
 def slices_of(scan: Scan, start: int, stop: int | None, step: int = 1) -> Scan:
-    """Return a part of the batch. What is the same for all of it stays."""
+    """Return a part of the batch. Arrays that are the same for all of it stay."""
 
     def own(name: str, x: Any) -> Any:
         return x if x is None or name == "echo_times" or x.shape[0] == 1 else x[start:stop:step]
@@ -84,7 +84,7 @@ def joined(scans: Sequence[Scan]) -> Scan:
         arrays = [getattr(scan, name) for scan in scans]
         if name == "echo_times" or arrays[0] is None:
             return arrays[0]
-        # Slices of a scan may share a mask, which they do not share with those of another.
+        # Slices of a scan may share a mask, and each scan has its own.
         return torch.cat([x.expand(_size(scan), *x.shape[1:]) for x, scan in zip(arrays, scans, strict=True)])
 
     return Scan(**{f.name: batch(f.name) for f in dataclasses.fields(Scan)})

@@ -1,4 +1,4 @@
-"""A scan without some of its samples, which tell how well an image that was made without them predicts them.
+"""A scan without some of its samples. An image that is made without them is judged by how well it predicts them.
 
 Axes: see `mrnets.contract`.
 """
@@ -44,7 +44,7 @@ class Trial:
 
 
 def trial_of(scan: Scan) -> Trial | None:
-    """Return `scan` without the samples that a network is tested with. None of a scan without k-space."""
+    """Return `scan` without the samples that a network is tested with. None where `scan` has no k-space."""
     if scan.kspace is None or scan.mask is None:
         return None
     held, between, both_sides = _chosen(scan.mask)

@@ -54,7 +54,7 @@ most of the energy, and chance in these is no reason."""
 SLACK, SLACK_OF_MISFIT = 0.45, 0.12
 """Noise that the prediction may add, in standard deviations of that of the samples, and over the residual of l1-wavelet
 where that is more. Where little is left out, an image that keeps the data more exactly predicts their neighbours with
-more noise. What the sensitivities do not explain is noise here, too."""
+more noise. Data that the sensitivities do not explain are noise here, too."""
 MAX_CHANGE, LEAST_CHANGE = 2.0, 0.1
 """The change between the samples, over that of l1-wavelet, and beside it in the unit of the prediction error. It was at
 most 1.7 times as large in 386 good images of the network that ships. An image of another slice has 1 to 22 times."""
@@ -119,7 +119,7 @@ def measured(
 ) -> list[Trust]:
     """The measures of each slice of `scan`.
 
-    network, simple: what the network, and `classical`, make of the scan, and of that of the trial."""
+    network, simple: the estimates of the network, and of `classical`: of `scan`, and of the scan of the trial."""
     assert scan.mask is not None
     held, between = trial.held, trial.between
     image, predicted, whole, plain = (_unweighted(made) for made in (*network, *simple))

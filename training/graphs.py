@@ -38,8 +38,9 @@ TRIES = 4
 SHARE = 0.5
 """Part of the device's memory that graphs may take together."""
 TOLERANCE, NOISE = 1e-3, 4.0
-"""There is no graph from this distance of a replayed gradient from the plain one on. It is relative to the norm of
-that, or to the distance of two plain ones, whichever is larger. Sums of a device come in another order each time."""
+"""Largest distance of a replayed gradient from the plain one with which a graph is used. The first is relative to the
+norm of the plain one, the second to the distance of two plain ones; the larger one counts. A device adds in another
+order each time."""
 
 _logger = logging.getLogger(__name__)
 

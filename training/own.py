@@ -42,7 +42,7 @@ def versions(options: Options) -> dict[str, str]:
 
 
 def _named(values: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
-    """Yield the networks, readers and losses that the keys and values of a recipe name. What has no sense is left."""
+    """Yield the networks, readers and losses that the keys and values of a recipe name. Others are skipped."""
     parts: tuple[tuple[Kind, str], ...] = (("network", "network"), ("reader", "reader"))
     for kind, key in parts:
         match values.get(key):

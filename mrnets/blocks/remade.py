@@ -1,7 +1,7 @@
-"""Convolutions that keep for the backward pass what their input is made of, where that is kept anyway.
+"""Convolutions that make their input again in the backward pass, from parts that are kept anyway.
 
-A concatenation, a repeated edge or a product takes one pass over memory to make again. The convolution behind it takes
-the time of many. What is made again has the same bytes. The idea is that of Chen et al. 2016 (sublinear memory cost).
+A concatenation, a repeated edge or a product takes one pass over memory. The convolution of it takes the time of many.
+The input that is made again has the same bytes. The idea is that of Chen et al. 2016 (sublinear memory cost).
 
 Axes: (batch, channel, [z,] y, x).
 """
@@ -24,11 +24,11 @@ _aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Made:
-    """How an input is made of its parts."""
+    """The function that makes the input of a convolution from parts, and its gradients."""
 
     make: Callable[..., Tensor]
     gradients: Callable[..., Sequence[Tensor]]
-    """Gives the gradients of the parts, from that of what is made and from the parts."""
+    """Returns the gradients of the parts, from the gradient of the input and the parts."""
 
 
 JOINED = Made(
@@ -41,9 +41,9 @@ RECTIFIED = Made(torch.relu, lambda gradient, x: (_aten.threshold_backward(gradi
 
 
 def through(conv: nn.Module, *parts: Tensor, made: Made = JOINED) -> Tensor:
-    """`conv` of what is made of `parts`; only these are kept for the backward pass.
+    """Apply `conv` to what is `made` of `parts`. Only the parts are kept for the backward pass.
 
-    conv: of stride 1. The edge that it repeats, if it does, is made again, too.
+    conv: of stride 1 and one group. An edge that it repeats is made again, too.
     """
     assert isinstance(conv, nn.Conv2d | nn.Conv3d)
     assert conv.padding_mode in ("zeros", "replicate")
@@ -61,9 +61,9 @@ def convolved(
     dilation: Sequence[int] = (1, 1),
     edge: bool = False,
 ) -> Tensor:
-    """The convolution of what is made of `parts` with `weight`; only the parts are kept for the backward pass.
+    """Convolve what is `made` of `parts` with `weight`. Only the parts are kept for the backward pass.
 
-    edge: whether the edge is repeated; otherwise there are zeros around it.
+    edge: whether the edge is repeated. Otherwise zeros are around it.
     """
     assert not isinstance(padding, str)
     form = _Form(made, tuple(padding), tuple(dilation), edge and any(padding))
@@ -110,7 +110,7 @@ class _Convolved(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         form, (weight, *parts) = ctx.form, ctx.saved_tensors
         _, of_weight, of_bias, *of_parts = ctx.needs_input_grad
-        ones, half = [1] * len(form.padding), gradient.dtype  # float32, but for autocast
+        ones, half = [1] * len(form.padding), gradient.dtype  # half precision under autocast
         x = form.made.make(*parts)
         before, weights, biases = _aten.convolution_backward(
             gradient, form.edged(x).to(half), weight.to(half), ctx.biases, ones, form.zeros, form.dilation, False,

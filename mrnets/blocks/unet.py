@@ -67,7 +67,7 @@ def _normalise_in_place(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gradient_in_place(gradient: Tensor, out: Tensor, scale: Tensor) -> Tensor:
-    """The gradient before `_normalise_in_place`, which gave `out` and `scale`, of the one behind it."""
+    """The gradient at the input of `_normalise_in_place`, from that at its output. It gave `out` and `scale`."""
     plane = tuple(range(2, out.ndim))
     along = (gradient * out).mean(plane, keepdim=True)
     gradient, normal = _before_relu(gradient, out)
@@ -83,7 +83,10 @@ def _normalise(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gradient(gradient: Tensor, out: Tensor, scale: Tensor) -> Tensor:
-    """The gradient before `_normalise`: as if normal numbers of mean 0 and variance 1 came in, weighted by `scale`."""
+    """The gradient at the input of `_normalise`, from that at its output. It gave `out` and `scale`.
+
+    The normalised values take the place of the input, which was not kept. Their mean is 0, and their variance is 1. The
+    weight `scale` makes the gradient that of the input."""
     gradient, normal = map(_one_sample, _before_relu(gradient, out))
     statistics = (torch.zeros_like(scale), torch.ones_like(scale))
     made: Tensor = torch.ops.aten.native_batch_norm_backward(
@@ -98,7 +101,7 @@ def _one_sample(x: Tensor) -> Tensor:
 
 
 def _before_relu(gradient: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient before the leaky ReLU, and what it was of, from its result."""
+    """The gradient at the input of the leaky ReLU, and that input, from the gradient at its output `out`."""
     return torch.ops.aten.leaky_relu_backward(gradient, out, _SLOPE, True), functional.leaky_relu(out, 1 / _SLOPE)
 
 

@@ -15,8 +15,8 @@ __all__ = ["strongest"]
 DAMPED, CHEBYSHEV_STEPS = 0.65, 18
 """Eigenvalues that the search damps, and its steps: converged at signal-to-noise ratios of 20 and more."""
 APART = 5
-"""Steps after which a search is made orthogonal to the vectors that were found before. What rounding brings back of
-these grows by at most 7.4 in a step."""
+"""Steps after which a search is made orthogonal to the vectors that were found before. Rounding brings a little of them
+back, which becomes up to 7.4 times as large with every step."""
 
 
 def strongest(matrices: Array, start: Array, count: int) -> tuple[Array, Array]:

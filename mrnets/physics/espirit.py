@@ -28,7 +28,7 @@ from mrnets.physics.checks import require_complex, sizes
 from mrnets.physics.eigenvectors import strongest
 from mrnets.physics.fourier import resize
 from mrnets.physics.interpolation import along, cubic, trigonometric
-from mrnets.physics.low_resolution import low_resolution
+from mrnets.physics.low_resolution import WIDTH, low_resolution
 from mrnets.physics.patches import Patches, filters_of, patches_of, sampled_matrices, widths_of
 
 __all__ = ["Espirit", "espirit", "espirit_and_folded", "folded", "require_finite", "weight"]
@@ -57,7 +57,7 @@ class Espirit:
 
     kernel: int = 6
     """Width of the patches, in samples; smaller where there are few calibration lines (`patches.widths_of`)."""
-    calibration: int = 24
+    calibration: int = WIDTH
     """Samples along each axis that are taken from the middle of the calibration block, where it has that many."""
     threshold: float = 0.01
     """Singular values of the calibration matrix that count half, relative to the largest (module docstring). Lower
@@ -121,7 +121,7 @@ def folded(calibration: Array, shape: Sequence[int], options: Espirit = DEFAULT,
     """Return the share (...,) of the energy of calibration k-space (..., coil, *block) where the object is folded.
 
     Parts of it that lie a field of view apart are seen on top of each other there, and two sets of maps are needed.
-    There the second eigenvalue is near 1. It is below 0.0002 in heads that fit into the field of view, and
+    There the second eigenvalue is near 1. The share is below 0.0002 in heads that fit into the field of view. It is
     above 0.005 where 12 % of the field of view is missing. The share is 0 where noise lifts that eigenvalue: at
     signal-to-noise ratios below about 10 it is high everywhere. Singular values count as at unknown noise:
     lower thresholds take ghosts for folds. finite: as for `espirit`, whose errors it raises.
@@ -152,7 +152,7 @@ def espirit_and_folded(
 
 @dataclass(frozen=True)
 class _Part:
-    """Problems of a batch with kernels of the same width."""
+    """Problems of a batch that have kernels of the same width, and their patches."""
 
     block: Array
     """(problem, coil, *block)."""
@@ -165,7 +165,7 @@ class _Part:
 def _parts(
     block: Array, noise_power: Array | None, shape: tuple[int, ...], options: Espirit, points: int
 ) -> Iterator[_Part]:
-    """The problems of a batch, in turn as many as fit the memory with so many points along each axis."""
+    """The problems of a batch, as many at a time as fit the memory. The coarse grid has `points` along each axis."""
     at_once = max(1, _entries(block) // (block.shape[1] ** 2 * math.prod(_grid(shape, options, points))))
     widths = widths_of(block, options.kernel, options.threshold)
     for kernels, numbers in itertools.groupby(range(len(widths)), widths.__getitem__):
@@ -201,7 +201,7 @@ def _share(part: _Part, shape: tuple[int, ...], options: Espirit) -> Array:
 
 
 def _joined(parts: list[Array], lead: tuple[int, ...]) -> Array:
-    """Results of parts of a batch, with the axes that the batch was."""
+    """Results of all parts of a batch, with the leading axes `lead` of the calibration data."""
     whole = array_namespace(*parts).concat(parts) if len(parts) > 1 else parts[0]
     return array_namespace(whole).reshape(whole, (*lead, *whole.shape[1:]))
 
@@ -209,8 +209,9 @@ def _joined(parts: list[Array], lead: tuple[int, ...]) -> Array:
 def _block(
     calibration: Array, shape: tuple[int, ...], options: Espirit, maps: int, noise: float | None, finite: bool
 ) -> tuple[Array, Array | None, tuple[int, ...]]:
-    """The calibration block (batch, coil, *block) that is used, with peak 1, its variance of noise (batch, 1, 1), and
-    the axes that batch was. Raises InputError."""
+    """The calibration block (batch, coil, *block) that is used, with peak 1, and its variance of noise (batch, 1, 1).
+
+    The third value is the leading axes that are one batch now. Raises InputError."""
     options.check()
     _check(calibration, shape, options.calibration, maps)
     axes = tuple(range(-len(shape), 0))
@@ -224,7 +225,7 @@ def _block(
 def _coarse(
     part: _Part, noise_power: Array | None, grid: tuple[int, ...], options: Espirit, maps: int
 ) -> tuple[Array, Array, Array]:
-    """Eigenvectors and eigenvalues on a coarse grid, as of `_coarse_maps`, and low-resolution images there."""
+    """Return the result of `_coarse_maps`, and low-resolution images on the same grid."""
     filters = filters_of(part.patches, options.threshold, noise_power)
     images = low_resolution(part.block, grid)
     matrices = sampled_matrices(*filters, part.block.shape[1], part.kernels)

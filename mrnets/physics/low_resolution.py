@@ -1,4 +1,4 @@
-"""Coil sensitivities without eigenvectors: from images of low resolution, or alike for all coils."""
+"""Coil sensitivities without eigenvectors: from images of low resolution, or the same for all coils."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from mrnets.physics.arrays import Array, array_namespace, constant, device
 from mrnets.physics.checks import require_complex, sizes
 from mrnets.physics.fourier import ifftc, resize
 
-__all__ = ["low_resolution", "rss_maps", "unitary_maps"]
+__all__ = ["WIDTH", "low_resolution", "rss_maps", "unitary_maps"]
 
 _AXES = "(..., coil, [z,] y, x)"
+WIDTH = 24
+"""Samples along each axis that are taken from the middle of a calibration block, where it has that many."""
 
 
-def rss_maps(calibration: Array, shape: Sequence[int], *, width: int = 24) -> Array:
+def rss_maps(calibration: Array, shape: Sequence[int], *, width: int = WIDTH) -> Array:
     """Low-resolution coil images over their root sum of squares: (..., coil, *block) to (..., coil, *shape).
 
     The centre of `calibration` is used, up to `width` samples along each axis. A Hann window over it keeps truncation

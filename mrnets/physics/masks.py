@@ -5,7 +5,7 @@ Every mask takes (shape, acceleration, rng, *, centre, ...) and returns a NumPy 
 round(samples / acceleration) True values, the fully sampled centre included. 1-D masks count in whole lines. Only
 `regular1d` counts as scanners do.
 centre: fully sampled width of each axis, as a fraction of it below 1, in samples from 1 on.
-The same generator state gives the same mask. What cannot be had raises InputError.
+The same generator state gives the same mask. A mask that cannot be made raises InputError.
 
 A function becomes a mask of that name by the decorator `_mask`; `names` lists all of them.
 """

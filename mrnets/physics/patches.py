@@ -45,14 +45,14 @@ def windows(block: Array, kernel: tuple[int, ...]) -> Array:
 
 @dataclass(frozen=True)
 class Patches:
-    """All patches of some blocks, of which `filters_of` makes filters at one threshold or another."""
+    """All patches of some blocks. `filters_of` makes filters from them, at any threshold."""
 
     values: Array
     """The calibration matrix (batch, patch, coil * position)."""
     gram: Array
     """The smaller one of its two Gram matrices."""
     largest: Array
-    """(batch, 1, 1): the largest eigenvalue of that."""
+    """(batch, 1, 1): the largest eigenvalue of `gram`."""
 
 
 def patches_of(block: Array, kernels: tuple[int, ...]) -> Patches:
@@ -84,8 +84,8 @@ def _places(sizes: tuple[int, ...], kernels: tuple[int, ...], ball: bool) -> np.
 def widths_of(block: Array, largest: int, threshold: float) -> list[tuple[int, ...]]:
     """Return the widths of the kernel along each axis for each problem of a block (batch, coil, *block).
 
-    They are `largest`, less than half the block along each axis, and less where the patches fill nearly all of the
-    space that there is for them: so few calibration lines do not tell possible patches from others.
+    They are `largest`, and less than half the block along each axis. They are less where the patches fill nearly all of
+    their space: so few calibration lines do not tell possible patches from others.
     """
     xp = array_namespace(block)
     widths = np.full(block.shape[0], min(largest, _half(max(block.shape[2:]))))
@@ -145,10 +145,10 @@ def _cholesky(matrix: Array) -> Array:
 
 
 def _solve_triangular(triangle: Array, right: Array) -> Array:
-    """L^-1 R for lower-triangular L (batch, row, row) and R (batch, row, column), which may be one for all.
+    """L^-1 R for lower-triangular L (batch, row, row) and R (batch, row, column).
 
-    NumPy and CuPy have only the general solver. Block by block it takes less than half of its time: the rest are matrix
-    products."""
+    NumPy and CuPy have only the general solver. Block by block it takes less than half of its time, because most of the
+    work is matrix products then."""
     xp = array_namespace(triangle)
     if hasattr(xp.linalg, "solve_triangular"):
         return xp.linalg.solve_triangular(triangle, right, upper=False)

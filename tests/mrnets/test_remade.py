@@ -111,7 +111,7 @@ def test_what_is_made_is_not_kept(way: int) -> None:
 
 
 def test_a_unet_keeps_no_joined_features() -> None:
-    """Of the first level, 5 activations a pixel and channel: two down, and up one after the transposed convolution."""
+    """It keeps five activations of the first level: two on the way down, and three on the way up."""
     torch.manual_seed(0)
     net, x = Unet(2, 2, channels=8, pooling_layers=1), torch.randn(1, 2, 32, 32)
     weights = sum(p.nbytes for p in net.parameters())

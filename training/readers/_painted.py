@@ -1,7 +1,8 @@
 """Slices of random contrast, drawn from label maps in batches on their device (Billot et al., SynthSeg, 2023).
 
-Each label gets a random intensity. The slice is blurred, shaded and made noisy as a scanner would do it. What belongs
-to a whole slice is drawn on the host, so that a batch has the same slices on every device. Pixels are drawn there.
+Each label gets a random intensity. The slice is blurred, shaded and made noisy as a scanner would do it. Values
+of a whole slice are drawn on the host, so that a batch has the same slices on every device. Those of pixels are drawn
+on the device.
 Axes: slab (batch, plane, y, x), image (batch, y, x). Distances in mm.
 """
 
@@ -209,7 +210,7 @@ def _seen(
 ) -> torch.Tensor:
     """(batch, plane, y, x) bool: where a slice shows something. Stripped ones end at a distance around the brain.
 
-    What lies within that distance stays: CSF, and whatever a program that strips heads leaves there.
+    Everything within that distance stays: CSF, and whatever a program that strips heads leaves there.
     """
     count, shape = len(slab), (slab.shape[-2] // OVERSAMPLED, slab.shape[-1] // OVERSAMPLED)
     whole = _each(rng.random(count) >= look.stripped, slab.device)

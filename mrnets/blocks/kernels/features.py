@@ -178,7 +178,7 @@ def normalise_gradient(
 def film_in_place(x, bias, film, pixels, channels, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
     """x <- relu((x + bias) (1 + scale) + shift), with film (n, 2 channel): the scales, then the shifts.
 
-    What is not a number stays so.
+    NaN stays NaN.
     """
     n = tl.program_id(2)
     p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
