@@ -89,8 +89,7 @@ def _require_complete(waiting: Sequence[Sequence[ismrmrd.Image]], contrasts: int
 
 def contrast_of(image: ismrmrd.Image) -> str | None:
     """Return the contrast of an image by the name of its series; None: it has no name that is known."""
-    meta = Meta.deserialize(image.attribute_string) if image.attribute_string else Meta()
-    texts = (str(meta[key]) for key in NAMES_IN_META if key in meta)
+    texts = (str(image.meta[key]) for key in NAMES_IN_META if key in image.meta)
     return next((name for name in map(named, texts) if name), None)
 
 
@@ -108,9 +107,10 @@ def annotated(image: ismrmrd.Image, notes: Sequence[str]) -> ismrmrd.Image:
     """Return an image with notes behind its comment; without notes the image itself."""
     if not notes:
         return image
-    meta = Meta.deserialize(image.attribute_string) if image.attribute_string else Meta()
+    meta = Meta(image.meta)
     before = meta.get("ImageComments", [])
-    meta["ImageComments"] = "; ".join([*([before] if isinstance(before, str) else before), *map(printable, notes)])
+    comments = [*([before] if isinstance(before, str) else before), *map(printable, notes)]
+    meta["ImageComments"] = "; ".join(filter(None, comments))
     return ismrmrd.Image(head=image.getHead(), data=image.data, meta=meta)
 
 
@@ -135,8 +135,8 @@ def header_for(image: ismrmrd.Image, slices: int = 1) -> bytes:
 
 
 def _shows_the_object(image: ismrmrd.Image) -> bool:
-    meta = Meta.deserialize(image.attribute_string) if image.attribute_string else Meta()
-    return image.image_type in _TYPES and image.channels == 1 and meta.get("GADGETRON_DataRole", "Image") == "Image"
+    role = image.meta.get("GADGETRON_DataRole", "Image")
+    return image.image_type in _TYPES and image.channels == 1 and role == "Image"
 
 
 def _frame(images: list[ismrmrd.Image]) -> Frame:

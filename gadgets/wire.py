@@ -183,6 +183,8 @@ def _image(source: Source) -> ismrmrd.Image:
     shape = (head.channels, *reversed(head.matrix_size))
     data = _samples(source, shape, IMAGE_TYPES[head.data_type], "an image's pixels")
     image = ismrmrd.Image(raw, attributes)
+    for name, value in image.meta.items():  # ismrmrd reads an empty value as None, and would write "None"
+        image.meta[name] = [one or "" for one in value] if isinstance(value, list) else value or ""
     image.data[...] = data
     return image
 
@@ -190,8 +192,11 @@ def _image(source: Source) -> ismrmrd.Image:
 def _meta(text: bytes) -> str:
     """Image meta as text, without the NUL that C++ counts in; "" for none. Raises InputError if it is not meta."""
     text = text.rstrip(b"\0")
-    if text and parse_xml(text, "meta of an image").tag != "ismrmrdMeta":
+    root = parse_xml(text, "meta of an image") if text else None
+    if root is not None and root.tag != "ismrmrdMeta":
         raise InputError("The meta of an image is not <ismrmrdMeta>.")
+    if root is not None and any(one.find("name") is None for one in root.findall("meta")):
+        raise InputError("The meta of an image has a value without a name.")
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError as error:

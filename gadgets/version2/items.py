@@ -147,7 +147,7 @@ def _image(image: Any) -> ismrmrd.Image:
         room[: len(some[: len(room)])] = some[: len(room)]
     lists = {name: [str(value.value) for value in values] for name, values in image.meta.items()}
     meta = {name: values[0] if len(values) == 1 else values for name, values in lists.items()}
-    made = ismrmrd.Image(bytes(head), ismrmrd.Meta(meta).serialize())
+    made = ismrmrd.Image(bytes(head), meta=ismrmrd.Meta(meta))
     made.data[...] = data
     return made
 

@@ -12,7 +12,7 @@ from gadgets.images import images
 from gadgets.messages import Close, ConfigText, Header
 from gadgets.network import network
 from gadgets.noise import noise
-from gadgets.received import header_for, with_frames
+from gadgets.received import annotated, header_for, with_frames
 from gadgets.sort import sort
 from mrnets.errors import InputError
 from mrnets.mrd.header import read_header
@@ -254,3 +254,10 @@ def test_the_header_that_is_made_says_what_the_image_says():
     space = read_header(header_for(slices(1)[0])).header.encoding[0].reconSpace
     assert (space.matrixSize.x, space.matrixSize.y, space.matrixSize.z) == (SIZE, SIZE, 1)
     assert space.fieldOfView_mm.x == 64
+
+
+def test_a_note_leaves_empty_meta_values_empty():
+    """ismrmrd reads them as None from text, and writes that as a word."""
+    image = ismrmrd.Image.from_array(np.ones((1, 1, 4, 4), np.float32), transpose=False)
+    image.meta.update({"ImageComments": "", "patientID": ""})
+    assert annotated(image, ["it is so"]).meta == {"ImageComments": "it is so", "patientID": ""}

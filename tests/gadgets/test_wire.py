@@ -163,12 +163,22 @@ def test_the_nul_behind_image_meta_from_cpp_is_no_part_of_it():
     assert back.meta == {"Name": "x"}
 
 
+def test_empty_values_in_image_meta_stay_empty():
+    values = "<meta><name>A</name><value></value></meta><meta><name>B</name><value>b</value><value/></meta>"
+    meta = f"<ismrmrdMeta>{values}</ismrmrdMeta>".encode()
+    plain = toys.blob([image()])
+    (back,) = read_all(plain[:200] + struct.pack("<Q", len(meta)) + meta + plain[208:] + CLOSE)
+    assert back.meta == {"A": "", "B": ["b", ""]}
+    assert "None" not in back.attribute_string
+
+
 @pytest.mark.parametrize(
     ("meta", "words"),
     [
         (b'<!DOCTYPE x [<!ENTITY a "b">]><ismrmrdMeta/>', "document type"),
         (b"<ismrmrdMeta>", "well-formed"),
         (b"<other/>", "ismrmrdMeta"),
+        (b"<ismrmrdMeta><meta><value>x</value></meta></ismrmrdMeta>", "a value without a name"),
         (b"\xff\xfe", "meta of an image"),
     ],
 )
