@@ -76,14 +76,18 @@ def slices_of(scan: Scan, start: int, stop: int | None, step: int = 1) -> Scan:
 
 
 def joined(scans: Sequence[Scan]) -> Scan:
-    """Return slices of one form as a batch. They have the same echo times."""
+    """Return slices of one form as a batch. They have the same echo times.
+
+    Raises ValueError where some have an array that others lack, as the noise level where it is not known."""
     if len(scans) == 1:
         return scans[0]
 
     def batch(name: str) -> Any:
         arrays = [getattr(scan, name) for scan in scans]
-        if name == "echo_times" or arrays[0] is None:
+        if name == "echo_times" or all(x is None for x in arrays):
             return arrays[0]
+        if any(x is None for x in arrays):
+            raise ValueError(f"{name} is not known for all slices of a batch")
         # Slices of a scan may share a mask, and each scan has its own.
         return torch.cat([x.expand(_size(scan), *x.shape[1:]) for x, scan in zip(arrays, scans, strict=True)])
 

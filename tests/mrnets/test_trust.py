@@ -18,6 +18,7 @@ from mrnets.physics import masks, simulate
 from mrnets.physics.fourier import fftc, ifftc
 from mrnets.preparation import Preparation
 from mrnets.selfcheck import checked
+from mrnets.tensors import joined
 from mrnets.trial import left_out
 from mrnets.trust import classical, doubt, examined, mixed, together
 
@@ -338,3 +339,23 @@ def test_more_slices_than_one_run_takes_go_one_after_another() -> None:
     with torch.inference_mode():
         checked(counted, "warn", 1, counted, 3)(scan())
     assert sizes == [2] * 4
+
+
+def test_scans_with_and_without_a_noise_level_are_no_batch() -> None:
+    """The level of the others would be lost."""
+    known = scan(batch=1)
+    unknown = dataclasses.replace(known, noise=None)
+    assert joined([unknown, unknown]).noise is None
+    for scans in ([known, unknown], [unknown, known]):
+        with pytest.raises(ValueError, match="noise is not known for all slices"):
+            joined(scans)
+
+
+def test_a_mask_for_all_slices_is_repeated_where_other_scans_have_another() -> None:
+    two, one = scan(line_mask(), batch=2), scan(place_mask(), batch=1)
+    mask, kspace = joined([two, one]).mask, joined([two, one]).kspace
+    assert mask is not None
+    assert kspace is not None
+    assert len(mask) == len(kspace) == 3
+    for n, wanted in enumerate((line_mask(), line_mask(), place_mask())):
+        assert torch.equal(mask[n : n + 1], wanted)
