@@ -16,6 +16,7 @@ from ismrmrd.meta import Meta
 from numpy.typing import NDArray
 
 from gadgets.frame import Frame
+from gadgets.geometry import axes_reversed
 from mrnets.contract import Estimate, Raw
 from mrnets.contrasts import named
 from mrnets.errors import InputError, printable
@@ -166,12 +167,16 @@ def _frame(images: list[ismrmrd.Image]) -> Frame:
 
 
 def _lies_as(one: ismrmrd.Image, other: ismrmrd.Image) -> bool:
-    """Whether the pixels of two images lie at the same places, to 0.05 mm and 0.001 of a direction."""
+    """Whether the pixels of two images lie at the same places, to 0.05 mm and 0.001 of a direction.
+
+    Pixels that run against their directions lie elsewhere than those that run along the same ones."""
 
     def alike(names: Sequence[str], tolerance: float) -> bool:
         return all(np.allclose(getattr(one, name), getattr(other, name), rtol=0, atol=tolerance) for name in names)
 
-    return alike(("position", "field_of_view"), 0.05) and alike(("read_dir", "phase_dir", "slice_dir"), 1e-3)
+    directions = alike(("read_dir", "phase_dir", "slice_dir"), 1e-3)
+    turned = axes_reversed(one.meta) != axes_reversed(other.meta)
+    return alike(("position", "field_of_view"), 0.05) and directions and not turned
 
 
 def _header(image: ismrmrd.Image) -> NDArray[np.void]:

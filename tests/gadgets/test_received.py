@@ -7,6 +7,7 @@ import torch
 
 import gadgets.estimate as module_of_estimates
 import gadgets.models as module
+from gadgets.geometry import AXES_REVERSED
 from gadgets.hosts.library import folder
 from gadgets.images import images
 from gadgets.messages import Close, ConfigText, Header
@@ -161,6 +162,18 @@ def test_series_that_are_no_set_of_contrasts_are_one_sentence(brats, series, wor
     ]
     with pytest.raises(InputError, match=words):
         segmented(sent, brats, contrasts="t1c, t1, flair, t2")
+
+
+def test_contrasts_whose_pixels_run_the_other_way_do_not_fit(brats):
+    """Such as an image of Siemens' raw data, and the scanner's own image of the same slice."""
+    sent = [image for n, name in enumerate(NAMES) for image in of_series(name, n, 1)]
+    sent[2].meta[AXES_REVERSED] = "true"
+    with pytest.raises(InputError, match="do not fit each other"):
+        segmented(sent, brats, contrasts="t1c, t1, flair, t2")
+    for image in sent:
+        image.meta[AXES_REVERSED] = "true"
+    labels = segmented(sent, brats, contrasts="t1c, t1, flair, t2")[-1]
+    assert labels.meta[AXES_REVERSED] == "true"
 
 
 def test_a_number_of_names_that_is_not_the_network_s_is_refused(brats):

@@ -72,7 +72,15 @@ def test_little_is_kept():
     assert not large._pieces
 
 
-def test_blocks_of_lines_use_memory_again_that_nobody_has():
+def test_blocks_of_lines_use_memory_again_that_nobody_has(monkeypatch):
+    back, keep = [], Spare._keep
+
+    def kept_again(self, piece):
+        back.append(piece)
+        keep(self, piece)
+
+    monkeypatch.setattr(Spare, "_keep", kept_again)
+
     def fill(value):
         return lambda data, _: data.fill(value)
 
@@ -86,6 +94,7 @@ def test_blocks_of_lines_use_memory_again_that_nobody_has():
             kept.append(run)
     assert len(places) == 8
     assert len(set(places)) < 6
+    assert len(back) == 5  # all but the two that are kept here, and the last one
     assert [run.data[:, 0, 0].real.tolist() for run in kept] == [
         list(range(n * MAX_LINES, (n + 1) * MAX_LINES)) for n in (0, 3)
     ]
