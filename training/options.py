@@ -16,13 +16,13 @@ from mrnets.errors import Faults, InputError
 from mrnets.physics import masks
 from mrnets.preparation import Preparation
 from mrnets.seen import Seen
+from mrnets.texts import read_yaml, yaml_of
 from mrnets.values import fits
 from training import data as sets
 from training import optimisers
 from training.own import permit
 from training.settings import Augmentation, Masks, NoiseToRecon, Optimiser, SelfSupervised, Simulated
 from training.split import Split
-from training.texts import read_yaml, yaml_of
 from training.typed import build
 
 __all__ = ["Early", "Loss", "Network", "Options", "Reader", "Stage", "Validation", "read"]

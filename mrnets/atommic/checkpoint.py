@@ -27,6 +27,7 @@ from mrnets.atommic.notes import notes
 from mrnets.atommic.settings import translated
 from mrnets.errors import InputError
 from mrnets.extras import install
+from mrnets.texts import yaml_of
 
 __all__ = ["Imported", "convert", "import_atommic", "read"]
 
@@ -120,13 +121,11 @@ def _unpacked(path: Path) -> dict[str, bytes]:
 
 def _settings(text: bytes, source: str | os.PathLike[str]) -> Settings:
     try:
-        import yaml
+        value = yaml_of(text[: _LARGEST["model_config.yaml"]].decode("utf-8"), f"the configuration in {source}")
     except ImportError:
         raise InputError(f"ATOMMIC's settings are YAML, and PyYAML is not installed: {install('training')}") from None
-    try:
-        value = yaml.safe_load(text[: _LARGEST["model_config.yaml"]].decode("utf-8"))
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError):
-        raise InputError(f"the settings in {source} are not YAML") from None
+    except UnicodeDecodeError:
+        raise InputError(f"the configuration in {source} is not YAML: it is not UTF-8 text") from None
     if isinstance(value, dict) and isinstance(value.get("model"), dict):
         value = {**value["model"], **{k: v for k, v in value.items() if k in ("target", "atommic_version")}}
     if not isinstance(value, dict) or not isinstance(value.get("target"), str):

@@ -23,6 +23,7 @@ from mrnets.errors import InputError
 from mrnets.physics.fourier import fftc, ifftc
 from mrnets.preparation import Preparation
 from tests.mrnets.vectors import Vector, cc359, relative_error, vector
+from tests.texts import REPEATED
 
 yaml = pytest.importorskip("yaml")
 
@@ -311,12 +312,13 @@ class _Evil:
         ("./model_weights.ckpt", pickle.dumps(_Evil()), "cannot be read as tensors alone"),
         ("./model_weights.ckpt", saved([1, 2]), "are not a state dict"),
         ("./model_weights.ckpt", b"", "cannot be read as tensors alone"),
-        ("./model_config.yaml", b"a: [", "are not YAML"),
-        ("./model_config.yaml", b"\xff\xfe\xff", "are not YAML"),
-        ("./model_config.yaml", b"!!python/object/apply:os.getcwd []", "are not YAML"),
-        ("./model_config.yaml", b"[" * 1000, "are not YAML"),
-        ("./model_config.yaml", b"!!bool x", "are not YAML"),
-        ("./model_config.yaml", b"!!timestamp x", "are not YAML"),
+        ("./model_config.yaml", b"a: [", "is not YAML"),
+        ("./model_config.yaml", b"\xff\xfe\xff", "is not YAML"),
+        ("./model_config.yaml", b"!!python/object/apply:os.getcwd []", "is not YAML"),
+        ("./model_config.yaml", b"[" * 1000, "is not YAML"),
+        ("./model_config.yaml", b"!!bool x", "is not YAML"),
+        ("./model_config.yaml", b"!!timestamp x", "is not YAML"),
+        ("./model_config.yaml", REPEATED.encode(), "repeats its parts"),
         ("./model_config.yaml", b"a: 1\n" + b"#" * 2**20, "more than any network needs"),
     ],
 )

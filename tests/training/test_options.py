@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mrnets.errors import InputError
+from tests.texts import REPEATED
 from training.options import read
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
@@ -63,6 +64,8 @@ def test_steps_on_the_command_line_go_over_epochs_of_the_recipe(tmp_path, given,
         pytest.param(f"steps={'[' * 3000}", "is not YAML", id="3000 lists in each other"),
         ("steps=!!bool x", "steps=!!bool x is not YAML"),
         ("steps=!!int ''", "steps=!!int '' is not YAML"),
+        pytest.param(f"steps={REPEATED}", "repeats its parts", id="aliases"),
+        ("steps=&a [*a]", "repeats its parts"),
         ("steps=!!timestamp x", "steps=!!timestamp x is not YAML"),
     ],
 )

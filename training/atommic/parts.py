@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mrnets.errors import InputError
-from training.texts import read_yaml
+from mrnets.texts import read_yaml
 
 __all__ = ["Configuration", "Part", "read"]
 

@@ -34,8 +34,25 @@ def yaml_of(text: str, source: object) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         # Numbers of thousands of digits, and values that do not suit their tags, are no YAMLError.
         reason = " ".join(str(error).split())[:LONGEST]
         raise InputError(f"{source} is not YAML ({reason})") from None
+    if _is_large(value):
+        raise InputError(f"{source} repeats its parts until they are more than {MOST} values and characters")
+    return value
+
+
+def _is_large(value: Any) -> bool:
+    """Whether a value, in which each alias counts anew, has more than `MOST` values and characters."""
+    left, size = [value], 1
+    while left and size <= MOST:
+        one = left.pop()
+        if isinstance(one, dict | list | tuple | set | str):
+            size += len(one)
+        if isinstance(one, dict):
+            left.extend(one.values())
+        elif isinstance(one, list | tuple | set):
+            left.extend(one)
+    return size > MOST
