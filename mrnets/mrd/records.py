@@ -41,7 +41,9 @@ def explained(path: str | Path) -> Iterator[None]:
         yield
     except BlockingIOError as error:  # HDF5 locks a file that is being written
         raise InputError(f"{path}: is open in another program that writes it; close it there first.") from error
-    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
+    except InputError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read; it is cut short, corrupt or not HDF5 ({reason}).") from error
 

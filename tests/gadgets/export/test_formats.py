@@ -257,6 +257,14 @@ def _external(file: h5py.File) -> None:
     file.create_dataset("dataset/image_1/data", (1, 1, 1, 6, 8), "<f4", external=outside)
 
 
+def _unknown_numbers(file: h5py.File) -> None:
+    """Pixels of a kind of numbers for which NumPy has no type."""
+    del file["dataset/image_1/data"]
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_ebias(100_000)
+    h5py.h5d.create(file["dataset/image_1"].id, b"data", kind, h5py.h5s.create_simple((1, 1, 1, 6, 8)))
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -266,6 +274,7 @@ def _external(file: h5py.File) -> None:
         (lambda file: file["dataset/image_1/data"].resize((1 << 30, 1, 1, 6, 8)), "announces .* bytes"),
         (lambda file: (file.pop("dataset/image_1/data"), file.create_group("dataset/image_1/data")), "no images in"),
         (_external, "data lies in another file"),
+        (_unknown_numbers, "cannot be read; it is cut short, corrupt"),
     ],
 )
 def test_an_image_file_with_other_things_in_it_is_one_sentence(tmp_path, pixels, change, sentence):
