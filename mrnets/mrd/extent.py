@@ -51,7 +51,8 @@ class Extent:
         """Take lines of images or of calibrations."""
         self._samples = max(self._samples, lines.data.shape[-1])
         self._energies.add(lines)
-        self.complete |= bool(has_flag(lines.headers, *_LAST).any())
+        of_image = ~has_flag(lines.headers, Flag.IS_PARALLEL_CALIBRATION)
+        self.complete |= bool((has_flag(lines.headers, *_LAST) & of_image).any())
 
     def header(self, header: ismrmrdHeader) -> tuple[ismrmrdHeader, str]:
         """Return the header with the matrix that the lines show, and a sentence; as it is where they fit its matrix.

@@ -103,6 +103,9 @@ def header_in(path: str | Path, node: Any) -> Any:
     """Return the ISMRMRD header as a node of a file holds it. Raises InputError and OSError before too much is read."""
     if not isinstance(node, h5py.Dataset):
         raise InputError(f"{path}: {node.name}, the ISMRMRD header, is no data set.")
+    if node.dtype.kind not in "SUiu" and h5py.check_string_dtype(node.dtype) is None:
+        # HDF5 can crash where a damaged file has lists of numbers here.
+        raise InputError(f"{path}: the ISMRMRD header is neither text nor bytes.")
     size = node.nbytes or 0
     if size > MAX_BYTES:
         raise InputError(f"{path}: the ISMRMRD header has {size} bytes; at most {MAX_BYTES} are taken.")

@@ -62,3 +62,11 @@ def test_spokes_are_refused():
 def test_a_centre_that_is_elsewhere_is_refused():
     with pytest.raises(InputError, match="does not stand out"):
         list(sort([synthetic.lines(np.roll(kspace(), 8, axis=2))], header()))
+
+
+def test_the_last_line_of_a_calibration_is_not_that_of_an_image():
+    """Separate calibration lines come first. Those of the image that come after it tell the matrix."""
+    few = range(SIZE // 2 - 8, SIZE // 2)
+    first = block(ys=few, flags=[Flag.IS_PARALLEL_CALIBRATION], last=[Flag.LAST_IN_SLICE])
+    (frame,) = sort([first, block()], header())
+    assert frame.recon.matrix == (SIZE, SIZE, 1)

@@ -128,6 +128,7 @@ FULL = {"chunks": (1,), "compression": "gzip", "data": np.zeros(1, "S33554432")}
         (lambda file: _header(file, (1 << 40,), "S1", chunks=(1000,)), "xml announces 1099511627776 bytes"),
         (lambda file: _header(file, (1,), "S33554432", **FULL), "the ISMRMRD header has 33554432 bytes; at most"),
         (lambda file: (file.pop("dataset/xml"), file.create_group("dataset/xml")), "xml, the ISMRMRD header, is no"),
+        (lambda file: _header(file, (1,), h5py.vlen_dtype("u1")), "the ISMRMRD header is neither text nor bytes"),
         (lambda file: file["dataset/data"].resize((1 << 30,)), "data announces .* bytes, and the file has"),
         (lambda file: file["dataset/waveforms"].resize((1 << 40,)), "waveforms announces .* bytes, and the file has"),
     ],
