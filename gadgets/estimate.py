@@ -169,7 +169,7 @@ def _estimates(frames: list[Frame], how: Runner) -> list[tuple[Estimate, tuple[s
 
     from mrnets.ending import ended
     from mrnets.restore import restore
-    from mrnets.tensors import joined, slices_of
+    from mrnets.tensors import estimate_of, joined, slices_of
 
     model = how.model
     with torch.inference_mode():
@@ -181,9 +181,10 @@ def _estimates(frames: list[Frame], how: Runner) -> list[tuple[Estimate, tuple[s
         forward = _checked(ended(partial(_on_grid, how), preparation, model.echoes), preparation, how, slices=1)
         whole = _joined([forward(slices_of(scan, n, n + how.batch)) for n in range(0, len(frames), how.batch)])
         size = len(groups[0])
-        own = [restore(_slices(whole, n * size, size), block) for n, (block, _, _) in enumerate(ready)]
+        places = [slice(first, first + size) for first in range(0, len(frames), size)]
+        own = [restore(estimate_of(whole, some), one[0]) for some, one in zip(places, ready, strict=True)]
         together = _fetched(_joined(own))
-    return [(_slices(together, n), ready[n // size][2]) for n in range(len(frames))]
+    return [(estimate_of(together, slice(n, n + 1)), ready[n // size][2]) for n in range(len(frames))]
 
 
 def _agreed(raw: Raw) -> tuple[Raw, tuple[str, ...]]:
@@ -203,21 +204,6 @@ def _prepared(raw: Raw, frames: list[Frame], model: Model) -> tuple[Prepared, Pr
     with naming_shortfalls(frames[0]):
         block = prepare(raw, preparation, image=image, device=model.device)
     return block, preparation, (*doubts, *block.notes)
-
-
-def _slices(estimate: Estimate, first: int, count: int = 1) -> Estimate:
-    """Return the estimate of some slices of a batch."""
-    some = slice(first, first + count)
-
-    def own(array: Any) -> Any:
-        return None if array is None else array[some]
-
-    return Estimate(
-        image=own(estimate.image),
-        maps={name: own(one) for name, one in estimate.maps.items()},
-        logits=own(estimate.logits),
-        trust=estimate.trust[some],
-    )
 
 
 def _segmented(frames: list[Frame], how: Runner) -> list[Estimate]:
@@ -272,6 +258,8 @@ def _recorded(forward: Callable[[Scan], Estimate], how: Runner, name: Hashable) 
     """Return `forward` as a device runs it: by kernels that were compared, and as graphs where they are wanted.
 
     The name tells it from others of the model."""
+    from mrnets.tensors import slices_in
+
     graphs, proved, key = how.model.graphs, how.model.proved, (name, how.precision)
 
     def compared(scan: Scan) -> Estimate:
@@ -280,8 +268,7 @@ def _recorded(forward: Callable[[Scan], Estimate], how: Runner, name: Hashable) 
         return proved.run(forward, scan, key, rounded=how.precision != "float32")
 
     def run(scan: Scan) -> Estimate:
-        array: Any = scan.image if scan.kspace is None else scan.kspace
-        if how.graphs and graphs is not None and len(array) <= FEW:
+        if how.graphs and graphs is not None and slices_in(scan) <= FEW:
             return graphs.run(compared, scan, key)
         return compared(scan)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 from mrnets.contract import Check, Estimate, Scan, Trust
-from mrnets.tensors import joined, slices_of
+from mrnets.tensors import estimate_of, joined, slices_of
 from mrnets.trial import trial_of
 from mrnets.trust import classical, examined, measured, mixed
 
@@ -53,7 +52,7 @@ def checked(
             if first < size:
                 some = slices_of(scan, first, None, step)
                 reference = simple(some)
-                trust = examined(forward, some, _part(estimate, slice(first, None, step)), reference, simple)
+                trust = examined(forward, some, estimate_of(estimate, slice(first, None, step)), reference, simple)
         if check == "fallback":
             shares = [share] * first + [one.share for one in trust for _ in range(step)]
             shares = shares[:size]
@@ -80,18 +79,4 @@ def _in_one_run(
 def _halves(estimate: Estimate) -> tuple[Estimate, Estimate]:
     assert estimate.image is not None
     size = len(estimate.image) // 2
-    return _part(estimate, slice(size)), _part(estimate, slice(size, None))
-
-
-def _part(estimate: Estimate, some: slice) -> Estimate:
-    """Return an estimate of some slices, without earlier steps."""
-
-    def own(array: Any) -> Any:
-        return None if array is None else array[some]
-
-    return Estimate(
-        image=own(estimate.image),
-        unweighted=own(estimate.unweighted),
-        maps={name: own(one) for name, one in estimate.maps.items()},
-        logits=own(estimate.logits),
-    )
+    return estimate_of(estimate, slice(size)), estimate_of(estimate, slice(size, None))

@@ -11,9 +11,20 @@ import torch
 from array_api_compat import is_cupy_array, is_numpy_array
 from torch.utils.dlpack import from_dlpack
 
-from mrnets.contract import Raw, Scan
+from mrnets.contract import Estimate, Raw, Scan
 
-__all__ = ["handed_over", "joined", "part", "release_spare", "sent", "slices_of", "tensors", "to_torch"]
+__all__ = [
+    "estimate_of",
+    "handed_over",
+    "joined",
+    "part",
+    "release_spare",
+    "sent",
+    "slices_in",
+    "slices_of",
+    "tensors",
+    "to_torch",
+]
 
 
 def to_torch(raw: Raw, device: torch.device | str | None = None) -> Raw:
@@ -89,11 +100,27 @@ def joined(scans: Sequence[Scan]) -> Scan:
         if any(x is None for x in arrays):
             raise ValueError(f"{name} is not known for all slices of a batch")
         # Slices of a scan may share a mask, and each scan has its own.
-        return torch.cat([x.expand(_size(scan), *x.shape[1:]) for x, scan in zip(arrays, scans, strict=True)])
+        return torch.cat([x.expand(slices_in(scan), *x.shape[1:]) for x, scan in zip(arrays, scans, strict=True)])
 
     return Scan(**{f.name: batch(f.name) for f in dataclasses.fields(Scan)})
 
 
-def _size(scan: Scan) -> int:
+def slices_in(scan: Scan) -> int:
+    """Return the size of a batch."""
     array: Any = scan.image if scan.kspace is None else scan.kspace
     return len(array)
+
+
+def estimate_of(estimate: Estimate, some: slice) -> Estimate:
+    """Return the estimate of some slices of a batch, without earlier steps."""
+
+    def own(array: Any) -> Any:
+        return None if array is None else array[some]
+
+    return Estimate(
+        image=own(estimate.image),
+        unweighted=own(estimate.unweighted),
+        maps={name: own(one) for name, one in estimate.maps.items()},
+        logits=own(estimate.logits),
+        trust=estimate.trust[some],
+    )

@@ -138,8 +138,8 @@ class SelfSupervised:
     width: float = 0.25
     """Standard deviation, relative to each axis, of the Gaussian density around the middle by which they are drawn."""
     turned: float = 0.0
-    """Weight of a term that takes each scan once more, with x and y exchanged; see `training.turned`. The weights of
-    all other terms sum to 1. 0: off."""
+    """Weight of a term that takes each scan once more, with its image turned; see `training.turned`. The weights of all
+    other terms sum to 1. 0: off."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -167,8 +167,7 @@ def _put(file: BinaryIO, message: Message) -> None:
 
 
 def _take_up(entry: Entry) -> None:
-    """Queue a deferred scan whose host ended before it did so. With a damaged record, nobody knows that
-    it was deferred."""
+    """Queue a deferred scan whose host ended before it did so. A damaged record does not tell that."""
     with suppress(InputError):
         if entry.state == "coming" and entry.record().deferred:
             with held(entry) as mine:

@@ -29,8 +29,7 @@ STRENGTH = 0.55
 
 
 def write_montage(path: Path, pixels: NDArray[np.float32], labels: Sequence[Labels]) -> None:
-    """Write the picture of an image (z, y, x) and its labels as PNG. The smaller of
-    several classes is on top."""
+    """Write the picture of an image (z, y, x) and its labels as PNG. Smaller classes lie on top."""
     image = needed("PIL.Image", "PNG")
     names, numbers = _combined(labels)
     chosen = _chosen(numbers)

@@ -81,8 +81,9 @@ class Evidence:
     @property
     def complete(self) -> bool:
         """Whether lines on both sides of every possible centre came."""
+        came = self.energies.means()
         return all(
-            any(0 <= sign * (counter - centre) <= self.reach for counter in self.energies.means())
+            any(0 <= sign * (counter - centre) <= self.reach for counter in came)
             for centre in (self.centre, *self.others)
             for sign in (-1, 1)
         )

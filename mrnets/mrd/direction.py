@@ -43,7 +43,7 @@ def backwards_doubt(kspace: Array, mask: NDArray[np.bool_]) -> str:
     lines = np.moveaxis(to_numpy(some), 1, 0)
     lines = lines / max(float(np.abs(lines).max()), np.finfo(np.float32).tiny)  # their squares do not overflow
     turned = np.roll(lines[..., ::-1], 1 - lines.shape[-1] % 2, axis=-1)  # the sample at n // 2 stays there
-    straight, backwards = (_agreement(some[pairs], lines[pairs + 1]) for some in (lines, turned))
+    straight, backwards = (_agreement(own[pairs], lines[pairs + 1]) for own in (lines, turned))
     if not (backwards > BETTER * straight and backwards > ALIKE):
         return ""
     return (
