@@ -12,10 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from mrnets import threads
+from mrnets import heap, threads
 from mrnets.errors import nearest
 
-__all__ = ["as_process", "check_command", "one_of", "open_streams", "program", "refuse", "with_examples"]
+__all__ = ["as_process", "check_command", "one_of", "open_streams", "program", "refuse", "settle", "with_examples"]
 
 NO_READER = 141
 """The exit status of a program that SIGPIPE ends."""
@@ -40,13 +40,19 @@ def open_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def settle() -> None:
+    """Make a process ready, before NumPy and torch load: see `open_streams`, `mrnets.threads` and `mrnets.heap`."""
+    open_streams()
+    threads.settle()
+    heap.settle()
+
+
 def as_process(main: Callable[[], int]) -> int:
-    """Run `main` as the program of a process, and return its exit status; see `mrnets.threads` for what comes before.
+    """Run `main` as the program of a process, and return its exit status; see `settle` for what comes before.
 
     Where nobody reads its output any more, as behind `head`, it ends as other programs do: in silence. A signal that
     ends it leaves no temporary files."""
-    open_streams()
-    threads.settle()
+    settle()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores one of them
             signal.signal(number, _ended)

@@ -1,7 +1,9 @@
-"""Threads of a process: as many as it has processors, and none that spins while it waits for others.
+"""Threads of a process: as many as it has processors, and none that spins for long while it waits for others.
 
-OpenMP's threads wait for each other at the end of every operation. By default they spin. Where other programs run, that
-takes the processor from the very threads that they wait for. A network then takes 10 to 100 times as long.
+OpenMP's threads wait for each other at the end of every operation. By default they spin, for milliseconds. Where other
+programs run, that takes the processor from the very threads that they wait for. A network then takes 10 to 100 times as
+long. A thread that sleeps at once has to be woken for the next operation. That takes longer than many operations do. So
+threads spin for about as long as that takes, and then sleep (`tests/benchmarks/bench_threads.py`).
 
 The libraries read their settings from the environment when they load. So `settle` comes before the first import of
 NumPy or torch.
@@ -16,13 +18,10 @@ from pathlib import Path
 
 __all__ = ["allowed", "settle"]
 
-PASSIVE = {
-    "OMP_WAIT_POLICY": "passive",
-    "GOMP_SPINCOUNT": "0",
-    "KMP_BLOCKTIME": "0",
-    "OPENBLAS_NUM_THREADS": "1",
-}
-"""OpenMP of GNU and of Intel or LLVM waits without spinning. OpenBLAS of NumPy cannot; its matrices are small here."""
+OPENMP = {"GOMP_SPINCOUNT": "5000", "KMP_BLOCKTIME": "0"}
+"""How long threads of OpenMP spin: of GNU's, by its turns (0.1 to 0.3 ms), and of Intel's or LLVM's, in ms."""
+OTHERS = {"OPENBLAS_NUM_THREADS": "1"}
+"""OpenBLAS of NumPy spins always. Its matrices are small here."""
 
 _CONTAINER = Path("/sys/fs/cgroup")
 
@@ -30,9 +29,11 @@ _CONTAINER = Path("/sys/fs/cgroup")
 def settle(environment: MutableMapping[str, str] = os.environ, container: Path = _CONTAINER) -> None:
     """Set what libraries read of `environment` on threads, and leave alone what the user has set there.
 
+    Where the user has set OMP_WAIT_POLICY, it says how threads wait.
     OMP_NUM_THREADS is set only where a container may use fewer processors than the process sees. The libraries find
     the other limits themselves, and leave out the second thread of a core."""
-    for name, value in PASSIVE.items():
+    waiting = {} if "OMP_WAIT_POLICY" in environment else OPENMP
+    for name, value in {**waiting, **OTHERS}.items():
         environment.setdefault(name, value)
     processors = len(os.sched_getaffinity(0))
     if (most := allowed(container)) < processors:

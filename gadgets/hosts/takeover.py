@@ -70,10 +70,9 @@ def _is_there(module: str) -> bool:
 
 
 if __name__ == "__main__":
-    from mrnets import commandline, threads
+    from mrnets import commandline
 
-    commandline.open_streams()
-    threads.settle()
+    commandline.settle()
     from gadgets.hosts.external import main
 
     end(main(sys.argv[1:]))

@@ -15,6 +15,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from mrnets.commandline import settle
+
+settle()  # as a command does, before torch loads
+
 import torch
 
 from gadgets.chain import Chain

@@ -15,25 +15,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mrnets.threads import PASSIVE, settle
+from mrnets.threads import OPENMP, OTHERS, settle
 
 LIMIT = 300
 """Seconds: a setting that takes longer is stopped."""
+NOT_SET = dict.fromkeys((*OPENMP, *OTHERS), "")
 SETTINGS: dict[str, dict[str, str]] = {
     "ours": {},
-    "the libraries' own": {
-        "OMP_WAIT_POLICY": "",
-        "GOMP_SPINCOUNT": "",
-        "KMP_BLOCKTIME": "",
-        "OPENBLAS_NUM_THREADS": "",
-    },
+    "the libraries' own": NOT_SET,
     "one thread": {"OMP_NUM_THREADS": "1"},
-    "two threads, passive": {"OMP_NUM_THREADS": "2"},
-    "passive, OpenBLAS with all": {"OPENBLAS_NUM_THREADS": ""},
+    "no spinning": {**dict.fromkeys(OPENMP, ""), "OMP_WAIT_POLICY": "passive"},
+    "twice as long spinning": {"GOMP_SPINCOUNT": str(2 * int(OPENMP["GOMP_SPINCOUNT"]))},
+    "OpenBLAS with all threads": dict.fromkeys(OTHERS, ""),
 }
 """The variables that each sets otherwise than ours; empty: not set."""
 WORK = """
 import time
+from mrnets import heap
+heap.settle()
 import numpy as np, torch
 from bench_chain import NETWORKS
 from mrnets import store
@@ -94,7 +93,7 @@ def busy(count: int, most: int) -> Iterator[None]:
 
 def seconds(changed: dict[str, str]) -> tuple[float, float]:
     """Seconds of varnet and of ESPIRiT with a setting; infinity where they take too long."""
-    environment = {k: v for k, v in os.environ.items() if k not in (*PASSIVE, "OMP_NUM_THREADS")}
+    environment = {k: v for k, v in os.environ.items() if k not in (*NOT_SET, "OMP_WAIT_POLICY", "OMP_NUM_THREADS")}
     settle(environment)
     environment.update(changed)
     environment = {k: v for k, v in environment.items() if v} | {"PYTHONPATH": os.pathsep.join(["", *sys.path])}

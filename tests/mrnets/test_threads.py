@@ -42,14 +42,14 @@ def test_threads_are_no_more_than_the_container_allows(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     environment: dict[str, str] = {}
     threads.settle(environment, group(tmp_path, cpu_dot_max="300000 100000"))
-    assert environment == {**threads.PASSIVE, "OMP_NUM_THREADS": "3"}
+    assert environment == {**threads.OPENMP, **threads.OTHERS, "OMP_NUM_THREADS": "3"}
 
 
 def test_without_a_narrower_limit_the_libraries_choose(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     environment: dict[str, str] = {}
     threads.settle(environment, group(tmp_path, cpu_dot_max="400000 100000"))
-    assert environment == threads.PASSIVE
+    assert environment == {**threads.OPENMP, **threads.OTHERS}
 
 
 def test_what_the_user_has_set_stays(tmp_path, monkeypatch):
@@ -58,6 +58,7 @@ def test_what_the_user_has_set_stays(tmp_path, monkeypatch):
     environment = dict(own)
     threads.settle(environment, group(tmp_path, cpu_dot_max="100000 100000"))
     assert environment.items() >= own.items()
+    assert not environment.keys() & threads.OPENMP.keys(), "they would override OMP_WAIT_POLICY"
 
 
 PROBE = """
@@ -66,7 +67,7 @@ loaded = {}
 class Watch:
     def find_spec(self, name, path=None, target=None):
         if name in ("numpy", "torch") and name not in loaded:
-            loaded[name] = os.environ.get("OMP_WAIT_POLICY")
+            loaded[name] = os.environ.get("GOMP_SPINCOUNT")
             print({name: loaded[name]}, flush=True)
 sys.meta_path.insert(0, Watch())
 sys.argv = sys.argv[1:]
@@ -83,7 +84,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     ],
 )
 def test_threads_are_settled_before_the_libraries_load(command):
-    environment = {k: v for k, v in os.environ.items() if k not in threads.PASSIVE}
+    environment = {k: v for k, v in os.environ.items() if k not in (*threads.OPENMP, "OMP_WAIT_POLICY")}
     done = subprocess.run(
         [sys.executable, "-c", PROBE, *command],
         env={**environment, "PYTHONPATH": str(ROOT)},
@@ -92,4 +93,4 @@ def test_threads_are_settled_before_the_libraries_load(command):
         timeout=120,
         check=False,
     )
-    assert "'numpy': 'passive'" in done.stdout, done.stdout + done.stderr
+    assert f"'numpy': '{threads.OPENMP['GOMP_SPINCOUNT']}'" in done.stdout, done.stdout + done.stderr
