@@ -176,12 +176,22 @@ class Chain:
         return speech.concluded(together(ahead, items))
 
     def _sides(self) -> list[range]:
-        """Return the stages, by number, that run in one thread: those on lines, those on frames, those on images."""
+        """Return the stages, by number, that run in one thread: those on lines, those on frames, those on images.
+
+        Frames in the host's memory get their coils in a thread, and their estimates in another one."""
         gadgets = [lookup(stage.name) for stage in self.stages]
         ends = [n + 1 for n, gadget in enumerate(gadgets) if "lines" in gadget.takes and gadget.gives == "kspace"]
         ends += [n for n, gadget in enumerate(gadgets) if gadget.gives == "images"]
+        if self._on_host():
+            ends += [n for n, gadget in enumerate(gadgets) if gadget.gives == "estimates"][:1]
         cuts = sorted({0, *ends, len(gadgets)})
         return [range(start, stop) for start, stop in itertools.pairwise(cuts)]
+
+    def _on_host(self) -> bool:
+        """Return whether frames lie in the host's memory: where no gadget brings lines to a device."""
+        from gadgets.noise import on_host
+
+        return all(on_host(stage.properties.get("device", "auto")) for stage in self.stages if stage.name == "noise")
 
     def _unique(self, n: int) -> str:
         """Return the name of a stage as `set` takes it: "network", and "network.2" for the second of that name."""

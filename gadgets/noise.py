@@ -24,7 +24,7 @@ from mrnets.mrd.spare import Spare
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, is_numpy_array
 from mrnets.physics.whiten import noise_scale, whitener
 
-__all__ = ["noise"]
+__all__ = ["noise", "on_host"]
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -126,6 +126,11 @@ def _whitening(noise: Noise | None, relative_bandwidth: float) -> Callable[[Line
         return replace(lines, data=data, whitened=True)
 
     return whiten
+
+
+def on_host(device: str) -> bool:
+    """Return whether samples stay in the host's memory, by the property `device` of the gadget noise."""
+    return device.strip() == "cpu" or _cupy() is None
 
 
 def _mover(device: Device) -> Callable[[Array], Array]:

@@ -1,5 +1,6 @@
 """Sides of a chain run at the same time, and give what they give in one thread. Shown by events, never by the clock."""
 
+import itertools
 import logging
 import socket
 import threading
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 
 import gadgets.chain
+import gadgets.coils
 import gadgets.network
+import gadgets.noise
 import gadgets.sides
 from gadgets.chain import Chain, Stage
 from gadgets.connection import Peer
@@ -92,6 +95,37 @@ def test_the_next_slice_is_read_while_this_one_is_in_the_network(monkeypatch):
         taken.set()
         count += 1
     assert count == 6
+
+
+def test_the_next_slices_maps_are_made_while_this_one_is_in_the_network(monkeypatch):
+    """On a processor. On a device both are in one thread."""
+    sensed = [threading.Event() for _ in range(6)]
+    made, completed = gadgets.coils.sense_raw, gadgets.network._completed
+    count = itertools.count()
+
+    def maps(raw, *rest):
+        sensed[next(count)].set()
+        return made(raw, *rest)
+
+    def network(some, *rest):
+        assert sensed[some[0].headers[0, 0]["idx"]["slice"] + 1].wait(WAIT), "the next maps wait for this slice"
+        return completed(some, *rest)
+
+    monkeypatch.setattr(gadgets.coils, "sense_raw", maps)
+    monkeypatch.setattr(gadgets.network, "_completed", network)
+    assert len(list(Chain.of(STAGES).run(scan(), header()))) == 6
+
+
+@pytest.mark.parametrize(("device", "alone"), [("auto", True), ("cpu", False)])
+def test_frames_on_a_device_get_coils_and_estimates_in_one_thread(device, alone, monkeypatch):
+    monkeypatch.setattr(gadgets.noise, "_cupy", lambda: object())
+    _, sort, *others = STAGES
+    names = [
+        [STAGES[n].name for n in side]
+        for side in Chain.of((Stage("noise", {"device": device}), sort, *others))._sides()
+    ]
+    on_frames = [["coils", "network"]] if alone else [["coils"], ["network"]]
+    assert names == [["noise", "sort"], *on_frames, ["images"]]
 
 
 def test_what_is_said_reaches_the_images_made_after_it_and_no_others():
