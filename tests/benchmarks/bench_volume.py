@@ -55,6 +55,9 @@ def in_process(chain: str, size: dict[str, int]) -> tuple[float, float]:
 
 def measured(chain: str, size: dict[str, int]) -> tuple[float, float]:
     """Return the peak of memory over that of k-space, and seconds of the processor, for one scan."""
+    from mrnets.commandline import settle
+
+    settle()  # as a command does, before the libraries load
     from gadgets.simulate import Settings, make_scan
     from mrnets.mrd.files import write_scan
 
