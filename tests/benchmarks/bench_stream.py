@@ -19,6 +19,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mrnets.commandline import settle
+
+settle()  # as a command does, before NumPy loads
+
 import h5py
 import ismrmrd
 import numpy as np
