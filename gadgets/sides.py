@@ -163,4 +163,5 @@ def _size(item: Item) -> int:
     if not isinstance(item, Frame):
         return 0
     image = None if item.estimate is None else item.estimate.image
-    return int(item.raw.kspace.nbytes) + (0 if image is None else int(image.nbytes))
+    arrays = (item.raw.kspace, item.raw.sens, image)
+    return sum(int(array.nbytes) for array in arrays if array is not None)

@@ -1,4 +1,4 @@
-"""Memory that a process frees is kept for its next arrays, up to a limit.
+"""Memory that a process frees is kept for its next arrays.
 
 A network makes and frees arrays of a few MiB in every operation. By default the C library returns much of that to the
 system, which has to clear it before it lends it again. That took a tenth to a fifth of the time of a slice.
@@ -21,8 +21,9 @@ SETTINGS = {
 }
 """By the variable with which a user sets the same: the number of the parameter, and its value.
 
-Arrays above the first, such as k-space of a volume, go back to the system as soon as they are freed. At most the second
-is kept. All threads share one heap: several heaps kept more memory, and gained no time."""
+Arrays above the first, such as k-space of a volume, go back to the system as soon as they are freed. Of free memory at
+the end of the heap, at most the second is kept. Free memory below arrays in use is kept, too, however much it is.
+All threads share one heap: several heaps kept more memory, and gained no time."""
 
 
 def settle(environment: Mapping[str, str] = os.environ) -> None:

@@ -4,6 +4,7 @@ import itertools
 import logging
 import socket
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from gadgets.limits import PATIENT
 from gadgets.protocol import State
 from gadgets.sides import Ahead, together
 from gadgets.speaker import GadgetError, IncompleteError, Speech
+from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from mrnets.mrd.lines import take
 from tests.gadgets import frames, synthetic, toys
@@ -261,6 +263,15 @@ def test_large_frames_are_made_one_at_a_time(monkeypatch):
         assert frame.behind == 0
         needed.clear()
     assert begun == [0, 1, 2]
+
+
+def test_maps_count_like_kspace_where_frames_wait():
+    (frame,) = frames.frames(slices=1)
+    raw = replace(frame.raw, sens=frame.raw.kspace)
+    plain = replace(frame, raw=replace(raw, sens=None), estimate=None)
+    both = replace(plain, raw=raw, estimate=Estimate(image=raw.kspace[:, :, 0]))
+    sizes = [gadgets.sides._size(one) for one in (plain, replace(plain, raw=raw), both)]
+    assert sizes == [raw.kspace.nbytes, 2 * raw.kspace.nbytes, 2 * raw.kspace.nbytes + raw.kspace[:, :, 0].nbytes]
 
 
 def test_a_frame_knows_how_many_have_come_behind_it():
