@@ -178,7 +178,7 @@ class Chain:
     def _sides(self) -> list[range]:
         """Return the stages, by number, that run in one thread: those on lines, those on frames, those on images.
 
-        Frames in the host's memory get their coils in a thread, and their estimates in another one."""
+        Frames in the host's memory get their coil maps in a thread, and their estimates in another one."""
         gadgets = [lookup(stage.name) for stage in self.stages]
         ends = [n + 1 for n, gadget in enumerate(gadgets) if "lines" in gadget.takes and gadget.gives == "kspace"]
         ends += [n for n, gadget in enumerate(gadgets) if gadget.gives == "images"]

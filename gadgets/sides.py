@@ -1,7 +1,7 @@
 """The sides of a chain: each runs in a thread of its own, ahead of the next one.
 
 Lines are read, whitened and sorted while the network computes, and images are made and sent while it computes the next.
-On a processor the coils of the next slices come at the same time, too.
+On a processor the coil maps of the next slices are made at the same time, too.
 A gadget stays a plain generator. Order, errors and what is said of the scan are those of a chain in one thread.
 """
 
