@@ -20,6 +20,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from mrnets.commandline import settle
+
+settle()  # as a command does, before the libraries load
+
 from gadgets.chain import Chain
 from gadgets.connection import Peer
 from gadgets.hosts import conversation
