@@ -21,9 +21,9 @@ SETTINGS = {
 }
 """By the variable with which a user sets the same: the number of the parameter, and its value.
 
-Arrays above the first, such as k-space of a volume, go back to the system as soon as they are freed. Of free memory at
-the end of the heap, at most the second is kept. Free memory below arrays in use is kept, too, however much it is.
-All threads share one heap: several heaps kept more memory, and gained no time."""
+Arrays above the first, such as k-space of a volume, go back to the system as soon as they are freed. At the end of
+the heap, at most the second is kept. Free memory below arrays in use is kept, too, however much it is. All threads
+share one heap: several heaps kept more memory, and gained no time."""
 
 
 def settle(environment: Mapping[str, str] = os.environ) -> None:
