@@ -209,7 +209,9 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Tr
         raise InputError(f"{path} is damaged: {error}") from None
     _check_weights(tensors, expected, f"{path} cannot be loaded")
     check_tensors(path)
-    expected.load_state_dict(tensors, assign=True)
+    # Where a tensor starts in the file depends on the header. Copies start as tensors of torch do. Some processors'
+    # matrix products round otherwise where memory starts elsewhere.
+    expected.load_state_dict({key: tensor.clone() for key, tensor in tensors.items()}, assign=True)
     network = _moved(expected, device).eval()
     return Trained(name, options, network, metadata["preparation"], metadata, _of_another_version(path, metadata))
 

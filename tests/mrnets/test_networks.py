@@ -154,6 +154,7 @@ def test_comes_back_from_its_file_exactly(name: str, tmp_path: Path) -> None:
     trained = store.load(path)
     assert not trained.network.training
     assert trained.options == store.bind(name, **store.describe(name).small)
+    assert not any(tensor.data_ptr() % 64 for tensor in trained.network.state_dict().values())
     example = scan_for(name)
     with torch.inference_mode():
         for field, again in zip(tensors(network(example)), tensors(trained.network(example)), strict=True):
