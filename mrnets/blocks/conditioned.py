@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from mrnets.blocks import fused
 from mrnets.blocks.checks import whole
+from mrnets.blocks.order import channels_last
 from mrnets.blocks.padding import padded
 
 __all__ = ["SMALL", "ConditionedUnet"]
@@ -50,7 +51,7 @@ class ConditionedUnet(nn.Module):
     def forward(self, x: Tensor, conditions: Tensor) -> Tensor:
         x, plane = padded(x, self.levels)
         if x.device.type == "cuda":
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = channels_last(x)
         x = self.first(x)
         skips = []
         for level, pool in zip(self.down, self.pool, strict=False):
