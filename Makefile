@@ -20,11 +20,9 @@ test: $(VENV)/.installed
 slow: $(VENV)/.installed $(VENV)/.wandb $(VENV)/.onnx $(VENV)/.docs
 	$(TEST) -m "slow and not gpu"
 
-# On a machine with a CUDA device: its tests, each by name, then the benchmarks of the device.
+# On a machine with a CUDA device: its tests and benchmarks, and a report of them in gpu-session/.
 gpu: $(VENV)/.gpu
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -v -n 4 -m gpu
-	$(RUN) tests/benchmarks/bench_device.py
-	$(RUN) tests/benchmarks/bench_training.py --device cuda --graphs --workers 0 3
+	$(RUN) tests/benchmarks/gpu_session.py --minutes 25
 
 bench: $(VENV)/.installed
 	for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(RUN) $$script || exit 1; done

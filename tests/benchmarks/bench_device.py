@@ -1,9 +1,9 @@
-"""Benchmark of a CUDA device: physics, networks and chains there, with and without graphs, and on the CPU.
+"""Benchmark of a CUDA device: physics and networks there, with and without graphs, and on the CPU.
 
-    python tests/benchmarks/bench_device.py [--only physics networks chains] [--slices 64] [--size 256] [--processor]
+    python tests/benchmarks/bench_device.py [--only physics networks] [--slices 64] [--size 256] [--processor]
 
 Every time on the device has its end in it (synchronised), none the way of the data there and back. Limits beside it: a
-copy in the device's memory for whitening, which reads and writes k-space once; for networks and chains the time of
+copy in the device's memory for whitening, which reads and writes k-space once; for networks the time of
 their kernels. `--processor` shows NumPy's physics, too.
 `--device cpu --size 128 --slices 2` goes through the same code without a device. Its figures mean nothing.
 """
@@ -11,33 +11,21 @@ their kernels. `--processor` shows NumPy's physics, too.
 from __future__ import annotations
 
 import argparse
-import tempfile
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
 
-import bench_first_image
 import numpy as np
 import torch
 from bench_compress import scan as ellipse
 from bench_sensitivities import scan as head
 from timing import race
 
-from gadgets.hosts.library import load
-from gadgets.hosts.replay import replay
-from gadgets.messages import ConfigText, Header
-from gadgets.simulate import Settings, make_scan
 from mrnets import store
 from mrnets.blocks.fused import with_kernels
 from mrnets.contract import Estimate, Scan
 from mrnets.ending import ended
 from mrnets.graphs import Graphs
 from mrnets.measure import example
-from mrnets.mrd.files import write_scan
-from mrnets.mrd.flags import Flag
-from mrnets.mrd.lines import Lines
 from mrnets.physics.coils import mix
 from mrnets.physics.compress import compress, gdcc_matrices
 from mrnets.physics.espirit import espirit
@@ -52,18 +40,8 @@ except ImportError:
     cupy = None
 
 Work = Callable[[], object]
-PARTS = ("physics", "networks", "chains")
+PARTS = ("physics", "networks")
 BATCH, COILS = 16, 12
-SIMULATED, RUNS = 4, 3
-"""Slices that are simulated for a chain, and its runs."""
-SETTINGS: dict[str, tuple[str, ...]] = {
-    "as it is": (),
-    "all coils to the network": ("compress.coils=12",),
-    "all coils, without the self-check": ("compress.coils=12", "network.check=off"),
-    "all coils, bfloat16": ("compress.coils=12", "network.precision=bfloat16"),
-    "all coils, slice by slice": ("compress.coils=12", "network.batch=1", "coils.batch=1", "network.graphs=false"),
-}
-ROWS = {"varnet": tuple(SETTINGS), "l1wavelet": tuple(SETTINGS)[:2], "reconstruct": tuple(SETTINGS)[:4]}
 WEIGHTS = ("l1varnet_general", "varnet_brain")
 """Weights that ship, whose networks are timed."""
 
@@ -186,62 +164,6 @@ def networks(place: Place) -> None:
                 print(" ", in_kernels(plain))
 
 
-def chains(place: Place) -> None:
-    """Whole replays by default and with other settings, and the time of their kernels; one slice in a server."""
-    for name in ROWS:
-        one_slice(place, name)
-    with tempfile.TemporaryDirectory() as folder:
-        path, images = Path(folder) / "scan.h5", Path(folder) / "images.h5"
-        write_scan(path, *repeated_slices(place))
-
-        def work(name: str, label: str) -> None:
-            replay(path, images, name, settings=[f"network.device={place.device}", *SETTINGS[label]])
-
-        for name, labels in ROWS.items():
-            print(f"chain {name}, {place.slices} slices of {COILS} coils: milliseconds a slice, run by run", flush=True)
-            for label in labels:
-                # the first compiles kernels, the second makes graphs
-                times = [seconds(partial(work, name, label)) for _ in range(RUNS)]
-                print(f"  {label:<44}", *(f"{1e3 * t / place.slices:8.1f}" for t in times), flush=True)
-            if place.cuda:
-                print(" ", in_kernels(partial(work, name, labels[1])), flush=True)
-
-
-def seconds(work: Work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def repeated_slices(place: Place) -> tuple[bytes, Iterator[Lines]]:
-    """The header and lines of a scan: a few slices again and again, since their simulation takes long."""
-    settings = Settings(slices=min(place.slices, SIMULATED), coils=COILS, matrix=place.size)
-    header, _, _ = make_scan(replace(settings, slices=place.slices))
-    noise, *blocks = make_scan(settings)[1]
-    last = np.uint64(1 << Flag.LAST_IN_MEASUREMENT - 1)
-
-    def lines() -> Iterator[Lines]:
-        yield noise
-        for first in range(0, place.slices, settings.slices):
-            for block in blocks:
-                headers = block.headers.copy()
-                headers["idx"]["slice"] += first
-                if first + settings.slices < place.slices:
-                    headers["flags"] &= ~last
-                yield replace(block, headers=headers)
-
-    return header, lines()
-
-
-def one_slice(place: Place, name: str) -> None:
-    """From the last line of a slice to its image, in a server that has made images of that form before."""
-    header, lines, _ = make_scan(Settings(slices=1, coils=COILS, matrix=place.size))
-    chain = load(name, [f"network.device={place.device}"])
-    messages = [ConfigText(chain.xml()), Header(header), *lines]
-    times = [bench_first_image.warm(messages) for _ in range(6)]  # the second scan makes graphs, the third may, too
-    print(f"server, chain {name}: {min(times[3:]):.3f} s from the last line to the image", flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
@@ -255,7 +177,7 @@ def main() -> None:
         print("not measured: torch finds no CUDA device")
         return
     print(torch.cuda.get_device_name() if place.cuda else "no device", "beside", torch.get_num_threads(), "CPU threads")
-    for name, part in (("physics", physics), ("networks", networks), ("chains", chains)):
+    for name, part in (("physics", physics), ("networks", networks)):
         if name in args.only:
             part(place)
 

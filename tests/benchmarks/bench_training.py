@@ -26,6 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rows import measured, unmeasured
+
 _ROOT = Path(__file__).parents[2]
 OURS, ATOMMIC = "ours", "ATOMMIC"
 STEPS = 10**6
@@ -114,7 +116,7 @@ def train_ours(told: Told, settings: dict[str, Any]) -> None:
     from training.step import Feed, Learning, learn
     from training.tasks import opened
 
-    options = _options(settings)
+    options = options_of(settings)
     torch.manual_seed(options.seed)
     source, device = opened(options, "train"), torch.device(settings["device"])
     run = built(options, device)
@@ -129,14 +131,15 @@ def train_ours(told: Told, settings: dict[str, Any]) -> None:
         told.stepped()
 
 
-def _options(settings: dict[str, Any]) -> Any:
+def options_of(settings: dict[str, Any]) -> Any:
+    """The options of a run on files of `write_files`."""
     from mrnets.preparation import Preparation
     from training.options import Loss, Network, Options, Reader
     from training.settings import Masks
 
     learnt = settings["maps"] == "network"
     return Options(
-        network=Network(name="varnet", options={"sens_net": learnt}),
+        network=Network(name=settings.get("network", "varnet"), options={"sens_net": learnt}),
         weights="weights.safetensors",
         folder=settings["folder"],
         data=settings["folder"],
@@ -146,6 +149,7 @@ def _options(settings: dict[str, Any]) -> Any:
         loss=Loss(ssim=0.9, l1=0.1),
         workers=settings["workers"],
         precision=settings["precision"],
+        kernels=settings.get("kernels", False),
     )
 
 
@@ -248,7 +252,7 @@ def work(name: str, settings: dict[str, Any]) -> None:
         told.say(f"not installed ({error})")
 
 
-def write_files(folder: Path, coils: int, files: int = 4, slices: int = 6, shape: tuple[int, int] = (256, 218)) -> None:
+def write_files(folder: Path, coils: int, shape: tuple[int, int], files: int = 4, slices: int = 6) -> None:
     """Files of an ellipse seen by loops around it, with noise."""
     import h5py
     import numpy as np
@@ -295,6 +299,9 @@ def race(python: str, settings: dict[str, Any], rounds: int, steps: int) -> None
         print(
             f"  {name:8s} {whole:6.3f} s a step, {1 / whole:5.2f} samples/s; {apart} ({data / whole:.1%})", flush=True
         )
+        if name == OURS and settings["workers"]:
+            what = f"training waits for data, {settings['maps']} maps, graphs: {settings['graphs']}"
+            measured(what, 100 * data / whole, "%", most=3, cuda=settings["device"] == "cuda")
     if {OURS, ATOMMIC} <= there.keys():
         (ours, own), (peer, other) = told[OURS], told[ATOMMIC]
         print(f"  ATOMMIC / ours: step {peer / ours:.2f}", end="")
@@ -310,6 +317,7 @@ def main() -> None:
     parser.add_argument("--maps", nargs="+", choices=["network", "espirit"], default=["network", "espirit"])
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--coils", type=int, default=8)
+    parser.add_argument("--size", type=int, default=256, help="along the readout")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3, help="of each round")
     parser.add_argument("--threads", type=int, default=1)
@@ -318,9 +326,16 @@ def main() -> None:
     parser.add_argument("--graphs", action="store_true", help="CUDA graphs, ours only")
     parser.add_argument("--python", default=sys.executable, metavar="PATH", help="interpreter that has ATOMMIC")
     chosen = parser.parse_args()
+    if chosen.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            unmeasured("training from files", "torch finds no CUDA device")
+            return
     with tempfile.TemporaryDirectory() as folder:
-        write_files(Path(folder), chosen.coils)
-        print(f"{chosen.coils} coils of 256 x 218, {chosen.rounds} rounds of {chosen.steps} steps")
+        shape = (chosen.size, 218 * chosen.size // 256)
+        write_files(Path(folder), chosen.coils, shape)
+        print(f"{chosen.coils} coils of {shape[0]} x {shape[1]}, {chosen.rounds} rounds of {chosen.steps} steps")
         for maps in chosen.maps:
             for workers in chosen.workers:
                 settings = {"folder": folder, "maps": maps, "workers": workers, "centre": 0.16}
