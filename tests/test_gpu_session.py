@@ -31,14 +31,16 @@ def test_a_part_that_fails_or_hangs_costs_itself_only(session: Any, tmp_path: Pa
         part(session, "fails", "print('| one | at most 3 ms | 2 ms | met |', flush=True); raise ValueError('a | b')"),
         part(session, "hangs", "import threading; threading.Event().wait()", seconds=0.5),
         part(session, "works", "print('words'); print('| two |  | 5 x | |')"),
+        part(session, "tells", "print('a table'); print('  torch 2.0 x')"),
     ]
     done = session.run(chosen, tmp_path, 60)
-    assert [bool(one.lacks) for one in done] == [True, True, False]
+    assert [bool(one.lacks) for one in done] == [True, True, False, False]
     summary = (tmp_path / "summary.md").read_text()
     assert "| one | at most 3 ms | 2 ms | met |" in summary
     assert "| what fails measures (fails) | | not whole | exit status 1: ValueError: a / b |" in summary
     assert "| what hangs measures (hangs) | | not measured | its 0.5 s were over |" in summary
     assert "| two |  | 5 x | |" in summary
+    assert "| what tells measures (tells) | | tables in tells.txt | torch 2.0 x |" in summary
     assert "words" not in summary
     assert "words" in (tmp_path / "works.txt").read_text()
 
@@ -84,7 +86,7 @@ def test_the_tests_are_told_by_name(session: Any, output: str) -> None:
 
 
 def test_no_tests_are_not_a_success(session: Any) -> None:
-    assert session.tested("no tests ran in 0.1 s\n") == ["| tests for a device | all pass | none ran | **missed** |"]
+    assert session.tested("no tests ran in 0.1 s\n") == ["| tests for a device | all pass | none ran | not measured |"]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

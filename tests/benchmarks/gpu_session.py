@@ -59,6 +59,8 @@ class Done:
     rows: list[str]
     lacks: str
     """Why there are no more rows; empty where the part came to its end."""
+    last: str
+    """The last line that it printed, but for rows."""
     seconds: float
 
 
@@ -131,10 +133,11 @@ def tested(output: str) -> list[str]:
             verdicts.setdefault(name, verdict)
     counts = Counter(verdicts.values())
     told = ", ".join(f"{count} {word.lower()}" for word, count in sorted(counts.items())) or "none ran"
-    fine = counts["PASSED"] and not counts["FAILED"] + counts["ERROR"]
-    rows = [f"| tests for a device | all pass | {told} | {'met' if fine else '**missed**'} |"]
-    bad = (name for name, verdict in verdicts.items() if verdict in ("FAILED", "ERROR"))
-    return rows + [f"| {name.replace('|', '/')} | passes | fails | **missed** |" for name in bad]
+    bad = counts["FAILED"] + counts["ERROR"]
+    verdict = "**missed**" if bad else "met" if counts["PASSED"] else "not measured"
+    rows = [f"| tests for a device | all pass | {told} | {verdict} |"]
+    failed = (name for name, verdict in verdicts.items() if verdict in ("FAILED", "ERROR"))
+    return rows + [f"| {name.replace('|', '/')} | passes | fails | **missed** |" for name in failed]
 
 
 def run(chosen: Sequence[Part], out: Path, seconds: float) -> list[Done]:
@@ -152,7 +155,7 @@ def run(chosen: Sequence[Part], out: Path, seconds: float) -> list[Done]:
 
 def _ran(part: Part, path: Path, left: float) -> Done:
     if left < min(LEAST, part.seconds):
-        return Done(part, [], "no time was left", 0)
+        return Done(part, [], "no time was left", "", 0)
     limit, start = min(part.seconds, left), time.monotonic()
     search = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": search}
@@ -175,12 +178,12 @@ def _ran(part: Part, path: Path, left: float) -> Done:
         finally:
             _end(process)
     text = path.read_text(encoding="utf-8", errors="replace")
-    rows, lacks = part.rows(text), ""
+    rows, lacks, last = part.rows(text), "", _last(text)
     if status is None:
         lacks = f"its {limit:.3g} s were over"
     elif status:
-        lacks = f"exit status {status}: {_last(text)}"
-    return Done(part, rows, lacks, time.monotonic() - start)
+        lacks = f"exit status {status}: {last}"
+    return Done(part, rows, lacks, last, time.monotonic() - start)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -204,6 +207,8 @@ def _write(out: Path, done: Sequence[Done], waiting: Sequence[Part]) -> None:
         if one.lacks:
             found = "not whole" if one.rows else "not measured"
             lines.append(f"| {one.part.title} ({one.part.name}) | | {found} | {one.lacks} |")
+        elif not one.rows:
+            lines.append(f"| {one.part.title} ({one.part.name}) | | tables in {one.part.name}.txt | {one.last} |")
     lines += [f"| {part.title} ({part.name}) | | not measured | not begun |" for part in waiting]
     lines += [
         "",
