@@ -22,9 +22,10 @@ def for_processor(x: Tensor, *, narrow: bool = True) -> Tensor:
 def channels_last(x: Tensor) -> Tensor:
     """Features, or a copy of them, with the channels last in memory.
 
-    A batch of one can have strides that fit both orders. Torch then takes the channels to come first."""
+    A batch of one, and one channel, can have strides that fit both orders. Torch then takes the channels to come
+    first."""
     last = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
     x = x.contiguous(memory_format=last)
-    if torch.compiler.is_compiling() or len(x) > 1 or x.stride(0) == x.numel():
+    if torch.compiler.is_compiling() or (x.stride(1) == 1 and x.stride(0) * len(x) == x.numel()):
         return x
     return x.clone(memory_format=last)
