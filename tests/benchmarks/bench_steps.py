@@ -11,6 +11,7 @@ stand beside ours where ATOMMIC is installed: their two passes alone, with the s
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import tempfile
 import time
@@ -34,8 +35,8 @@ from training.run import Run, built
 from training.step import Feed, Learning, learn, settle
 from training.tasks import opened
 
-COILS, LOSSES = 8, 10
-"""Coils, and steps whose losses are compared."""
+COILS, LOSSES, WARM = 8, 10, 6
+"""Coils; steps whose losses are compared; first steps of a run, in which graphs are made."""
 AIM, FASTER = 60, 2
 """Milliseconds of a step of varnet 8x18, and ATOMMIC's two passes over that step, at least."""
 PEERS = ("rvn", "cirim", "unet", "modl")
@@ -62,10 +63,14 @@ class Begun:
     settled: Callable[[], None]
     """Waits for the last loss."""
     example: Example
+    held: int
+    """Bytes that the process had on the device before."""
 
 
 def begun(place: Place, *, graphs: bool, **settings: Any) -> Begun:
     """Return a run from the usual start, all of whose steps have the same batch."""
+    gc.collect()  # the graphs of runs before it
+    held = torch.cuda.memory_allocated() if place.cuda else 0
     usual = {"folder": place.folder, "maps": "espirit", "workers": 0, "centre": 0.16, "precision": "float32"}
     options = options_of({**usual, **settings})
     torch.manual_seed(options.seed)
@@ -76,12 +81,12 @@ def begun(place: Place, *, graphs: bool, **settings: Any) -> Begun:
     recorder = GradientGraphs(run.network) if graphs and place.cuda else None
     how = Learning(options, 10**6, source.labels, 0, run.network, forward, recorder)
     feed = Feed(itertools.repeat(example), place.device)
-    return Begun(run, partial(learn, run, feed, how), partial(settle, run, options), example)
+    return Begun(run, partial(learn, run, feed, how), partial(settle, run, options), example, held)
 
 
 def seconds(place: Place, step: Callable[[], object]) -> float:
     """Seconds of a step, of some in a row."""
-    warm, count = (6, 10) if place.cuda else (0, 1)
+    warm, count = (WARM, 10) if place.cuda else (0, 1)
     for n in range(warm + count):
         if n == warm:
             _wait(place)
@@ -97,21 +102,30 @@ def _wait(place: Place) -> None:
 
 
 def told(place: Place, what: str, one: Begun, *, most: float | None = None) -> float:
-    """Print the rows of a step, and return its seconds."""
+    """Print the row of a step, and return its seconds."""
     if place.cuda:
         torch.cuda.reset_peak_memory_stats()
     taken = seconds(place, one.step)
-    more = f"{torch.cuda.max_memory_allocated() >> 20} MiB at most" if place.cuda else ""
+    more = f"{torch.cuda.max_memory_allocated() - one.held >> 20} MiB at most" if place.cuda else ""
     measured(what, 1e3 * taken, "ms", most=most, cuda=place.cuda, more=more)
+    return taken
+
+
+def over_kernels(place: Place, what: str, one: Begun, taken: float) -> None:
+    """Print the seconds of a step over those of its kernels. It comes last: the profiler may slow a process down."""
+    for _ in range(WARM if place.cuda else 0):
+        one.step()
+    _wait(place)
     with traced() as end:
         one.step()
         _wait(place)
         pieces = end() if end else None
-    if pieces:
-        busy = sum(piece.seconds for piece in pieces)
-        more = f"{len(pieces)} kernels and copies, {1e3 * busy:.1f} ms"
-        measured(f"{what}, over the time of its kernels", taken / busy, "x", more=more)
-    return taken
+    if not pieces:
+        unmeasured(f"{what}, over the time of its kernels", "torch's profiler saw no work of a device")
+        return
+    busy = sum(piece.seconds for piece in pieces)
+    more = f"{len(pieces)} kernels and copies, {1e3 * busy:.1f} ms"
+    measured(f"{what}, over the time of its kernels", taken / busy, "x", cuda=place.cuda, more=more)
 
 
 def peer(place: Place, name: str, example: Example, ours: float, least: float | None = None) -> None:
@@ -134,13 +148,14 @@ def varnet(place: Place) -> None:
     """Varnet as published: with maps of its own network, as ATOMMIC has it, and with maps that are given."""
     label = "step of varnet 8x18"
     own = f"{label} with maps of its own network"
-    told(place, f"{own}, graphs", begun(place, graphs=True, maps="network"), most=AIM)
+    first = told(place, f"{own}, graphs", begun(place, graphs=True, maps="network"), most=AIM)
     given = begun(place, graphs=True)
     taken = told(place, f"{label}, graphs", given)
     peer(place, "varnet", given.example, taken, FASTER)
     told(place, f"{own}, bfloat16, graphs", begun(place, graphs=True, maps="network", precision="bfloat16"), most=AIM)
     told(place, f"{own}, plainly", begun(place, graphs=False, maps="network"))
     told(place, f"{own}, kernels=true, graphs", begun(place, graphs=True, maps="network", kernels=True))
+    over_kernels(place, f"{own}, graphs", begun(place, graphs=True, maps="network"), first)
 
 
 def peers(place: Place) -> None:
@@ -148,6 +163,7 @@ def peers(place: Place) -> None:
     for name in PEERS:
         one = begun(place, graphs=True, network=name)
         peer(place, name, one.example, told(place, f"step of {name}, graphs", one))
+        del one
         told(place, f"step of {name}, plainly", begun(place, graphs=False, network=name))
 
 

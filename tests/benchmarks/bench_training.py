@@ -283,6 +283,8 @@ def race(python: str, settings: dict[str, Any], rounds: int, steps: int) -> None
             running[name] = Contestant(python, name, settings)
         there = {name: one for name, one in running.items() if one.state == "ready"}
         told = {name: [0.0, 0.0] for name in there}
+        for one in there.values() if settings["graphs"] else ():
+            one.run(6)  # graphs are made
         for _ in range(rounds):
             for name, one in there.items():
                 told[name] = [a + b for a, b in zip(told[name], one.run(steps), strict=True)]
