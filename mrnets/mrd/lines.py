@@ -20,7 +20,7 @@ from mrnets.errors import InputError
 from mrnets.mrd.flags import Flag, bits
 from mrnets.mrd.spare import Spare
 from mrnets.mrd.strength import peaks_of
-from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
+from mrnets.physics.arrays import Array, asarray_like, to_numpy
 
 __all__ = [
     "ACQUISITION_HEADER",
@@ -78,9 +78,11 @@ class Lines:
         return len(self.headers)
 
     @cached_property
-    def peaks(self) -> Array:
-        """(line,): the largest real or imaginary part of each line; not finite where a sample is not."""
-        return peaks_of(self.data)
+    def peaks(self) -> NDArray[np.float32]:
+        """(line,): the largest real or imaginary part of each line; not finite where a sample is not.
+
+        In the host's memory: a device is asked once for all checks of these lines."""
+        return to_numpy(peaks_of(self.data))
 
 
 def with_data(lines: Lines, data: Array, trajectory: Array | None = None) -> Lines:
@@ -225,9 +227,9 @@ def take(lines: Lines, which: NDArray[Any]) -> Lines:
 
 def require_finite(lines: Lines) -> None:
     """Raises InputError naming the first acquisition with a NaN or infinite sample."""
-    finite = array_namespace(lines.data).isfinite(lines.peaks)
-    if not bool(finite.all()):
-        bad = int(lines.headers["scan_counter"][int(np.argmin(to_numpy(finite)))])
+    finite = np.isfinite(lines.peaks)
+    if not finite.all():
+        bad = int(lines.headers["scan_counter"][int(np.argmin(finite))])
         raise InputError(f"acquisition {bad} (scan_counter) has NaN or infinite samples")
 
 

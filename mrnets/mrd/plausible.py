@@ -148,7 +148,7 @@ def beyond_field(encoded: Space, images: Space) -> Iterator[str]:
 
 def nonzero(lines: Lines) -> Lines:
     """Return the lines that are not all zero."""
-    return take(lines, np.flatnonzero(to_numpy(lines.peaks != 0)))
+    return take(lines, np.flatnonzero(lines.peaks != 0))
 
 
 def beyond_limits(key: Key, contrasts: Iterable[int], header: ismrmrdHeader) -> Iterator[str]:

@@ -1,13 +1,19 @@
 """Peaks and energies that are measured as lines come are those of the finished k-space."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
+from gadgets import noise
 from gadgets import sort as module
 from gadgets.sort import sort
-from mrnets.mrd.lines import take, with_data
+from mrnets.mrd.lines import require_finite, take, with_data
+from mrnets.mrd.plausible import nonzero
 from mrnets.mrd.strength import PART_BYTES, in_parts, peaks_of, profiles_of
 from tests import test_one_reading as scans
+from tests.questions import seen
 
 MEASURED = (scans.slices, scans.odd_and_oversampled, scans.echoes, scans.volume, scans.reversed_lines_of_siemens)
 LOST = (scans.averages, scans.partial_echo, scans.reversed_lines, scans.echo_planar, scans.echo_planar_volume)
@@ -67,3 +73,14 @@ def test_peaks_of_changed_lines_are_their_own():
     changed = with_data(lines, 2 * lines.data)
     assert np.array_equal(changed.peaks, 2 * lines.peaks)
     assert np.array_equal(take(changed, np.array([3, 1])).peaks, changed.peaks[[3, 1]])
+
+
+def test_a_device_is_asked_once_for_the_checks_of_a_block(monkeypatch):
+    monkeypatch.setattr("mrnets.mrd.lines.peaks_of", lambda data: torch.view_as_real(data).abs().amax((1, 2, 3)))
+    lines = scans.synthetic.lines(scans.kspace(np.random.default_rng(2)))
+    there = replace(lines, data=torch.from_numpy(lines.data))
+    with seen() as found:
+        require_finite(there)
+        assert nonzero(there) is there
+        assert noise._finite(there, there) is there
+    assert found.asked == {"lines.peaks": 1}
