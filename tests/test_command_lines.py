@@ -1,6 +1,7 @@
 """Rules for every command line: examples in each help, nearest names, and all faults at once."""
 
 import argparse
+import ast
 import importlib
 import io
 import logging
@@ -49,6 +50,21 @@ def test_every_help_has_examples(program, command, capsys):
     told = text.partition("examples:\n")[2].strip().splitlines()
     assert len(told) >= (len(examples[command]) if command else len(examples))
     assert all(line.strip().startswith(f"python -m {program} ") for line in told)
+
+
+def test_no_error_says_the_name_of_a_command_that_says_it_anyway():
+    """`gadgets simulate: simulate: snr must be positive` said it twice."""
+    names = tuple(f"{command}: " for _, command in COMMANDS)
+    doubled = []
+    for path in (path for program in PROGRAMS for path in (ROOT / program).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(
+                    func=ast.Name("InputError"),
+                    args=[ast.Constant(str(text)) | ast.JoinedStr([ast.Constant(str(text)), *_])],
+                ) if text.startswith(names):
+                    doubled.append(f"{path.name}: {text}")
+    assert not doubled
 
 
 @pytest.mark.parametrize(("program", "command"), COMMANDS)

@@ -104,13 +104,13 @@ def segment(images: Volume, priors: NDArray[Any], mask: NDArray[np.bool_], *, it
     """
     if images.ndim != 4 or priors.ndim != 4 or not images.shape[1:] == priors.shape[1:] == mask.shape:
         raise InputError(
-            "tissue: images (contrast, z, y, x), priors (class, z, y, x) and mask (z, y, x) must have one grid, "
+            "images (contrast, z, y, x), priors (class, z, y, x) and mask (z, y, x) must have one grid, "
             f"got {images.shape}, {priors.shape} and {mask.shape}"
         )
     if not mask.any():
-        raise InputError("tissue: the mask of the brain is empty")
+        raise InputError("the mask of the brain is empty")
     if not np.isfinite(images[:, mask]).all() or not np.isfinite(priors[:, mask]).all():
-        raise InputError("tissue: images or priors have values that are not finite")
+        raise InputError("images or priors have values that are not finite")
     values, given = images[:, mask].astype(np.float64), priors[:, mask].astype(np.float64)
     labels = np.zeros(mask.shape, np.uint8)
     labels[mask] = 1 + np.argmax(_coupled(_log(given) + _fitted(values, given, iterations), mask), axis=0)

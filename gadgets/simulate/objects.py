@@ -98,17 +98,15 @@ def _load(settings: Settings) -> _Volume:
     try:
         import nibabel
     except ModuleNotFoundError:
-        raise InputError(
-            f"simulate: reading NIfTI files needs nibabel, which is not installed: {install('demo')}"
-        ) from None
+        raise InputError(f"reading NIfTI files needs nibabel, which is not installed: {install('demo')}") from None
     path = icbm152() if settings.volume == "icbm152" else Path(str(settings.volume))
     try:
         image = nibabel.as_closest_canonical(nibabel.load(path))
         data = np.asarray(image.dataobj, dtype=np.float32)
     except (OSError, nibabel.filebasedimages.ImageFileError) as error:
-        raise InputError(f"simulate: {path} cannot be read as NIfTI ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path} cannot be read as NIfTI ({' '.join(str(error).split())})") from None
     if data.ndim != 3 or not np.isfinite(data).all():
-        raise InputError(f"simulate: {path} must have three axes and finite values, it has the shape {data.shape}")
+        raise InputError(f"{path} must have three axes and finite values, it has the shape {data.shape}")
     data, zooms = np.maximum(data[::-1, ::-1], 0), image.header.get_zooms()  # right, anterior -> left, posterior
     read, phase, normal = (int(np.argmax(np.abs(d))) for d in ORIENTATIONS[settings.orientation])
     volume = data.transpose(normal, phase, read)

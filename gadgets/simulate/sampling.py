@@ -40,7 +40,7 @@ def require_more_than_centre(settings: Settings) -> None:
     centre = width * nz if masks.kind(settings.mask).axes == 1 else min(width, nz) ** 2
     if mask.sum() == centre < mask.size:
         raise InputError(
-            f"simulate: {settings.acceleration:g}-fold acceleration leaves {centre} phase encodings to sample, and the "
+            f"{settings.acceleration:g}-fold acceleration leaves {centre} phase encodings to sample, and the "
             "fully sampled centre has all of them: make it smaller, or accelerate less"
         )
 

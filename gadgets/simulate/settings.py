@@ -67,18 +67,18 @@ def check(settings: Settings) -> None:
     if settings.orientation not in ORIENTATIONS:
         raise unknown("orientation", settings.orientation, ORIENTATIONS)
     if masks.kind(settings.mask).axes == 2 and not settings.three_d:
-        raise InputError(f"simulate: {settings.mask} undersamples two phase encodings; it needs a 3-D scan (--three-d)")
+        raise InputError(f"{settings.mask} undersamples two phase encodings; it needs a 3-D scan (--three-d)")
     if settings.three_d and settings.slices < 8:
-        raise InputError(f"simulate: a 3-D scan needs at least 8 partitions (--slices), got {settings.slices}")
+        raise InputError(f"a 3-D scan needs at least 8 partitions (--slices), got {settings.slices}")
     before = settings.matrix // 2 - settings.calibration // 2
     if math.floor(settings.partial_fourier * settings.matrix) > before:
         raise InputError(
-            f"simulate: partial_fourier {settings.partial_fourier:g} leaves out lines of the calibration; at most "
+            f"partial_fourier {settings.partial_fourier:g} leaves out lines of the calibration; at most "
             f"{before} of {settings.matrix} lines are before it"
         )
     if settings.separate and not vendors.named(settings.vendor).calibration:
         raise InputError(
-            f"simulate: the converter of {settings.vendor} marks no calibration lines; --separate needs another vendor"
+            f"the converter of {settings.vendor} marks no calibration lines; --separate needs another vendor"
         )
 
 
@@ -95,14 +95,14 @@ def _check_numbers(settings: Settings) -> None:
     ):
         with faults.gathered():
             if not least <= getattr(settings, name) <= most:
-                raise InputError(f"simulate: {name} must be from {least} to {most}, got {getattr(settings, name)}")
+                raise InputError(f"{name} must be from {least} to {most}, got {getattr(settings, name)}")
     for name in ("fov", "thickness", "snr"):
         with faults.gathered():
             if not 0 < getattr(settings, name) < math.inf:
-                raise InputError(f"simulate: {name} must be positive, got {getattr(settings, name)}")
+                raise InputError(f"{name} must be positive, got {getattr(settings, name)}")
     with faults.gathered():
         if not 0 <= settings.partial_fourier < 0.5:
-            raise InputError(f"simulate: partial_fourier must be from 0 to below 0.5, got {settings.partial_fourier:g}")
+            raise InputError(f"partial_fourier must be from 0 to below 0.5, got {settings.partial_fourier:g}")
     faults.tell()
 
 
