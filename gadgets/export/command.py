@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import glob
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from gadgets.export.cfl import write_cfl
-from gadgets.export.contents import anonymous, read_contents
+from gadgets.export.contents import Contents, anonymous, read_contents
 from gadgets.export.dicom import require_empty, write_dicom
 from gadgets.export.needed import needed
 from gadgets.export.nifti import nifti_name, write_nifti
@@ -39,6 +40,8 @@ _FOLDERS = ("dicom", "png")
 """Formats with a folder of their own for each image file. The others have the name of the image file in theirs."""
 _PACKAGES = {"dicom": ("pydicom", "DICOM"), "nifti": ("nibabel", "NIfTI"), "png": ("PIL", "PNG")}
 
+_logger = logging.getLogger(__name__)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m gadgets export`."""
@@ -66,7 +69,10 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"{args.images}: there is no such file.")
     require(args, faults)
     faults.tell()
-    for place, count in export(args.images, args, args.group.strip("/")):
+    contents = read_contents(args.images, args.group.strip("/"))
+    for warning in contents.warnings:
+        _logger.warning("%s: %s", args.images, warning)
+    for place, count in export(contents, args):
         print(f"{place}: {count} files", file=sys.stderr)
     return 0
 
@@ -122,9 +128,8 @@ def is_there(name: str, place: Path) -> bool:
     return place.with_name(stem + ending).is_file() or any(of_stacks)
 
 
-def export(images: str | Path, args: argparse.Namespace, group: str) -> list[tuple[Path, int]]:
-    """Write an image file in the formats that are asked for. Return each place, and how many files were written."""
-    contents = read_contents(images, group)
+def export(contents: Contents, args: argparse.Namespace) -> list[tuple[Path, int]]:
+    """Write images in the formats that are asked for. Return each place, and how many files were written."""
     contents = anonymous(contents) if args.anonymous else contents
     writers = {"dicom": write_dicom, "nifti": write_nifti, "png": write_png, "cfl": write_cfl}
     return [(place, len(writers[name](contents, place))) for name, place in places(args).items()]

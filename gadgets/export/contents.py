@@ -89,6 +89,8 @@ class Contents:
     path: str
     header: ismrmrdHeader | None
     """The header of the scan; None: the file has none."""
+    warnings: tuple[str, ...]
+    """Sentences on that header. Who made the images has heard them."""
     digest: str
     """Hash of everything in the file that belongs to the images."""
     series: tuple[Series, ...]
@@ -110,7 +112,9 @@ def read_contents(path: str | Path, group: str = "dataset") -> Contents:
         xml = header_in(path, folder["xml"]) if "xml" in folder else None
     if not series:
         raise InputError(f'{path}: there are no images in the group "{group}".')
-    return Contents(str(path), None if xml is None else read_header(xml).header, digest.hexdigest(), series)
+    reading = None if xml is None else read_header(xml)
+    header, warnings = (reading.header, reading.warnings) if reading else (None, ())
+    return Contents(str(path), header, warnings, digest.hexdigest(), series)
 
 
 def anonymous(contents: Contents) -> Contents:

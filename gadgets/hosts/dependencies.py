@@ -166,4 +166,4 @@ def noise_in(path: str | Path) -> Record:
                 scan.add(item)
             if not scan.lines:
                 raise InputError("has no noise measurement before its first imaging line")
-            return record(scan, read_header(source.header).header)
+            return record(scan, read_header(source.header).logged(path).header)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gadgets.chain import Watch, unwatched
 from gadgets.export import command as export
+from gadgets.export.contents import read_contents
 from gadgets.hosts import reporting
 from gadgets.hosts.dependencies import Dependencies, noise_in
 from gadgets.hosts.library import load
@@ -178,7 +179,7 @@ def _watched(
         return None
     group = args.out_group.strip("/")
     if export.asked(args):
-        export.export(args.outfile, args, group)
+        export.export(read_contents(args.outfile, group), args)
     if report is not None:
         report.add(name, args.outfile, group, args.set, recorder, str(lacking or ""))
     progress.done(args.outfile)

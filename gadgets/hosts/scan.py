@@ -82,7 +82,7 @@ def reconstructed(
     results: gives the items of a deferred scan, by its measurement ID.
 
     Raises InputError for the header at once, and InputError and GadgetError later as `Chain.run` does."""
-    reading = read_header(header)
+    reading = read_header(header).logged()
     noise = noise or Dependencies()
     other = noise.found(reading.header) if chain.has("noise") else None
     noted = chain.options.get("notes")

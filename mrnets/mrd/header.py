@@ -48,12 +48,19 @@ class Reading:
     warnings: tuple[str, ...]
     """Sentences on what was not as ISMRMRD demands, for the log and for the comment of each image."""
 
+    def logged(self, where: object = "") -> Reading:
+        """Log the warnings, and return this. A header is read often, and is logged once.
 
-def read_header(raw: object, where: object = "") -> Reading:
-    """Return the ISMRMRD header of a scan, and log a warning for each thing that is not as it should be.
+        where: the file, to stand in front of each."""
+        for warning in self.warnings:
+            _logger.warning("%s%s", f"{where}: " if where else "", warning)
+        return self
+
+
+def read_header(raw: object) -> Reading:
+    """Return the ISMRMRD header of a scan, with a warning for each thing that is not as it should be.
 
     raw: XML as text or bytes, or as an array of either or of 8-bit integers, in any order, namespace and encoding.
-    where: the file, to stand in front of the warnings in the log.
     Raises InputError if it is no XML, too large, or lacks what a reconstruction needs (encoding, matrix).
     """
     notes = _Notes()
@@ -67,10 +74,7 @@ def read_header(raw: object, where: object = "") -> Reading:
         raise InputError(f"The {_WHAT} has no <encoding>, without which nothing can be reconstructed.")
     for encoding in header.encoding:
         _complete(encoding, notes)
-    reading = Reading(header, (*warnings, *more, *notes.sentences()))
-    for warning in reading.warnings:
-        _logger.warning("%s%s", f"{where}: " if where else "", warning)
-    return reading
+    return Reading(header, (*warnings, *more, *notes.sentences()))
 
 
 @dataclass

@@ -200,6 +200,16 @@ def test_pngs_have_one_window_for_a_series(place):
     np.testing.assert_array_equal(greys, np.round(np.clip(series[0, :, 0] / top, 0, 1) * 255))
 
 
+def test_a_fault_of_the_header_is_logged_once_with_pngs_and_by_an_export(place, caplog):
+    write_scan("odd.h5", toys.HEADER.replace(b"<encoding>", b"<odd/><encoding>", 1), toys.scan())
+    fault = "The ISMRMRD header has the unknown element odd; it was skipped"
+    assert main(["replay", "odd.h5", "-c", "toy.xml", "--png", "pictures"]) == 0
+    assert [record.getMessage() for record in caplog.records if "odd" in record.getMessage()] == [fault]
+    caplog.clear()
+    assert main(["export", "out.h5", "--png", "more"]) == 0
+    assert [record.getMessage() for record in caplog.records if "odd" in record.getMessage()] == [f"out.h5: {fault}"]
+
+
 def test_pngs_without_pillow_are_refused_before_anything_is_done(place, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert main(["replay", "scan.h5", "-c", "toy.xml", "--png", "pictures"]) == 1

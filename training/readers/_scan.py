@@ -129,7 +129,7 @@ def scan_of(origin: Origin) -> Scan:
         xml = opened.header
         deviations = _deviations(opened.folder, heads) if isinstance(opened, files.Scan) else ()
     with naming(origin.path):
-        return _sorted(origin, read_header(xml, origin.path).header, heads, deviations)
+        return _sorted(origin, read_header(xml).logged(origin.path).header, heads, deviations)
 
 
 def _sorted(origin: Origin, header: ismrmrdHeader, heads: NDArray[np.void], deviations: tuple[float, ...]) -> Scan:

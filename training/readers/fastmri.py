@@ -105,7 +105,8 @@ def _exchanged(path: Path) -> str:
             return ""
         readout, lines = _kspace(file).shape[-2:]
         with naming(path):
-            samples = read_header(file["ismrmrd_header"][()], path).header.encoding[0].encodedSpace.matrixSize.x
+            header = read_header(file["ismrmrd_header"][()]).logged(path).header
+        samples = header.encoding[0].encodedSpace.matrixSize.x
     if lines != samples or readout == samples:
         return ""
     return (

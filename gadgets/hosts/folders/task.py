@@ -14,6 +14,7 @@ from typing import Literal
 
 from gadgets.chain import Chain
 from gadgets.export import command as export
+from gadgets.export.contents import read_contents
 from gadgets.failures import told
 from gadgets.hosts import replay
 from gadgets.hosts.folders.record import (
@@ -167,7 +168,7 @@ def _export_rest(task: Task, there: tuple[str, ...]) -> None:
             if form in there and export.is_there(name, getattr(job, name)):
                 setattr(rest, name, None)
         if export.asked(rest):
-            export.export(job.outfile, rest, job.out_group.strip("/"))
+            export.export(read_contents(job.outfile, job.out_group.strip("/")), rest)
 
 
 def _reported(args: argparse.Namespace) -> bool:
