@@ -69,6 +69,13 @@ class Frame:
     behind: int = 0
     """How many frames have come behind this one already: they can be had without waiting."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of k-space, coil maps and image, which a frame that waits keeps in memory."""
+        image = None if self.estimate is None else self.estimate.image
+        arrays = (self.raw.kspace, self.raw.sens, image)
+        return sum(int(array.nbytes) for array in arrays if array is not None)
+
 
 @contextmanager
 def naming_shortfalls(frame: Frame) -> Iterator[None]:

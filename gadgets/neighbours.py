@@ -34,17 +34,12 @@ def with_neighbours(
             continue
         key = _image_of(item)
         waiting.setdefault(key, []).append(item)
-        if sum(_bytes(frame) for frames in waiting.values() for frame in frames) > most:
+        if sum(frame.nbytes for frames in waiting.values() for frame in frames) > most:
             raise InputError(f"more than {most / 2**30:.3g} GiB of slices wait for their neighbours")
         if item.volume or len(waiting[key]) == _announced_slices(header, item.encoding):
             yield from complete(_in_space(waiting.pop(key)))
     for frames in waiting.values():
         yield from complete(_in_space(frames))
-
-
-def _bytes(frame: Frame) -> int:
-    image = None if frame.estimate is None else frame.estimate.image
-    return int(frame.raw.kspace.nbytes) + (0 if image is None else int(image.nbytes))
 
 
 def _image_of(frame: Frame) -> tuple[Any, ...]:

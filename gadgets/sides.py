@@ -118,7 +118,7 @@ class Ahead:
         error: BaseException | None = None
         try:
             for item in self._items:
-                if not self._put(_Made(item, self._maker.said(), _size(item))):
+                if not self._put(_Made(item, self._maker.said(), item.nbytes if isinstance(item, Frame) else 0)):
                     break
         except BaseException as caught:  # noqa: BLE001 it is raised on the next side
             error = caught
@@ -157,11 +157,3 @@ def together(sides: Sequence[Ahead], items: Iterator[Item]) -> Iterator[Item]:
             side.stop()
         for number, side in enumerate(sides):
             side.join(None if number else LAST_READ)
-
-
-def _size(item: Item) -> int:
-    if not isinstance(item, Frame):
-        return 0
-    image = None if item.estimate is None else item.estimate.image
-    arrays = (item.raw.kspace, item.raw.sens, image)
-    return sum(int(array.nbytes) for array in arrays if array is not None)
