@@ -48,6 +48,8 @@ class Speech:
     """Sentences on images that are missing."""
     _known: list[Exception] = field(default_factory=list)
     """Errors that have their names already."""
+    _logged: dict[str, object] = field(default_factory=dict)
+    """Warnings that are in the log, of all sides, each with a mark of who was first."""
     _heard: Said = Said()
     """All that the side before this one has said so far."""
 
@@ -60,7 +62,12 @@ class Speech:
 
     def side(self) -> Speech:
         """Return the speech of another side of the chain, which begins with the same notes."""
-        return Speech(dict(self.notes), _known=self._known)
+        return Speech(dict(self.notes), _known=self._known, _logged=self._logged)
+
+    def logs(self, message: str) -> bool:
+        """Return whether a warning is to be logged: once for a scan, though the sides speak at the same time."""
+        mark = object()
+        return message not in self.notes and self._logged.setdefault(message, mark) is mark
 
     def said(self) -> Said:
         """Return what was said so far."""
@@ -125,7 +132,7 @@ _now: ContextVar[tuple[Speech | None, str]] = ContextVar("now", default=(None, "
 def warn(message: str, *, log: logging.Logger) -> None:
     """Log `message` as a warning, and note it for the comment of each image that is made from now on."""
     speech, _ = _now.get()
-    if speech is None or message not in speech.notes:
+    if speech is None or speech.logs(message):
         log.warning("%s", message)
     if speech is not None:
         speech.notes[message] = None

@@ -19,7 +19,7 @@ from gadgets.connection import Peer
 from gadgets.limits import PATIENT
 from gadgets.protocol import State
 from gadgets.sides import Ahead, together
-from gadgets.speaker import GadgetError, IncompleteError, Speech
+from gadgets.speaker import GadgetError, IncompleteError, Speech, warn
 from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from mrnets.mrd.lines import take
@@ -138,6 +138,22 @@ def test_what_is_said_reaches_the_images_made_after_it_and_no_others():
 
     assert run() == run(serial)
     assert len(run()[1].notes) == 3
+
+
+def test_what_two_sides_say_is_logged_once(caplog):
+    speech = Speech()
+    first, second = speech.side(), speech.side()
+    log = logging.getLogger("gadgets.test")
+
+    def saying():
+        for word in ("alike", "alike", "own"):
+            warn(word, log=log)
+            yield word
+
+    for side in (first, second):
+        assert list(side.named("toy", saying())) == ["alike", "alike", "own"]
+        assert side.said().notes == ("alike", "own")  # in the comments of its images
+    assert [record.getMessage().split()[-1] for record in caplog.records] == ["alike", "own"]
 
 
 def test_a_note_made_while_others_wait_does_not_reach_them():
