@@ -94,3 +94,14 @@ def test_threads_are_settled_before_the_libraries_load(command):
         check=False,
     )
     assert f"'numpy': '{threads.OPENMP['GOMP_SPINCOUNT']}'" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_lines_of_the_readme_for_python_load_no_library():
+    """They must come before NumPy and torch, which read the environment when they load."""
+    line = "from mrnets.commandline import settle; settle()"
+    assert f"`{line}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+    code = f"{line}\nimport os, sys\nprint({{'numpy', 'torch'}} & set(sys.modules), os.environ['GOMP_SPINCOUNT'])"
+    environment = {k: v for k, v in os.environ.items() if k not in (*threads.OPENMP, "OMP_WAIT_POLICY")}
+    environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"set() {threads.OPENMP['GOMP_SPINCOUNT']}"
