@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mrnets.errors import InputError
 from mrnets.hdf5 import whole_hdf5
 from mrnets.hdf5_reading import opened, require_lengths, require_own, require_written
-from mrnets.mrd.lines import ACQUISITION_HEADER, Item, Line, Lines, coalesce
+from mrnets.mrd.lines import ACQUISITION_HEADER, Batch, Item, Lines, coalesce
 from mrnets.mrd.records import acquisitions, explained, whole_headers
 from mrnets.mrd.streams import MAGIC, Stream, is_stream, open_stream
 from mrnets.mrd.xml import MAX_BYTES
@@ -67,7 +67,7 @@ class Scan:
 
     def lines(self, rows: NDArray[np.integer[Any]]) -> Iterator[Lines]:
         """The acquisitions with these numbers (ascending). Raises InputError as `items` does."""
-        return coalesce(line for _, line in acquisitions(self.path, self.folder["data"], rows))
+        return coalesce(acquisitions(self.path, self.folder["data"], rows))
 
     def headers(self, fields: Sequence[str]) -> NDArray[np.void]:
         """These fields of the headers of all acquisitions, (acquisition,). Samples are not read. Raises InputError."""
@@ -199,15 +199,19 @@ def _scans(file: h5py.File) -> list[str]:
     return found
 
 
-def _merge(scan: Scan) -> Iterator[Line | ismrmrd.Waveform]:
+def _merge(scan: Scan) -> Iterator[Batch | ismrmrd.Waveform]:
     """Acquisitions and waveforms, each in the order of the file, merged by their time stamps."""
     waveforms = _waveforms(scan.path, scan.folder["waveforms"]) if "waveforms" in scan.folder else iter(())
     waveform = next(waveforms, None)
-    for time, line in acquisitions(scan.path, scan.folder["data"], np.arange(scan.acquisitions)):
-        while waveform is not None and waveform.time_stamp < time:
+    for batch in acquisitions(scan.path, scan.folder["data"], np.arange(scan.acquisitions)):
+        times, start = batch.headers["acquisition_time_stamp"], 0
+        while waveform is not None and (later := times[start:] > waveform.time_stamp).any():
+            before, start = start, start + int(np.argmax(later))
+            if before < start:
+                yield batch.part(before, start)
             yield waveform
             waveform = next(waveforms, None)
-        yield line
+        yield batch.part(start, len(times))
     while waveform is not None:
         yield waveform
         waveform = next(waveforms, None)

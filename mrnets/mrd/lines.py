@@ -6,6 +6,7 @@ therefore gives a chain the same blocks, and gets the same bytes from it.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from mrnets.physics.arrays import Array, asarray_like, to_numpy
 __all__ = [
     "ACQUISITION_HEADER",
     "PAUSE",
+    "Batch",
     "Item",
     "Line",
     "Lines",
@@ -101,6 +103,9 @@ _FIELDS = struct.Struct("<2xQ24xH2xH134xHH70xH2xHHH")
 """Flags, samples, coils, encoding space, trajectory dimensions, slice, phase, repetition and set in a header."""
 
 
+_SHAPE = ("active_channels", "number_of_samples", "trajectory_dimensions", "encoding_space_ref")
+
+
 class Line(NamedTuple):
     """One acquisition before it is in a run: its header, and how to copy its samples into arrays."""
 
@@ -110,11 +115,32 @@ class Line(NamedTuple):
     """Called once with the arrays to fill: data (coil, sample) complex64, trajectory (sample, dimension) float32."""
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive acquisitions, of any shapes, before they are in runs."""
+
+    headers: NDArray[np.void]
+    """(line,) of `ACQUISITION_HEADER`, without gaps in memory."""
+    fill: Callable[[int, Array, Array], None]
+    """Called with the number of the first of some lines of one shape and the arrays to fill, in order: data (line,
+    coil, sample) complex64, trajectory (line, sample, dimension) float32."""
+    first: int = 0
+    """The number of the first line here, for `fill`."""
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Some of the lines."""
+        return replace(self, headers=self.headers[start:stop], first=self.first + start)
+
+
+_Key: TypeAlias = tuple[int, int, int, int, bool]
+"""Coils, samples, trajectory dimensions, encoding space, and whether it is noise: one for all lines of a run."""
+
+
 @dataclass
 class _Run:
     """Buffers for lines, and how many lines are in them."""
 
-    key: tuple[int, int, int, int, bool]
+    key: _Key
     headers: Array
     raw: memoryview
     """The bytes of the headers."""
@@ -125,7 +151,7 @@ class _Run:
     """How many of the lines were looked at."""
 
     @classmethod
-    def start(cls, key: tuple[int, int, int, int, bool], spare: Spare) -> _Run:
+    def start(cls, key: _Key, spare: Spare) -> _Run:
         coils, samples, dimensions = key[:3]
         size = coils * samples * 8 + samples * dimensions * 4
         if coils > MAX_COILS or size > MAX_LINE_BYTES:
@@ -143,11 +169,19 @@ class _Run:
             np.empty((lines, samples, dimensions), np.float32),
         )
 
-    def append(self, line: Line) -> None:
-        start = self.count * HEADER_BYTES
-        self.raw[start : start + HEADER_BYTES] = line.raw
-        line.fill(self.data[self.count], self.trajectory[self.count])
-        self.count += 1
+    def append(self, item: Line | Batch, start: int, stop: int) -> int:
+        """Take lines `start` to `stop` of a batch, or a line, as far as there is room. Returns how many were taken."""
+        before, count = self.count, min(stop - start, len(self.headers) - self.count)
+        new = slice(before, before + count)
+        if isinstance(item, Line):
+            raw: Any = item.raw
+            item.fill(self.data[before], self.trajectory[before])
+        else:
+            raw = item.headers[start : start + count].view(np.uint8).data
+            item.fill(item.first + start, self.data[new], self.trajectory[new])
+        self.raw[before * HEADER_BYTES : (before + count) * HEADER_BYTES] = raw
+        self.count += count
+        return count
 
     def lines(self, start: int = 0) -> Lines:
         which = slice(start, self.count)
@@ -174,12 +208,42 @@ class _Repetitions:
         return before < repetition
 
 
+def _parts(item: Line | Batch, repetitions: _Repetitions) -> Iterator[tuple[_Key, int, int, bool]]:
+    """Yield parts of a batch of one key each, or the line: its key, its first line, the one past its last, and whether
+    that last line may complete an image. No other line of it may."""
+    if isinstance(item, Line):
+        flags, samples, coils, encoding, dimensions, slice_, phase, repetition, set_ = _FIELDS.unpack_from(item.raw)
+        noise = bool(flags & _NOISE)
+        completing = flags & _CLOSING or (not noise and repetitions.begins((slice_, phase, set_, encoding), repetition))
+        yield (coils, samples, dimensions, encoding, noise), 0, 1, bool(completing)
+        return
+    headers, idx = item.headers, item.headers["idx"]
+    noise, completes = (headers["flags"] & np.uint64(some) != 0 for some in (_NOISE, _CLOSING))
+    keys = np.stack([*(headers[name] for name in _SHAPE), noise], axis=-1)
+    places = np.stack([*(idx[name] for name in ("slice", "phase", "set", "repetition")), keys[:, 3]], axis=-1)
+    others = np.flatnonzero(~(noise | completes))
+    for n in others[_changed(places[others])].tolist():
+        slice_, phase, set_, repetition, encoding = places[n].tolist()
+        completes[n] = repetitions.begins((slice_, phase, set_, encoding), repetition)
+    ends = np.flatnonzero(completes | np.append(_changed(keys)[1:], True)) + 1
+    for start, stop in itertools.pairwise([0, *ends.tolist()]):
+        *shape, kind = keys[start].tolist()
+        yield (*shape, bool(kind)), start, stop, bool(completes[stop - 1])
+
+
+def _changed(rows: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which rows (line, field) are not like the row before them; the first one is not."""
+    changed = np.ones(len(rows), np.bool_)
+    changed[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    return changed
+
+
 PAUSE: Final = object()
 """In a stream of lines: no more have come yet."""
 
 
-def coalesce(stream: Iterable[Line | Item], look: Callable[[Lines], None] | None = None) -> Iterator[Item]:
-    """Make `Lines` of each run of `Line`; other items pass in order.
+def coalesce(stream: Iterable[Line | Batch | Item], look: Callable[[Lines], None] | None = None) -> Iterator[Item]:
+    """Make `Lines` of each run of lines, which come one by one or in batches; other items pass in order.
 
     A run ends before another shape, encoding space, kind (noise or not) or item. It ends after each line that may
     complete an image, which is then not kept waiting: the last in a slice, repetition or measurement, and the first of
@@ -194,24 +258,22 @@ def coalesce(stream: Iterable[Line | Item], look: Callable[[Lines], None] | None
             if run and look:
                 run.look(look)
             continue
-        if not isinstance(item, Line):
+        if not isinstance(item, Line | Batch):
             if run:
                 yield run.lines()
                 run = None
             yield item
             continue
-        flags, samples, coils, encoding, dimensions, slice_, phase, repetition, set_ = _FIELDS.unpack_from(item.raw)
-        key = (coils, samples, dimensions, encoding, bool(flags & _NOISE))
-        if run and run.key != key:
-            yield run.lines()
-            run = None
-        run = run or _Run.start(key, spare)
-        run.append(item)
-        place = (slice_, phase, set_, encoding)
-        completing = flags & _CLOSING or (not flags & _NOISE and repetitions.begins(place, repetition))
-        if completing or run.count == len(run.headers):
-            yield run.lines()
-            run = None
+        for key, start, stop, completing in _parts(item, repetitions):
+            if run and run.key != key:
+                yield run.lines()
+                run = None
+            while start < stop:
+                run = run or _Run.start(key, spare)
+                start += run.append(item, start, stop)
+                if run.count == len(run.headers) or (completing and start == stop):
+                    yield run.lines()
+                    run = None
     if run:
         yield run.lines()
 

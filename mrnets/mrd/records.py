@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from mrnets.errors import InputError
 from mrnets.hdf5_heap import REFERENCE, Heaps
 from mrnets.hdf5_reading import Stored, require_lengths
-from mrnets.mrd.lines import ACQUISITION_HEADER, Line
+from mrnets.mrd.lines import ACQUISITION_HEADER, Batch
 from mrnets.physics.arrays import Array
 
 __all__ = ["acquisitions", "explained", "whole_headers"]
 
-Fill: TypeAlias = Callable[[Array, Array], None]
-"""As `Line.fill`."""
+Fill: TypeAlias = Callable[[int, Array, Array], None]
+"""As `Batch.fill`."""
 Rows: TypeAlias = NDArray[np.integer[Any]]
 """Numbers of records, ascending."""
 
@@ -48,8 +48,8 @@ def explained(path: str | Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be read; it is cut short, corrupt or not HDF5 ({reason}).") from error
 
 
-def acquisitions(path: str, records: h5py.Dataset, rows: Rows) -> Iterator[tuple[int, Line]]:
-    """Yield the time stamp of each acquisition, and the acquisition; it is read while `records` are open.
+def acquisitions(path: str, records: h5py.Dataset, rows: Rows) -> Iterator[Batch]:
+    """Yield the acquisitions with these numbers in batches; they are read while `records` are open.
 
     Raises InputError for records that do not fit their headers, and where the file is corrupt."""
     start, step = 0, 16
@@ -57,24 +57,17 @@ def acquisitions(path: str, records: h5py.Dataset, rows: Rows) -> Iterator[tuple
         layout = _layout(records, file.fileno())
         while start < len(rows):
             which = rows[start : start + step]
-            block = None if layout is None else _in_heaps(path, records, which, layout)
-            block = block or _by_library(path, records, which)
-            raw, size = block.headers.tobytes(), block.headers.itemsize
-            times = block.headers["acquisition_time_stamp"].tolist()
-            for n, (time, fill) in enumerate(zip(times, block.fills, strict=True)):
-                yield time, Line(raw[n * size : (n + 1) * size], fill)
+            batch = None if layout is None else _in_heaps(path, records, which, layout)
+            batch = batch or _by_library(path, records, which)
+            yield batch
             start += len(which)
-            step = max(1, min(2 * step, BLOCK_RECORDS, BLOCK_BYTES // max(block.bytes // len(which), 1)))
+            step = max(1, min(2 * step, BLOCK_RECORDS, BLOCK_BYTES // max(_bytes(batch) // len(which), 1)))
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Some acquisitions."""
-
-    headers: NDArray[np.void]
-    fills: Iterator[Fill]
-    bytes: int
-    """Memory that their samples take."""
+def _bytes(batch: Batch) -> int:
+    """Return the memory that samples of a batch take."""
+    counts = batch.headers["number_of_samples"].astype(np.int64) * batch.headers["active_channels"]
+    return int(counts.sum()) * 8
 
 
 def whole_headers(path: str | Path, headers: Array) -> NDArray[np.void]:
@@ -87,17 +80,18 @@ def whole_headers(path: str | Path, headers: Array) -> NDArray[np.void]:
 # By h5py
 
 
-def _by_library(path: str, records: h5py.Dataset, which: Rows) -> _Block:
+def _by_library(path: str, records: h5py.Dataset, which: Rows) -> Batch:
     with explained(path):
         require_lengths(path, records, int(which[0]), int(which[-1]) + 1)
         block = _records(records, which)
     headers = whole_headers(path, block["head"])
     trajectories = block["traj"] if "traj" in block.dtype.names else [_NOTHING] * len(block)
-    fills = (
-        _filler(f"{path}: acquisition {number}", samples, trajectory)
-        for number, samples, trajectory in zip(which, block["data"], trajectories, strict=True)
-    )
-    return _Block(headers, fills, sum(samples.nbytes for samples in block["data"]))
+
+    def fill(first: int, data: Array, places: Array) -> None:
+        for n, (samples, own) in enumerate(zip(data, places, strict=True), first):
+            _fill(f"{path}: acquisition {which[n]}", block["data"][n], trajectories[n], samples, own)
+
+    return Batch(headers, fill)
 
 
 def _records(records: h5py.Dataset, which: Rows) -> Array:
@@ -108,18 +102,16 @@ def _records(records: h5py.Dataset, which: Rows) -> Array:
     return records[first:end][which - first] if end - first <= 4 * len(which) else records[which]
 
 
-def _filler(what: str, samples: Array, trajectory: Array) -> Fill:
-    def fill(data: Array, places: Array) -> None:
-        numbers = _real(samples)
-        if numbers.size != 2 * data.size or trajectory.size != places.size:
-            raise InputError(
-                f"{what} has {numbers.size / 2:g} samples and {trajectory.size} trajectory values; "
-                f"its header announces {data.size} and {places.size}."
-            )
-        data[...] = numbers.view(np.complex64).reshape(data.shape)
-        places[...] = trajectory.reshape(places.shape)
-
-    return fill
+def _fill(what: str, samples: Array, trajectory: Array, data: Array, places: Array) -> None:
+    """Fill the samples and the trajectory of one line. Raises InputError where the file does not have as many."""
+    numbers = _real(samples)
+    if numbers.size != 2 * data.size or trajectory.size != places.size:
+        raise InputError(
+            f"{what} has {numbers.size / 2:g} samples and {trajectory.size} trajectory values; "
+            f"its header announces {data.size} and {places.size}."
+        )
+    data[...] = numbers.view(np.complex64).reshape(data.shape)
+    places[...] = trajectory.reshape(places.shape)
 
 
 def _real(samples: Array) -> NDArray[np.float32]:
@@ -152,7 +144,7 @@ def _layout(records: h5py.Dataset, file: int) -> _Layout | None:
     return None if stored is None else _Layout(stored, at["head"], at["data"], at.get("traj"))
 
 
-def _in_heaps(path: str, records: h5py.Dataset, which: Rows, layout: _Layout) -> _Block | None:
+def _in_heaps(path: str, records: h5py.Dataset, which: Rows, layout: _Layout) -> Batch | None:
     """The records that are in the file as it is; None where one of them is not as its header announces."""
     raw = layout.stored.records(which)
     if raw is None:
@@ -168,20 +160,17 @@ def _in_heaps(path: str, records: h5py.Dataset, which: Rows, layout: _Layout) ->
         return None
     heaps = Heaps(layout.stored.file)
 
-    def filler(number: int, samples: tuple[int, int, int], trajectory: tuple[int, int, int]) -> Fill:
-        def fill(data: Array, places: Array) -> None:
+    def fill(first: int, data: Array, places: Array) -> None:
+        for n, (line, own) in enumerate(zip(data, places, strict=True), first):
             try:
-                if samples[0]:
-                    heaps.read(samples[1], samples[2], data)
-                if trajectory[0]:
-                    heaps.read(trajectory[1], trajectory[2], places)
+                for reference, into in ((samples[n], line), (trajectories[n], own)):
+                    if into.size:
+                        _, heap, number = reference.item()
+                        heaps.read(heap, number, into)
             except (OSError, OverflowError):  # damaged, and h5py says how
-                next(_by_library(path, records, np.array([number])).fills)(data, places)
+                _by_library(path, records, which[n : n + 1]).fill(0, data[n - first :][:1], places[n - first :][:1])
 
-        return fill
-
-    fills = map(filler, which.tolist(), samples.tolist(), trajectories.tolist())
-    return _Block(headers, fills, int(announced[0].sum()) * 4)
+    return Batch(headers, fill)
 
 
 def _part(raw: NDArray[np.uint8], at: int, kind: np.dtype[np.void]) -> NDArray[np.void]:

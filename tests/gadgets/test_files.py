@@ -68,6 +68,27 @@ def test_blocks_of_the_file_are_not_blocks_of_the_stream(tmp_path):
     assert [len(run) for run in read(tmp_path / "scan.h5")] == [256, 44, 2]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_waveforms_come_before_the_first_acquisition_with_a_later_time_stamp(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    times, stamps = rng.integers(0, 12, 40), rng.integers(0, 14, 9)
+    lines = toys.lines(len(times), coils=1, samples=2)
+    lines.headers["acquisition_time_stamp"] = times
+    waveforms = [toys.waveform(time=int(time)) for time in stamps]
+    write_scan(tmp_path / "scan.h5", toys.HEADER, [lines, *waveforms])
+    expected, rest = [], list(waveforms)
+    for n, time in enumerate(times):
+        while rest and rest[0].time_stamp < time:
+            expected.append(("waveform", rest.pop(0).time_stamp))
+        expected.append(("line", n))
+    expected += [("waveform", waveform.time_stamp) for waveform in rest]
+    found = []
+    for item in read(tmp_path / "scan.h5"):
+        waveform = isinstance(item, ismrmrd.Waveform)
+        found += [("waveform", item.time_stamp)] if waveform else [("line", n) for n in item.headers["scan_counter"]]
+    assert found == expected
+
+
 def test_several_scans_are_told_apart_by_their_group(path):
     with h5py.File(path, "a") as file:
         file.copy("dataset", "patient/second")

@@ -1,4 +1,5 @@
 import ctypes
+import itertools
 
 import ismrmrd
 import ismrmrd.constants
@@ -8,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrnets.errors import InputError
+from mrnets.mrd import lines as lines_module
 from mrnets.mrd.flags import Flag, has_flag
-from mrnets.mrd.lines import ACQUISITION_HEADER, Line, Lines, coalesce, with_data
+from mrnets.mrd.lines import ACQUISITION_HEADER, Batch, Line, Lines, coalesce, with_data
 from tests.gadgets import toys
 from tests.gadgets.toys import from_acquisitions, to_acquisitions
 
@@ -94,6 +96,55 @@ def test_runs_hold_every_acquisition_once_and_in_order(parts):
     ]
     back = [a for run in from_acquisitions(acquisitions) for a in to_acquisitions(run)]
     assert back == acquisitions
+
+
+@st.composite
+def headers_of_lines(draw):
+    """Headers that change now and then in what ends a run."""
+    found = np.zeros(draw(st.integers(1, 30)), ACQUISITION_HEADER)
+    names = ("active_channels", "number_of_samples", "trajectory_dimensions", "encoding_space_ref")
+    for header in found:
+        for name in names:
+            header[name] = draw(st.sampled_from([1, 1, 1, 1, 2]))
+        for name in ("slice", "phase", "set"):
+            header["idx"][name] = draw(st.sampled_from([0, 0, 0, 1]))
+        header["idx"]["repetition"] = draw(st.integers(0, 3))
+        flag = draw(st.sampled_from([0, 0, 0, 0, 1 << 18, 1 << 18 | 1 << 7, 1 << 7, 1 << 13, 1 << 24, 1 << 16]))
+        header["flags"] = flag
+    found["scan_counter"] = np.arange(len(found))
+    return found
+
+
+@settings(deadline=None, max_examples=200)
+@given(headers_of_lines(), st.lists(st.integers(0, 29), max_size=3), st.sampled_from([3, 256]))
+def test_batches_of_lines_make_the_runs_that_single_lines_make(headers, cuts, most):
+    """The first repetition of a slice, flags, shapes and the room of a run end runs in both."""
+
+    def fill(first, data, trajectory):
+        for n, (samples, path) in enumerate(zip(data, trajectory, strict=True), first):
+            samples[...], path[...] = n, -n
+
+    def one(n):
+        return Line(headers[n].tobytes(), lambda *arrays: fill(n, *(array[None] for array in arrays)))
+
+    whole, edges = Batch(headers, fill), sorted({0, len(headers), *(cut for cut in cuts if cut < len(headers))})
+    batches = [whole.part(start, stop) for start, stop in itertools.pairwise(edges)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines_module, "MAX_LINES", most)
+        found, expected = list(coalesce(batches)), list(coalesce(map(one, range(len(headers)))))
+    assert toys.blob(found) == toys.blob(expected)
+    assert [len(run) for run in found] == [len(run) for run in expected]
+    mixed = [batches[0], *map(one, range(edges[1], len(headers)))]
+    assert toys.blob(coalesce(mixed)) == toys.blob(coalesce(map(one, range(len(headers)))))
+
+
+def test_a_run_of_a_batch_is_there_before_the_next_line_is_read():
+    read = []
+    headers = toys.lines(5).headers
+    headers["flags"][1] = 1 << (Flag.LAST_IN_SLICE - 1)
+    stream = coalesce([Batch(headers, lambda first, data, path: read.extend(range(first, first + len(data))))])
+    assert len(next(stream)) == 2
+    assert read == [0, 1]
 
 
 def test_trajectories_come_and_go_with_their_lines():
