@@ -1,6 +1,6 @@
 """Receiving a scan with and without a spool, side by side.
 
-    python tests/benchmarks/bench_spool.py [--mebibytes 512] [--coils 32] [--repetitions 5] [--work read sort]
+    python tests/benchmarks/bench_spool.py [--mebibytes 64] [--coils 32] [--repetitions 3] [--work read sort]
         [--folder FOLDER]
 
 Another process sends a 2-D multi-slice scan through a local socket. "read" makes Lines of the messages and nothing
@@ -72,9 +72,9 @@ def made(work: str, items: Iterator[Item]) -> Iterator[Item]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mebibytes", type=int, default=512)
+    parser.add_argument("--mebibytes", type=int, default=64)
     parser.add_argument("--coils", type=int, default=32)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--work", nargs="+", choices=WORK, default=WORK, help="what is measured (default: all)")
     parser.add_argument("--folder", help="where the spool is made (default: the system's temporary folder)")
     args = parser.parse_args()

@@ -1,6 +1,6 @@
 """Settings of threads on a loaded host: the shipped varnet's size and ESPIRiT, beside programs that never wait.
 
-    python tests/benchmarks/bench_threads.py [--load 4]
+    python tests/benchmarks/bench_threads.py [--load 4] [--rounds 1]
 
 Each setting runs in a process of its own, in turns, while `--load` other processes compute. Aim: ours (mrnets.threads)
 within 1.3 of the fastest setting.
@@ -59,7 +59,7 @@ def main() -> None:
     """Print the seconds of each setting, idle and loaded, and their ratio to the fastest."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--load", type=int, default=4, help="processes that compute beside it (default 4)")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     args = parser.parse_args()
     for load in dict.fromkeys((0, args.load)):
         with busy(load, LIMIT * args.rounds * len(SETTINGS)):
