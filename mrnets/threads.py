@@ -2,8 +2,9 @@
 
 OpenMP's threads wait for each other at the end of every operation. By default they spin, for milliseconds. Where other
 programs run, that takes the processor from the very threads that they wait for. A network then takes 10 to 100 times as
-long. A thread that sleeps at once has to be woken for the next operation. That takes longer than many operations do. So
-threads spin for about as long as that takes, and then sleep (`tests/benchmarks/bench_threads.py`).
+long. A thread that sleeps at once has to be woken for the next operation. On some machines that takes longer than many
+operations do. So threads spin briefly and then sleep. On a machine that is loaded when the process starts, they sleep
+at once (`tests/benchmarks/bench_threads.py`).
 
 The libraries read their settings from the environment when they load. So `settle` comes before the first import of
 NumPy or torch.
@@ -19,20 +20,31 @@ from pathlib import Path
 __all__ = ["allowed", "settle"]
 
 OPENMP = {"GOMP_SPINCOUNT": "5000", "KMP_BLOCKTIME": "0"}
-"""How long OpenMP's threads spin: GNU's in turns (5000 took 57 µs on a Xeon), Intel's and LLVM's in ms."""
+"""How long OpenMP's threads spin: GNU's in turns, Intel's and LLVM's in ms. 5000 turns took 57 µs on a Xeon, and 160 µs
+on an EPYC."""
+LOADED = {**OPENMP, "GOMP_SPINCOUNT": "0"}
+"""The same on a loaded machine."""
+BUSY = 1.5
+"""Threads that wait for a processor or have one, for each processor, on a loaded machine. This program alone makes
+fewer."""
 OTHERS = {"OPENBLAS_NUM_THREADS": "1"}
 """OpenBLAS of NumPy spins always. Its matrices are small here."""
 
 _CONTAINER = Path("/sys/fs/cgroup")
 
 
-def settle(environment: MutableMapping[str, str] = os.environ, container: Path = _CONTAINER) -> None:
+def settle(
+    environment: MutableMapping[str, str] = os.environ, container: Path = _CONTAINER, load: float | None = None
+) -> None:
     """Set what libraries read of `environment` on threads, and leave alone what the user has set there.
 
+    load: the machine's, as of os.getloadavg(), whose last minute stands where it is not given.
     Where the user has set OMP_WAIT_POLICY, it says how threads wait.
     OMP_NUM_THREADS is set only where a container may use fewer processors than the process sees. The libraries find
     the other limits themselves, and leave out the second thread of a core."""
-    waiting = {} if "OMP_WAIT_POLICY" in environment else OPENMP
+    load = os.getloadavg()[0] if load is None else load
+    spinning = LOADED if load > BUSY * (os.cpu_count() or 1) else OPENMP
+    waiting = {} if "OMP_WAIT_POLICY" in environment else spinning
     for name, value in {**waiting, **OTHERS}.items():
         environment.setdefault(name, value)
     processors = len(os.sched_getaffinity(0))
