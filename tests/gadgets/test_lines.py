@@ -62,9 +62,9 @@ def test_a_run_ends_before_another_shape_encoding_or_kind(change):
     assert sizes([*toys.acquisitions(3), *toys.acquisitions(1, **change), *toys.acquisitions(2)]) == [3, 1, 2]
 
 
-def test_a_run_has_at_most_256_lines_and_8_mebibytes():
+def test_a_run_has_at_most_256_lines_and_4_mebibytes():
     assert sizes(toys.acquisitions(300, coils=1, samples=2)) == [256, 44]
-    raw = toys.lines(1, coils=6, samples=65535).headers.tobytes()  # 3 MiB a line
+    raw = toys.lines(1, coils=3, samples=65535).headers.tobytes()  # 1.5 MiB a line
     assert [len(run) for run in coalesce(Line(raw, lambda data, path: None) for _ in range(5))] == [2, 2, 1]
 
 

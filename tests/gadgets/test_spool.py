@@ -32,6 +32,7 @@ from gadgets.messages import Close, ConfigFile, ConfigText, Error, Header
 from gadgets.protocol import State
 from gadgets.speaker import GadgetError
 from mrnets.errors import InputError
+from mrnets.mrd.lines import MAX_RUN_BYTES
 from tests.gadgets import toys
 from tests.gadgets.test_hosts import Client, attached, texts
 from tests.gadgets.toys import blob, chain, configuration, for_clients, stage
@@ -223,7 +224,7 @@ def test_all_that_came_is_on_the_disk_before_a_gadget_takes_the_first_line(place
         with held(entry) as mine:
             assert not mine
         LET.set()
-        assert len(client.receive()) == 7  # runs of 8 MiB
+        assert len(client.receive()) == 4 * 200 * 16 * 512 * 8 // MAX_RUN_BYTES + 1
     assert only(kept).state == "done"
 
 
