@@ -47,9 +47,8 @@ Item: TypeAlias = Any
 (text)."""
 
 MAX_LINES = 256
-MAX_RUN_BYTES = (
-    4 << 20
-)  # a processor's cache has such a run still when it is measured and sorted; 8 MiB take a tenth more
+MAX_RUN_BYTES = 4 << 20
+"""A run of this size is still in the cache of a processor when it is measured and sorted; 8 MiB take a tenth more."""
 MAX_LINE_BYTES = 256 << 20
 MAX_COILS = 1024  # ISMRMRD's channel mask has 1024 bits
 

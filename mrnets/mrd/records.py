@@ -61,13 +61,20 @@ def acquisitions(path: str, records: h5py.Dataset, rows: Rows) -> Iterator[Batch
             batch = batch or _by_library(path, records, which)
             yield batch
             start += len(which)
-            step = max(1, min(2 * step, BLOCK_RECORDS, BLOCK_BYTES // max(_bytes(batch) // len(which), 1)))
+            each = _bytes(batch.headers, records.dtype["data"]) // len(which)
+            step = max(1, min(2 * step, BLOCK_RECORDS, BLOCK_BYTES // max(each, 1)))
 
 
-def _bytes(batch: Batch) -> int:
-    """Return the memory that samples of a batch take."""
-    counts = batch.headers["number_of_samples"].astype(np.int64) * batch.headers["active_channels"]
-    return int(counts.sum()) * 8
+def _bytes(headers: NDArray[np.void], stored: np.dtype[Any]) -> int:
+    """Return the memory that records take once h5py has read them; a trajectory may have double precision.
+
+    stored: the type of their samples. A header that announces less than its record has is refused when it is filled."""
+    number = h5py.check_vlen_dtype(stored)
+    part = number[0] if number.names else number
+    sample = part.itemsize * (1 if part.kind == "c" else 2)
+    names = ("number_of_samples", "active_channels", "trajectory_dimensions")
+    samples, coils, dimensions = (headers[name].astype(np.int64) for name in names)
+    return int((samples * (coils * sample + dimensions * 8)).sum())
 
 
 def whole_headers(path: str | Path, headers: Array) -> NDArray[np.void]:

@@ -10,8 +10,10 @@ import pytest
 from gadgets.imagefiles import read_images, write_images
 from gadgets.messages import IMAGE_TYPES
 from mrnets.errors import InputError
+from mrnets.mrd import records
 from mrnets.mrd.files import open_scan, write_scan
 from mrnets.mrd.header import read_header
+from mrnets.mrd.lines import ACQUISITION_HEADER
 from tests.gadgets import toys
 from tests.gadgets.toys import from_acquisitions, to_acquisitions
 
@@ -66,6 +68,33 @@ def test_blocks_of_the_file_are_not_blocks_of_the_stream(tmp_path):
     stream = [*toys.acquisitions(300, coils=1, samples=2), *toys.acquisitions(2, coils=32, samples=8192)]
     write_scan(tmp_path / "scan.h5", toys.HEADER, from_acquisitions(stream))
     assert [len(run) for run in read(tmp_path / "scan.h5")] == [256, 44, 2]
+
+
+@pytest.mark.parametrize(("number", "dimensions"), [("<f8", 0), ("<c16", 0), ("<f4", 20), ("<f8", 20)])
+def test_a_block_of_the_file_has_so_many_bytes_whatever_they_are(tmp_path, monkeypatch, number, dimensions):
+    """Double precision and trajectories count."""
+    kinds = {"data": number, "traj": number.replace("c16", "f8")}
+    stored = [(name, h5py.vlen_dtype(np.dtype(kind))) for name, kind in kinds.items()]
+    rows = np.zeros(400, [("head", ACQUISITION_HEADER), *stored])
+    rows["head"] = toys.lines(400, coils=2, samples=16, dimensions=dimensions).headers
+    for row in rows:
+        row["data"] = np.zeros(32 if number == "<c16" else 64, number)
+        row["traj"] = np.zeros(16 * dimensions, kinds["traj"])
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["dataset/xml"], file["dataset/data"] = toys.HEADER, rows
+    sizes, whole = [], records._records
+
+    def kept(*args):
+        block = whole(*args)
+        sizes.append(sum(part.nbytes for name in ("data", "traj") for part in block[name]))
+        return block
+
+    monkeypatch.setattr(records, "_records", kept)
+    monkeypatch.setattr(records, "_layout", lambda *_: None)
+    monkeypatch.setattr(records, "BLOCK_BYTES", 1 << 16)
+    assert sum(map(len, read(tmp_path / "scan.h5"))) == 400
+    assert len(sizes) > 4
+    assert max(sizes) <= records.BLOCK_BYTES
 
 
 @pytest.mark.parametrize("seed", range(4))
