@@ -25,8 +25,8 @@ on an EPYC."""
 LOADED = {**OPENMP, "GOMP_SPINCOUNT": "0"}
 """The same on a loaded machine."""
 BUSY = 1.5
-"""Threads that wait for a processor or have one, for each processor, on a loaded machine. This program alone makes
-fewer."""
+"""Threads that compute, or wait for a processor or a disk, for each processor, on a loaded machine. This program alone
+makes fewer."""
 OTHERS = {"OPENBLAS_NUM_THREADS": "1"}
 """OpenBLAS of NumPy spins always. Its matrices are small here."""
 
@@ -38,11 +38,11 @@ def settle(
 ) -> None:
     """Set what libraries read of `environment` on threads, and leave alone what the user has set there.
 
-    load: the machine's, as of os.getloadavg(), whose last minute stands where it is not given.
+    load: that of the machine in the last minute, as of os.getloadavg(); None: it is asked.
     Where the user has set OMP_WAIT_POLICY, it says how threads wait.
     OMP_NUM_THREADS is set only where a container may use fewer processors than the process sees. The libraries find
     the other limits themselves, and leave out the second thread of a core."""
-    load = os.getloadavg()[0] if load is None else load
+    load = _load() if load is None else load
     spinning = LOADED if load > BUSY * (os.cpu_count() or 1) else OPENMP
     waiting = {} if "OMP_WAIT_POLICY" in environment else spinning
     for name, value in {**waiting, **OTHERS}.items():
@@ -50,6 +50,14 @@ def settle(
     processors = len(os.sched_getaffinity(0))
     if (most := allowed(container)) < processors:
         environment.setdefault("OMP_NUM_THREADS", str(most))
+
+
+def _load() -> float:
+    """Return the load of the machine in the last minute; 0 where it cannot be had, as without /proc."""
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return 0.0
 
 
 def allowed(container: Path = _CONTAINER) -> float:

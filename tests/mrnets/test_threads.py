@@ -70,6 +70,16 @@ def test_the_load_is_that_of_the_last_minute(tmp_path, monkeypatch):
     assert environment["GOMP_SPINCOUNT"] == threads.LOADED["GOMP_SPINCOUNT"]
 
 
+def test_a_machine_that_tells_no_load_is_not_loaded(tmp_path, monkeypatch):
+    def unobtainable():
+        raise OSError("Load averages are unobtainable")
+
+    monkeypatch.setattr(os, "getloadavg", unobtainable)
+    environment: dict[str, str] = {}
+    threads.settle(environment, tmp_path)
+    assert environment["GOMP_SPINCOUNT"] == threads.OPENMP["GOMP_SPINCOUNT"]
+
+
 @pytest.mark.parametrize("load", [0.0, 1e6])
 def test_what_the_user_has_set_stays(tmp_path, monkeypatch, load):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
