@@ -85,6 +85,24 @@ def test_the_tests_are_told_by_name(session: Any, output: str) -> None:
     assert session.tested(output.replace("FAILED", "PASSED")) == ["| tests for a device | all pass | 2 passed | met |"]
 
 
+@pytest.mark.parametrize("line", ["{1} {0} [ 50%]", "[gw0] [ 50%] {0} {1} "])
+def test_a_test_whose_fixture_fails_after_it_has_not_passed(session: Any, line: str) -> None:
+    output = "\n".join(line.format(verdict, "tests/a.py::one") for verdict in ("PASSED", "ERROR"))
+    assert session.tested(f"{output}\nERROR tests/a.py::one - ValueError: torn\n") == [
+        "| tests for a device | all pass | 1 error | **missed** |",
+        "| tests/a.py::one | passes | fails | **missed** |",
+    ]
+
+
+def test_parts_that_are_not_there_are_refused(
+    session: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu_session.py", "--only", "tests", "sever"])
+    with pytest.raises(SystemExit):
+        session.main()
+    assert "there is no part sever; parts: server, replays," in capsys.readouterr().err
+
+
 def test_no_tests_are_not_a_success(session: Any) -> None:
     assert session.tested("no tests ran in 0.1 s\n") == ["| tests for a device | all pass | none ran | not measured |"]
 

@@ -15,6 +15,7 @@ import argparse
 import itertools
 import os
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -92,6 +93,7 @@ class Server:
 def main() -> None:
     """Print the table."""
     args = options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the command that runs is ended, too
     sides = {OURS: ROOT} | ({"the other's": args.against} if args.against else {})
     print(f"{args.slices} slices of {args.size} x {args.size}, {args.coils} coils, medians of {args.rounds}")
     print(f"{len(os.sched_getaffinity(0))} processors, load {os.getloadavg()[0]:.1f}", flush=True)
@@ -199,7 +201,8 @@ def served(chain: str, checkout: Path, scans: Path) -> Costs:
         # Each block of lines is encoded at once, since the next one may lie in the same memory.
         messages = itertools.chain([ConfigFile(f"{chain}.xml"), Header(bytes(scan.header[0]))], scan.items(), [Close()])
         data = b"".join(b"".join(encode(message)) for message in messages)
-    with serving(checkout) as server, ThreadPoolExecutor(AT_ONCE) as clients:
+    # The server ends first: clients that wait for it then end, too.
+    with ThreadPoolExecutor(AT_ONCE) as clients, serving(checkout) as server:
         sent(server.port, data)
         several = partial(clients.map, sent, [server.port] * AT_ONCE, [data] * AT_ONCE)
         found = {
@@ -219,9 +222,12 @@ def command(checkout: Path, package: str, *words: object) -> Cost:
     with tempfile.TemporaryFile("w+") as errors:
         start = time.perf_counter()
         process = subprocess.Popen(said, cwd=checkout, env=environment(checkout), stdout=errors, stderr=errors)
-        _, status, used = os.wait4(process.pid, 0)
+        try:
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        finally:
+            process.kill()  # where it still runs
         seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             errors.seek(0)
             failed(f"{package} {words[0]} of {checkout}", errors.read())

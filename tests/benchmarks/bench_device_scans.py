@@ -27,7 +27,7 @@ from gadgets.hosts.replay import replay
 from gadgets.imagefiles import read_images
 from gadgets.simulate import make_scan
 from mrnets.errors import InputError
-from mrnets.mrd.files import write_scan
+from mrnets.mrd.files import ENDINGS, write_scan
 from mrnets.proved import TOLERANCE
 
 Images = dict[str, np.ndarray]
@@ -58,7 +58,7 @@ def main() -> None:
 
 def _files(given: Iterable[Path]) -> Iterable[Path]:
     for path in given:
-        yield from sorted(path.rglob("*.h5")) if path.is_dir() else [path]
+        yield from sorted(p for p in path.rglob("*") if p.suffix in ENDINGS) if path.is_dir() else [path]
 
 
 def compared(scan: Path, chain: str, device: str) -> None:

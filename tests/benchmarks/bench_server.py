@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--scans", type=int, default=12, help="that count, after the first ones")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the server is ended, too
     cuda = args.device.startswith("cuda")
     if cuda and not torch.cuda.is_available():
         unmeasured("one slice in a warm server", "torch finds no CUDA device")

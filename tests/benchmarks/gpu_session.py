@@ -32,6 +32,8 @@ LEAST = 10
 """Seconds that must be left for a part to begin."""
 _ROW = re.compile(r"^\|[^|\n]*\|[^|\n]*\|[^|\n]*\|[^|\n]*\|$", re.MULTILINE)
 _TEST = re.compile(r"(?:(tests/\S+(?:\[.*\])?) )?(PASSED|FAILED|ERROR|SKIPPED)\b(?: (tests/.*))?")
+_VERDICTS = ("SKIPPED", "PASSED", "ERROR", "FAILED")
+"""The later one counts: a test that passed has an error where its fixtures fail after it."""
 _MARKED = re.compile(r"\bgpu\b|\bxp\b")
 """In the file of each test for a device: its mark, or the fixture of array libraries (`tests/conftest.py`)."""
 
@@ -76,8 +78,12 @@ def main() -> int:
     add("--slices", type=int, default=64)
     add("--only", nargs="+", metavar="PART", help="names of parts; see the summary")
     args = parser.parse_args()
+    known = list(parts(args))
+    if unknown := set(args.only or ()) - {part.name for part in known}:
+        there = ", ".join(part.name for part in known)
+        parser.error(f"--only: there is no part {', '.join(sorted(unknown))}; parts: {there}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the part that runs is ended, too
-    chosen = [part for part in parts(args) if not args.only or part.name in args.only]
+    chosen = [part for part in known if not args.only or part.name in args.only]
     done = run(chosen, args.out, 60 * args.minutes)
     print((args.out / "summary.md").read_text(encoding="utf-8"))
     return int(any(one.lacks for one in done))
@@ -130,7 +136,7 @@ def tested(output: str) -> list[str]:
     verdicts: dict[str, str] = {}
     for before, verdict, after in _TEST.findall(output):
         if name := (before or after).split(" - ")[0].strip():
-            verdicts.setdefault(name, verdict)
+            verdicts[name] = max(verdicts.get(name, verdict), verdict, key=_VERDICTS.index)
     counts = Counter(verdicts.values())
     told = ", ".join(f"{count} {word.lower()}" for word, count in sorted(counts.items())) or "none ran"
     bad = counts["FAILED"] + counts["ERROR"]
