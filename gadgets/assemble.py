@@ -22,6 +22,7 @@ from mrnets.mrd.completeness import Arrivals
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.images import Key, echo_times
 from mrnets.mrd.kspace import Echo, averages, kspace_and_mask, outside_note
+from mrnets.mrd.measures import Measures, measured
 from mrnets.mrd.noise import NoiseScan, bandwidth, whitened_variance
 from mrnets.mrd.plausible import TWICE, beyond_field, beyond_limits, off_pattern, out_of_line
 from mrnets.mrd.readout import noise_gain
@@ -45,6 +46,8 @@ class Part:
     mask: Mask
     """(y, x)."""
     echo: Echo
+    measures: Measures
+    """Measures of its k-space, on the host."""
 
     @cached_property
     def calibrated(self) -> bool:
@@ -54,7 +57,13 @@ class Part:
 
 def parts_of(group: Group, encoding: Encoding) -> list[Part]:
     """The echoes of a group, by contrast. Ends the use of the group's k-space."""
-    return [Part(n, *kspace_and_mask(group.echoes[n], encoding), group.echoes[n]) for n in sorted(group.echoes)]
+    contrasts = sorted(group.echoes)
+    echoes = [group.echoes[n] for n in contrasts]
+    arrays = [kspace_and_mask(echo, encoding) for echo in echoes]
+    kspaces = [kspace for kspace, _ in arrays]
+    measures = measured(list(zip(kspaces, echoes, strict=True)), volume=encoding.volume)
+    found = zip(contrasts, arrays, echoes, measures, strict=True)
+    return [Part(contrast, *both, echo, own) for contrast, both, echo, own in found]
 
 
 def group_notes(group: Group, encoding: Encoding) -> tuple[str, ...]:
@@ -113,9 +122,9 @@ def implausible(key: Key, group: Group, parts: list[Part], header: ismrmrdHeader
     acceleration = getattr(factors, "kspace_encoding_step_1", None) or 1
     notes: list[str | None] = [*group.facts.notes(limits)]
     notes += beyond_limits(key, [part.contrast for part in parts], header)
-    for echo in (part.echo for part in parts):
-        notes.append(echo.repeats.note(echo.kspace, echo.counts, twice=TWICE in echo.notes, whitened=group.whitened))
-        notes += out_of_line(echo.kspace, echo.counts, echo.strength.peaks if echo.strength else None)
+    for echo, known in ((part.echo, part.measures) for part in parts):
+        notes.append(known.repeats.note(echo.kspace, echo.counts, twice=TWICE in echo.notes, whitened=group.whitened))
+        notes += out_of_line(known.peaks, known.samples, echo.counts)
         notes += off_pattern(echo.counts, int(acceleration))
     return tuple(dict.fromkeys(note for note in notes if note))
 

@@ -269,10 +269,10 @@ class _Checks:
 
 
 def _doubts(part: Part, *, volume: bool) -> tuple[str, ...]:
-    """Return sentences on the centre and the lines of an echo. Those on a volume need some readout positions only."""
-    known = None if volume or part.echo.strength is None else part.echo.strength.profiles
-    doubts = centre_doubts(part.kspace, part.mask, volume=volume, profiles=known)
-    backwards = "" if volume else backwards_doubt(part.kspace, part.mask)
+    """Return sentences on the centre and the lines of an echo."""
+    doubts = centre_doubts(part.kspace, part.mask, volume=volume, profiles=part.measures.profiles)
+    around = part.measures.around
+    backwards = "" if around is None else backwards_doubt(around, part.mask)
     return (*doubts, backwards) if backwards else doubts
 
 

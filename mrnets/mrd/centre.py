@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from mrnets.mrd.axis import Seen, full_centres
 from mrnets.mrd.encoding import ByHand, Encoding, found, limit_of, whole_matrix
 from mrnets.mrd.lines import Lines
-from mrnets.mrd.strength import Profiles, profiles_of
+from mrnets.mrd.strength import Profiles, profiles_of, squares_of
 from mrnets.physics.arrays import Array, array_namespace, to_numpy
 
-__all__ = ["Energies", "Evidence", "centre_doubts", "doubtful_centres", "least_reach"]
+__all__ = ["Energies", "Evidence", "centre_doubts", "doubtful_centres", "energy_of", "least_reach"]
 
 REACH = 16
 """The strongest line may lie this part of the matrix from the centre, but at least `LEAST_REACH` lines."""
@@ -130,7 +130,7 @@ def centre_doubts(
     kspace (batch, echo, coil, y, x), of which the first echo counts; mask (y, x). profiles: its energy along y and x,
     where it is known.
     """
-    profiles = profiles or _profiles(kspace, volume)
+    profiles = profiles or profiles_of(to_numpy(energy_of(kspace, volume=volume)), kspace.shape[-1])
     if not all(np.isfinite(energy).all() for energy in profiles):
         return ()
     names = ("kspace_encode_step_2", "kspace_encode_step_1") if volume else ("kspace_encode_step_1", "readout")
@@ -143,16 +143,17 @@ def centre_doubts(
     return tuple(filter(None, doubts))
 
 
-def _profiles(kspace: Array, volume: bool) -> Profiles:
-    """The energy along y and x; of some readout positions of a volume."""
+def energy_of(kspace: Array, *, volume: bool) -> Array:
+    """Return the energy of the first echo of k-space (batch, echo, coil, y, x), float32, for `profiles_of`.
+
+    (y, x): of some readout positions of a volume. (y, 2 x): of real and imaginary parts of a slice, in turn."""
     if not volume:
-        return profiles_of(kspace[:, 0])
+        return squares_of(kspace[:, 0])
     xp = array_namespace(kspace)
     step = max(1, kspace.shape[0] // MAX_POSITIONS)
     some = kspace[step // 2 :: step, 0]
     with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are told elsewhere
-        energy = np.asarray(to_numpy(xp.sum(xp.real(some * xp.conj(some)), axis=(0, 1))), np.float64)
-    return energy.sum(axis=1), energy.sum(axis=0)
+        return xp.sum(xp.real(some * xp.conj(some)), axis=(0, 1))
 
 
 def _misplaced(name: str, energy: NDArray[np.float64], counts: NDArray[np.integer[Any]]) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mrnets.physics.arrays import Array, to_numpy
+from mrnets.physics.arrays import Array
 from mrnets.physics.fourier import resize
 
-__all__ = ["backwards_doubt"]
+__all__ = ["around_centre", "backwards_doubt"]
 
 LINES = 64
 """Lines around the centre that are looked at, at most."""
@@ -28,19 +28,30 @@ BETTER = 1.1
 most, and echo-planar scans without flags 1.16 at least."""
 
 
-def backwards_doubt(kspace: Array, mask: NDArray[np.bool_]) -> str:
+def around_centre(kspace: Array) -> Array:
+    """Return (coil, line, x): some coils of the middle of the lines around the centre. A view.
+
+    kspace: (batch, echo, coil, y, x) of a slice, of which the first echo counts."""
+    coils, samples = LOOKED_AT
+    some = kspace[0, 0, :: -(-kspace.shape[2] // coils), _lines(kspace.shape[-2])]
+    return resize(some, (min(samples, some.shape[-1]),), axes=(-1,))
+
+
+def _lines(size: int) -> slice:
+    """Return the lines around the centre of a matrix."""
+    start = max(size // 2 - LINES // 2, 0)
+    return slice(start, start + LINES)
+
+
+def backwards_doubt(around: NDArray[np.complex64], mask: NDArray[np.bool_]) -> str:
     """Return a sentence where lines agree better with their neighbours when these are turned round; empty elsewhere.
 
-    kspace: (batch, echo, coil, y, x) of a slice, of which the first echo counts. mask: (y, x)."""
-    start = max(mask.shape[0] // 2 - LINES // 2, 0)
-    sampled = np.asarray(mask.any(axis=1))[start : start + LINES]
+    around: (coil, line, x) of a slice, as `around_centre` returns it. mask: (y, x)."""
+    sampled = np.asarray(mask.any(axis=1))[_lines(mask.shape[0])]
     pairs = np.flatnonzero(sampled[:-1] & sampled[1:])
     if len(pairs) < LEAST:
         return ""
-    coils, samples = LOOKED_AT
-    some = kspace[0, 0, :: -(-kspace.shape[2] // coils), start : start + LINES]
-    some = resize(some, (min(samples, some.shape[-1]),), axes=(-1,))
-    lines = np.moveaxis(to_numpy(some), 1, 0)
+    lines = np.moveaxis(around, 1, 0)
     lines = lines / max(float(np.abs(lines).max()), np.finfo(np.float32).tiny)  # their squares do not overflow
     turned = np.roll(lines[..., ::-1], 1 - lines.shape[-1] % 2, axis=-1)  # the sample at n // 2 stays there
     straight, backwards = (_agreement(own[pairs], lines[pairs + 1]) for own in (lines, turned))

@@ -38,8 +38,7 @@ from mrnets.mrd.encoding import Space
 from mrnets.mrd.images import Key
 from mrnets.mrd.lines import Lines, take
 from mrnets.mrd.pattern import misfits
-from mrnets.mrd.strength import peaks_of
-from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
+from mrnets.physics.arrays import Array, array_namespace, asarray_like
 
 __all__ = [
     "DWELL",
@@ -51,6 +50,7 @@ __all__ = [
     "nonzero",
     "off_pattern",
     "out_of_line",
+    "samples_of",
 ]
 
 TWICE = "lines that came twice with the same counters were averaged"
@@ -205,13 +205,19 @@ class Repeats:
         return None
 
 
-def out_of_line(kspace: Array, counts: NDArray[np.int32], peaks: NDArray[np.float32] | None = None) -> Iterator[str]:
+def samples_of(kspace: Array) -> Array:
+    """Return some samples of some coils of each line of k-space (z, y, coil, x), with its axes. A view."""
+    steps = [-(-n // most) for n, most in zip(kspace.shape[2:], LOOKED_AT, strict=True)]
+    return kspace[:, :, :: steps[0], :: steps[1]]
+
+
+def out_of_line(peaks: NDArray[np.float32], samples: NDArray[np.complex64], counts: NDArray[np.int32]) -> Iterator[str]:
     """Yield a sentence on lines that are much stronger, and on those much weaker, than their neighbours.
 
-    kspace: (z, y, coil, x). counts: (z, y), how many lines each place got. peaks: (z, y), where they are known."""
-    known = to_numpy(array_namespace(kspace).stack([peaks_of(p) for p in kspace])) if peaks is None else peaks
-    quiet, depth = _quiet(kspace, counts), len(known)
-    both = [_outliers(known.astype(np.float64), quiet, counts, z) for z in range(depth)]
+    peaks: (z, y), the largest part of each line. samples: (z, y, coil, x), as `samples_of` returns them. counts:
+    (z, y), how many lines each place got."""
+    quiet, depth = _quiet(samples, counts), len(peaks)
+    both = [_outliers(peaks.astype(np.float64), quiet, counts, z) for z in range(depth)]
     for n, word in enumerate(("stronger", "weaker")):
         found = [(z, y) for z, some in enumerate(both) for y in some[n]]
         if not found:
@@ -224,11 +230,9 @@ def _place(z: int, y: int, depth: int) -> str:
     return f"line {y}" if depth == 1 else f"line {y} of partition {z}"
 
 
-def _quiet(kspace: Array, counts: NDArray[np.int32]) -> NDArray[np.bool_]:
+def _quiet(samples: NDArray[np.complex64], counts: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return which lines (z, y) have less than the noise that all lines have."""
-    steps = [-(-n // most) for n, most in zip(kspace.shape[2:], LOOKED_AT, strict=True)]
-    some = to_numpy(kspace[:, :, :: steps[0], :: steps[1]])
-    medians = np.median(np.abs(some).reshape(*counts.shape, -1), axis=-1) * np.sqrt(counts)
+    medians = np.median(np.abs(samples).reshape(*counts.shape, -1), axis=-1) * np.sqrt(counts)
     noise = np.sort(medians[medians > 0])  # 0: a readout of which less than half was measured
     if not len(noise):
         return np.zeros(counts.shape, np.bool_)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mrnets.physics.arrays import Array, array_namespace, is_numpy_array, to_numpy
+from mrnets.physics.arrays import Array, array_namespace, is_numpy_array
 
-__all__ = ["Profiles", "Strength", "in_parts", "peaks_of", "profiles_of"]
+__all__ = ["Profiles", "Strength", "in_parts", "peaks_of", "profiles_of", "squares_of"]
 
 Profiles: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
 """The energy of all coils along y, the sum over x, and along x, the sum over y."""
@@ -54,7 +56,7 @@ class Strength:
 
     @property
     def profiles(self) -> Profiles:
-        """As `profiles_of`."""
+        """As those of `profiles_of`."""
         return self.along, self.across.sum(axis=1)
 
 
@@ -73,12 +75,19 @@ def peaks_of(lines: Array) -> Array:
     return xp.concat([xp.maximum(xp.max(part, axis=(1, 2)), -xp.min(part, axis=(1, 2))) for part in parts])
 
 
+@np.errstate(over="ignore", invalid="ignore")  # values that are not finite are told elsewhere
+def squares_of(kspace: Array) -> Array:
+    """Return the energy of k-space (batch, coil, y, x): (y, 2 x) float32, of real and imaginary parts in turn."""
+    return reduce(add, (_squares(array_namespace(kspace).moveaxis(one, 0, 1)) for one in kspace))
+
+
 @np.errstate(over="ignore", invalid="ignore")
-def profiles_of(kspace: Array) -> Profiles:
-    """The energy along y and x of k-space (batch, coil, y, x)."""
-    planes = (array_namespace(kspace).moveaxis(one, 0, 1) for one in kspace)
-    squares = sum(np.asarray(to_numpy(_squares(plane)), np.float64) for plane in planes)
-    return np.sum(squares, axis=1), np.sum(squares, axis=0).reshape(-1, 2).sum(axis=1)
+def profiles_of(energy: NDArray[Any], width: int) -> Profiles:
+    """Return the energy along y and x.
+
+    energy: of samples (y, x), or of their real and imaginary parts in turn (y, 2 x). width: that of x."""
+    energy = np.asarray(energy, np.float64)
+    return energy.sum(axis=1), energy.sum(axis=0).reshape(width, -1).sum(axis=1)
 
 
 def _squares(lines: Array) -> Array:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "clipped",
     "constant",
     "device",
+    "fetched",
     "is_numpy_array",
     "on_host",
     "to_numpy",
@@ -83,3 +86,17 @@ def to_numpy(x: Array) -> Any:
     if is_torch_array(x):
         return x.detach().cpu().numpy()
     return x.get()  # CuPy
+
+
+def fetched(arrays: Sequence[Array]) -> list[Any]:
+    """Return arrays of float32 and complex64 in the host's memory. A device is asked once for all of them.
+
+    NumPy's stay as they are."""
+    if all(is_numpy_array(x) for x in arrays):
+        return list(arrays)
+    xp = array_namespace(*arrays)
+    flat = to_numpy(xp.concat([xp.reshape(x, (-1,)).view(xp.float32) for x in arrays]))
+    kinds = [np.complex64 if xp.isdtype(x.dtype, "complex floating") else np.float32 for x in arrays]
+    sizes = [math.prod(x.shape) * np.dtype(kind).itemsize // 4 for x, kind in zip(arrays, kinds, strict=True)]
+    parts = np.split(flat, np.cumsum(sizes)[:-1])
+    return [part.view(kind).reshape(x.shape) for part, kind, x in zip(parts, kinds, arrays, strict=True)]

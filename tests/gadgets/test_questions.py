@@ -5,10 +5,12 @@ The processor stands for the device; see `tests.questions`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,12 +18,17 @@ from gadgets.coils import coils
 from gadgets.compress import compress
 from gadgets.frame import Frame
 from gadgets.network import network
+from gadgets.sort import sort
 from mrnets import store
+from mrnets.mrd import strength
+from mrnets.mrd.lines import Lines
 from mrnets.physics import compress as compression
 from mrnets.physics import conjugate, espirit
 from mrnets.prepare import Preparation
 from mrnets.tensors import to_torch
-from tests.gadgets.frames import frames, header
+from tests import test_one_reading as scans
+from tests.gadgets import synthetic
+from tests.gadgets.frames import SIZE, disc, frames, header, kspace
 from tests.questions import Seen, seen
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -40,6 +47,32 @@ CHECK = {
     "trial._chosen": 1,  # the mask: which samples to leave out is worked out on the host
     "trust.measured": 1,  # the measures, which decide whose image it is
 }
+
+
+def odd(name: str) -> list[Lines]:
+    """All lines of a slice, with noise, and something wrong with them."""
+    parts = np.random.default_rng(5).standard_normal((2, 6, 1, SIZE, SIZE)).astype(np.float32)
+    noise = parts[0] + 1j * parts[1]
+    data = noise if name == "noise" else kspace(disc()) + 1e-3 * noise
+    if name == "backwards":
+        data[..., 1::2, :] = np.roll(data[..., 1::2, ::-1], 1, axis=-1)
+    if name == "moved":
+        data = np.roll(data, 9, axis=-2)
+    data[:, :, 5] *= {"strong": 1000, "noise": 1e-3}.get(name, 1)
+    ys = [y for y in range(SIZE) if name != "no centre" or abs(y - SIZE // 2) > 3]
+    lines = synthetic.lines(data, ys)
+    return [lines, synthetic.lines(3 * data, [SIZE // 2])] if name == "differs" else [lines]
+
+
+ODD = {
+    "backwards": "every second line seems to run backwards",
+    "strong": "line 5 is much stronger",
+    "noise": "line 5 is much weaker",
+    "moved": "the strongest k-space along kspace_encode_step_1 is 9 after",
+    "no centre": "where the centre 16 lies",
+    "differs": "the lines that came twice differ by",
+}
+"""Slices with something wrong, and what is said of them."""
 
 
 @pytest.fixture(autouse=True)
@@ -145,3 +178,47 @@ def test_the_stand_in_sees_questions_and_transfers() -> None:
         assert bool(values.sum() > 1)
         assert int(values[1]) == 1
     assert found.asked == {"tests": 3}
+
+
+class TestSort:
+    """`sort` where lines lie on a device. torch is in CuPy's place."""
+
+    @pytest.fixture(autouse=True)
+    def cupy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The real and imaginary parts of torch's arrays, whose strides are not called as those of NumPy and CuPy."""
+        own = strength._real
+        there = torch.Tensor
+        monkeypatch.setattr(strength, "_real", lambda x: viewed(x) if isinstance(x, there) else own(x))
+
+    @pytest.mark.parametrize("count", [1, 3])
+    def test_a_block_asks_once_and_the_end_of_a_slice_once(self, count: int) -> None:
+        given = [synthetic.lines(kspace((n + 1) * disc()), slice=n) for n in range(count)]
+        with seen() as found:
+            assert len(list(sort(there(given), header()))) == count
+        assert found.asked == {"lines.peaks": count, "measures.measured": count}
+
+    @pytest.mark.parametrize("make", [scans.echoes, scans.averages, scans.volume], ids=lambda make: make.__name__)
+    def test_images_with_echoes_and_averages_and_volumes_ask_once(self, make: Callable[..., Any]) -> None:
+        case = make(np.random.default_rng(3))
+        with seen() as found:
+            made = list(sort(there(case.lines), case.header))
+        assert found.asked == {"lines.peaks": len(case.lines), "measures.measured": len(made)}
+
+    @pytest.mark.parametrize("name", ODD)
+    def test_notes_are_those_of_the_host(self, name: str) -> None:
+        given, words = odd(name), ODD[name]
+        (host,), (device,) = (sort(some, header(), incomplete="warn") for some in (given, there(given)))
+        assert isinstance(device.raw.kspace, torch.Tensor)
+        assert [note for note in host.notes if words in note], host.notes
+        assert device.notes == host.notes
+        assert np.array_equal(device.raw.mask.numpy(), host.raw.mask)
+        np.testing.assert_allclose(device.raw.kspace.numpy(), host.raw.kspace, atol=1e-6)
+
+
+def viewed(lines: torch.Tensor) -> torch.Tensor:
+    return torch.view_as_real(lines).flatten(-2)
+
+
+def there(given: Iterable[Lines]) -> list[Lines]:
+    """Lines on the device."""
+    return [replace(lines, data=torch.from_numpy(lines.data)) for lines in given]
