@@ -2,7 +2,7 @@
 
     python tests/benchmarks/gpu_session.py --minutes 9 --out FOLDER [--scans FOLDER] [--only server replays ...]
 
-Each part runs in a process of its own, by the Python that runs this, with a limit of time of its own. What it prints
+Each part runs in a process of its own, by the Python that runs this, with a limit of time of its own. Its output
 goes to FOLDER/PART.txt at once. FOLDER/summary.md is written anew after each part: its rows, and what was not measured
 and why. A part that fails or hangs costs its own time only. Nothing is installed, and no network is needed.
 `--device cpu --size 64 --slices 2` goes through the parts without a device. Its figures mean nothing.
