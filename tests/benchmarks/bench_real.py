@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,13 +66,8 @@ def samplings(shape: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
 
 def made(command: str, shape: tuple[int, ...], **inputs: np.ndarray) -> np.ndarray | None:
     """Result of BART's `command` on arrays (coil, y, x): an array of `shape`. None without BART."""
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "result.cfl"
-        run = bart(f"{command} {result.with_suffix('')}", **{name: x.T[:, :, None] for name, x in inputs.items()})
-        if run is None:
-            return None
-        run()
-        return read(result).reshape(shape)
+    run = bart(f"{command} result", **{name: x.T[:, :, None] for name, x in inputs.items()})
+    return run and read(run() / "result.cfl").reshape(shape)
 
 
 def psnr(image: np.ndarray, reference: np.ndarray, where: np.ndarray) -> float:

@@ -11,9 +11,8 @@ along each axis.
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,9 +58,9 @@ def scan(coils: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return images.astype(np.complex64), (fftc(images, axes) + noise).astype(np.complex64)
 
 
-def keeping(results: dict[str, np.ndarray], name: str, run: Callable[[], object]) -> Callable[[], object]:
+def keeping(results: dict[str, Any], name: str, run: Callable[[], object]) -> Callable[[], object]:
     def kept() -> None:
-        results[name] = np.asarray(run())
+        results[name] = run()
 
     return kept
 
@@ -71,21 +70,21 @@ def compare(title: str, coils: int, shape: tuple[int, ...], repeats: int) -> Non
     axes = tuple(range(-len(shape), 0))
     block = resize(kspace, [24] * len(shape), axes).copy()
     volume = kspace.reshape(coils, -1, *shape[-2:])  # BART's axes are x, y, z, coil in column-major order
-    folder = Path(tempfile.mkdtemp(prefix="bench"))
-    ecalib = bart(f"ecalib -m1 -r24 -c0 k {folder / 'sens'}", k=volume.transpose(3, 2, 1, 0))
-    results: dict[str, np.ndarray] = {}
+    ecalib = bart("ecalib -m1 -r24 -c0 k sens", k=volume.transpose(3, 2, 1, 0))
+    results: dict[str, Any] = {}
     contestants = {
         "ours, NumPy": keeping(results, "ours, NumPy", lambda: espirit(block, shape)),
         "ours, torch": keeping(results, "ours, torch", lambda: espirit(torch.from_numpy(block), shape)),
         "ours, low resolution over RSS": keeping(results, "ours, low resolution", lambda: rss_maps(block, shape)),
-        "BART ecalib -m1": ecalib,
+        "BART ecalib -m1": ecalib and keeping(results, "BART", ecalib),
         "SigPy EspiritCalib": EspiritCalib
         and keeping(results, "SigPy", lambda: EspiritCalib(kspace, calib_width=24, crop=0, show_pbar=False).run()),
     }
     race(title, contestants, repeats)
     if ecalib is not None:
-        results["BART"] = np.fromfile(folder / "sens.cfl", np.complex64).reshape(coils, *shape)
+        results["BART"] = np.fromfile(results["BART"] / "sens.cfl", np.complex64).reshape(coils, *shape)
     for name, sens in results.items():
+        sens = np.asarray(sens)
         norm = np.linalg.norm(sens, axis=0)
         sens = sens / np.where(norm > 0, norm, 1)
         error = np.linalg.norm(images - sens * np.sum(np.conj(sens) * images, axis=0)) / np.linalg.norm(images)

@@ -8,9 +8,7 @@ BART gets the best of its weights, by the error. Ours gets no setting: its thres
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -43,16 +41,14 @@ def error(image: np.ndarray, truth: np.ndarray) -> float:
 
 def pics(kspace: np.ndarray, maps: np.ndarray, scale: float, weight: float) -> Callable[[], np.ndarray] | None:
     """BART's `pics`, of which the image is returned; None without BART."""
-    image = Path(tempfile.mkdtemp(prefix="bench")) / "image"
     inputs = {name: x.transpose(1, 2, 0)[:, :, None] for name, x in (("kspace", kspace), ("maps", maps))}
-    command = f"pics -S -w {scale:g} -i {BART_ITERATIONS} -R W:3:0:{weight:g} kspace maps {image}"
+    command = f"pics -S -w {scale:g} -i {BART_ITERATIONS} -R W:3:0:{weight:g} kspace maps image"
     run = bart(command, **inputs)
     if run is None:
         return None
 
     def reconstructed() -> np.ndarray:
-        run()
-        return np.fromfile(image.with_suffix(".cfl"), np.complex64).reshape(SHAPE, order="F")
+        return np.fromfile(run() / "image.cfl", np.complex64).reshape(SHAPE, order="F")
 
     return reconstructed
 

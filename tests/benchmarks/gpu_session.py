@@ -18,6 +18,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -166,12 +167,13 @@ def _ran(part: Part, path: Path, left: float) -> Done:
     search = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": search}
     environment |= {"OMP_NUM_THREADS": str(part.threads)} if part.threads else {}
-    with path.open("wb") as output:
+    # A part that is ended cannot remove its own temporary files.
+    with path.open("wb") as output, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         # A session of its own, so that its workers can be ended with it.
         process = subprocess.Popen(
             [sys.executable, *part.words],
             cwd=ROOT,
-            env=environment,
+            env=environment | {"TMPDIR": place},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

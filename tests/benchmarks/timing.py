@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -30,9 +31,10 @@ def race(title: str, contestants: Mapping[str, Callable[[], object] | None], rep
         print(f"  {name:<44} {figure}")
 
 
-def bart(command: str, **inputs: np.ndarray) -> Callable[[], object] | None:
+def bart(command: str, **inputs: np.ndarray) -> Callable[[], Path] | None:
     """`bart command` as a contestant, `inputs` written beforehand to files of their names, or None without BART.
 
+    It returns the folder of these files and of those that the command writes. The folder goes with the contestant.
     The time has the start of the process and the reading and writing of files in the page cache in it.
     """
     program = shutil.which("bart")
@@ -45,7 +47,9 @@ def bart(command: str, **inputs: np.ndarray) -> Callable[[], object] | None:
     # Debian's BART crashes with more than one OpenBLAS thread.
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
 
-    def run() -> None:
+    def run() -> Path:
         subprocess.run([program, *command.split()], cwd=folder, env=environment, check=True, capture_output=True)
+        return folder
 
+    weakref.finalize(run, shutil.rmtree, folder)
     return run

@@ -165,15 +165,15 @@ def case(number: int, seed: int, bench: Bench) -> tuple[str, str]:
     return judged(outcome, bench.expected[kind.expected], visible=kind.visible)
 
 
-def _work(seed: int, ends: Connection) -> None:
-    """The process: numbers of cases come, verdicts go."""
+def _work(seed: int, place: Path, ends: Connection) -> None:
+    """The process: numbers of cases come, verdicts go. Its files lie in the folder `place`."""
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE, MAX_FILE))
     logging.getLogger().addHandler(logging.NullHandler())
     os.environ.update(GADGETRON_STORAGE_ADDRESS="", XDG_CACHE_HOME="none")  # no noise of a scan is kept
-    with tempfile.TemporaryDirectory() as place, tempfile.TemporaryFile("w+b") as said, suppress(EOFError):
+    with tempfile.TemporaryFile("w+b") as said, suppress(EOFError):
         os.dup2(said.fileno(), sys.stderr.fileno())
-        bench = Bench(Path(place))
+        bench = Bench(place)
         ends.send("ready")
         while True:
             number = ends.recv()
@@ -192,9 +192,10 @@ def _work(seed: int, ends: Connection) -> None:
 
 class _Worker:
     def __init__(self, seed: int) -> None:
+        self.folder = tempfile.TemporaryDirectory()  # the process is killed, and cannot remove it
         self.ends, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        self.process = context.Process(target=_work, args=(seed, theirs), daemon=True)
+        self.process = context.Process(target=_work, args=(seed, Path(self.folder.name), theirs), daemon=True)
         self.process.start()
         theirs.close()
         if not self.ends.poll(STARTING):
@@ -214,6 +215,7 @@ class _Worker:
         self.process.kill()
         self.process.join()
         self.ends.close()
+        self.folder.cleanup()
 
 
 def run(numbers: Iterable[int], seed: int) -> Iterator[Case]:
