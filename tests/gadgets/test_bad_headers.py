@@ -14,11 +14,12 @@ from gadgets.connection import Peer
 from gadgets.hosts import external
 from gadgets.hosts.pipe import convey
 from gadgets.hosts.replay import replay
+from gadgets.hosts.rules import Rules
 from gadgets.messages import Close, ConfigText, Header
 from gadgets.protocol import State
 from mrnets.mrd.files import write_scan
 from tests.gadgets import synthetic
-from tests.gadgets.test_hosts import Client, served
+from tests.gadgets.clients import Client, served
 from tests.gadgets.toys import blob, chain, configuration, stage
 
 NETWORK = '<gadget name="network"><property name="name" value="cgsense"/></gadget>'
@@ -28,7 +29,7 @@ LINES = synthetic.lines(synthetic.to_kspace(synthetic.coil_images(np.random.defa
 
 
 def through_serve(header, tmp_path):
-    with served(tmp_path) as client:
+    with served(Rules(tmp_path)) as client:
         client.send(ConfigText(chain(STAGES).encode()), Header(header), LINES, Close())
         return client.receive()
 

@@ -23,11 +23,7 @@ from tests.gadgets.frames import frames, header, volume
 
 SMALL = {"cascades": 1, "channels": 2, "pooling_layers": 1}
 SLICES = 5
-
-
-@pytest.fixture(autouse=True)
-def no_networks_of_other_tests(monkeypatch):
-    monkeypatch.setattr(module, "_models", module.Cache(8))
+pytestmark = pytest.mark.usefixtures("no_networks_of_other_tests")
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from gadgets.hosts.scan import reconstructed
 from gadgets.hosts.spool import Spool, entries
 from gadgets.messages import Close, ConfigFile, ConfigText, Header
 from gadgets.simulate import Settings, make_scan
-from tests.gadgets.test_deferred import comments
-from tests.gadgets.test_hosts import Client, started
-from tests.gadgets.test_spool import eventually, only, server
+from tests.gadgets.clients import Client, started
+from tests.gadgets.deferring import comments
+from tests.gadgets.spools import eventually, only, server
 from tests.gadgets.toys import blob
 
 SCAN = Settings(matrix=48, coils=4, slices=2, acceleration=3.0, calibration=12)

@@ -4,8 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -14,10 +12,9 @@ from gadgets.hosts import takeover
 from gadgets.messages import Close, ConfigFile, ConfigText, Error, Header
 from mrnets.mrd.header import read_header
 from tests.gadgets import toys
-from tests.gadgets.test_hosts import Client
+from tests.gadgets.clients import ROOT, started
 from tests.gadgets.toys import blob, configuration, stage
 
-ROOT = Path(__file__).parents[2]
 NOISE = ConfigText(configuration(stage("noise")).encode())
 UNKNOWN_ELEMENT = toys.HEADER.replace(b"<encoding>", b"<vendor>x</vendor><encoding>")
 """gadgetron-python ends with a traceback on this one."""
@@ -30,28 +27,9 @@ def installed(tmp_path):
     return {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
 
 
-@contextmanager
-def started(environment, module="gadgets", target="pipeline"):
-    """The process that a Gadgetron server starts, and the server's side of its connection."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(60)
-        command = [sys.executable, "-m", "gadgetron", str(listener.getsockname()[1]), module, target]
-        variables = {**os.environ, "GADGETRON_EXTERNAL_LOG_LEVEL": "ERROR", **environment}
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, env=variables)
-        try:
-            connected, _ = listener.accept()
-            with connected:
-                client = Client(connected)
-                yield process, client
-                client.peer.close()
-        finally:
-            process.kill()
-            process.communicate()
-
-
 @pytest.mark.parametrize("header", [toys.HEADER, UNKNOWN_ELEMENT, toys.HEADER + b"\0"], ids=["plain", "unknown", "NUL"])
 def test_headers_that_gadgetron_python_cannot_read_are_read(installed, header):
-    with started(installed) as (process, server):
+    with started("-m", "gadgetron", **installed) as (process, server):
         server.send(NOISE, Header(header), *toys.scan(), Close())
         whitened = Chain.parse(NOISE.text).run(iter(toys.scan()), read_header(toys.HEADER).header)
         assert blob(server.receive()) == blob(whitened)
@@ -73,7 +51,7 @@ def test_headers_that_gadgetron_python_cannot_read_are_read(installed, header):
     ],
 )
 def test_whatever_comes_the_server_is_told_and_the_stream_closed(installed, messages, sentence):
-    with started(installed) as (process, server):
+    with started("-m", "gadgetron", **installed) as (process, server):
         server.send(*messages, *toys.scan(), Close())
         (error,) = server.receive()
         assert isinstance(error, Error)
@@ -87,7 +65,7 @@ def test_whatever_comes_the_server_is_told_and_the_stream_closed(installed, mess
     [("gadgets", "pipelin"), ("gadgetz", "pipeline"), ("gadgets.nois", "nois"), ("gadgets.noise", "nois"), ("", "")],
 )
 def test_a_misspelt_module_or_target_is_told(installed, module, target):
-    with started(installed, module, target) as (process, server):
+    with started("-m", "gadgetron", target=(module, target), **installed) as (process, server):
         server.send(NOISE, Header(toys.HEADER), *toys.scan(), Close())
         (error,) = server.receive()
         assert f"runs {module}.{target}" in error.text or f'no gadget "{target}"' in error.text
@@ -95,7 +73,7 @@ def test_a_misspelt_module_or_target_is_told(installed, module, target):
 
 
 def test_a_misspelt_target_is_told_by_gadgetron_pythons_own_program_too():
-    with started({"PYTHONPATH": str(ROOT)}, "gadgets", "pipelin") as (process, server):
+    with started("-m", "gadgetron", target=("gadgets", "pipelin")) as (process, server):
         server.send(NOISE, Header(toys.HEADER), *toys.scan(), Close())
         (error,) = server.receive()
         assert "runs gadgets.pipelin" in error.text
@@ -104,7 +82,7 @@ def test_a_misspelt_target_is_told_by_gadgetron_pythons_own_program_too():
 
 @pytest.mark.parametrize("messages", [(), (NOISE,), (NOISE, Header(toys.HEADER))], ids=["nothing", "half", "no items"])
 def test_a_server_that_goes_too_soon_leaves_no_process(installed, messages):
-    with started(installed) as (process, server):
+    with started("-m", "gadgetron", **installed) as (process, server):
         server.send(*messages)
         server.socket.shutdown(socket.SHUT_WR)
         assert process.wait(60) == 1
@@ -113,7 +91,7 @@ def test_a_server_that_goes_too_soon_leaves_no_process(installed, messages):
 
 def test_a_stream_without_a_header_is_closed(installed):
     """Gadgetron runs a chain without input so."""
-    with started(installed) as (process, server):
+    with started("-m", "gadgetron", **installed) as (process, server):
         server.send(NOISE, Close())
         assert server.receive() == []
         assert process.wait(60) == 0
@@ -137,7 +115,7 @@ def test_the_program_loads_nothing_that_only_gadgetron_python_needs(installed):
 
 
 def test_modules_of_others_stay_with_gadgetron_python(installed):
-    with started(installed, "gadgetron.examples", "pass_through") as (_, server):
+    with started("-m", "gadgetron", target=("gadgetron.examples", "pass_through"), **installed) as (_, server):
         server.send(NOISE, Header(toys.HEADER), *toys.scan()[:1], Close())
         assert blob(server.receive()) == blob(toys.scan()[:1])
 

@@ -11,7 +11,6 @@ import torch
 
 import gadgets.coils
 import gadgets.compress
-import gadgets.models as models
 import mrnets.prepare
 from gadgets.coils import coils
 from gadgets.compress import compress
@@ -26,12 +25,9 @@ from mrnets.physics.coils import rss
 from mrnets.physics.fourier import ifftc
 from mrnets.tensors import release_spare
 from tests.gadgets.frames import SIZE, frames, header, volume
-from tests.gadgets.test_network import save
+from tests.gadgets.networks import save_small
 
-
-@pytest.fixture(autouse=True)
-def no_networks_of_other_tests(monkeypatch):
-    monkeypatch.setattr(models, "_models", models.Cache(8))
+pytestmark = pytest.mark.usefixtures("no_networks_of_other_tests")
 
 
 def failing_once(monkeypatch, module, name, error):
@@ -138,7 +134,7 @@ def out_of_memory_above(batch, monkeypatch, path):
 
 
 def test_batches_are_halved_until_they_fit_and_stay_so(tmp_path, monkeypatch, caplog):
-    path = save(tmp_path / "v.safetensors")
+    path = save_small(tmp_path / "v.safetensors")
     tried = out_of_memory_above(2, monkeypatch, path)
     with caplog.at_level(logging.WARNING):
         first, second = network([volume(), volume()], header(), weights=path, batch=16, check="off")
@@ -150,7 +146,7 @@ def test_batches_are_halved_until_they_fit_and_stay_so(tmp_path, monkeypatch, ca
 
 
 def test_a_slice_that_does_not_fit_falls_back(tmp_path, monkeypatch):
-    path = save(tmp_path / "v.safetensors")
+    path = save_small(tmp_path / "v.safetensors")
     tried = out_of_memory_above(0, monkeypatch, path)
     (frame,) = network(frames(), header(), weights=path, batch=16)
     assert tried == [1]

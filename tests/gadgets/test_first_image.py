@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from ismrmrd import xsd
 
+from gadgets.hosts.rules import Rules
 from gadgets.messages import Close, ConfigText, Header
 from mrnets.mrd.flags import Flag
 from mrnets.mrd.lines import take
 from tests.gadgets import synthetic
-from tests.gadgets.test_hosts import served
+from tests.gadgets.clients import served
 from tests.gadgets.toys import chain, stage
 
 SIZE, SLICES, REPETITIONS = 16, 2, 3
@@ -44,7 +45,7 @@ def image_of(items) -> tuple[int, int]:
 
 @pytest.fixture
 def client(tmp_path):
-    with served(tmp_path) as client:
+    with served(Rules(tmp_path)) as client:
         client.send(CHAIN, header())
         yield client
 

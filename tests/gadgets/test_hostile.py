@@ -17,8 +17,8 @@ from gadgets.limits import Limits
 from gadgets.messages import Close, ConfigFile, ConfigText, Header, Query
 from mrnets.mrd.header import read_header
 from tests.gadgets import toys
+from tests.gadgets.clients import Client
 from tests.gadgets.test_doors import Stopping
-from tests.gadgets.test_hosts import Client
 from tests.gadgets.toys import blob, chain, configuration, for_clients, stage
 
 TOY = stage("noise"), stage("toy", scale=2)

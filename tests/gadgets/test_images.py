@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import replace
 
 import ismrmrd
 import numpy as np
 import pytest
-from ismrmrd import xsd
 
 from gadgets.coils import coils
 from gadgets.compress import compress
@@ -22,43 +20,7 @@ from mrnets.mrd.encoding import Space
 from mrnets.physics.fourier import fftc, ifftc, resize
 from tests.gadgets import frames as scans
 from tests.gadgets import synthetic
-
-NY, NX = 12, 16
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-def sorted_frames(rng, header, *, slices=1, repetitions=1, matrix=(NX, NY, 1), contrasts=1):
-    x, y, z = matrix
-    stream = []
-    for repetition in range(repetitions):
-        for n in range(slices):
-            for contrast in range(contrasts):
-                kspace = synthetic.to_kspace(synthetic.coil_images(rng, 2, y, x, z))
-                stream.append(
-                    synthetic.lines(kspace, slice=n, repetition=repetition, contrast=contrast, set=3, phase=2)
-                )
-    return list(sort(stream, header))
-
-
-def estimated(frame, image=None, **fields):
-    if image is None and not fields:
-        image = frame.raw.kspace[:, :, 0]
-    return replace(frame, estimate=Estimate(image=image, **fields), history=("prewhitened", "varnet"))
-
-
-def plain(matrix=(NX, NY, 1), **options):
-    te = options.pop("te", ())
-    return synthetic.header(synthetic.encoding(matrix, **options), te=te)
-
-
-def one(rng, header=None, **fields):
-    header = header or plain()
-    (frame,) = sorted_frames(rng, header)
-    return list(images([estimated(frame, **fields)], header))
+from tests.gadgets.estimates import NX, NY, estimated, one, plain, sorted_frames
 
 
 class TestOnePicture:
@@ -246,167 +208,6 @@ class TestSeries:
         assert [image.meta["GADGETRON_ImageNumber"] for image in out] == [str(n + 1) for n in range(12)]
         assert [image.meta["GADGETRON_TE"] for image in out[:2]] == ["3", "7.5"]
         assert [image.position[2] for image in out[:6:2]] == [3, 4, 5]
-
-
-class TestMeta:
-    def test_what_gadgetron_chains_need(self, rng):
-        header = plain(recon=(NX, 2 * NY, 1))
-        header.measurementInformation = xsd.measurementInformationType(
-            measurementID="a_1", patientPosition=xsd.patientPositionType.HFS, protocolName="t2"
-        )
-        (image,) = one(rng, header)
-        meta = image.meta
-        assert meta["encoding"] == "0"
-        assert meta["encoding_FOV"] == meta["recon_FOV"] == ["32", "24", "2"]
-        assert meta["encoded_matrix"] == meta["recon_matrix"] == ["16", "24", "1"]
-        assert meta["sampling_limits_E1"] == ["0", "6", "11"]
-        assert meta["PatientPosition"] == ["1", "2", "3"]
-        assert meta["read_dir"] == ["1", "0", "0"]
-        assert meta["GADGETRON_DataRole"] == "Image"
-        assert meta["GADGETRON_ImageProcessingHistory"] == ["prewhitened", "varnet"]
-        assert meta["SequenceDescription"] == "t2_varnet"
-        assert meta["measurementID"] == "a_1"
-        assert "FALLBACK" not in str(meta)
-
-    def test_what_images_of_gadgetrons_own_chains_carry(self, rng):
-        header = plain()
-        header.measurementInformation = xsd.measurementInformationType(
-            measurementID="dev_pat_stu_7_8", patientPosition=xsd.patientPositionType.HFS, protocolName="t2"
-        )
-        lines = synthetic.lines(synthetic.to_kspace(synthetic.coil_images(rng, 2, NY, NX)))
-        lines.headers["acquisition_time_stamp"][0] = 0  # no time
-        lines.headers["physiology_time_stamp"][:, 1] = 50 - np.arange(NY)
-        lines.headers["user_int"][:, 3], lines.headers["user_float"][:, 4] = -5, 0.5
-        (image,) = images([estimated(frame) for frame in sort([lines], header)], header)
-        meta = image.meta
-        assert meta["acquisition_time_range"] == ["1001", str(1000 + NY - 1)]
-        assert meta["physiology_time_range"] == ["7", "7", str(50 - NY + 1), "49", "7", "7"]
-        assert (meta["user_int_3"], meta["user_float_4"], meta["user_float_0"]) == ("-5", "0.5", "0")
-        assert (meta["GADGETRON_ImageNumber"], meta["GADGETRON_ScaleRatio"]) == ("1", "1")
-        assert (meta["patient_position"], meta["protocolName"]) == ("HFS", "t2")
-        identity = [meta[name] for name in ("deviceID", "patientID", "studyID", "measurementNumber")]
-        assert identity == ["dev", "pat", "stu", "7_8"]
-        header.subjectInformation = xsd.subjectInformationType(patientID="P")
-        header.studyInformation = xsd.studyInformationType(studyID="S")
-        header.acquisitionSystemInformation = xsd.acquisitionSystemInformationType(deviceID="D")
-        meta = one(rng, header)[0].meta
-        assert [meta[name] for name in ("deviceID", "patientID", "studyID")] == ["D", "P", "S"]
-
-    def test_a_volume_has_the_time_of_its_central_line(self, rng):
-        header = plain((NX, NY, 6))
-        (image,) = images([estimated(frame) for frame in sorted_frames(rng, header, matrix=(NX, NY, 6))], header)
-        assert image.acquisition_time_stamp == 1000 + 3 * NY + NY // 2
-        assert image.meta["acquisition_time_range"] == ["1000", str(1000 + 6 * NY - 1)]
-
-    def test_notes_and_fallback_reach_every_image(self, rng):
-        header = plain()
-        frames = [
-            replace(estimated(frame), fallback=True, notes=("FALLBACK to cgsense: it failed",), history=("cgsense",))
-            for frame in sorted_frames(rng, header, slices=2)
-        ]
-        for image in images(frames, header):
-            assert "FALLBACK to cgsense: it failed" in image.meta["GADGETRON_ImageComment"]
-            assert image.meta["SequenceDescription"] == "cgsense_FALLBACK"
-
-    def test_notes_hold_nothing_that_xml_forbids(self, rng):
-        """A client's words, such as the name of a chain, stand in notes. Its XML parser would refuse the image."""
-        frames = [
-            replace(estimated(frame), notes=("no chain a\0b\x1b\ud800",)) for frame in sorted_frames(rng, plain())
-        ]
-        (image,) = images(frames, plain())
-        found = ismrmrd.Meta.deserialize(ismrmrd.Image.from_bytes(image.to_bytes()).attribute_string)
-        assert found["ImageComments"].endswith("; no chain a\ufffdb\ufffd\ufffd")
-
-    @pytest.mark.parametrize("series", [-1, 65536])
-    def test_a_series_is_a_number_of_16_bits(self, series):
-        with pytest.raises(InputError, match=f"series must be from 0 to 65535, got {series}"):
-            list(images(iter(()), plain(), series=series))
-
-    def test_header_without_measurement_information(self, rng):
-        header = plain()
-        header.measurementInformation = None
-        assert one(rng, header)[0].meta["SequenceDescription"] == "varnet"
-
-
-class TestShort:
-    def frames(self, brightness):
-        header = plain()
-        found = sorted_frames(np.random.default_rng(1), header, slices=len(brightness))
-        ramp = np.linspace(0, 1, NX * NY, dtype=np.float32).reshape(NY, NX)
-        return [
-            estimated(f, image=(b * ramp)[None, None].astype(np.complex64))
-            for f, b in zip(found, brightness, strict=True)
-        ]
-
-    def maxima(self, brightness, **options):
-        out = list(images(self.frames(brightness), plain(), format="short", **options))
-        assert all(image.data.dtype == np.uint16 for image in out)
-        ratios = {image.meta["GADGETRON_ScaleRatio"] for image in out}
-        assert len(ratios) == 1
-        return [int(image.data.max()) for image in out]
-
-    def test_one_scale_for_the_series(self):
-        assert self.maxima([1, 4, 2]) == [1024, 4095, 2048]
-
-    def test_from_the_first_image(self, caplog):
-        with caplog.at_level(logging.WARNING):
-            assert self.maxima([1, 4, 20], scaling="first") == [4095, 16380, 65535]
-        assert "clipped" in caplog.text
-
-    def test_an_image_says_that_its_pixels_were_clipped(self):
-        out = list(images(self.frames([1, 4, 20]), plain(), format="short", scaling="first"))
-        said = [image.meta["ImageComments"].rpartition("; ")[2] for image in out]
-        assert ["clipped" in words for words in said] == [False, False, True]
-        count = int((self.frames([20])[0].estimate.image.real * 4095 > 65535.5).sum())
-        assert said[2] == f"{count} pixels were too bright for 16 bits and were clipped"
-
-    def test_given(self):
-        assert self.maxima([1, 4], scale=100.0) == [100, 400]
-
-    def test_empty_images(self):
-        assert self.maxima([0, 0]) == [0, 0]
-        assert list(images([], plain(), format="short")) == []
-
-    def test_images_that_can_come_at_once_do(self):
-        for options, early in (({"scaling": "first"}, True), ({"scale": 2.0}, True), ({}, False)):
-
-            def stream():
-                yield self.frames([1])[0]
-                yield "end"
-
-            out = list(images(stream(), plain(), format="short", **options))
-            assert isinstance(out[0], str) is not early
-
-    def test_phase(self):
-        (frame,) = self.frames([1])
-        angles = np.linspace(-np.pi, np.pi, NX * NY, dtype=np.float32).reshape(1, 1, NY, NX)
-        frame = estimated(frame, image=np.exp(1j * angles).astype(np.complex64))
-        (image,) = images([frame], plain(), format="short", output="phase")
-        expected = np.rint((angles[0, 0] + np.pi) * 4095 / (2 * np.pi))
-        inner = np.s_[1:-1]
-        np.testing.assert_allclose(image.data[0, 0].astype(int)[inner], expected[inner], atol=1)
-
-    def test_maps_stay_in_their_units(self):
-        (frame,) = self.frames([1])
-        frame = estimated(frame, maps={"T2": np.full((1, NY, NX), 0.05)})
-        (image,) = images([frame], plain(), format="short")
-        assert image.data.dtype == np.float32
-        assert image.data[0, 0, 0, 0] == np.float32(0.05)
-
-    def test_what_waits_for_the_scale_of_its_series_is_bounded(self, monkeypatch):
-        monkeypatch.setattr("gadgets.greys.MAX_HELD", 100)
-        with pytest.raises(InputError, match="of images wait for the scale of their series; set scaling to first"):
-            list(images(self.frames([1.0]), plain(), format="short"))
-
-    @pytest.mark.parametrize("output", ["real", "imaginary", "complex"])
-    def test_signs(self, output):
-        with pytest.raises(InputError, match="format short is for magnitude and phase"):
-            list(images([], plain(), format="short", output=output))
-
-    @pytest.mark.parametrize("scale", [0.0, -1.0])
-    def test_absurd_scale(self, scale):
-        with pytest.raises(InputError, match="scale must be positive"):
-            list(images([], plain(), format="short", scale=scale))
 
 
 def test_phase_oversampling_from_lines_to_image(rng):

@@ -1,87 +1,31 @@
 from __future__ import annotations
 
-import logging
 import os
-import threading
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from ismrmrd.xsd import CreateFromDocument
 
-import gadgets.models as module
 from gadgets import assemble
 from gadgets.coils import coils
 from gadgets.compress import compress
 from gadgets.hosts.library import load
 from gadgets.hosts.scan import reconstructed
-from gadgets.images import images
 from gadgets.network import network as checked_network
 from gadgets.noise import noise
 from gadgets.simulate import Settings, make_scan
 from gadgets.sort import sort
 from mrnets import store, tensors
-from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from mrnets.physics.coils import rss
 from mrnets.physics.fourier import ifftc
 from mrnets.preparation import Preparation
 from tests.gadgets.frames import SIZE, disc, frames, header, volume
+from tests.gadgets.networks import network
 
-network = partial(checked_network, check="off")
-"""Networks of random weights are not to be trusted."""
-
-SMALL = {"cascades": 1, "channels": 2, "pooling_layers": 1}
-
-
-@pytest.fixture(autouse=True)
-def no_networks_of_other_tests(monkeypatch):
-    monkeypatch.setattr(module, "_models", module.Cache(8))
-
-
-@pytest.fixture
-def weights(tmp_path):
-    return save(tmp_path / "small.safetensors")
-
-
-def save(path, seed=0, **preparation):
-    torch.manual_seed(seed)
-    store.save(
-        path,
-        store.create("varnet", **SMALL),
-        name="varnet",
-        options=SMALL,
-        preparation=Preparation(**preparation).to_json(),
-        units={"R2*": "1/s"},
-        labels=["background", "grey matter"],
-    )
-    return str(path)
-
-
-def failing(error=None, output=None):
-    """A network that raises, or gives what `output` makes of its scan."""
-
-    class Failing(torch.nn.Module):
-        def forward(self, scan):
-            if error is not None:
-                raise error
-            return output(scan)
-
-    return Failing()
-
-
-@pytest.fixture
-def broken(monkeypatch, weights):
-    """Weights whose network is the given one."""
-
-    def install(fake):
-        trained = store.load(weights)
-        monkeypatch.setattr(store, "load", lambda *_: replace(trained, network=fake))
-        return weights
-
-    return install
+pytestmark = pytest.mark.usefixtures("no_networks_of_other_tests")
 
 
 def test_cgsense_gives_the_object_in_scanner_units():
@@ -187,166 +131,6 @@ def test_the_number_of_threads_is_set_and_changes_nothing(weights):
 
 def test_other_items_pass():
     assert list(network(["text"], header(), name="zerofilled")) == ["text"]
-
-
-class TestFallback:
-    def check(self, path, caplog, reason, fallback):
-        with caplog.at_level(logging.WARNING):
-            (frame,) = network(frames(), header(), weights=path, fallback=fallback)
-        (expected,) = network(frames(), header(), name=fallback)
-        np.testing.assert_array_equal(frame.estimate.image.numpy(), expected.estimate.image.numpy())
-        assert frame.fallback
-        assert frame.history[-1] == fallback
-        assert any("FALLBACK" in note and reason in note for note in frame.notes)
-        assert "FALLBACK" in caplog.text
-        (image,) = images([frame], header())
-        assert "FALLBACK" in image.meta["GADGETRON_SeqDescription"]
-        assert any(reason in comment for comment in image.meta["GADGETRON_ImageComment"])
-
-    @pytest.mark.parametrize("fallback", ["cgsense", "zerofilled"])
-    def test_out_of_memory(self, broken, caplog, fallback):
-        self.check(broken(failing(torch.OutOfMemoryError("out of memory"))), caplog, "out of memory", fallback)
-
-    @pytest.mark.parametrize("field", ["image", "maps", "logits"])
-    def test_values_that_are_not_finite(self, broken, caplog, field):
-        def output(scan):
-            bad = torch.full((1, 1, SIZE, SIZE), torch.nan)
-            values = {"maps": {"R2*": bad[:, 0]}, "image": bad + 0j, "logits": bad}
-            return replace(Estimate(image=torch.zeros(1, 1, SIZE, SIZE) + 0j), **{field: values[field]})
-
-        self.check(broken(failing(output=output)), caplog, "not finite", "cgsense")
-
-    def test_none(self, broken):
-        with pytest.raises(RuntimeError, match="broke"):
-            list(network(frames(), header(), weights=broken(failing(RuntimeError("broke"))), fallback="none"))
-
-    def test_one_bad_frame_does_not_spoil_the_others(self, broken):
-        def output(scan):
-            if float(scan.kspace.abs().sum()) == 0:
-                raise RuntimeError("empty")
-            return Estimate(image=torch.ones(1, 1, SIZE, SIZE) + 0j)
-
-        scan = frames(3)
-        scan[1] = replace(scan[1], raw=replace(scan[1].raw, kspace=0 * scan[1].raw.kspace))
-        out = list(network(scan, header(), weights=broken(failing(output=output))))
-        assert [frame.fallback for frame in out] == [False, True, False]
-
-    def test_contradictions_are_no_case_for_it(self, tmp_path):
-        path = save(tmp_path / "coils.safetensors", coils=4)
-        with pytest.raises(InputError, match="takes 4 coils"):
-            list(network(compress(frames(), header(), coils=3), header(), weights=path))
-        path = save(tmp_path / "sens.safetensors", sens="rss")
-        with pytest.raises(InputError, match="trained with rss sensitivities"):
-            list(network(coils(frames(), header()), header(), weights=path))
-        with pytest.raises(InputError, match="no calibration lines"):
-            list(network(frames(calibration=0), header(), weights=path))
-
-
-class TestErrorsBeforeTheFirstFrame:
-    @pytest.mark.parametrize(
-        ("options", "match"),
-        [
-            ({}, "either weights .* or name"),
-            ({"weights": "a", "name": "cgsense"}, "either weights .* or name"),
-            ({"weights": "nonesuch"}, "no weights 'nonesuch'"),
-            ({"weights": "/nowhere/a.safetensors"}, "/nowhere/a.safetensors"),
-            ({"weights": "/nowhere/a.safetensors", "options": "a=1"}, "options go with name"),
-            ({"weights": "/dev/null/a.safetensors"}, "cannot read"),
-            ({"weights": "/dev/full"}, "is not a file that weights can be read from"),
-            ({"weights": "/dev"}, "is not a file that weights can be read from"),
-            ({"name": "cgsens"}, "cgsense"),
-            ({"name": "varnet"}, "has to be trained"),
-            ({"name": "cgsense", "options": "iteration=3"}, "iterations"),
-            ({"name": "cgsense", "options": "iterations=many"}, "iterations"),
-            ({"name": "cgsense", "options": "iterations"}, "options must be like"),
-            ({"name": "cgsense", "device": "abacus"}, "no such device"),
-            ({"name": "cgsense", "device": "meta"}, "no such device"),
-            ({"name": "cgsense", "device": "cuda:77"}, "torch finds"),
-            ({"name": "cgsense", "batch": -1}, "batch"),
-        ],
-    )
-    def test_what_cannot_be_had(self, options, match):
-        def never():
-            pytest.fail("the stream was read")
-            yield
-
-        with pytest.raises(InputError, match=match):
-            list(network(never(), header(), **options))
-
-
-class TestOnceForEachProcess:
-    def test_loaded_once(self, weights, monkeypatch):
-        loads = []
-        load = store.load
-        monkeypatch.setattr(store, "load", lambda *given: loads.append(given) or load(*given))
-        for _ in range(3):
-            list(network([], header(), weights=weights))
-        assert len(loads) == 1
-
-    def test_a_replaced_file_is_loaded_again(self, weights, tmp_path):
-        one = next(network(frames(), header(), weights=weights)).estimate.image
-        save(tmp_path / "other.safetensors", seed=1)
-        (tmp_path / "other.safetensors").rename(weights)
-        other = next(network(frames(), header(), weights=weights)).estimate.image
-        assert not torch.equal(one, other)
-
-    def test_one_model_for_a_file_however_it_is_spelt(self, weights, tmp_path, monkeypatch):
-        loads = []
-        load = store.load
-        monkeypatch.setattr(store, "load", lambda *given: loads.append(given) or load(*given))
-        (tmp_path / "folder").mkdir()
-        (tmp_path / "link.safetensors").symlink_to(weights)
-        for spelling in (weights, f"{tmp_path}/folder/../small.safetensors", f"{tmp_path}/link.safetensors"):
-            list(network([], header(), weights=spelling))
-        assert len(loads) == 1
-
-    def test_those_used_longest_ago_go(self):
-        made = []
-        cache = module.Cache(2)
-        for key in "abacab":
-            cache.get(key, lambda key=key: made.append(key))
-        assert made == list("abcb")
-
-    def test_a_failure_is_not_kept(self):
-        cache = module.Cache(2)
-        with pytest.raises(InputError):
-            cache.get("a", lambda: store.load("nonesuch"))
-        assert cache.get("a", lambda: 1) == 1
-
-    def test_a_file_that_is_slow_to_read_delays_nobody_else(self):
-        """While one model is being made, another is made and given out."""
-        cache, reading, go_on = module.Cache(2), threading.Event(), threading.Event()
-
-        def slow():
-            reading.set()
-            assert go_on.wait(20)
-            return "slow"
-
-        thread = threading.Thread(target=cache.get, args=("slow", slow))
-        thread.start()
-        assert reading.wait(20)
-        assert cache.get("fast", lambda: "fast") == "fast"
-        go_on.set()
-        thread.join(20)
-        assert cache.get("slow", lambda: "again") == "slow"
-
-    def test_threads_share_one_and_get_the_same(self, weights, monkeypatch):
-        loads, results = [], []
-        load = store.load
-        monkeypatch.setattr(store, "load", lambda *given: loads.append(given) or load(*given))
-
-        def work():
-            results.append(next(network(frames(), header(), weights=weights)).estimate.image)
-
-        threads = [threading.Thread(target=work) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(loads) == 1
-        assert len(results) == 4
-        for result in results[1:]:
-            assert torch.equal(result, results[0])
 
 
 def test_a_pipe_for_weights_is_refused_and_not_waited_for(tmp_path):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import gadgets.estimate as module_of_estimates
-import gadgets.models as module
 from gadgets.geometry import AXES_REVERSED
 from gadgets.hosts.library import folder
+from gadgets.hosts.rules import Rules
 from gadgets.images import images
 from gadgets.messages import Close, ConfigText, Header
 from gadgets.network import network
@@ -17,15 +17,12 @@ from gadgets.received import annotated, header_for, with_frames
 from gadgets.sort import sort
 from mrnets.errors import InputError
 from mrnets.mrd.header import read_header
+from tests.gadgets.clients import served
 from tests.gadgets.frames import SIZE, disc, frames, header, volume
-from tests.gadgets.test_hosts import served
-from tests.gadgets.test_tasks import LABELS, save
+from tests.gadgets.networks import LABELS, save
 from tests.gadgets.toys import blob, chain, stage
 
-
-@pytest.fixture(autouse=True)
-def no_networks_of_other_tests(monkeypatch):
-    monkeypatch.setattr(module, "_models", module.Cache(8))
+pytestmark = pytest.mark.usefixtures("no_networks_of_other_tests")
 
 
 @pytest.fixture
@@ -240,7 +237,7 @@ def test_a_failure_is_noted_on_the_image(segmenter, monkeypatch):
 @pytest.mark.parametrize("text", [b"Dummy XML header", header_for(slices(1)[0])], ids=["none", "header"])
 def test_a_client_of_the_server_gets_labels(tmp_path, segmenter, text):
     stages = stage("sort"), stage("network", weights="segmenter"), stage("images")
-    with served(tmp_path, weights=tmp_path) as client:
+    with served(Rules(tmp_path, weights=tmp_path)) as client:
         client.send(ConfigText(chain(*stages).encode()), Header(text), *slices(2), Close())
         received = client.receive()
     assert [image.image_series_index for image in received] == [4, 5, 4, 5]
@@ -252,7 +249,7 @@ def test_a_client_sends_a_series_for_each_contrast(tmp_path, brats):
     """The chain that ships, with weights that the operator has put beside it."""
     text = (folder() / "brats.xml").read_text()
     text = text.replace('<gadget name="network">', '<gadget name="network"><property name="weights" value="brats"/>')
-    with served(tmp_path, weights=tmp_path) as client:
+    with served(Rules(tmp_path, weights=tmp_path)) as client:
         sent = [image for n, name in enumerate(NAMES) for image in of_series(name, n + 1)]
         client.send(ConfigText(text.encode()), Header(b"none"), *sent, Close())
         received = client.receive()

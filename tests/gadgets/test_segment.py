@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-import gadgets.models as models
 from gadgets import estimate
 from gadgets.__main__ import main
 from gadgets.imagefiles import read_images
@@ -18,7 +17,7 @@ from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from mrnets.preparation import Preparation
 from mrnets.prepare_image import prepare_image
-from tests.gadgets.test_tasks import save
+from tests.gadgets.networks import save
 
 nibabel = pytest.importorskip("nibabel")
 highdicom = pytest.importorskip("highdicom")
@@ -33,9 +32,7 @@ STORED = {"t1c": "RAS", "t1": "LPS", "flair": "PSR", "t2": "LAS"}
 """How the file of each contrast stores the same voxels."""
 
 
-@pytest.fixture(autouse=True)
-def no_networks_of_other_tests(monkeypatch):
-    monkeypatch.setattr(models, "_models", models.Cache(8))
+pytestmark = pytest.mark.usefixtures("no_networks_of_other_tests")
 
 
 @pytest.fixture

@@ -16,23 +16,13 @@ from gadgets.hosts.worker import Worker
 from gadgets.limits import usual_memory
 from gadgets.messages import Close, ConfigText, Header
 from gadgets.simulate import Settings, make_scan
-from tests.gadgets.test_deferred import (
-    RETRIEVE,
-    SLOW,
-    comments,
-    done,
-    expected,
-    header,
-    rules,  # noqa: F401 (a fixture)
-    scan,
-    sent,
-)
-from tests.gadgets.test_hosts import Client, texts
-from tests.gadgets.test_spool import eventually, only, place, served  # noqa: F401 (place is a fixture)
+from tests.gadgets.clients import Client, served, texts
+from tests.gadgets.deferring import RETRIEVE, SLOW, comments, done, expected, header, scan, sent
+from tests.gadgets.spools import eventually, only
 from tests.gadgets.toys import blob, chain, stage
 
 
-def look(rules, times: int = 2) -> Worker:  # noqa: F811
+def look(rules, times: int = 2) -> Worker:
     """Let the queue be looked at, and wait for what it begins."""
     work = Worker(rules)
     for _ in range(times):
@@ -42,7 +32,7 @@ def look(rules, times: int = 2) -> Worker:  # noqa: F811
     return work
 
 
-def test_damaged_records_of_some_scans_hold_up_no_other(rules):  # noqa: F811
+def test_damaged_records_of_some_scans_hold_up_no_other(rules):
     for number in range(3):
         sent(rules, scan(measurement=f"M{number}"))
     coming, queued, sound = entries(rules.spool.folder)
@@ -55,7 +45,7 @@ def test_damaged_records_of_some_scans_hold_up_no_other(rules):  # noqa: F811
     assert sound.images.exists()
 
 
-def test_a_spool_that_vanishes_costs_the_quick_series_nothing(rules):  # noqa: F811
+def test_a_spool_that_vanishes_costs_the_quick_series_nothing(rules):
     """The other series will not come, and the client is told."""
     messages = scan()
     with served(rules) as client:
@@ -69,7 +59,7 @@ def test_a_spool_that_vanishes_costs_the_quick_series_nothing(rules):  # noqa: F
     assert "the scan could not be kept in the spool" in texts(received)[0]
 
 
-def test_a_spool_that_is_gone_is_told_once(rules, caplog, monkeypatch):  # noqa: F811
+def test_a_spool_that_is_gone_is_told_once(rules, caplog, monkeypatch):
     monkeypatch.setattr(worker, "LOOK", 0.001)
     shutil.rmtree(rules.spool.folder)
     looks, begin, work = threading.Semaphore(0), Worker._begin, Worker(rules)
@@ -87,7 +77,7 @@ def test_a_spool_that_is_gone_is_told_once(rules, caplog, monkeypatch):  # noqa:
     assert caplog.text.count("the queue cannot be read") == 1
 
 
-def test_images_that_a_power_failure_took_are_made_again(rules):  # noqa: F811
+def test_images_that_a_power_failure_took_are_made_again(rules):
     sent(rules, scan())
     done(rules)
     only(rules.spool).images.write_bytes(b"")
@@ -96,7 +86,7 @@ def test_images_that_a_power_failure_took_are_made_again(rules):  # noqa: F811
     assert blob(sent(rules, scan())) == expected(5)
 
 
-def test_a_disk_that_gets_full_in_the_queue_is_one_sentence(rules, monkeypatch):  # noqa: F811
+def test_a_disk_that_gets_full_in_the_queue_is_one_sentence(rules, monkeypatch):
     sent(rules, scan())
 
     def full(file, message):
@@ -109,7 +99,7 @@ def test_a_disk_that_gets_full_in_the_queue_is_one_sentence(rules, monkeypatch):
     assert text.endswith("failed: images: No space left on device")
 
 
-def test_a_scan_waits_in_the_queue_while_others_take_the_memory(rules):  # noqa: F811
+def test_a_scan_waits_in_the_queue_while_others_take_the_memory(rules):
     text = chain(stage("sort"), stage("network", name="zerofilled"), stage("images"))
     text = text.replace("<configuration><gadget", f"<configuration>{SLOW}<gadget")
     made, lines, _ = make_scan(Settings(matrix=32, coils=2, slices=1, acceleration=2.0, calibration=12))
@@ -140,7 +130,7 @@ def a_thread_short(monkeypatch, number: int):
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_a_system_without_more_threads_loses_no_scan(rules, monkeypatch, number):  # noqa: F811
+def test_a_system_without_more_threads_loses_no_scan(rules, monkeypatch, number):
     """Neither the thread that keeps a scan, nor the one that sends images, nor a side of the chain."""
     ours, theirs = socket.socketpair()
     host = threading.Thread(target=conversation.handle, args=(theirs, rules))

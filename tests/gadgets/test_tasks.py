@@ -17,76 +17,20 @@ from gadgets.hosts.replay import replay
 from gadgets.images import images
 from gadgets.network import network
 from gadgets.simulate import Settings, make_scan
-from mrnets import store
 from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from mrnets.mrd.files import write_scan
 from mrnets.physics.fourier import ifftc
-from mrnets.preparation import Preparation
 from tests.gadgets.frames import SIZE, disc, frames, header, volume
+from tests.gadgets.networks import LABELS, reconstructed, save
 
-LABELS = ["background", "lesion", "oedema"]
-
-
-@pytest.fixture(autouse=True)
-def no_networks_of_other_tests(monkeypatch):
-    monkeypatch.setattr(module, "_models", module.Cache(8))
-
-
-def save(
-    path: Any,
-    name: str,
-    labels: Any = (),
-    units: Any = None,
-    options: Any = None,
-    provenance: Any = None,
-    **preparation: Any,
-) -> str:
-    torch.manual_seed(0)
-    bound = {**store.describe(name).small, **(options or {})}
-    made = store.create(name, **bound)
-    store.save(
-        path,
-        made,
-        name=name,
-        options=bound,
-        preparation=Preparation(**preparation).to_json(),
-        units=units,
-        labels=labels,
-        provenance=provenance,
-    )
-    return str(path)
+pytestmark = pytest.mark.usefixtures("no_networks_of_other_tests")
 
 
 @pytest.fixture
 def segmenter(tmp_path):
     options = {"contrasts": 1, "classes": 3}
     return save(tmp_path / "segmenter.safetensors", "segunet", LABELS, options=options)
-
-
-@pytest.fixture
-def instead(monkeypatch):
-    """Weights whose network is the given one."""
-
-    def install(path: str, forward: Any) -> str:
-        class Fake(torch.nn.Module):
-            def forward(self, scan: Any) -> Estimate:
-                return forward(scan)
-
-        load = store.load
-
-        def fake(given: Any, *rest: Any) -> Any:
-            trained = load(given, *rest)
-            return replace(trained, network=Fake()) if str(given) == path else trained
-
-        monkeypatch.setattr(store, "load", fake)
-        return path
-
-    return install
-
-
-def reconstructed(count: int = 1, **options: Any) -> Any:
-    return list(network(frames(count, **options), header(), name="cgsense"))
 
 
 def echoes(count: int = 4) -> Any:
@@ -199,68 +143,6 @@ class TestSegmentation:
         for image, mask in zip(out, wanted, strict=True):
             assert image.data.dtype == np.uint16
             np.testing.assert_array_equal(image.data[0, 0], (mask & there).numpy())
-
-
-class TestNeighbours:
-    @pytest.fixture
-    def seen(self):
-        return []
-
-    @pytest.fixture
-    def weights(self, tmp_path, instead, seen):
-        options = {"contrasts": 1, "classes": 2}
-        path = save(tmp_path / "u.safetensors", "unet3d", options=options, slices=3, normalisation="none")
-
-        def forward(scan):
-            seen.append(scan.image)
-            return Estimate(logits=torch.cat([-scan.image, scan.image], dim=1))
-
-        return instead(path, forward)
-
-    @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-    @pytest.mark.parametrize("announced", [None, 3])
-    @pytest.mark.parametrize("batch", [1, 2])
-    def test_slices_lie_side_by_side_in_space(self, weights, seen, order, announced, batch):
-        before = reconstructed(3)  # brightness 1, 2, 3
-        made = header()
-        if announced:
-            made.encoding[0].encodingLimits.slice.maximum = announced - 1
-        after = list(network(["text", *(before[n] for n in order)], made, weights=weights, batch=batch))
-        assert after.pop(0) == "text"
-        stack = torch.cat([frame.estimate.image for frame in before])[:, 0].abs()
-        expected = torch.stack([stack[[0, 0, 1]], stack[[0, 1, 2]], stack[[1, 2, 2]]])[:, None]
-        torch.testing.assert_close(torch.cat(seen), expected)
-        assert [int(frame.headers[0, 0]["idx"]["slice"]) for frame in after] == [0, 1, 2]
-        for frame, image in zip(after, stack, strict=True):
-            torch.testing.assert_close(frame.estimate.logits[0, 1], image)
-
-    def test_repetitions_are_kept_apart(self, weights, seen):
-        made = header()
-        made.encoding[0].encodingLimits.slice.maximum = 1
-        scan = [*reconstructed(2), *reconstructed(2, repetition=1)]
-        stream = network(iter(scan), made, weights=weights)
-        first = [next(stream), next(stream)]
-        assert len(seen) == 2, "the first repetition does not wait for the second"
-        assert len([*first, *stream]) == 4
-
-    def test_echoes_that_are_frames_of_their_own_are_no_neighbours(self, weights, seen):
-        list(network([*reconstructed(2), *reconstructed(2, contrast=1)], header(), weights=weights))
-        bright = torch.cat(seen)[:, 0].amax(dim=(-2, -1))
-        torch.testing.assert_close(bright / bright[0, 0], torch.tensor([[1.0, 1, 2], [1, 2, 2]] * 2), atol=0.05, rtol=0)
-
-    def test_a_slice_alone_says_so(self, weights):
-        (frame,) = network(reconstructed(), header(), weights=weights)
-        assert "3 neighbouring slices; 1 came" in frame.notes[-1]
-
-    def test_positions_of_a_volume(self, weights, seen):
-        (before,) = network([volume()], header(), name="cgsense", batch=16)
-        (frame,) = network([before], header(), weights=weights, batch=5)
-        stack = before.estimate.image[:, 0].abs()
-        torch.testing.assert_close(torch.cat(seen)[7, 0], stack[6:9])
-        torch.testing.assert_close(torch.cat(seen)[15, 0], stack[[14, 15, 15]])
-        torch.testing.assert_close(frame.estimate.logits[:, 1], stack)
-        _, segmentation = images([frame], header())
-        assert segmentation.data.shape[1:] == (SIZE, SIZE, 16)
 
 
 class TestQuantitative:
