@@ -7,6 +7,7 @@ nothing and send it nothing. See PyTorch's notes on CUDA semantics, section "CUD
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -36,9 +37,16 @@ TOLERANCE = 1e-4
 WARM_UPS = 2
 """Runs before the recording, on its stream: libraries make their plans and take their memory then."""
 
+_recording = threading.Lock()
+_failed: list[bool] = []
+"""Not empty after a recording that failed while it ran: no more are tried."""
+
 _ASKING = frozenset(("_local_scalar_dense", "item", "is_nonzero", "equal"))
 _SIZING = frozenset(("nonzero", "masked_select", "_unique2", "unique_dim", "_linalg_check_errors"))
 _INDEXING = frozenset(("index", "index_put", "index_put_", "_index_put_impl_"))
+_COPYING = frozenset(("_to_copy", "copy_"))
+_FROM_HOST = frozenset(("lift_fresh",))
+"""The end of `torch.tensor`, which is all of it that can be seen."""
 
 _logger = logging.getLogger(__name__)
 
@@ -47,13 +55,17 @@ def asks(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether the host waits for its device in this operation of torch, as for a value, or sends it something."""
     name = func.overloadpacket.__name__
     if name in _INDEXING:
-        return any(index is not None and index.dtype == torch.bool for index in args[1])
-    return name in _ASKING or name in _SIZING or _moves(args, kwargs)
+        there = [index for index in args[1] if index is not None]
+        return any(index.dtype == torch.bool or index.device != args[0].device for index in there)
+    if name in _FROM_HOST:
+        return bool(args[0].device.type != "cpu")
+    return name in _ASKING or name in _SIZING or _moves(name, args, kwargs)
 
 
-def _moves(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _moves(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether an operation brings values from one device to another."""
-    places = {x.device.type for x in args if isinstance(x, Tensor) and x.ndim}  # a single number is no transfer
+    copies = name in _COPYING  # in any other operation a single number is no transfer
+    places = {x.device.type for x in args if isinstance(x, Tensor) and (x.ndim or copies)}
     wanted = kwargs.get("device")
     if wanted is not None and places:
         places.add(torch.device(wanted).type)
@@ -90,19 +102,38 @@ def recorded(work: Callable[[], Made], device: torch.device, pool: Any = None) -
     pool: memory that graphs share which never run at the same time (`torch.cuda.graph_pool_handle`). A replay of one
     may overwrite the results of the others. None: memory of its own.
     """
-    with torch.cuda.device(device):
-        before = torch.cuda.memory_reserved()
+    # Only one thread of a process may record: torch waits for the whole device before, which ends what others record.
+    with _recording, torch.cuda.device(device):
+        if _failed:
+            raise RuntimeError("an earlier recording of this process failed")
         current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(current)
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UPS):
-                work()
-        current.wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
+        try:
+            # torch leaves the stream of a recording only where that ends well.
+            with torch.cuda.stream(aside):
+                for _ in range(WARM_UPS):
+                    work()
+                return _captured(work, aside, pool or torch.cuda.graph_pool_handle())
+        finally:
+            current.wait_stream(aside)
+
+
+def _captured(work: Callable[[], Made], stream: torch.cuda.Stream, pool: Any) -> Recorded[Made]:
+    """Return the graph of `work` on the current stream, after its warm-ups there."""
+    graph = torch.cuda.CUDAGraph()
+    try:
         # Other threads of a server may take memory meanwhile, which only this one must not.
-        with torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            before = torch.cuda.memory_reserved()  # torch has given back what the warm-ups left
             made = work()
-        return Recorded(graph.replay, made, max(torch.cuda.memory_reserved() - before, 0))
+    except BaseException:
+        # torch keeps the memory of each recording that fails. Before 2.13 it also thinks that it still runs, and never
+        # uses memory again that was used on two streams: see pull request 180395 of pytorch.
+        _failed.append(True)
+        with contextlib.suppress(Exception):
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+        raise
+    return Recorded(graph.replay, made, max(torch.cuda.memory_reserved() - before, 0))
 
 
 class Graphs:

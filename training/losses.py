@@ -6,6 +6,7 @@ target's maximum, of each echo for itself. Maps are without units (`mrnets.physi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -61,7 +62,7 @@ def sinkhorn(x: Tensor, y: Tensor, *, epsilon: float = 0.1, iterations: int = 10
     """
     cost = (x * x).sum(-1)[:, :, None] + (y * y).sum(-1)[:, None] - 2 * x @ y.mT
     with torch.no_grad():
-        mass = -torch.log(torch.tensor(x.shape[1], dtype=cost.dtype, device=cost.device))
+        mass = -math.log(x.shape[1])
         closeness, g = -cost / epsilon, cost.new_zeros(cost.shape[0], 1, cost.shape[2])
         for _ in range(iterations):
             f = mass - torch.logsumexp(closeness + g, dim=2, keepdim=True)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
+import mrnets.graphs as module
 from mrnets import store
 from mrnets.contract import Estimate, Scan
 from mrnets.ending import ended
-from mrnets.graphs import Graphs, Recorded, recorded
+from mrnets.graphs import WARM_UPS, Graphs, Recorded, asks, recorded
 from mrnets.physics import conjugate
 from mrnets.preparation import Preparation
 from mrnets.trust import classical
@@ -222,6 +226,131 @@ def test_what_a_network_raises_passes() -> None:
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             graphs.run(lambda scan: Estimate(image=scan.kspace * (1 / 0)), scan_for("l1wavelet"), "")
+
+
+class Stream:
+    def __init__(self) -> None:
+        self.waited_for: list[Stream] = []
+
+    def wait_stream(self, other: Stream) -> None:
+        self.waited_for.append(other)
+
+
+class Cuda:
+    """Stands for `torch.cuda`. A recording frees spare memory first there, and leaves its stream unless it fails."""
+
+    def __init__(self) -> None:
+        self.usual = self.current = Stream()
+        self.reserved = 700 * MIB
+        self.ended: list[Any] = []
+
+    def parts(self) -> dict[str, Any]:
+        return {
+            "device": lambda device: contextlib.nullcontext(),
+            "current_device": lambda: 3,
+            "current_stream": lambda: self.current,
+            "Stream": Stream,
+            "stream": self.stream,
+            "CUDAGraph": mock.Mock,
+            "graph": self.graph,
+            "graph_pool_handle": lambda: (0, 8),
+            "memory_reserved": lambda: self.reserved,
+        }
+
+    @contextlib.contextmanager
+    def stream(self, stream: Stream) -> Iterator[None]:
+        before, self.current = self.current, stream
+        try:
+            yield
+        finally:
+            self.current = before
+
+    @contextlib.contextmanager
+    def graph(self, graph: Any, *, pool: Any, stream: Stream, capture_error_mode: str) -> Iterator[None]:
+        assert capture_error_mode == "thread_local"
+        assert module._recording.locked()  # torch waits for the device here: no other thread may record meanwhile
+        before, self.current = self.current, stream
+        self.reserved -= 600 * MIB
+        yield
+        self.current = before
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    made = Cuda()
+    for name, part in made.parts().items():
+        monkeypatch.setattr(torch.cuda, name, part)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *told: made.ended.append(told), raising=False)
+    monkeypatch.setattr(module, "_failed", [])
+    return made
+
+
+def test_a_graph_counts_the_memory_that_its_recording_takes(cuda: Cuda) -> None:
+    def work() -> int:
+        cuda.reserved += 64 * MIB
+        return 5
+
+    made = recorded(work, torch.device("cpu"))
+    assert (made.made, made.bytes) == (5, 64 * MIB)
+    assert cuda.current is cuda.usual
+
+
+@pytest.mark.parametrize("run", [1, WARM_UPS + 1], ids=["warm-up", "recording"])
+def test_after_a_failure_the_thread_is_on_its_stream(cuda: Cuda, run: int) -> None:
+    runs = []
+
+    def work() -> None:
+        runs.append(cuda.current)
+        if len(runs) == run:
+            raise RuntimeError("CUDA error")
+
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        recorded(work, torch.device("cpu"))
+    assert cuda.current is cuda.usual
+    assert cuda.usual.waited_for == [runs[-1]]
+    if run == 1:
+        recorded(work, torch.device("cpu"))
+        return
+    assert cuda.ended == [(3, (0, 8))]  # otherwise torch thinks that it still runs
+    with pytest.raises(RuntimeError, match="an earlier recording of this process failed"):
+        recorded(work, torch.device("cpu"))
+    assert len(runs) == run
+
+
+def test_what_the_host_sends_is_seen() -> None:
+    """`torch.tensor` shows a tensor on the device alone, a single number is sent by a copy, and places by an index."""
+    there, number, places = (torch.empty(shape, device="meta") for shape in ((3,), (), (1,)))
+    host = torch.zeros(())
+    for name, args, sent in (
+        ("lift_fresh", (there,), True),
+        ("lift_fresh", (host,), False),
+        ("copy_", (number, host), True),
+        ("add", (there, host), False),
+        ("index", (there, [None, torch.zeros(1, dtype=torch.int64)]), True),
+        ("index", (there, [places.to(torch.int64)]), False),
+    ):
+        assert asks(mock.Mock(overloadpacket=mock.Mock(__name__=name)), args, {}) == sent, name
+
+
+@pytest.mark.gpu
+def test_after_a_recording_that_fails_a_device_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that two streams have used is used again, and spare memory is given back."""
+    monkeypatch.setattr(module, "_failed", [])
+    usual, x = torch.cuda.current_stream(), torch.ones(1 << 20, device="cuda")
+    with pytest.raises(RuntimeError):
+        recorded(lambda: float(x.sum()), x.device)
+    assert torch.cuda.current_stream() == usual
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    for _ in range(8):
+        y = torch.empty(64 * MIB, dtype=torch.uint8, device="cuda")
+        y.record_stream(torch.cuda.Stream())
+        del y
+        torch.cuda.synchronize()
+    assert torch.cuda.memory_reserved() <= before + 128 * MIB
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= before
 
 
 @pytest.mark.gpu
