@@ -194,7 +194,7 @@ def _raw(
         mask=asarray_like(parts[0].mask[None, None, None], kspace),
         calibration=calibration.block,
         calibration_images=calibration.images,
-        echo_times=None if times is None else asarray_like(times, kspace, dtype=xp.float32),
+        echo_times=times,  # on the host, where later gadgets look at them: a device would be asked for each frame
         noise=None if covariance is None else asarray_like(covariance, kspace, dtype=kspace.dtype),
         readout="batch" if encoding.volume else "x",
         averages=averages([part.echo.counts for part in parts]),

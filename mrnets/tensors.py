@@ -26,6 +26,9 @@ __all__ = [
     "to_torch",
 ]
 
+SMALL = 1 << 16
+"""Bytes, as of echo times."""
+
 
 def to_torch(raw: Raw, device: torch.device | str | None = None) -> Raw:
     """Return `raw` with torch tensors on `device` (None: where they are). Memory is shared where that is possible."""
@@ -51,7 +54,12 @@ def tensors(values: Iterable[Any], device: torch.device | str | None = None) -> 
             x = torch.from_numpy(x if x.flags.writeable else x.copy())
         elif is_cupy_array(x):  # a torch for processors alone, or for newer drivers, sees no device
             x = from_dlpack(x) if torch.cuda.is_available() else torch.from_numpy(x.get())
-        yield x if device is None or not isinstance(x, torch.Tensor) else x.to(device)
+        yield x if device is None or not isinstance(x, torch.Tensor) else _moved(x, device)
+
+
+def _moved(x: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Return a tensor on `device`. The host waits for large ones alone: pinned memory is kept for the next ones."""
+    return sent(x, device) if x.nbytes <= SMALL else x.to(device)
 
 
 def release_spare() -> None:
@@ -65,7 +73,7 @@ def release_spare() -> None:
 def sent(x: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     """Return a tensor on `device`. A CUDA device copies it from pinned memory by itself, and the host does not wait."""
     pinned = torch.device(device).type == "cuda" and x.device.type == "cpu"
-    return (x.pin_memory() if pinned else x).to(device, non_blocking=True)
+    return (x.pin_memory() if pinned else x).to(device, non_blocking=pinned)
 
 
 def part(raw: Raw, batch: slice) -> Raw:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ismrmrd import xsd
 
 from gadgets.coils import coils
 from gadgets.compress import compress
@@ -25,7 +26,7 @@ from mrnets.mrd.lines import Lines
 from mrnets.physics import compress as compression
 from mrnets.physics import conjugate, espirit
 from mrnets.prepare import Preparation
-from mrnets.tensors import to_torch
+from mrnets.tensors import tensors, to_torch
 from tests import test_one_reading as scans
 from tests.gadgets import synthetic
 from tests.gadgets.frames import SIZE, disc, frames, header, kspace
@@ -180,6 +181,17 @@ def test_the_stand_in_sees_questions_and_transfers() -> None:
     assert found.asked == {"tests": 3}
 
 
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+def test_small_arrays_are_sent_without_waiting() -> None:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        (times,) = tensors([np.ones(3, np.float32)], "cuda")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert times.tolist() == [1, 1, 1]
+
+
 class TestSort:
     """`sort` where lines lie on a device. torch is in CuPy's place."""
 
@@ -196,6 +208,15 @@ class TestSort:
         with seen() as found:
             assert len(list(sort(there(given), header()))) == count
         assert found.asked == {"lines.peaks": count, "measures.measured": count}
+
+    def test_echo_times_stay_on_the_host(self) -> None:
+        """Three gadgets compare those of slices, and each image tells its own: a device would be asked each time."""
+        told = header()
+        told.sequenceParameters = xsd.sequenceParametersType(TE=[5.0])
+        (frame,) = sort(there([synthetic.lines(kspace(disc()))]), told)
+        assert isinstance(frame.raw.kspace, torch.Tensor)
+        assert isinstance(frame.raw.echo_times, np.ndarray)
+        assert frame.raw.echo_times == pytest.approx([5e-3])
 
     @pytest.mark.parametrize("make", [scans.echoes, scans.averages, scans.volume], ids=lambda make: make.__name__)
     def test_images_with_echoes_and_averages_and_volumes_ask_once(self, make: Callable[..., Any]) -> None:
