@@ -26,6 +26,8 @@ __all__ = ["Extent", "is_silent"]
 ALIKE = 0.1
 """Median energy of the lines, relative to the strongest, above which they are no Cartesian k-space. Scans had 0.04 at
 most, a radial one 0.66."""
+DAMAGED = 10
+"""One counter in so many, at most, may be damaged."""
 _LAST = (Flag.LAST_IN_SLICE, Flag.LAST_IN_REPETITION, Flag.LAST_IN_MEASUREMENT)
 
 
@@ -57,10 +59,10 @@ class Extent:
     def header(self, header: ismrmrdHeader) -> tuple[ismrmrdHeader, str]:
         """Return the header with the matrix that the lines show, and a sentence; as it is where they fit its matrix.
 
-        They fill k-space from line 0 to the last one, and their samples do along the readout. The field of view is that
-        of the header's images. Raises InputError where no line in the middle stands out."""
+        They fill k-space from line 0 to the last one, and their samples do along the readout. Lines with damaged
+        counters far behind the others do not count. The field of view is that of the header's images. Raises InputError where no line in the middle stands out."""
         matrix = found(header, self.index).encodedSpace.matrixSize
-        means = self._energies.means()
+        means = _without_damaged(self._energies.means())
         lines = max(means, default=0) + 1
         if lines <= matrix.y:
             return header, ""
@@ -83,6 +85,27 @@ class Extent:
             mended,
             f"{told}, and {came}; a matrix of {whole.x} x {whole.y} over the field of view of the images was taken",
         )
+
+
+def _without_damaged(means: dict[int, float]) -> dict[int, float]:
+    """Return the energies by counter without counters that lie apart, behind the largest gap between two counters.
+
+    A few may be left out, and only where the strongest line then lies nearer to the middle. The last line of irregular
+    sampling stays, because the middle is right with it."""
+    counters = sorted(means)
+    most = len(counters) // DAMAGED
+    while len(counters) > 1:
+        fewer = counters[: int(np.argmax(np.diff(counters))) + 1]
+        if len(means) - len(fewer) > most or _off_middle(fewer, means) >= _off_middle(counters, means):
+            break
+        counters = fewer
+    return {counter: means[counter] for counter in counters}
+
+
+def _off_middle(counters: list[int], means: dict[int, float]) -> int:
+    """Return how far the strongest of these lines is from the middle of a matrix that ends with the last one."""
+    strongest = max(counters, key=lambda counter: means[counter])
+    return abs(strongest - (counters[-1] + 1) // 2)
 
 
 def _resize(encoding: Any, sizes: dict[str, int]) -> None:

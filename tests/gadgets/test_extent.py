@@ -70,3 +70,29 @@ def test_the_last_line_of_a_calibration_is_not_that_of_an_image():
     first = block(ys=few, flags=[Flag.IS_PARALLEL_CALIBRATION], last=[Flag.LAST_IN_SLICE])
     (frame,) = sort([first, block()], header())
     assert frame.recon.matrix == (SIZE, SIZE, 1)
+
+
+@pytest.mark.parametrize("counters", [{3: 65535}, {30: 40000, 3: 65535}, {SIZE // 2: 65535}, {3: SIZE + 4}])
+def test_a_damaged_counter_costs_its_line_alone(counters):
+    odd = block()
+    for line, counter in counters.items():
+        odd.headers["idx"]["kspace_encode_step_1"][line] = counter
+    (frame,) = sort([odd], header())
+    kept = np.delete(np.arange(SIZE), list(counters))
+    assert frame.recon.matrix == (SIZE, SIZE, 1)
+    assert frame.raw.mask[0, 0, 0].any(axis=-1).nonzero()[0].tolist() == kept.tolist()
+    np.testing.assert_allclose(frame.raw.kspace[0, 0, :, kept], kspace()[:, 0, kept].swapaxes(0, 1), atol=1e-5)
+    assert any(f"{len(counters)} of {SIZE} lines (acquisition {min(counters)} is the first)" in n for n in frame.notes)
+
+
+def test_many_counters_far_away_are_not_damage():
+    odd = block()
+    odd.headers["idx"]["kspace_encode_step_1"][-8:] += 1000
+    with pytest.raises(InputError, match="does not stand out"):
+        list(sort([odd], header()))
+
+
+def test_the_last_line_of_irregular_sampling_stays():
+    ys = [*range(8, 24), 26, SIZE - 1]
+    (frame,) = sort([block(ys=ys)], header())
+    assert frame.recon.matrix == (SIZE, SIZE, 1)
