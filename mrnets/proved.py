@@ -9,7 +9,7 @@ from collections.abc import Hashable
 
 import torch
 
-from mrnets.blocks.fused import with_kernels
+from mrnets.blocks.fused import lacks_memory, with_kernels
 from mrnets.contract import Estimate, Scan
 from mrnets.graphs import Forward, agree, form_of, shows
 
@@ -43,22 +43,30 @@ class Proved:
                 return forward(scan)
         plain = forward(scan)
         if good is None and shows(plain):
-            good = _right(forward, scan, plain, ROUNDED if rounded else TOLERANCE)
-            with self._lock:
-                self._good[form] = good
-                while len(self._good) > MOST:
-                    self._good.popitem(last=False)
+            self._learn(form, _right(forward, scan, plain, ROUNDED if rounded else TOLERANCE))
         return plain
 
+    def _learn(self, form: Hashable, good: bool | None) -> None:
+        if good is None:
+            return
+        with self._lock:
+            self._good[form] = good
+            while len(self._good) > MOST:
+                self._good.popitem(last=False)
 
-def _right(forward: Forward, scan: Scan, plain: Estimate, tolerance: float) -> bool:
-    """Return whether kernels give what torch's operations gave. The log says why not."""
+
+def _right(forward: Forward, scan: Scan, plain: Estimate, tolerance: float) -> bool | None:
+    """Return whether kernels give what torch's operations gave. The log says why not.
+
+    None: memory did not suffice to tell. The next scan of the form tells."""
     reason = "their image differs from that of torch's operations"
     try:
         with with_kernels(), torch.inference_mode():
             if agree(forward(scan), plain, tolerance):
                 return True
     except Exception as error:  # noqa: BLE001 whatever they fail by, the plain image is there
+        if lacks_memory(error):
+            return None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
     _logger.warning("Triton's kernels are not used: %s", reason)
     return False

@@ -28,6 +28,7 @@ __all__ = [
     "convolved",
     "filmed",
     "known",
+    "lacks_memory",
     "normalised",
     "normalised_gradient",
     "scaled",
@@ -54,7 +55,8 @@ _PAIRS = 1024
 def _kernels(device: torch.device) -> ModuleType | None:
     """Return the kernels; None where Triton cannot be had, or cannot make them for this device.
 
-    It needs a C compiler and a folder to write to, which an image of a container may lack.
+    It needs a C compiler and a folder to write to, which an image of a container may lack. Raises the error where the
+    device's memory does not suffice: that passes, and they are asked for again.
     """
     try:
         from mrnets.blocks import kernels
@@ -65,9 +67,16 @@ def _kernels(device: torch.device) -> ModuleType | None:
         if kspace.tolist() == [[0, 0], [1, 1]]:
             return kernels
         _logger.warning("Triton's kernels are not used: a first one gave the wrong numbers")
-    except Exception as error:  # noqa: BLE001 whatever it fails by, torch's operations are there
+    except Exception as error:  # whatever it fails by, torch's operations are there
+        if lacks_memory(error):
+            raise
         _logger.warning("Triton's kernels are not used: %s", " ".join(str(error).split())[:200])
     return None
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error is a lack of memory. Triton, and libraries of CUDA, tell it by a RuntimeError of their own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in str(error).lower()
 
 
 _wanted: ContextVar[bool] = ContextVar("_wanted", default=False)

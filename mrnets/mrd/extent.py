@@ -60,7 +60,8 @@ class Extent:
         """Return the header with the matrix that the lines show, and a sentence; as it is where they fit its matrix.
 
         They fill k-space from line 0 to the last one, and their samples do along the readout. Lines with damaged
-        counters far behind the others do not count. The field of view is that of the header's images. Raises InputError where no line in the middle stands out."""
+        counters do not count. The field of view is that of the header's images. Raises InputError where no line in the
+        middle stands out."""
         matrix = found(header, self.index).encodedSpace.matrixSize
         means = _without_damaged(self._energies.means())
         lines = max(means, default=0) + 1

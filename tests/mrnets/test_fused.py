@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mrnets import blocks
 from mrnets.blocks import fused
 from mrnets.blocks.unet import Unet
 from mrnets.contract import Scan
@@ -189,3 +192,37 @@ def test_double_precision_and_training_keep_the_operations_of_torch() -> None:
         assert fused.can(x)
         assert not fused.can(x.double())
         assert not fused.can(x[:0])
+
+
+class Starts:
+    """Stands for the kernels: their first one fails by these errors in turn, and then does what it should."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.kept_in_place = self
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def start(kspace: Tensor, *given: object, **sizes: object) -> None:
+            if self.errors:
+                raise self.errors.pop(0)
+            kspace[0] = 0
+
+        return start
+
+
+def test_a_lack_of_memory_passes_and_other_failures_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cpu")
+    asked = fused._kernels.__wrapped__
+    monkeypatch.setattr(fused, "_kernels", functools.cache(asked))
+    short = Starts(torch.OutOfMemoryError("CUDA out of memory"))
+    monkeypatch.setitem(sys.modules, "mrnets.blocks.kernels", short)
+    monkeypatch.setattr(blocks, "kernels", short, raising=False)
+    with pytest.raises(torch.OutOfMemoryError):
+        fused._kernels(device)
+    assert fused._kernels(device) is short
+    refused = Starts(RuntimeError("no compiler"))
+    monkeypatch.setitem(sys.modules, "mrnets.blocks.kernels", refused)
+    monkeypatch.setattr(blocks, "kernels", refused, raising=False)
+    monkeypatch.setattr(fused, "_kernels", functools.cache(asked))
+    assert fused._kernels(device) is None
+    assert fused._kernels(device) is None

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 
 import pytest
+import torch
 
 from mrnets.blocks import fused
 from mrnets.contract import Estimate, Scan
@@ -49,6 +50,22 @@ def test_kernels_that_fail_cost_no_image(caplog: pytest.LogCaptureFixture) -> No
     for _ in range(3):
         assert proved.run(network, scan, "").image is not None
     assert [record.message for record in caplog.records] == ["Triton's kernels are not used: no compiler"]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no"), RuntimeError("Triton Error [CUDA]: out of memory")])
+def test_a_lack_of_memory_is_no_verdict(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    class Short(Network):
+        def __call__(self, scan: Scan) -> Estimate:
+            made = super().__call__(scan)
+            if self.kernels == [False, True]:
+                raise error
+            return made
+
+    network, proved, scan = Short(0.0), Proved(), scan_for("l1wavelet")
+    for _ in range(3):
+        assert proved.run(network, scan, "").image is not None
+    assert network.kernels == [False, True, False, True, True]
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("error", [1e-2, float("nan")])
