@@ -23,7 +23,7 @@ __all__ = ["AXES_REVERSED", "axes_reversed", "changed", "flipped", "swapped"]
 Axis = Literal["x", "y", "z"]
 
 AXES_REVERSED = "AxesReversed"
-"""Meta data, "true": pixels run against the directions in the image's header."""
+"""Meta data, "true": pixels run against the directions in the image's header; "false": along them."""
 _DIRECTIONS: dict[Axis, str] = {"x": "read_dir", "y": "phase_dir", "z": "slice_dir"}
 _SIZES = ("encoding_FOV", "recon_FOV", "encoded_matrix", "recon_matrix")
 _LIMITS: dict[Axis, str] = {"x": "sampling_limits_RO", "y": "sampling_limits_E1", "z": "sampling_limits_E2"}

@@ -73,8 +73,7 @@ def meta_of(
         "SequenceDescription": "_".join(filter(None, series)),
         "ImageComments": "; ".join(comments),
     }
-    if _runs_backwards(frame, header):
-        meta[AXES_REVERSED] = "true"
+    meta |= _axes(frame, header)
     if echo_time is not None:
         meta["GADGETRON_TE"] = format(echo_time * 1e3, ".6g")
     if role in frame.units:
@@ -84,11 +83,15 @@ def meta_of(
     return Meta({**meta, **numbers(frame.trust), **_users(acquisition), **_identity(header)})
 
 
-def _runs_backwards(frame: Frame, header: ismrmrdHeader) -> bool:
+def _axes(frame: Frame, header: ismrmrdHeader) -> dict[str, str]:
     """Return whether pixels run against the directions of their lines: those of Siemens' raw data do.
 
-    Source: the scanner's own DICOM images of scans whose raw data are public, and MRpro's pull request 833."""
-    return any(axes_reversed(one.meta) for one in frame.sent) if frame.sent else vendor_of(header) == "siemens"
+    Source: the scanner's own DICOM images of scans whose raw data are public, and MRpro's pull request 833.
+    Results from images that do not say it do not say it either."""
+    if frame.sent and not any(AXES_REVERSED in one.meta for one in frame.sent):
+        return {}
+    backwards = any(axes_reversed(one.meta) for one in frame.sent) if frame.sent else vendor_of(header) == "siemens"
+    return {AXES_REVERSED: "true" if backwards else "false"}
 
 
 def with_comment(meta: Meta, sentence: str) -> Meta:

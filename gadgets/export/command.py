@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from gadgets.export.axes import settled
 from gadgets.export.cfl import write_cfl
 from gadgets.export.contents import Contents, anonymous, read_contents
 from gadgets.export.dicom import require_empty, write_dicom
@@ -47,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m gadgets export`."""
     parser.add_argument("images", help="image file, as replay or a Gadgetron client writes it")
     parser.add_argument("-G", "--group", default="dataset", help="group of the images (default dataset)")
+    text = "pixels of images without AxesReversed run against the directions in their headers (Gadgetron, Siemens)"
+    parser.add_argument("--reversed-axes", action="store_true", help=text)
     add_formats(parser)
 
 
@@ -70,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     require(args, faults)
     faults.tell()
     contents = read_contents(args.images, args.group.strip("/"))
-    for warning in contents.warnings:
+    contents, unsaid = settled(contents, backwards=args.reversed_axes)
+    for warning in filter(None, (*contents.warnings, unsaid)):
         _logger.warning("%s: %s", args.images, warning)
     for place, count in export(contents, args):
         print(f"{place}: {count} files", file=sys.stderr)

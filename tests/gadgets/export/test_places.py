@@ -126,3 +126,49 @@ def test_slices_are_in_order_of_place(tmp_path, monkeypatch):
     np.testing.assert_allclose(steps, [[-4.0, 0, 0]] * 3, atol=1e-4)
     assert {(float(data.SliceThickness), float(data.SpacingBetweenSlices)) for data in sets} == {(4.0, 4.0)}
     np.testing.assert_allclose([data.ImageOrientationPatient for data in sets], [[0, 1, 0, 0, 0, -1]] * 4)
+
+
+SILENT = "the images do not say by AxesReversed"
+
+
+def silenced(path: Path, vendor: str | None) -> None:
+    """Let images be as those of Gadgetron's own gadgets, in a file with or without a header."""
+    with h5py.File(path, "r+") as file:
+        texts = file["dataset/image_1/attributes"]
+        texts[...] = [text.decode().replace("AxesReversed", "Other") for text in texts[()]]
+        xml = file["dataset/xml"][0]
+        del file["dataset/xml"]
+        if vendor is not None:
+            file["dataset/xml"] = [xml.replace(b"SIEMENS", vendor.encode())]
+
+
+@pytest.mark.parametrize("kind", ["sagittal", "3-D"])
+@pytest.mark.parametrize(("vendor", "told"), [("SIEMENS", True), (None, True), ("GE MEDICAL SYSTEMS", False)])
+def test_images_of_gadgetron_s_own_gadgets(kind, vendor, told, tmp_path, monkeypatch, caplog):
+    """They do not say how their pixels lie: that is told where it matters, and a user can say it."""
+    monkeypatch.chdir(tmp_path)
+    header, items, _ = make_scan(replace(SCANS[kind], vendor="siemens"))
+    write_scan("scan.h5", header, items)
+    assert main(["replay", "scan.h5", "-c", "zerofilled", "-o", "i.h5", "-q", "--nifti", "ours.nii.gz"]) == 0
+    silenced(Path("i.h5"), vendor)
+    assert main(["export", "i.h5", "--nifti", "theirs.nii.gz", "--dicom", "dicom"]) == 0
+    assert (SILENT in caplog.text) == told
+    comments = [pydicom.dcmread(path).ImageComments for path in Path("dicom").rglob("*.dcm")]
+    assert all(("AxesReversed is missing" in text) == told for text in comments)
+    ours, theirs = (nibabel.load(f"{name}.nii.gz").affine for name in ("ours", "theirs"))
+    assert np.abs(ours - theirs).max() > 1, "as their headers say"
+    caplog.clear()
+    assert main(["export", "i.h5", "--nifti", "asked.nii.gz", "--reversed-axes"]) == 0
+    assert SILENT not in caplog.text
+    np.testing.assert_allclose(nibabel.load("asked.nii.gz").affine, ours, atol=1e-4)
+
+
+def test_our_images_of_other_scanners_say_so_without_a_header(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    header, items, _ = make_scan(SCANS["sagittal"])
+    write_scan("scan.h5", header, items)
+    assert main(["replay", "scan.h5", "-c", "zerofilled", "-o", "i.h5", "-q"]) == 0
+    with h5py.File("i.h5", "r+") as file:
+        del file["dataset/xml"]
+    assert main(["export", "i.h5", "--nifti", "i.nii.gz"]) == 0
+    assert SILENT not in caplog.text
