@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -11,10 +11,15 @@ import torch
 import gadgets.models as module
 from gadgets.batches import in_batches
 from gadgets.coils import coils
+from gadgets.compress import compress
 from gadgets.frame import Frame
 from gadgets.network import network
+from gadgets.noise import noise
+from gadgets.simulate import Settings, make_scan
+from gadgets.sort import sort
 from mrnets import stages, store
 from mrnets.errors import InputError
+from mrnets.mrd.header import read_header
 from mrnets.physics import conjugate
 from mrnets.physics.coils import rss
 from mrnets.physics.fourier import ifftc
@@ -42,11 +47,15 @@ def sizes(monkeypatch):
 
     def model(*args, **kwargs):
         one = made(*args, **kwargs)
-        one.module.register_forward_pre_hook(lambda _, args: found.append(len(args[0].kspace)))
+        one.module.register_forward_pre_hook(lambda _, args: found.append(_size(args[0])))
         return one
 
     monkeypatch.setattr(module, "Model", model)
     return found
+
+
+def _size(scan):
+    return len(scan.image if scan.kspace is None else scan.kspace)
 
 
 def arrived(count=SLICES):
@@ -81,6 +90,40 @@ def test_slices_that_have_come_go_through_the_network_together(weights, sizes, c
         assert (one.trust is None) == (check == "off")
         if one.trust is not None:
             assert one.trust.prediction == pytest.approx(other.trust.prediction, rel=1e-4)
+
+
+@cache
+def measured(echoes):
+    """Slices of a simulated brain with noise, each of another place, up to their sensitivities; and the header."""
+    settings = Settings(coils=6, matrix=48, slices=4, thickness=12.0, acceleration=2.0, calibration=16, echoes=echoes)
+    xml, items, _ = make_scan(replace(settings, snr=40.0, seed=1))
+    head = read_header(xml).header
+    stream = coils(compress(sort(noise(items, head), head), head), head)
+    found = [frame for frame in stream if isinstance(frame, Frame)]
+    return head, [replace(frame, behind=len(found) - 1 - n) for n, frame in enumerate(found)]
+
+
+@pytest.mark.parametrize("name", store.shipped())
+def test_the_results_of_networks_that_ship_do_not_depend_on_the_batch(name, sizes):
+    task = store.describe(store.header(name)["network"]).task
+    head, given = measured(3 if task == "quantitative" else 1)
+    if task == "segmentation":
+        images = network(given, head, name="zerofilled", check="off")
+        given = [replace(image, behind=frame.behind) for image, frame in zip(images, given, strict=True)]
+    alone, together = (list(network(given, head, weights=name, check="off", batch=most)) for most in (1, len(given)))
+    assert max(sizes) == (1 if task == "segmentation" else len(given)), "labels of slices are made one by one"
+    for one, other in zip(alone, together, strict=True):
+        assert not one.fallback
+        wanted, found = (parts(frame.estimate) for frame in (one, other))
+        assert wanted.keys() == found.keys()
+        for part, x in wanted.items():
+            assert torch.linalg.vector_norm(found[part] - x) <= 1e-5 * torch.linalg.vector_norm(x), part
+
+
+def parts(estimate):
+    """The images of an estimate by name."""
+    own = {"image": estimate.image, "logits": estimate.logits, **estimate.maps}
+    return {name: x for name, x in own.items() if x is not None}
 
 
 def test_slices_that_have_not_come_are_not_waited_for(weights):
