@@ -73,3 +73,20 @@ def test_a_noise_measurement_of_another_scale_is_replaced_and_said(raw: Raw, fac
 def test_data_that_were_not_whitened_are_left_alone(raw: Raw) -> None:
     other = dataclasses.replace(raw, calibration=raw.calibration * 100, whitened=False)
     assert agreed_noise(other) == (other, ())
+
+
+def test_signal_of_one_coil_is_not_taken_for_noise(rng: np.random.Generator) -> None:
+    """Its neighbours in k-space do not predict a strong signal. They still tell where the measured noise is too strong.
+
+    Images were too smooth."""
+    kspace = lines(rng, 1, (96, 96), 0.001) / np.float32(0.001)
+    block = kspace[None, None, :, 36:60]
+    found = unpredictable(block[0, 0])
+    assert found is not None
+    assert found > 9
+    raw = Raw(kspace=kspace[None, None], mask=np.ones((1, 1, 1, 96, 96), bool), calibration=block, whitened=True)
+    assert agreed_noise(raw) == (raw, ())
+    faint = dataclasses.replace(raw, calibration=block / np.float32(1000 * found))
+    mended, (note,) = agreed_noise(faint)
+    assert mended.averages == pytest.approx(1e6, rel=1e-2)
+    assert "noise measurement" in note
