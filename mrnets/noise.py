@@ -86,7 +86,7 @@ def agreed_noise(raw: Raw) -> tuple[Raw, tuple[str, ...]]:
     """`raw` with a noise level that its calibration lines bear out, and a note where its noise measurement does not.
 
     Only for whitened data, whose noise has the variance `variance` / `averages`. Where both levels differ by more than
-    `FACTOR`, `averages` becomes what the calibration lines show. Those of one coil show 1.1 to 100 times the noise,
+    `FACTOR`, `averages` becomes what the calibration lines show. Those of one coil show more than noise,
     because no other coil predicts their signal. They tell only where the measured noise is too strong.
     """
     (found,) = agreed_together([raw])
