@@ -39,7 +39,9 @@ class Split:
 
 
 def part_of(subjects: Sequence[str], part: Part, split: Split) -> list[str]:
-    """Return the subjects of `part`, sorted by name. A single subject serves for all parts."""
+    """Return the subjects of `part`, sorted by name. A single subject serves for all parts.
+
+    Raises InputError for counts and lists that cannot be."""
     ordered = sorted(set(subjects))
     if split.lists:
         return _listed(ordered, part, split.lists)

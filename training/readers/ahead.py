@@ -38,7 +38,7 @@ from training.readers._anatomy_mask import anatomy_mask
 from training.readers._maps import unit_maps
 from training.readers._scan import gap, scan
 from training.readers._volume import position
-from training.readers.files import array, examined, full, hdf5, listed, split_problems
+from training.readers.files import array, examined, full, hdf5, in_sentences, listed, split_problems
 from training.split import Part, Split, part_of
 
 __all__ = ["Reader"]
@@ -89,14 +89,11 @@ class Reader:
         places = [Place(subjects[s].path, n, s) for s in mine for n in self._positions(subjects[s])]
         return Slices(tuple(places), load)
 
+    @in_sentences
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for everything that is missing or malformed, from headers and, of converted files, a few
         slices."""
-        try:
-            subjects = _subjects(folder, len(self.echo_times))
-        except InputError as error:
-            yield str(error)
-            return
+        subjects = _subjects(folder, len(self.echo_times))
         problems = list(split_problems(subjects, split))
         for subject in subjects.values():
             try:

@@ -44,7 +44,9 @@ class Volume:
 
 
 def load_folder(data: str | None) -> list[Volume]:
-    """Return all volumes below the folder (.nii, .nii.gz, .cfl), without label maps, sorted by path; None: ICBM152."""
+    """Return all volumes below the folder (.nii, .nii.gz, .cfl), without label maps, sorted by path; None: ICBM152.
+
+    Raises InputError where there is none."""
     if data is None:
         return [load_volume(icbm152(), "icbm152")]
     folder = Path(data)

@@ -27,7 +27,7 @@ from training.readers._contrasts import (
     volumes,
     with_anatomy,
 )
-from training.readers.files import listed
+from training.readers.files import in_sentences, listed
 from training.split import Part, Split
 
 __all__ = ["CONTRASTS", "LABELS", "Reader"]
@@ -35,6 +35,7 @@ __all__ = ["CONTRASTS", "LABELS", "Reader"]
 CONTRASTS = ("t1c", "t1n", "t2f", "t2w")
 CLASSES = {"necrotic core": (1,), "oedema": (2,), "enhancing tumour": (3,), "whole tumour": (1, 2, 3)}
 LABELS = tuple(CLASSES)
+LEFT_OUT = "no labels (*-seg.nii.gz); left out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +52,15 @@ class Reader:
     def read(self, folder: Path, part: Part, split: Split) -> Slices:
         """Return the slices of the patients of `part`. Raises InputError."""
         subjects, unlabelled = _subjects(folder)
-        told(unlabelled, "no labels (*-seg.nii.gz); left out")
+        told(unlabelled, LEFT_OUT)
         load = partial(_load, subjects={s.path: s for s in subjects}, slices=self.slices)
         return volumes(subjects, part, split, load, LABELS)
 
+    @in_sentences
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for everything that is missing or malformed, from headers and a few slices."""
-        try:
-            subjects, unlabelled = _subjects(folder)
-        except InputError as error:
-            yield str(error)
-            return
-        yield from (f"{path}: no labels (*-seg.nii.gz); left out" for path in unlabelled)
+        subjects, unlabelled = _subjects(folder)
+        yield from (f"{path}: {LEFT_OUT}" for path in unlabelled)
         yield from examined_volumes(subjects, len(CONTRASTS), split, partial(self.read, folder, "train", split))
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 from training.data import Place, Sample, Slices
-from training.readers.files import array, examined, full, hdf5, listed, read_mask, slices, split_problems
+from training.readers.files import array, examined, full, hdf5, in_sentences, listed, read_mask, slices, split_problems
 from training.split import Part, Split, part_of
 
 __all__ = ["Reader"]
@@ -51,13 +51,10 @@ class Reader:
         """Return the slices of the subjects of `part`. Raises InputError."""
         return slices(listed(folder, ".h5", ".hdf5"), part, split, self._kept, self._load)
 
+    @in_sentences
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for everything that is missing or malformed."""
-        try:
-            files = listed(folder, ".h5", ".hdf5")
-        except InputError as error:
-            yield str(error)
-            return
+        files = listed(folder, ".h5", ".hdf5")
         good = {}
         for subject, path in files.items():
             try:

@@ -26,7 +26,17 @@ from mrnets.contract import Raw
 from mrnets.errors import InputError, naming
 from mrnets.mrd.header import read_header
 from training.data import Place, Sample, Slices
-from training.readers.files import array, examined, full, hdf5, listed, one_sentence, slices, split_problems
+from training.readers.files import (
+    array,
+    examined,
+    full,
+    hdf5,
+    in_sentences,
+    listed,
+    one_sentence,
+    slices,
+    split_problems,
+)
 from training.split import Part, Split, part_of
 
 __all__ = ["Reader"]
@@ -46,13 +56,10 @@ class Reader:
         """Return the slices of the subjects of `part`. Raises InputError."""
         return slices(listed(folder, ".h5"), part, split, self._slices, _load, transposed=True)
 
+    @in_sentences
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for everything that is missing or malformed."""
-        try:
-            files = listed(folder, ".h5")
-        except InputError as error:
-            yield str(error)
-            return
+        files = listed(folder, ".h5")
         places = []
         for subject, path in files.items():
             try:

@@ -6,11 +6,12 @@ Nothing is kept open: a file is opened, read and closed within one call, in whic
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from zlib import error as ZlibError
 
 import h5py
@@ -30,6 +31,7 @@ __all__ = [
     "examined",
     "full",
     "hdf5",
+    "in_sentences",
     "listed",
     "nifti",
     "one_sentence",
@@ -40,6 +42,8 @@ __all__ = [
 ]
 
 Kind = Literal["complex", "real", "integer"]
+Reader = TypeVar("Reader")
+Folder = TypeVar("Folder")
 
 MAX_ALONG_AN_AXIS = 65536
 MAX_VALUES = 1 << 28
@@ -100,6 +104,21 @@ def split_problems(subjects: Iterable[str], split: Split) -> Iterator[str]:
     for part in parts:
         if names and not part_of(names, part, split):
             yield f"{part}: none of the {len(names)} subjects; see reader.split"
+
+
+def in_sentences(
+    check: Callable[[Reader, Folder, Split], Iterator[str]],
+) -> Callable[[Reader, Folder, Split], Iterator[str]]:
+    """Return `check` of a reader, in which an InputError is the last sentence: a folder without files, for example."""
+
+    @functools.wraps(check)
+    def checked(self: Reader, folder: Folder, split: Split) -> Iterator[str]:
+        try:
+            yield from check(self, folder, split)
+        except InputError as error:
+            yield str(error)
+
+    return checked
 
 
 def examined(source: Slices) -> Iterator[str]:

@@ -27,7 +27,7 @@ from mrnets.prepare_image import prepare_image
 from training.data import Example, Sample, Source
 from training.readers._heads import CLASSES, Heads, class_of, head_of, heads_of
 from training.readers._painted import OVERSAMPLED, Look, check, measured, painted
-from training.readers.files import listed, split_problems
+from training.readers.files import in_sentences, listed, split_problems
 from training.readers.simulated import draw_layout, scanned
 from training.settings import Simulated
 from training.split import Part, Split, part_of
@@ -65,14 +65,11 @@ class Reader:
         drawn = Drawn({name: files[name] for name in names}, self.look, self.settings)
         return Scanned(drawn) if self.scans else drawn
 
+    @in_sentences
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for each file that cannot be read or is no label map of a head. All are read."""
-        try:
-            check(self.look)
-            files = listed(folder, ".mgz", ".nii", ".nii.gz")
-        except InputError as error:
-            yield str(error)
-            return
+        check(self.look)
+        files = listed(folder, ".mgz", ".nii", ".nii.gz")
         yield from split_problems(files, split)
         for path in files.values():
             try:

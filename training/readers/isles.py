@@ -39,7 +39,7 @@ from training.readers._contrasts import (
     volumes,
     with_anatomy,
 )
-from training.readers.files import listed, nifti, voxels
+from training.readers.files import in_sentences, listed, nifti, voxels
 from training.split import Part, Split
 
 __all__ = ["CONTRASTS", "LABELS", "Reader"]
@@ -47,6 +47,7 @@ __all__ = ["CONTRASTS", "LABELS", "Reader"]
 CONTRASTS = ("adc", "dwi", "flair")
 CLASSES = {"lesion": (1,)}
 LABELS = tuple(CLASSES)
+LEFT_OUT = "no labels (*_msk.nii.gz, *-seg.nii.gz); left out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +66,16 @@ class Reader:
     def read(self, folder: Path, part: Part, split: Split) -> Slices:
         """Return the slices of the subjects of `part`. Raises InputError."""
         subjects, unlabelled = _subjects(folder)
-        told(unlabelled, "no labels (*_msk.nii.gz, *-seg.nii.gz); left out")
+        told(unlabelled, LEFT_OUT)
         table = {s.path: s for s in subjects}
         load = partial(_load, subjects=table, slices=self.slices, lesions_only=self.lesions_only)
         return volumes(subjects, part, split, load, LABELS, _with_lesion if self.lesions_only else None)
 
+    @in_sentences
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for everything that is missing or malformed, from headers and a few slices."""
-        try:
-            subjects, unlabelled = _subjects(folder)
-        except InputError as error:
-            yield str(error)
-            return
-        yield from (f"{path}: no labels (*_msk.nii.gz, *-seg.nii.gz); left out" for path in unlabelled)
+        subjects, unlabelled = _subjects(folder)
+        yield from (f"{path}: {LEFT_OUT}" for path in unlabelled)
         yield from examined_volumes(subjects, len(CONTRASTS), split, partial(self.read, folder, "train", split))
 
 

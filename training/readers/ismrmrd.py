@@ -30,7 +30,7 @@ from training.readers._calibration import calibration
 from training.readers._kspace import doubt, gridded, noise
 from training.readers._scan import Scan, gap, scan
 from training.readers._volume import position, same_mask
-from training.readers.files import examined, listed, one_sentence, split_problems
+from training.readers.files import examined, in_sentences, listed, one_sentence, split_problems
 from training.split import Part, Split, part_of
 
 __all__ = ["Reader", "load", "places"]
@@ -77,13 +77,10 @@ class Reader:
                 _require_complete(scan(path, self.by_hand))
         return Slices(tuple(found), partial(load, cache=self.cache, by_hand=self.by_hand))
 
+    @in_sentences
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for everything that is missing or malformed. Samples of 3-D scans are not read."""
-        try:
-            files = listed(folder, *ENDINGS)
-        except InputError as error:
-            yield str(error)
-            return
+        files = listed(folder, *ENDINGS)
         good, flat = {}, []
         for name, path in files.items():
             try:

@@ -17,7 +17,7 @@ from mrnets.mrd.files import is_scan
 from training.data import Place, Sample, Slices
 from training.readers import ismrmrd
 from training.readers._scan import gap, scan
-from training.readers.files import array, examined, full, hdf5, listed, slices, split_problems
+from training.readers.files import array, examined, full, hdf5, in_sentences, listed, slices, split_problems
 from training.split import Part, Split
 
 __all__ = ["Reader"]
@@ -38,13 +38,10 @@ class Reader:
         """Return the slices of the subjects of `part`. Raises InputError."""
         return slices(listed(folder, ".h5"), part, split, self._kept, self._load)
 
+    @in_sentences
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for everything that is missing or malformed."""
-        try:
-            files = listed(folder, ".h5")
-        except InputError as error:
-            yield str(error)
-            return
+        files = listed(folder, ".h5")
         good, flat = [], []
         for subject, path in files.items():
             try:

@@ -27,7 +27,7 @@ from mrnets.values import fits
 from training.data import Place, Sample, Slices, Source, stacked
 from training.readers._variation import varied, weighted
 from training.readers.anatomy import draw_view, load_volume, seen
-from training.readers.files import examined, nifti, split_problems, voxels
+from training.readers.files import examined, in_sentences, nifti, split_problems, voxels
 from training.readers.simulated import draw_layout, scanned
 from training.settings import Simulated
 from training.split import Part, Split, part_of
@@ -89,16 +89,13 @@ class Reader:
         fixed = Slices(tuple(places), functools.partial(_load, layout), tuple(layout.classes))
         return Drawn(fixed, layout, self, vary) if self.scans or vary else fixed
 
+    @in_sentences
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for each subject whose files are missing, too many or of different grids.
 
         A few slices are read, too, and get one where they cannot be read or have values of no class.
         """
-        try:
-            layout, folders = self._layout(mixed=self.drawn), _folders(folder)
-        except InputError as error:
-            yield str(error)
-            return
+        layout, folders = self._layout(mixed=self.drawn), _folders(folder)
         yield from split_problems(folders, split)
         good = []
         for name, path in folders.items():

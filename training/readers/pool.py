@@ -20,6 +20,7 @@ from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.physics.fourier import resize
 from training.data import Example, Sample
+from training.readers.files import in_sentences
 from training.simulation import Images, Pool, Simulation, draw, pooled, settings
 from training.simulation.draws import Draws
 from training.simulation.fields import checkerboard
@@ -88,12 +89,11 @@ class Reader:
             raise InputError(f"{folder}: no images for {part}; check reader.split")
         return Scans(folder, sources, self.simulation)
 
+    @in_sentences
     def check(self, folder: Path | None, split: Split) -> Iterator[str]:
         """Give a sentence where the images cannot be read."""
-        try:
-            self.read(folder, "train", split)
-        except InputError as error:
-            yield str(error)
+        self.read(folder, "train", split)
+        return iter(())
 
 
 @lru_cache(maxsize=1)

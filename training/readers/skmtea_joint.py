@@ -29,7 +29,7 @@ from training.data import Place, Sample, Slices
 from training.readers._contrasts import label_planes
 from training.readers._maps import unit_maps
 from training.readers._skmtea import CLASSES, TISSUES, Classes, files, root
-from training.readers.files import array, examined, full, hdf5, nifti, read_mask, split_problems, voxels
+from training.readers.files import array, examined, full, hdf5, in_sentences, nifti, read_mask, split_problems, voxels
 from training.readers.files import slices as slices_of
 from training.split import Part, Split
 
@@ -72,13 +72,10 @@ class Reader:
         classes = tuple(CLASSES[self.classes]) if labels else ()
         return slices_of(found, part, split, self._numbers, load, classes, transposed=True)
 
+    @in_sentences
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for everything that is missing or malformed, from headers and a few slices."""
-        try:
-            found, own = files(folder, TRACK, split)
-        except InputError as error:
-            yield str(error)
-            return
+        found, own = files(folder, TRACK, split)
         problems = list(split_problems(found, own))
         for path in found.values():
             try:

@@ -19,7 +19,7 @@ from mrnets.errors import InputError
 from training.data import Place, Sample, Slices
 from training.readers._contrasts import around
 from training.readers._skmtea import CLASSES, TISSUES, Classes, files
-from training.readers.files import array, examined, hdf5, split_problems
+from training.readers.files import array, examined, hdf5, in_sentences, split_problems
 from training.readers.files import slices as slices_of
 from training.split import Part, Split
 
@@ -48,13 +48,10 @@ class Reader:
         found, split = files(folder, TRACK, split)
         return slices_of(found, part, split, self._numbers, self._load, tuple(CLASSES[self.classes]))
 
+    @in_sentences
     def check(self, folder: Path, split: Split) -> Iterator[str]:
         """Give a sentence for everything that is missing or malformed, from headers and a few slices."""
-        try:
-            found, own = files(folder, TRACK, split)
-        except InputError as error:
-            yield str(error)
-            return
+        found, own = files(folder, TRACK, split)
         problems = list(split_problems(found, own))
         for path in found.values():
             try:
