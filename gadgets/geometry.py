@@ -37,7 +37,7 @@ def changed(image: ismrmrd.Image, pixels: NDArray[Any], did: str) -> ismrmrd.Ima
     """
     if pixels.shape != image.data.shape:
         raise ValueError(f"pixels of shape {pixels.shape} are not at the places of {image.data.shape}")
-    return _made(image, image.getHead(), pixels, dict(image.meta), did)
+    return _made(image.getHead(), pixels, dict(image.meta), did)
 
 
 def axes_reversed(meta: Mapping[str, Any]) -> bool:
@@ -56,7 +56,7 @@ def flipped(image: ismrmrd.Image, axis: Axis) -> ismrmrd.Image:
     step = (n - 1 - 2 * (n // 2)) * head.field_of_view[number] / n
     head.position = tuple(np.array(head.position) + step * along)
     setattr(head, _DIRECTIONS[axis], tuple(0.0 - direction))
-    return _made(image, head, np.flip(image.data, 3 - number), dict(image.meta), f"flipped along {axis}")
+    return _made(head, np.flip(image.data, 3 - number), dict(image.meta), f"flipped along {axis}")
 
 
 def swapped(image: ismrmrd.Image) -> ismrmrd.Image:
@@ -70,12 +70,10 @@ def swapped(image: ismrmrd.Image) -> ismrmrd.Image:
             meta[key] = [size[1], size[0], size[2]]
     if _LIMITS["x"] in meta and _LIMITS["y"] in meta:
         meta[_LIMITS["x"]], meta[_LIMITS["y"]] = meta[_LIMITS["y"]], meta[_LIMITS["x"]]
-    return _made(image, head, np.swapaxes(image.data, -1, -2), meta, "x and y exchanged")
+    return _made(head, np.swapaxes(image.data, -1, -2), meta, "x and y exchanged")
 
 
-def _made(
-    image: ismrmrd.Image, head: ismrmrd.ImageHeader, pixels: NDArray[Any], meta: dict[str, Any], did: str
-) -> ismrmrd.Image:
+def _made(head: ismrmrd.ImageHeader, pixels: NDArray[Any], meta: dict[str, Any], did: str) -> ismrmrd.Image:
     """Return an image of `head`, `pixels` and `meta`, whose geometry is made that of `head`."""
     for key, field in {**dict.fromkeys(_DIRECTIONS.values()), "PatientPosition": "position"}.items():
         if key in meta:

@@ -91,7 +91,9 @@ def coil_transform(raw: Raw, preparation: Preparation) -> tuple[Raw, Callable[[A
 def mixed_blocks(
     raw: Raw, preparation: Preparation, *, image: Array | None = None, size: int | None = None
 ) -> Iterator[Prepared]:
-    """Yield what `prepare_blocks` does, for a scan whose coils `coil_transform` has mixed."""
+    """Yield what `prepare_blocks` does, for a scan whose coils `coil_transform` has mixed.
+
+    image: (batch, echo, y, x) complex64, as for `prepare`. size: of a block; None: one block for all."""
     noise, notes = noise_level(raw)
     coil = _virtual_coil(raw)
     slices = raw.kspace.shape[0]

@@ -48,7 +48,9 @@ _logger = logging.getLogger(__name__)
 
 
 def whiten_raw(raw: Raw, covariance: Array) -> Raw:
-    """`raw` with coils mixed so that noise of `covariance` (coil, coil) becomes white (Pruessmann 2001, app. A)."""
+    """Return `raw` with coils mixed so that noise of `covariance` (coil, coil) becomes white (Pruessmann 2001, app. A).
+
+    Raises InputError for data that are whitened or compressed, or have sensitivities."""
     if raw.whitened:
         raise InputError("prewhitening: these data are whitened already")
     if raw.sens is not None or raw.compressed:
@@ -58,7 +60,9 @@ def whiten_raw(raw: Raw, covariance: Array) -> Raw:
 
 
 def mixed_raw(raw: Raw, apply: Callable[[Array], Array], **done: Any) -> Raw:
-    """`raw` with its coils mixed by `apply`, k-space and calibration alike, and the fields `done` that record it."""
+    """Return `raw` with its coils mixed by `apply`, and with the fields `done` that record it.
+
+    apply: (..., coil, y, x) to (..., coils, y, x); k-space and calibration go through it alike."""
     calibration = None if raw.calibration is None else apply(raw.calibration)
     return dataclasses.replace(raw, kspace=apply(raw.kspace), calibration=calibration, noise=None, **done)
 

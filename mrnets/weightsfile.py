@@ -45,7 +45,9 @@ def shipped() -> list[str]:
 
 
 def located(path: str | os.PathLike[str]) -> Path:
-    """The file itself; a bare name without folder and suffix means the weights that ship under it."""
+    """Return the path of a weights file. A bare name without folder and suffix means the weights that ship under it.
+
+    Raises InputError for a bare name under which no weights ship."""
     given = Path(path)
     if given.suffix == ".safetensors" or given.name != str(given):
         return given

@@ -29,6 +29,8 @@ UCUM = {"1/s": "/s", "1/m": "/m", "a.u.": "1", "": "1"}
 
 
 def patient_and_study(header: Any, identity: Identity) -> dict[str, Any]:
+    """Return the elements of patient and study, each cut to the length of its value representation."""
+
     def text(*names: str, most: int = LONG_STRING) -> str:
         return line(text_of_header(header, *names))[:most]
 
@@ -73,6 +75,8 @@ def _time(text: str) -> str:
 
 
 def device(header: Any) -> dict[str, Any]:
+    """Return the elements of the scanner. Its field is in T, and its frequency in MHz."""
+
     def text(name: str, most: int = LONG_STRING) -> str:
         return line(text_of_header(header, "acquisitionSystemInformation", name))[:most]
 
@@ -93,6 +97,7 @@ def device(header: Any) -> dict[str, Any]:
 
 
 def protocol(header: Any, stack: Stack) -> dict[str, Any]:
+    """Return the elements of the measurement: times in ms and the flip angle in degrees, the first of several each."""
     sequence = getattr(header, "sequenceParameters", None)
     values = {"RepetitionTime": "TR", "InversionTime": "TI", "FlipAngle": "flipAngle_deg"}
     given = {name: list(getattr(sequence, field, None) or []) for name, field in values.items()}
@@ -109,6 +114,7 @@ def protocol(header: Any, stack: Stack) -> dict[str, Any]:
 
 
 def first_series_number(header: Any) -> int:
+    """Return the series number of the header; 0 where it gives none, or one that DICOM cannot hold."""
     number = getattr(getattr(header, "measurementInformation", None), "initialSeriesNumber", None) or 0
     return int(number) if 0 <= int(number) < 10**7 else 0
 
@@ -119,10 +125,12 @@ def line(text: str) -> str:
 
 
 def code_string(text: str) -> str:
+    """Return text as a value of representation CS: capitals, digits, space and underscore, 16 characters at most."""
     return "".join(c if c.isascii() and (c.isalnum() or c in " _") else "_" for c in text.upper())[:16]
 
 
 def decimal(value: float) -> Any:
+    """Return a value of representation DS, which has 16 characters at most. Zero has no sign."""
     from pydicom.valuerep import DS
 
     return DS(float(value) + 0.0, auto_format=True)

@@ -46,7 +46,9 @@ def _path(name: str, chains: Path) -> Path | None:
 
 
 def find(name: str) -> tuple[bytes, str]:
-    """Return the text of the chain in the file `name`, or of the shipped chain of that name, and how to call it."""
+    """Return the text of the chain in the file `name`, or of the shipped chain of that name, and how to call it.
+
+    Raises InputError where there is no such chain, with the nearest name."""
     path = Path(name)
     if path.is_file():
         return path.read_bytes(), f"chain {name}"

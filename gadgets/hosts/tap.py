@@ -19,7 +19,6 @@ __all__ = ["Recorder", "Tap"]
 
 CHUNK = 1 << 20
 """Bytes that are read at once."""
-_READY = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
 @dataclass(frozen=True)

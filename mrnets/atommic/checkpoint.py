@@ -82,7 +82,9 @@ def convert(settings: Settings, weights: Mapping[str, Tensor]) -> Imported:
 def read(
     checkpoint: str | os.PathLike[str], config: str | os.PathLike[str] | None = None
 ) -> tuple[Settings, dict[str, Tensor]]:
-    """Settings and state dict of an archive, or of a checkpoint with its YAML."""
+    """Return settings and state dict of an archive, or of a checkpoint with its YAML.
+
+    Raises InputError for what cannot be read, and for what is no regular file."""
     path = Path(checkpoint)
     try:
         for one in (path, Path(config or path)):

@@ -54,7 +54,7 @@ def _distance(a: Key, b: Key) -> tuple[int, ...]:
 
 
 def has_centre_block(mask: NDArray[np.bool_]) -> bool:
-    """Whether the fully sampled block around the centre is large enough for calibration."""
+    """Return whether the fully sampled block around the centre of mask (..., y, x) is large enough for calibration."""
     return min(calibration_region(mask)) >= LEAST_CALIBRATION
 
 
@@ -65,9 +65,9 @@ def centre_block(kspace: Array, mask: NDArray[np.bool_]) -> Array | None:
 
 
 def on_spacing_of(block: Array, source: Encoding, target: Encoding) -> Array:
-    """A calibration block of `source` on the k-space spacing of `target`: in image space, to the same field of view.
+    """Return a calibration block of `source` on the k-space spacing of `target`. Its images get the same field of view.
 
-    Raises InputError if one is 3-D and the other is not."""
+    block: (..., y, x), or (x, ..., z, y) of a volume. Raises InputError if one is 3-D and the other is not."""
     if source.volume != target.volume:
         raise InputError(f"calibration lines of {source.name} are 2-D and {target.name} is 3-D, or the reverse")
 

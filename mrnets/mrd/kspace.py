@@ -200,9 +200,9 @@ def kspace_and_mask(echo: Echo, encoding: Encoding) -> tuple[Array, NDArray[np.b
 
 
 def averages(counts: Sequence[NDArray[np.integer[Any]]]) -> float:
-    """How many lines were averaged into one place: the harmonic mean over all places that got any.
+    """Return how many lines were averaged into one place: the harmonic mean over all places that got any.
 
-    counts: for each echo how many lines each place got."""
+    counts: (z, y) for each echo, how many lines each place got."""
     there = np.concatenate([count[count > 0] for count in counts])
     return float(len(there) / np.sum(1 / there))
 

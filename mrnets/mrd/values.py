@@ -135,4 +135,5 @@ def _matched(pattern: re.Pattern[str], text: str) -> re.Match[str]:
 
 
 def folded(name: str) -> str:
+    """Return a name without case, spaces, hyphens and underscores, so that spellings of one name compare equal."""
     return re.sub(r"[\s_-]", "", name).lower()

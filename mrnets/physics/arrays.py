@@ -89,7 +89,7 @@ def to_numpy(x: Array) -> Any:
 
 
 def fetched(arrays: Sequence[Array]) -> list[Any]:
-    """Return arrays of float32 and complex64 in the host's memory. A device is asked once for all of them.
+    """Return arrays of float32 and complex64, of any shapes, in the host's memory. A device is asked once for all.
 
     NumPy's stay as they are."""
     if all(is_numpy_array(x) for x in arrays):

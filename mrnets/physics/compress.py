@@ -165,7 +165,9 @@ def _compress_unshifted(kspace: Array, matrices: Array) -> Array:
 
 
 def compress_images(images: Array, matrices: Array) -> Array:
-    """As `compress`, for images along the readout: coil images, sensitivities, hybrid space. Their width is size."""
+    """As `compress`, for images (..., coil, y, size) along the readout: coil images, sensitivities, hybrid space.
+
+    Raises InputError where matrices and images have different numbers of readout positions."""
     if matrices.ndim == 2:
         return mix(matrices, images)
     xp = array_namespace(images, matrices)
