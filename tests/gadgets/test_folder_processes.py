@@ -98,8 +98,15 @@ def test_the_command_line_with_two_processes(tmp_path):
 
 
 @pytest.fixture
-def two_workers():
-    distributed = pytest.importorskip("distributed")
+def distributed(tmp_path_factory):
+    """The package, whose files lie in a folder of the test's."""
+    package, dask = pytest.importorskip("distributed"), pytest.importorskip("dask")
+    with dask.config.set({"temporary-directory": str(tmp_path_factory.mktemp("dask"))}):
+        yield package
+
+
+@pytest.fixture
+def two_workers(distributed):
     settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "timeout": 120}
     with distributed.LocalCluster(processes=True, **settings) as made:
         yield made.scheduler_address
@@ -135,13 +142,12 @@ class TestCluster:
         assert outcomes["killer"].state == state
         assert outcomes["one"].state == outcomes["two"].state == "done"
 
+    @pytest.mark.usefixtures("distributed")
     def test_no_scheduler_is_one_sentence(self):
-        pytest.importorskip("distributed")
         with pytest.raises(InputError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1:"):
             list(cluster.performed([task("a")], perform, "tcp://127.0.0.1:1", patience=2))
 
-    def test_no_worker_is_one_sentence(self):
-        distributed = pytest.importorskip("distributed")
+    def test_no_worker_is_one_sentence(self, distributed):
         with (
             distributed.LocalCluster(n_workers=0, dashboard_address=None) as made,
             pytest.raises(InputError, match="has no workers, also after 1 s"),
