@@ -3,7 +3,8 @@
 The HDF5 library reads arrays of changing length, such as the samples of ISMRMRD, from heaps: blocks of objects, each
 with its size. It loops for ever where a damaged size is zero or overflows. So each heap is checked as it is read. Where
 the length of an array is damaged, the library takes memory for all of it, and then clears that for minutes. So lengths
-are checked, too.
+are checked, too. A damaged type may have numbers for which h5py takes more bytes than a record has. The process then
+writes beyond its memory, and dies at some later time. So types are checked before anything is read.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HEAP", "OBJECT", "Stored", "objects", "opened", "require_lengths", "require_own", "require_written"]
+__all__ = ["HEAP", "OBJECT", "Stored", "objects", "opened", "require_lengths", "require_own", "require_sound"]
 
 HEAP = struct.Struct("<4sB3xQ")
 """The start of a heap: signature, version, size."""
@@ -71,15 +72,35 @@ def require_own(file: h5py.File, name: str) -> None:
         raise OSError(f"{name} lies in another file, {node.external[0][0]}")
 
 
-def require_written(node: Any) -> None:
-    """Raise OSError where a data set announces more than the file can hold: a small file may announce any size."""
+def require_sound(node: Any) -> None:
+    """Raise OSError where a data set announces more than the file can hold, for a small file may announce any size; and
+    where numbers in its records do not fit."""
     if not isinstance(node, h5py.Dataset):
         return
+    _require_fitting(node.id.get_type(), str(node.name))
     there, announced = node.file.id.get_filesize(), node.nbytes or 0
     with suppress(OSError, RuntimeError):  # an index that is damaged: what lies before the damage can be read
         there = node.id.get_storage_size()
     if announced > max(MOST_PACKED * there, HARMLESS):
         raise OSError(f"{node.name} announces {announced} bytes, and the file has {there} for it")
+
+
+def _require_fitting(kind: Any, name: str) -> None:
+    """Raise OSError for numbers that take more bytes in NumPy than a record has for them, and for those it lacks.
+
+    h5py gives a float more bytes where its exponent is damaged."""
+    if isinstance(kind, h5py.h5t.TypeCompoundID):
+        for n in range(kind.get_nmembers()):
+            _require_fitting(kind.get_member_type(n), name)
+    elif kind.get_class() in (h5py.h5t.ARRAY, h5py.h5t.VLEN, h5py.h5t.ENUM):
+        _require_fitting(kind.get_super(), name)
+    elif isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID):
+        try:
+            taken = kind.dtype.itemsize
+        except TypeError as error:
+            raise OSError(f"{name} has numbers of {kind.get_size()} bytes, which NumPy does not have") from error
+        if taken > kind.get_size():
+            raise OSError(f"{name} has numbers of {taken} bytes in places of {kind.get_size()}")
 
 
 def require_lengths(path: str | Path, dataset: h5py.Dataset, first: int, end: int) -> None:

@@ -18,7 +18,7 @@ from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError
-from mrnets.hdf5_reading import opened, require_lengths, require_own, require_written
+from mrnets.hdf5_reading import opened, require_lengths, require_own, require_sound
 from mrnets.mrd.files import hdf5, header_in
 from mrnets.mrd.header import read_header
 from mrnets.mrd.records import explained
@@ -107,7 +107,7 @@ def read_contents(path: str | Path, group: str = "dataset") -> Contents:
         for place in ("xml", *(f"{name}/{part}" for name in names for part in _PARTS)):
             if place in folder:
                 require_own(file, f"{group}/{place}")
-                require_written(folder[place])
+                require_sound(folder[place])
         series = tuple(Series(name, _pictures(path, folder[name], digest)) for name in names)
         xml = header_in(path, folder["xml"]) if "xml" in folder else None
     if not series:

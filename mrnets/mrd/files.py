@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 from mrnets.hdf5 import whole_hdf5
-from mrnets.hdf5_reading import opened, require_lengths, require_own, require_written
+from mrnets.hdf5_reading import opened, require_lengths, require_own, require_sound
 from mrnets.mrd.lines import ACQUISITION_HEADER, Batch, Item, Lines, coalesce
 from mrnets.mrd.records import acquisitions, explained, whole_headers
 from mrnets.mrd.streams import MAGIC, Stream, is_stream, open_stream
@@ -122,7 +122,7 @@ def _scan_in(file: h5py.File, path: str | Path, group: str) -> h5py.Group:
     for name in ("xml", "data", "waveforms"):
         if name in folder:
             require_own(file, f"{group}/{name}")
-            require_written(folder[name])
+            require_sound(folder[name])
     if "xml" not in folder:
         raise InputError(f'{path}: the scan in the group "{group}" has no ISMRMRD header (data set xml).')
     if not len(folder["data"]):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mrnets.errors import InputError
-from mrnets.hdf5_reading import opened, require_lengths, require_own, require_written
+from mrnets.hdf5_reading import opened, require_lengths, require_own, require_sound
 from mrnets.mrd.files import open_scan, write_scan
 from tests.gadgets import toys
 
@@ -140,11 +140,52 @@ def test_a_small_file_takes_no_large_memory(scan, change, sentence):
         read(scan)
 
 
+def _records(path: Path, part: h5py.h5t.TypeID) -> None:
+    """A data set of records with a part of this type."""
+    record = h5py.h5t.create(h5py.h5t.COMPOUND, 4 + part.get_size())
+    record.insert(b"number", 0, h5py.h5t.STD_I32LE)
+    record.insert(b"part", 4, part)
+    with h5py.File(path, "w") as file:
+        h5py.h5d.create(file.id, b"x", record, h5py.h5s.create_simple((2,)))
+
+
+def _refused(path: Path) -> str:
+    with opened(path) as file, pytest.raises(OSError, match="/x has numbers of ") as found:
+        require_sound(file["x"])
+    return str(found.value)
+
+
+def test_a_number_for_which_numpy_takes_more_bytes_is_refused(tmp_path):
+    """As a record has them, NumPy's numbers would then lie one over the other."""
+    number = h5py.h5t.IEEE_F32LE.copy()
+    number.set_ebias(1000)
+    path = tmp_path / "number.h5"
+    _records(path, number)
+    assert "8 bytes in places of 4" in _refused(path)
+
+
+def test_a_number_that_numpy_does_not_have_is_refused(tmp_path):
+    number = h5py.h5t.STD_I32LE.copy()
+    number.set_size(3)
+    path = tmp_path / "number.h5"
+    _records(path, number)
+    assert "3 bytes, which NumPy does not have" in _refused(path)
+
+
+@pytest.mark.parametrize(
+    "number", ["f2", "f8", "i1", "u8", "c8", "?", "S5", h5py.vlen_dtype("f4"), h5py.string_dtype()]
+)
+def test_types_of_all_kinds_are_taken(tmp_path, number):
+    with h5py.File(tmp_path / "kinds.h5", "w") as file:
+        for name, kind in (("alone", number), ("part", [("a", number), ("b", "f4", (2, 3))])):
+            require_sound(file.create_dataset(name, (2,), kind))
+
+
 def test_well_compressed_data_sets_are_taken(tmp_path):
     with h5py.File(tmp_path / "zeros.h5", "w") as file:
         packed = file.create_dataset("x", data=np.zeros(1 << 22), chunks=(1 << 20,), compression="gzip")
         assert packed.nbytes > 900 * packed.id.get_storage_size()
-        require_written(packed)
+        require_sound(packed)
 
 
 def test_names_of_groups_that_are_no_text_are_told(scan):
