@@ -3,8 +3,10 @@
 The HDF5 library reads arrays of changing length, such as the samples of ISMRMRD, from heaps: blocks of objects, each
 with its size. It loops for ever where a damaged size is zero or overflows. So each heap is checked as it is read. Where
 the length of an array is damaged, the library takes memory for all of it, and then clears that for minutes. So lengths
-are checked, too. A damaged type may have numbers for which h5py takes more bytes than a record has. The process then
-writes beyond its memory, and dies at some later time. So types are checked before anything is read.
+are checked, too. With some damaged types the process writes beyond its memory, and dies then or at some later time. So
+types are checked before anything is read.
+
+Source: HDF5 File Format Specification 3.0.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ OBJECT = struct.Struct("<HH4xQ")
 Number 0: the free rest."""
 MOST_PACKED = 1100
 """Bytes that one byte of a compressed file can hold: DEFLATE has a limit of 1032."""
+_KIND, _SEQUENCE = 3, 0
+"""The byte of an encoded type of changing length that tells its kind (IV.A.2.d), and its value for a sequence."""
 HARMLESS = 1 << 20
 """Bytes that a data set may announce that was never written."""
 
@@ -86,13 +90,16 @@ def require_sound(node: Any) -> None:
 
 
 def _require_fitting(kind: Any, name: str) -> None:
-    """Raise OSError for numbers that take more bytes in NumPy than a record has for them, and for those it lacks.
+    """Raise OSError for a damaged type with which a process would write beyond its memory, and then die.
 
-    h5py gives a float more bytes where its exponent is damaged."""
+    Those are numbers that take more bytes in NumPy than a record has for them: h5py gives a float more bytes where its
+    exponent is damaged. Arrays of changing length that are neither sequences nor text are the others."""
     if isinstance(kind, h5py.h5t.TypeCompoundID):
         for n in range(kind.get_nmembers()):
             _require_fitting(kind.get_member_type(n), name)
     elif kind.get_class() in (h5py.h5t.ARRAY, h5py.h5t.VLEN, h5py.h5t.ENUM):
+        if isinstance(kind, h5py.h5t.TypeVlenID) and kind.encode()[_KIND] != _SEQUENCE:
+            raise OSError(f"{name} has arrays of changing length of an unknown kind")
         _require_fitting(kind.get_super(), name)
     elif isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID):
         try:
