@@ -1,20 +1,25 @@
-"""Lines that are kept aside until the image that they may belong to is complete: doubtful ones, and navigators."""
+"""Lines that are kept aside until the image that they may belong to is complete: doubtful ones, and navigators.
+
+Lines of an encoding space that the header does not have are only counted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import numpy as np
+from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.gather import Group, Memory, gather, settle, unite
+from mrnets.errors import InputError
 from mrnets.mrd.calibration import nearest
-from mrnets.mrd.encoding import Encoding
+from mrnets.mrd.encoding import Encoding, found
 from mrnets.mrd.epi import PhaseDifference, phase_difference
 from mrnets.mrd.flags import DOUBTFUL, LEFT_OUT, Flag, has_flag, is_doubtful
 from mrnets.mrd.images import Key, by_image
-from mrnets.mrd.lines import Lines, require_finite, take
+from mrnets.mrd.lines import Lines, counter, require_finite, take
+from mrnets.mrd.refused import Refused
 
-__all__ = ["UNUSED", "Aside"]
+__all__ = ["UNUSED", "Aside", "Strays"]
 
 UNUSED = "phase-correction lines came and nothing was corrected by them"
 
@@ -71,3 +76,38 @@ class Aside:
         for lines in taken:
             self.memory.drop(lines)
         return taken
+
+
+@dataclass
+class Strays:
+    """Lines of encoding spaces that the header does not have. They are left out, and counted."""
+
+    header: ismrmrdHeader
+    _lines: int = 0
+    """All lines that came, of any space."""
+    _all: Refused = field(default_factory=Refused)
+    _of: dict[tuple[int, ...], Refused] = field(default_factory=dict)
+    """By the image, without its space; until it is complete."""
+
+    def sift(self, lines: Lines) -> Lines:
+        """Return lines of one encoding space, or none of them if there is no such space."""
+        self._lines += len(lines)
+        try:
+            found(self.header, int(lines.headers["encoding_space_ref"][0]))
+        except InputError as error:
+            reason = f"acquisition {counter(lines)}: {error}"
+            self._all.add(len(lines), reason)
+            for key, _, which in by_image(lines.headers, 0):
+                self._of.setdefault(key[:4], Refused()).add(len(which), reason)
+            return take(lines, np.arange(0))
+        return lines
+
+    def of(self, key: Key, lines: int) -> list[str]:
+        """Return a sentence on those of an image that got `lines` others. Raises InputError where they are many."""
+        strays = self._of.pop(key[:4], Refused())
+        return [note] if (note := strays.note(lines + strays.count)) else []
+
+    def rest(self) -> str:
+        """Return a sentence on those whose image is not known; no more come. Raises InputError where they are many."""
+        note = self._all.note(self._lines)
+        return note if self._of else ""

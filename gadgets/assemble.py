@@ -21,7 +21,7 @@ from mrnets.mrd.calibration import Mean, has_centre_block
 from mrnets.mrd.completeness import Arrivals
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.images import Key, echo_times
-from mrnets.mrd.kspace import Echo, averages, kspace_and_mask, outside_note
+from mrnets.mrd.kspace import Echo, averages, kspace_and_mask, left_out_notes
 from mrnets.mrd.measures import Measures, measured
 from mrnets.mrd.noise import NoiseScan, bandwidth, whitened_variance
 from mrnets.mrd.plausible import TWICE, beyond_field, beyond_limits, off_pattern, out_of_line
@@ -57,7 +57,7 @@ class Part:
 
 def parts_of(group: Group, encoding: Encoding) -> list[Part]:
     """The echoes of a group, by contrast. Ends the use of the group's k-space."""
-    contrasts = sorted(group.echoes)
+    contrasts = sorted(contrast for contrast, echo in group.echoes.items() if echo.counts.any())
     echoes = [group.echoes[n] for n in contrasts]
     arrays = [kspace_and_mask(echo, encoding) for echo in echoes]
     kspaces = [kspace for kspace, _ in arrays]
@@ -67,14 +67,11 @@ def parts_of(group: Group, encoding: Encoding) -> list[Part]:
 
 
 def group_notes(group: Group, encoding: Encoding) -> tuple[str, ...]:
-    """Sentences on the lines of an image. Raises InputError if many are off the grid."""
+    """Sentences on the lines of an image. Raises InputError if many were left out."""
     echoes = list(group.echoes.values())
-    lines, outside = (sum(getattr(echo, name) for echo in echoes) for name in ("lines", "outside"))
-    first = min((echo.first_outside for echo in echoes if echo.outside), default=-1)
-    off_grid = outside_note(lines, outside, first, encoding)
-    notes = [off_grid, *group.notes, *(note for echo in echoes for note in echo.notes)]
+    notes = [*left_out_notes(echoes, encoding), *group.notes, *(note for echo in echoes for note in echo.notes)]
     notes += beyond_field(encoding.encoded, encoding.recon)
-    return tuple(dict.fromkeys(filter(None, notes)))
+    return tuple(dict.fromkeys(notes))
 
 
 def without_centre(mask: Mask, key: Key, encoding: Encoding) -> str | None:

@@ -28,7 +28,7 @@ from mrnets.mrd.calibration import (
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.epi import PhaseDifference, united
 from mrnets.mrd.images import Key
-from mrnets.mrd.kspace import Echo, kspace_and_mask
+from mrnets.mrd.kspace import Echo, kspace_and_mask, left_out_notes
 from mrnets.mrd.lines import Lines
 from mrnets.physics.arrays import Array, array_namespace
 
@@ -49,7 +49,7 @@ class Calibrations:
     """Separate calibration lines; kept to the end."""
     _kept: dict[tuple[int, int], Array] = field(default_factory=dict)
     """(slice, encoding): the newest block that was the centre of an image."""
-    _blocks: dict[tuple[Key, int], Array | None] = field(default_factory=dict)
+    _blocks: dict[tuple[Key, int], Mean] = field(default_factory=dict)
     """Calibration blocks made from `references` for an encoding. They are valid until more lines come."""
 
     def add(self, lines: Lines, encoding: Encoding, memory: Memory) -> None:
@@ -77,10 +77,11 @@ class Calibrations:
         kspace: Array,
         mask: NDArray[np.bool_],
         difference: PhaseDifference | None = None,
-    ) -> Array | None:
-        """The block for image `key` with this first echo; None where no lines serve.
+    ) -> Mean:
+        """The block for image `key` with this first echo, without one where no lines serve.
 
-        difference: between lines of the two directions, from phase-correction lines."""
+        difference: between lines of the two directions, from phase-correction lines. Raises InputError where many
+        separate calibration lines are left out."""
         encoding = spaces.encoding(key.encoding)
         reference = nearest(self.references, key)
         if reference is not None:
@@ -88,20 +89,20 @@ class Calibrations:
             return self._separate(reference, source, encoding, difference)
         own = centre_block(kspace, mask)
         if own is None:
-            return self._kept.get((key.slice, key.encoding))
+            return Mean(self._kept.get((key.slice, key.encoding)))
         self._kept[key.slice, key.encoding] = for_later(own, volume=encoding.volume)
-        return own
+        return Mean(own)
 
-    def _separate(
-        self, reference: Key, source: Encoding, target: Encoding, difference: PhaseDifference | None
-    ) -> Array | None:
+    def _separate(self, reference: Key, source: Encoding, target: Encoding, difference: PhaseDifference | None) -> Mean:
         """The block of separate calibration lines on the spacing of `target`; made once."""
         if (reference, target.index) not in self._blocks:
             group = self.references[reference]
             contrast = min((*group.echoes, *group.backwards))
             own = [_copy(echoes[contrast]) for echoes in (group.echoes, group.backwards) if contrast in echoes]
+            faults = tuple(left_out_notes(own, source))
             block = centre_block(*kspace_and_mask(united(own, difference, source), source))
-            self._blocks[reference, target.index] = None if block is None else on_spacing_of(block, source, target)
+            block = None if block is None else on_spacing_of(block, source, target)
+            self._blocks[reference, target.index] = Mean(block, faults=faults)
         return self._blocks[reference, target.index]
 
 

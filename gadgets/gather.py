@@ -19,7 +19,7 @@ from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.epi import PhaseDifference, require_even, united
 from mrnets.mrd.flags import Flag, has_flag
 from mrnets.mrd.images import Key, by_image
-from mrnets.mrd.kspace import Echo, add_lines, belong
+from mrnets.mrd.kspace import Echo, add_lines, belong, outvoted, restarted
 from mrnets.mrd.lines import Lines, counter, take
 from mrnets.mrd.plausible import Facts
 from mrnets.mrd.spare import Spare
@@ -134,8 +134,7 @@ def gather(
 ) -> list[Key]:
     """The images that got some of these lines of one encoding space; groups are made as they are needed.
 
-    Raises InputError for lines of images that are `closed`, for lines that do not belong on the grid, and if memory is
-    not enough."""
+    Raises InputError for lines of images that are `closed`, and if memory is not enough."""
     keys = []
     for key, contrast, which in by_image(lines.headers, encoding.index):
         part = take(lines, which)
@@ -165,6 +164,8 @@ def _add(echoes: dict[int, Echo], contrast: int, lines: Lines, encoding: Encodin
     if contrast not in echoes:
         memory.take(lines, encoding, len(echoes) + 1)
         echoes[contrast] = Echo.empty(encoding, lines, spare=memory.spare)
+    elif outvoted(echoes[contrast], lines, encoding):
+        echoes[contrast] = restarted(echoes[contrast], lines, encoding, memory.spare)
     add_lines(echoes[contrast], lines, encoding)
 
 

@@ -14,7 +14,7 @@ import ismrmrd
 import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
 
-from gadgets.aside import Aside
+from gadgets.aside import Aside, Strays
 from gadgets.assemble import Part, Shortfalls, arrive, frames, group_notes, implausible, parts_of, without_centre
 from gadgets.calibrations import Calibrations, Means, Source
 from gadgets.frame import Frame
@@ -67,8 +67,9 @@ def sort(
     `by_hand`: facts that a user gives of a scan whose header is wrong. `dimensions`: of images; "auto": as header and
     lines have them. `centre_line`, `centre_partition`: the counters kspace_encode_step_1 and _2 of the k-space centre.
     `centre_sample`: its sample in lines that run forwards. `reversed_centre`: "kept" (Siemens) or "mirrored" (ISMRMRD).
-    Raises InputError for lines outside the grid, NaN or infinite samples, a coil count that changes, and a
-    non-Cartesian trajectory. Raises it also for lines of a finished slice, and if no imaging line came.
+    Raises InputError for many lines of an image that cannot be placed (see `mrnets.mrd.refused`), NaN or infinite
+    samples, a coil count that changes, and a non-Cartesian trajectory. Raises it also for lines of a finished slice,
+    and if no imaging line came.
     """
     limit = Memory((usual_memory() if memory is None else memory) * 2**30)
     scan = _Scan(header, Spaces(header, by_hand), limit, calibration)
@@ -120,6 +121,7 @@ class _Scan:
         self.closed: set[Key] = set()
         self.calibrations = Calibrations(calibration)
         self._aside = Aside(memory)
+        self._strays = Strays(header)
         self._means: Means[_Finished] = Means()
         self._memory = memory
         self._checks = _Checks()
@@ -134,7 +136,7 @@ class _Scan:
         if has_flag(lines.headers, Flag.IS_NOISE_MEASUREMENT).any():
             self._checks.noise.add(lines)
             return []
-        return self._take(self._aside.sift(lines))
+        return self._take(self._aside.sift(self._strays.sift(lines)))
 
     def close(self, keys: Iterable[Key]) -> Iterator[Frame]:
         """Make frames of finished images."""
@@ -154,6 +156,8 @@ class _Scan:
         yield from self.close(list(self.images))
         if self._aside.doubtful:
             self._warn(DROPPED)
+        if note := self._strays.rest():
+            self._warn(note)
         for finished, mean in self._means.rest():
             yield from self._frames(finished, mean)
 
@@ -198,7 +202,8 @@ class _Scan:
             self._lost.append(f"all lines of {key} are zero")
             return None
         encoding = self.spaces.encoding(key.encoding)
-        notes = (*encoding.guesses, *group_notes(group, encoding))
+        stray = self._strays.of(key, sum(echo.lines for echo in group.echoes.values()))
+        notes = (*encoding.guesses, *group_notes(group, encoding), *stray)
         parts = parts_of(group, encoding)
         if (reason := without_centre(parts[0].mask, key, encoding)) is not None:
             self._lost.append(reason)
@@ -216,8 +221,8 @@ class _Scan:
         arrive(self._arrivals, key, finished.parts, alike=not averaged)
         if not averaged:
             aligned = finished.group.aligned
-            block = self.calibrations.of(key, self.spaces, first.kspace, first.mask, aligned)
-            yield from self._frames(finished, Mean(block))
+            calibration = self.calibrations.of(key, self.spaces, first.kspace, first.mask, aligned)
+            yield from self._frames(finished, calibration)
             return
         middle = middle_of(first.kspace, first.mask, volume=encoding.volume)
         for image, mean in self._means.add(key, finished, middle):

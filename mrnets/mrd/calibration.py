@@ -111,11 +111,14 @@ class Mean:
     """(batch, 1, coil, y', x'); None where the images together do not sample the centre."""
     images: int = 1
     """How many there are in the mean."""
+    faults: tuple[str, ...] = ()
+    """Sentences on separate calibration lines that were left out."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A sentence for the comment of the images, where there are several."""
-        return (f"calibration lines are the mean over {self.images} repetitions",) if self.images > 1 else ()
+        """Sentences for the comment of the images."""
+        mean = (f"calibration lines are the mean over {self.images} repetitions",) if self.images > 1 else ()
+        return (*mean, *(f"calibration: {fault}" for fault in self.faults))
 
 
 def middle_of(kspace: Array, mask: NDArray[np.bool_], *, volume: bool) -> Middle:

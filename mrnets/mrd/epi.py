@@ -21,6 +21,7 @@ from mrnets.mrd.kspace import Echo, clear_gaps
 from mrnets.mrd.lines import Lines, take
 from mrnets.mrd.plausible import TWICE, Repeats
 from mrnets.mrd.readout import on_readout
+from mrnets.mrd.refused import Refused
 from mrnets.physics.arrays import array_namespace, asarray_like, to_numpy
 from mrnets.physics.fourier import fftc, ifftc
 
@@ -124,6 +125,8 @@ def united(echoes: Sequence[Echo], difference: PhaseDifference | None, encoding:
         lines=forwards.lines + backwards.lines,
         outside=forwards.outside + backwards.outside,
         first_outside=min((echo.first_outside for echo in echoes if echo.outside), default=-1),
+        refused=Refused.together([forwards.refused, backwards.refused]),
+        centres=forwards.centres + backwards.centres,
         strength=None,
         notes=notes,
     )

@@ -6,8 +6,9 @@ volumes x is inverse-transformed as lines come in. The k-space centre is at n //
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from mrnets.mrd.flags import Flag, has_flag
 from mrnets.mrd.images import distinct
 from mrnets.mrd.lines import Lines, take
 from mrnets.mrd.plausible import TWICE, Repeats
-from mrnets.mrd.readout import on_readout
+from mrnets.mrd.readout import centre_of, on_readout
+from mrnets.mrd.refused import MAX_OUTSIDE, Refused
 from mrnets.mrd.spare import Spare
 from mrnets.mrd.strength import Strength, peaks_of
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, is_numpy_array
@@ -32,15 +34,14 @@ __all__ = [
     "belong",
     "clear_gaps",
     "kspace_and_mask",
+    "left_out_notes",
     "line_counts",
     "on_grid",
     "outside_note",
+    "outvoted",
     "positions",
+    "restarted",
 ]
-
-MAX_OUTSIDE = 4
-"""A scan of which more than one line in so many has no place on the grid is refused."""
-
 
 _LATE = 2**32 - 1
 """Later than any time stamp."""
@@ -66,7 +67,7 @@ class Echo:
     window: slice
     """The readout positions of a volume that are kept: all, unless memory is short."""
     partition: int
-    """kspace_encode_step_2 of the first line; of all lines, in a slice."""
+    """kspace_encode_step_2 of most of the first lines; of all lines, in a slice."""
     distance: int = np.iinfo(np.int32).max
     times: NDArray[np.uint32] = field(default_factory=lambda: np.array(4 * [(_LATE, 0)], np.uint32))
     """(stamp, 2): the earliest and the latest acquisition time stamp, and the same of the three physiological ones."""
@@ -76,6 +77,10 @@ class Echo:
     """Lines so far that were left out, since they have no place on the grid."""
     first_outside: int = -1
     """The scan counter of the first of them."""
+    refused: Refused = field(default_factory=Refused)
+    """Other lines that were left out: of another partition than their slice, or with a readout that does not fit."""
+    centres: Counter[tuple[bool, int, int]] = field(default_factory=Counter)
+    """How many lines have each direction (True: reversed), number of samples and sample at the k-space centre."""
     repeats: Repeats = field(default_factory=Repeats)
     strength: Strength | None = None
     """The strength of its lines. None where k-space is more than its lines put to their places, or on a device."""
@@ -98,7 +103,7 @@ class Echo:
         stop[...] = width
         averages = np.zeros((z, y), np.uint64)
         header = lines.headers[0].copy()
-        partition = int(header["idx"]["kspace_encode_step_2"])
+        partition = _usual_partition(lines.headers)
         strength = Strength.of_none(z, y, width) if is_numpy_array(memory) else None
         return cls(
             xp.moveaxis(memory, 1, 2), counts, start, stop, averages, header, window, partition, strength=strength
@@ -111,32 +116,42 @@ class Echo:
 
 
 def add_lines(echo: Echo, lines: Lines, encoding: Encoding) -> None:
-    """Put lines where they belong; those that have no place on the grid are counted and left out.
+    """Put lines where they belong; those that cannot be placed are counted and left out: see `left_out_notes`.
 
-    Raises InputError for lines of several partitions in a slice, and for readouts that do not fit."""
-    _require_one_partition(echo, lines.headers, encoding)
-    y, z = positions(lines.headers, encoding)
-    kept = np.flatnonzero(on_grid(y, z, encoding))
+    They have no place on the grid, are of another partition than their slice, or have a readout that does not fit."""
     echo.lines += len(lines)
-    if len(kept) < len(lines) and not echo.outside:
-        echo.first_outside = int(lines.headers["scan_counter"][np.argmin(on_grid(y, z, encoding))])
-    echo.outside += len(lines) - len(kept)
-    if not len(kept):
-        return
-    lines, y, z = take(lines, kept), y[kept], z[kept]
-    _watch_averages(echo, lines.headers, y, z)
-    for part, which in _alike(lines):
-        data, start, stop, note = on_readout(part, encoding)
+    lines = _of_partition(echo, lines, encoding)
+    placed = on_grid(*positions(lines.headers, encoding), encoding)
+    if not placed.all() and not echo.outside:
+        echo.first_outside = int(lines.headers["scan_counter"][np.argmin(placed)])
+    echo.outside += int(np.count_nonzero(~placed))
+    lines = take(lines, np.flatnonzero(placed))
+    for part in _alike(lines):
+        try:
+            data, start, stop, note = on_readout(part, encoding)
+        except InputError as error:
+            echo.refused.add(len(part), str(error))
+            continue
         echo.notes |= {note: None} if note else {}
         if encoding.volume:
             data, start, stop = data[..., echo.window], 0, echo.kspace.shape[-1]
-        _put(echo, part, data, (z[which], y[which]), (start, stop))
+        y, z = positions(part.headers, encoding)
+        _watch_averages(echo, part.headers, y, z)
+        _put(echo, part, data, (z, y), (start, stop))
+        _describe(echo, part.headers, encoding)
+
+
+def _describe(echo: Echo, headers: NDArray[np.void], encoding: Encoding) -> None:
+    """Keep what is told of the echo by the headers of lines that were placed, alike in direction and centre."""
+    y, z = positions(headers, encoding)
     distance = np.abs(y - encoding.encoded.matrix[1] // 2) + np.abs(z - encoding.encoded.matrix[2] // 2)
     nearest = int(np.argmin(distance))
     if distance[nearest] < echo.distance:
         echo.distance = int(distance[nearest])
-        echo.header = lines.headers[nearest].copy()
-    _add_times(echo, lines.headers)
+        echo.header = headers[nearest].copy()
+    backwards, samples = bool(has_flag(headers, Flag.IS_REVERSE)[0]), int(headers["number_of_samples"][0])
+    echo.centres[backwards, samples, centre_of(headers[0], encoding)] += len(headers)
+    _add_times(echo, headers)
 
 
 def _add_times(echo: Echo, headers: NDArray[np.void]) -> None:
@@ -148,15 +163,44 @@ def _add_times(echo: Echo, headers: NDArray[np.void]) -> None:
         echo.times[:, 1] = np.maximum(echo.times[:, 1], stamps.max(axis=0))
 
 
-def _require_one_partition(echo: Echo, headers: NDArray[np.void], encoding: Encoding) -> None:
-    partitions = headers["idx"]["kspace_encode_step_2"]
-    if not encoding.volume and (partitions != echo.partition).any():
-        bad = int(np.argmax(partitions != echo.partition))
-        raise InputError(
-            f"acquisition {int(headers['scan_counter'][bad])} has kspace_encode_step_2 {partitions[bad]}, an earlier "
-            f"line of its slice {echo.partition}, but {encoding.name} has one partition; if it is 3-D, set "
-            f"sort.dimensions to 3d"
-        )
+def _usual_partition(headers: NDArray[np.void]) -> int:
+    """Return the kspace_encode_step_2 that most lines have; of several, the smallest."""
+    return int(np.argmax(np.bincount(headers["idx"]["kspace_encode_step_2"])))
+
+
+def outvoted(echo: Echo, lines: Lines, encoding: Encoding) -> bool:
+    """Whether `lines` show that the few lines of a slice so far had a wrong partition. Theirs is that of the slice."""
+    partitions = lines.headers["idx"]["kspace_encode_step_2"]
+    if encoding.volume or (partitions == echo.partition).any():
+        return False
+    same = int(np.count_nonzero(partitions == _usual_partition(lines.headers)))
+    return same > MAX_OUTSIDE * int(echo.counts.sum())
+
+
+def restarted(echo: Echo, lines: Lines, encoding: Encoding, spare: Spare) -> Echo:
+    """Return an empty echo for `lines`, by which `echo` was outvoted. The lines of `echo` are left out."""
+    fresh = Echo.empty(encoding, lines, spare=spare)
+    refused = Refused.together([echo.refused])
+    refused.add(int(echo.counts.sum()), _other_partition(echo.header, fresh.partition, encoding))
+    return replace(fresh, lines=echo.lines, outside=echo.outside, first_outside=echo.first_outside, refused=refused)
+
+
+def _of_partition(echo: Echo, lines: Lines, encoding: Encoding) -> Lines:
+    """Return the lines of the slice's partition, after counting the others."""
+    other = lines.headers["idx"]["kspace_encode_step_2"] != echo.partition
+    if encoding.volume or not other.any():
+        return lines
+    bad = int(np.argmax(other))
+    echo.refused.add(int(np.count_nonzero(other)), _other_partition(lines.headers[bad], echo.partition, encoding))
+    return take(lines, np.flatnonzero(~other))
+
+
+def _other_partition(header: NDArray[np.void], partition: int, encoding: Encoding) -> str:
+    return (
+        f"acquisition {int(header['scan_counter'])} has kspace_encode_step_2 {header['idx']['kspace_encode_step_2']}, "
+        f"other lines of its slice {partition}, but {encoding.name} has one partition; if it is 3-D, set "
+        f"sort.dimensions to 3d"
+    )
 
 
 def _watch_averages(echo: Echo, headers: NDArray[np.void], y: NDArray[np.int64], z: NDArray[np.int64]) -> None:
@@ -261,11 +305,41 @@ def outside_note(lines: int, outside: int, first: int, encoding: Encoding) -> st
     return f"{what}; they were left out"
 
 
-def _alike(lines: Lines) -> Iterator[tuple[Lines, NDArray[np.int64]]]:
-    """Lines of the same direction, centre and discarded samples together, and their indices."""
+def left_out_notes(echoes: Iterable[Echo], encoding: Encoding) -> list[str]:
+    """Return sentences on lines of an image that were left out, or whose k-space centre is not that of the others.
+
+    Raises InputError where those left out are so many that the scan's header must be wrong."""
+    echoes = list(echoes)
+    lines, outside = (sum(getattr(echo, name) for echo in echoes) for name in ("lines", "outside"))
+    first = min((echo.first_outside for echo in echoes if echo.outside), default=-1)
+    refused = Refused.together(echo.refused for echo in echoes)
+    notes = [outside_note(lines, outside, first, encoding), refused.note(lines)]
+    return [note for note in (*notes, *(_centre_note(echo.centres) for echo in echoes)) if note]
+
+
+def _centre_note(centres: Counter[tuple[bool, int, int]]) -> str:
+    """A sentence on a few lines whose k-space centre is at another sample than that of all others like them.
+
+    Many of them are another way to sample."""
+    for layout in dict.fromkeys(key[:2] for key in centres):
+        (usual, _), *others = Counter({key[2]: n for key, n in centres.items() if key[:2] == layout}).most_common()
+        lines = sum(n for key, n in centres.items() if key[:2] == layout)
+        few = sum(n for _, n in others)
+        if 0 < few * MAX_OUTSIDE <= lines:
+            return (
+                f"{few} of {lines} lines have their k-space centre at sample {others[0][0]}, the others at {usual}; "
+                f"they may be damaged"
+            )
+    return ""
+
+
+def _alike(lines: Lines) -> Iterator[Lines]:
+    """Lines of the same direction, centre and discarded samples together."""
+    if not len(lines):
+        return
     fields = [lines.headers[name] for name in ("center_sample", "discard_pre", "discard_post")]
     for _, which in distinct(np.stack([has_flag(lines.headers, Flag.IS_REVERSE), *fields], axis=-1)):
-        yield take(lines, which), which
+        yield take(lines, which)
 
 
 def _put(

@@ -21,7 +21,7 @@ from mrnets.mrd.strength import in_parts
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, is_numpy_array
 from mrnets.physics.fourier import fftc, ifftc, resize
 
-__all__ = ["noise_gain", "on_readout"]
+__all__ = ["centre_of", "noise_gain", "on_readout"]
 
 
 def on_readout(lines: Lines, encoding: Encoding) -> tuple[Array, int, int, str]:
@@ -72,6 +72,11 @@ def noise_gain(encoding: Encoding) -> float:
     return ramps.noise_gain(
         ramps.operator(encoding.ramps, sizes, ramps.Line(samples // 2, (0, samples), backwards=False))
     )
+
+
+def centre_of(header: NDArray[np.void], encoding: Encoding) -> int:
+    """Return the sample at the k-space centre of a line with this header (), after it was turned round if reversed."""
+    return _centre(header, encoding)[0]
 
 
 def _regridded(lines: Lines, encoding: Encoding, times: Ramps) -> tuple[Array, int, int, str]:

@@ -1,8 +1,9 @@
-"""Headers that are badly written give the same image in every host, and its comment says what was taken instead."""
+"""Badly written headers, of scans and of lines, give the same image in every host. Its comment says what was done."""
 
 import io
 import socket
 import threading
+from dataclasses import replace
 
 import ismrmrd
 import numpy as np
@@ -18,6 +19,7 @@ from gadgets.hosts.rules import Rules
 from gadgets.messages import Close, ConfigText, Header
 from gadgets.protocol import State
 from mrnets.mrd.files import write_scan
+from mrnets.mrd.lines import take
 from tests.gadgets import synthetic
 from tests.gadgets.clients import Client, served
 from tests.gadgets.toys import blob, chain, configuration, stage
@@ -28,13 +30,13 @@ HEADER = ToXML(synthetic.header(synthetic.encoding((16, 12, 1), mode="embedded")
 LINES = synthetic.lines(synthetic.to_kspace(synthetic.coil_images(np.random.default_rng(3), 3, 12, 16)))
 
 
-def through_serve(header, tmp_path):
+def through_serve(header, tmp_path, lines=LINES):
     with served(Rules(tmp_path)) as client:
-        client.send(ConfigText(chain(STAGES).encode()), Header(header), LINES, Close())
+        client.send(ConfigText(chain(STAGES).encode()), Header(header), lines, Close())
         return client.receive()
 
 
-def through_external(header, tmp_path):
+def through_external(header, tmp_path, lines=LINES):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
         thread = threading.Thread(target=external.main, args=([port, "gadgets", "pipeline"],))
@@ -42,22 +44,22 @@ def through_external(header, tmp_path):
         connected, _ = listener.accept()
         with connected:
             server = Client(connected)
-            server.send(ConfigText(configuration(STAGES).encode()), Header(header), LINES, Close())
+            server.send(ConfigText(configuration(STAGES).encode()), Header(header), lines, Close())
             received = server.receive()
             server.peer.close()
         thread.join(60)
     return received
 
 
-def through_pipe(header, tmp_path):
+def through_pipe(header, tmp_path, lines=LINES):
     out = io.BytesIO()
-    convey(Peer(io.BytesIO(blob([Header(header), LINES, Close()])), out, State.PIPE), Chain.parse(chain(STAGES)))
+    convey(Peer(io.BytesIO(blob([Header(header), lines, Close()])), out, State.PIPE), Chain.parse(chain(STAGES)))
     out.seek(len(blob([Header(header)])))
     return list(Peer(out, io.BytesIO(), State.ITEMS).items())
 
 
-def through_replay(header, tmp_path):
-    write_scan(tmp_path / "scan.h5", header, [LINES])
+def through_replay(header, tmp_path, lines=LINES):
+    write_scan(tmp_path / "scan.h5", header, [lines])
     (tmp_path / "chain.xml").write_text(chain(STAGES))
     replay(tmp_path / "scan.h5", tmp_path / "images.h5", str(tmp_path / "chain.xml"))
     with ismrmrd.Dataset(tmp_path / "images.h5", mode="r") as dataset:
@@ -84,3 +86,23 @@ def test_a_badly_written_header_gives_the_image_and_a_note(host, old, new, words
     np.testing.assert_array_equal(np.squeeze(image.data), np.squeeze(expected.data))
     comment = ismrmrd.Meta.deserialize(image.attribute_string)["ImageComments"]
     assert words in comment
+
+
+@pytest.mark.parametrize("host", [through_serve, through_external, through_pipe, through_replay])
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("kspace_encode_step_2", 7, "acquisition 9 has kspace_encode_step_2 7, other lines of its slice 0"),
+        ("encoding_space_ref", 7, "acquisition 9: the header has 1 encoding spaces, but the data refer to encoding sp"),
+        ("discard_pre", 60000, "acquisition 9 has 16 samples with centre 8 and 60000 + 0 discarded"),
+    ],
+)
+def test_a_line_with_a_damaged_header_is_left_out_and_noted(host, name, value, words, tmp_path):
+    damaged = replace(LINES, headers=LINES.headers.copy())
+    fields = damaged.headers if name in damaged.headers.dtype.names else damaged.headers["idx"]
+    fields[name][9] = value
+    (expected,) = through_pipe(HEADER, tmp_path, take(LINES, np.delete(np.arange(12), 9)))
+    (image,) = (item for item in host(HEADER, tmp_path, damaged) if isinstance(item, ismrmrd.Image))
+    np.testing.assert_array_equal(np.squeeze(image.data), np.squeeze(expected.data))
+    comment = ismrmrd.Meta.deserialize(image.attribute_string)["ImageComments"]
+    assert f"1 of 12 lines were left out; the first: {words}" in comment

@@ -77,8 +77,8 @@ class TestErrors:
 
     def test_partitions_of_a_slice(self, rng):
         block = synthetic.lines(synthetic.to_kspace(images(rng)))
-        block.headers["idx"]["kspace_encode_step_2"][5] = 200
-        self.fails([block], plain(), "acquisition 5 has kspace_encode_step_2 200, an earlier line of its slice 0")
+        block.headers["idx"]["kspace_encode_step_2"][5:9] = 200
+        self.fails([block], plain(), "acquisition 5 has kspace_encode_step_2 200, other lines of its slice 0")
 
     def test_a_volume_cut_short_in_its_first_partition(self, rng):
         block = synthetic.lines(synthetic.to_kspace(images(rng)))

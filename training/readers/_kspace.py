@@ -64,6 +64,8 @@ def _echo(scan: Scan, rows: Rows, encoding: Encoding, window: slice) -> Echo | N
                 require_even(lines)
             echo = echo or replace(Echo.empty(encoding, lines, window), strength=None)  # nobody asks for it here
             add_lines(echo, lines, encoding)
+            if echo.refused.count:  # a target of training lacks no line
+                raise InputError(echo.refused.reason)
     return echo
 
 

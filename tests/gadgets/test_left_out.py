@@ -1,0 +1,115 @@
+"""Lines with a damaged header: alone they are left out with a note, and many of them refuse the scan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gadgets.sort import sort
+from mrnets.errors import InputError
+from mrnets.mrd.flags import Flag
+from mrnets.mrd.lines import take
+from tests.gadgets import synthetic
+from tests.gadgets.sorting import NX, NY, ONLY, assert_is, frames, images, in_blocks, plain
+
+DAMAGES = [
+    ("kspace_encode_step_2", 200, "has kspace_encode_step_2 200, other lines of its slice 0"),
+    ("encoding_space_ref", 7, "1 encoding spaces, but the data refer to encoding space 7"),
+    ("discard_pre", 60000, "has 16 samples with centre 8 and 60000 \\+ 0 discarded"),
+    ("center_sample", 15, "has 16 samples with centre 15, which reach beyond the readout"),
+]
+
+
+def damaged(lines, which, name, value):
+    """Blocks as hosts make them, in which some lines have another value in their headers."""
+    headers = lines.headers.copy()
+    (headers if name in headers.dtype.names else headers["idx"])[name][which] = value
+    lines = replace(lines, headers=headers)
+    sizes = np.diff(np.flatnonzero(np.diff(headers["encoding_space_ref"])) + 1, prepend=0)
+    return in_blocks(lines, *sizes)
+
+
+@pytest.mark.parametrize("at", [0, 2, NY - 1])
+@pytest.mark.parametrize(("name", "value", "words"), DAMAGES)
+def test_one_line_is_left_out_and_noted(rng, caplog, name, value, words, at):
+    lines = synthetic.lines(synthetic.to_kspace(images(rng)), first_counter=30)
+    (frame,) = frames(damaged(lines, at, name, value), plain())
+    (expected,) = frames([take(lines, np.delete(np.arange(NY), at))], plain())
+    np.testing.assert_array_equal(frame.raw.kspace, expected.raw.kspace)
+    np.testing.assert_array_equal(frame.raw.mask, expected.raw.mask)
+    (note,) = set(frame.notes) - set(expected.notes)
+    assert note.startswith(f"1 of 12 lines were left out; the first: acquisition {30 + at}")
+    assert note in caplog.text
+
+
+@pytest.mark.parametrize(("name", "value", "words"), DAMAGES)
+def test_more_than_a_quarter_refuses_the_scan(rng, name, value, words):
+    lines = synthetic.lines(synthetic.to_kspace(images(rng)))
+    assert len(frames(damaged(lines, slice(8, 11), name, value), plain(), incomplete="warn")) == 1
+    with pytest.raises(InputError, match=words):
+        list(sort(damaged(lines, slice(8, 12), name, value), plain()))
+
+
+def test_the_first_line_of_a_slice_may_be_the_damaged_one_and_come_alone(rng):
+    """As the first line of a repetition does, which completes the image before it."""
+    coil_images = images(rng)
+    lines = synthetic.lines(synthetic.to_kspace(coil_images))
+    blocks = [part for block in damaged(lines, 0, "kspace_encode_step_2", 3) for part in in_blocks(block, 1)]
+    assert [len(block) for block in blocks] == [1, NY - 1]
+    (frame,) = frames(blocks, plain())
+    np.testing.assert_array_equal(frame.raw.kspace[0, 0, :, 1:], synthetic.to_kspace(coil_images)[:, 0, 1:])
+    assert not frame.raw.mask[..., 0, :].any()
+    assert "1 of 12 lines were left out; the first: acquisition 0 has kspace_encode_step_2 3" in frame.notes[0]
+
+
+def test_a_line_of_no_space_and_of_no_image_is_in_the_log(rng, caplog):
+    lines = synthetic.lines(synthetic.to_kspace(images(rng)), last=[Flag.LAST_IN_SLICE])
+    stray = synthetic.lines(synthetic.to_kspace(images(rng)), [3], encoding_space=9, slice=5)
+    (frame,) = frames([lines, stray], plain())
+    assert not frame.notes
+    assert "1 of 13 lines were left out; the first: acquisition 0: the header has 1 encoding spaces" in caplog.text
+
+
+def test_separate_calibration_lines(rng):
+    lines = synthetic.lines(synthetic.to_kspace(images(rng, y=32)), range(0, 32, 2))
+    calibration = synthetic.lines(synthetic.to_kspace(images(rng, y=32)), range(10, 22), flags=[ONLY])
+    header = synthetic.header(synthetic.encoding((NX, 32, 1), mode="separate"))
+    (frame,) = frames([*damaged(calibration, 0, "discard_pre", 60000), lines], header)
+    assert frame.raw.calibration.shape[-2] == 11
+    assert "calibration: 1 of 12 lines were left out; the first: acquisition 0 has 16 samples" in frame.notes[-1]
+    with pytest.raises(InputError, match="60000 \\+ 0 discarded"):
+        list(sort([*damaged(calibration, slice(0, 4), "discard_pre", 60000), lines], header))
+
+
+class TestCentre:
+    """A line whose center_sample is a little wrong fits the readout, and is shifted along it."""
+
+    @pytest.mark.parametrize(("lines", "noted"), [(1, True), (3, True), (4, False)])
+    def test_a_few_lines_with_another_centre_are_noted(self, rng, lines, noted):
+        block = synthetic.lines(synthetic.to_kspace(images(rng)))
+        (frame,) = frames(damaged(block, slice(0, lines), "center_sample", 9), plain())
+        words = f"{lines} of 12 lines have their k-space centre at sample 9, the others at 8; they may be damaged"
+        assert (words in frame.notes) == noted
+
+    @pytest.mark.parametrize("value", [0, 60000])
+    def test_a_centre_that_is_not_set_is_the_middle(self, rng, value):
+        coil_images = images(rng)
+        block = synthetic.lines(synthetic.to_kspace(coil_images))
+        (frame,) = frames(damaged(block, 5, "center_sample", value), plain())
+        assert_is(frame, coil_images)
+        assert not frame.notes
+
+    def test_of_asymmetric_echoes_it_is_noted(self, rng):
+        block = synthetic.lines(synthetic.to_kspace(images(rng)), centre=7)
+        (frame,) = frames(damaged(block, 5, "center_sample", 0), plain())
+        assert any("1 of 12 lines have their k-space centre at sample 8, the others at 7" in n for n in frame.notes)
+
+    def test_reversed_lines_and_other_contrasts_have_theirs(self, rng):
+        kspace = synthetic.to_kspace(images(rng))
+        forwards = synthetic.lines(kspace, range(0, NY, 4), centre=7)
+        backwards = synthetic.lines(kspace, [y for y in range(NY) if y % 4], centre=7, reverse=True)
+        other = synthetic.lines(kspace, contrast=1)
+        found = frames([forwards, backwards, other], plain())
+        assert not any("k-space centre at sample" in note for frame in found for note in frame.notes)
