@@ -94,14 +94,14 @@ class Runner:
         return self._in_memory(lambda: _segmented(frames, self), sum(len(frame.raw.kspace) for frame in frames))
 
     def _in_memory(self, work: Callable[[], T], slices: int) -> T:
-        import torch
-
-        from mrnets.tensors import release_spare
+        from mrnets.tensors import lacks_memory, release_spare
 
         while True:
             try:
                 return work()
-            except (torch.cuda.OutOfMemoryError, MemoryError):  # CuPy raises the second
+            except (MemoryError, RuntimeError) as error:
+                if not lacks_memory(error):
+                    raise
                 held = self.model.graphs is not None and self.model.graphs.clear()
                 if not held and not self._smaller(slices):
                     raise

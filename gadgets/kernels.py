@@ -58,9 +58,12 @@ def pieces(events: Iterable[Any]) -> list[Piece]:
     """Return the work of GPUs among Kineto's events.
 
     A call of the host and what it sent have the same correlation number. A CUDA graph is one call and many kernels.
-    Work whose call is not known was sent when it began, at the latest."""
+    Work whose call is not known was sent when it began, at the latest. A name that a program gives to a part of its
+    work stands among the events, too, with the time of all kernels of that part."""
     work, calls = [], {}
     for event in events:
+        if event.is_user_annotation():
+            continue
         if event.device_type().name == "CUDA":
             work.append(event)
         else:

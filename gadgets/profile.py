@@ -142,10 +142,12 @@ def _forget_peak() -> None:
 
 
 def _peak_on_gpu() -> int:
-    """Return the most memory of torch's tensors on the GPU since the last call, in bytes."""
+    """Return the most memory of torch's tensors on the GPU since the last call, in bytes; of several GPUs, the most."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return 0
-    peak = int(torch.cuda.max_memory_allocated())
-    torch.cuda.reset_peak_memory_stats()
+    devices = range(torch.cuda.device_count())
+    peak = max((int(torch.cuda.max_memory_allocated(device)) for device in devices), default=0)
+    for device in devices:
+        torch.cuda.reset_peak_memory_stats(device)
     return peak

@@ -9,9 +9,10 @@ from collections.abc import Hashable
 
 import torch
 
-from mrnets.blocks.fused import lacks_memory, with_kernels
+from mrnets.blocks.fused import with_kernels
 from mrnets.contract import Estimate, Scan
 from mrnets.graphs import Forward, agree, form_of, shows
+from mrnets.tensors import lacks_memory
 
 __all__ = ["Proved"]
 

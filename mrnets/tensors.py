@@ -17,6 +17,7 @@ __all__ = [
     "estimate_of",
     "handed_over",
     "joined",
+    "lacks_memory",
     "part",
     "release_spare",
     "sent",
@@ -60,6 +61,16 @@ def tensors(values: Iterable[Any], device: torch.device | str | None = None) -> 
 def _moved(x: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     """Return a tensor on `device`. The host waits for large ones alone: pinned memory is kept for the next ones."""
     return sent(x, device) if x.nbytes <= SMALL else x.to(device)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error is a lack of memory, of the host or of a device.
+
+    torch and CuPy have types for it. Triton and NVIDIA's libraries tell it by a RuntimeError: out of memory,
+    CUFFT_ALLOC_FAILED, CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED."""
+    text = str(error).lower()
+    told = any(words in text for words in ("out of memory", "alloc_failed", "allocation_failed"))
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and told)
 
 
 def release_spare() -> None:

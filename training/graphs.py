@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mrnets.graphs import Questions, Recorded, recorded
 from mrnets.physics.fourier import resize
+from mrnets.tensors import lacks_memory
 from training.batches import mapped
 from training.data import Example
 
@@ -102,7 +103,9 @@ class GradientGraphs:
         buffers = [(b, b.clone()) for b in self._network.buffers()]
         try:
             return gradient(example)
-        except torch.cuda.OutOfMemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
             self._graphs.clear()
             for form in self._tries:
                 self._without(form, "memory does not suffice for them and the other forms")

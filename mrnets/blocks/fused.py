@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mrnets.physics import coils, conjugate
 from mrnets.physics.wavelets import Shrinking, by_matrices
+from mrnets.tensors import lacks_memory
 
 __all__ = [
     "added",
@@ -28,7 +29,6 @@ __all__ = [
     "convolved",
     "filmed",
     "known",
-    "lacks_memory",
     "normalised",
     "normalised_gradient",
     "scaled",
@@ -72,11 +72,6 @@ def _kernels(device: torch.device) -> ModuleType | None:
             raise
         _logger.warning("Triton's kernels are not used: %s", " ".join(str(error).split())[:200])
     return None
-
-
-def lacks_memory(error: Exception) -> bool:
-    """Whether an error is a lack of memory. Triton, and libraries of CUDA, tell it by a RuntimeError of their own."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in str(error).lower()
 
 
 _wanted: ContextVar[bool] = ContextVar("_wanted", default=False)

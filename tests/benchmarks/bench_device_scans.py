@@ -4,7 +4,7 @@
 
 A folder stands for all its ISMRMRD files, also those in folders below it. A simulated scan comes first. The distance
 is that of each series of images, relative to its norm; the largest one counts. A scan that a chain refuses must be
-refused on both.
+refused on both. A fallback on the device alone is told: its image would be that of the processor.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from mrnets.commandline import settle
@@ -23,14 +24,22 @@ import torch
 from bench_server import CHAINS, simulated
 from rows import measured, row, unmeasured
 
+from gadgets.export.contents import read_contents
 from gadgets.hosts.replay import replay
 from gadgets.imagefiles import read_images
+from gadgets.report.facts import fallbacks
 from gadgets.simulate import make_scan
 from mrnets.errors import InputError
 from mrnets.mrd.files import ENDINGS, write_scan
 from mrnets.proved import TOLERANCE
 
-Images = dict[str, np.ndarray]
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a scan by series, and how many of them are fallbacks."""
+
+    pixels: dict[str, np.ndarray]
+    fallbacks: int
 
 
 def main() -> None:
@@ -73,15 +82,21 @@ def compared(scan: Path, chain: str, device: str) -> None:
         )
         row(what, "", told, "refused on both" if alike else "**differs**")
         return
-    if (differ := {name: x.shape for name, x in here.items()}) != {name: x.shape for name, x in there.items()}:
-        row(what, "", f"other series or sizes: {sorted(differ)} and {sorted(there)}", "**differs**")
+    if here.fallbacks != there.fallbacks:
+        row(what, "", f"{here.fallbacks} fallbacks on the processor, {there.fallbacks} on the device", "**differs**")
         return
-    distances = [float(np.linalg.norm(there[name] - x) / max(np.linalg.norm(x), 1e-30)) for name, x in here.items()]
+    differ, other = ({name: x.shape for name, x in images.pixels.items()} for images in (here, there))
+    if differ != other:
+        row(what, "", f"other series or sizes: {sorted(differ)} and {sorted(other)}", "**differs**")
+        return
+    distances = [
+        float(np.linalg.norm(there.pixels[name] - x) / max(np.linalg.norm(x), 1e-30)) for name, x in here.pixels.items()
+    ]
     measured(what, max(distances), "of the norm", most=TOLERANCE, cuda=device.startswith("cuda"))
 
 
 def imaged(scan: Path, chain: str, device: str) -> Images | str:
-    """The images of a scan by series, or the sentence with which it is refused."""
+    """The images of a scan, or the sentence with which it is refused."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "images.h5"
         settings = [f"network.device={device}", *(["noise.device=cpu"] if device == "cpu" else [])]
@@ -89,7 +104,8 @@ def imaged(scan: Path, chain: str, device: str) -> Images | str:
             replay(scan, out, chain, settings=settings)
         except InputError as error:
             return str(error)
-        return {name: np.asarray(images, np.complex64) for name, images in read_images(out)}
+        pixels = {name: np.asarray(images, np.complex64) for name, images in read_images(out)}
+        return Images(pixels, fallbacks(read_contents(out)))
 
 
 if __name__ == "__main__":

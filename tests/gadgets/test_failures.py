@@ -154,7 +154,17 @@ def test_a_slice_that_does_not_fit_falls_back(tmp_path, monkeypatch):
     assert any("out of memory" in note for note in frame.notes)
 
 
-@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError("of CuPy")])
+SHORT = (
+    torch.cuda.OutOfMemoryError("CUDA out of memory"),
+    MemoryError("of CuPy"),
+    RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("Triton Error [CUDA]: out of memory"),
+)
+"""A lack of memory, as torch, CuPy, NVIDIA's libraries and Triton tell it."""
+
+
+@pytest.mark.parametrize("error", SHORT)
 def test_a_device_without_memory_gives_way_to_the_cpu(error):
     here, there = (Model("large", torch.nn.Identity(), None, torch.device(name)) for name in ("cpu", "cuda"))
     runner = Runner(there, 4, "float16", lambda: here)
@@ -165,6 +175,16 @@ def test_a_device_without_memory_gives_way_to_the_cpu(error):
         return runner.batch, runner.precision
 
     assert runner._in_memory(work, 3) == (1, "float32")
+
+
+def test_another_failure_of_a_device_is_no_lack_of_memory():
+    model = Model("broken", torch.nn.Identity(), None, torch.device("cpu"))
+
+    def work():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        Runner(model, 4, "float32", lambda: model)._in_memory(work, 4)
 
 
 def test_memory_that_cupy_keeps_is_given_back(monkeypatch):

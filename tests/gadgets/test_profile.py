@@ -92,6 +92,10 @@ class Event:
     correlation: int
     start: int
     duration: int
+    named: bool = False
+
+    def is_user_annotation(self):
+        return self.named
 
     def device_type(self):
         return SimpleNamespace(name=self.device)
@@ -114,6 +118,7 @@ def test_kernels_are_counted_from_the_call_that_sent_them():
         Event("CUDA", 2, 900, 60),
         Event("CPU", 2, 20, 5),
         Event("CUDA", 7, 950, 40),  # its call is not known
+        Event("CUDA", 2, 800, 200, named=True),  # a part of the program
     ]
     known = [(piece.sent, round(piece.seconds * 1e9)) for piece in pieces(events)]
     assert known == [(10, 100), (20, 50), (20, 60), (950, 40)]
