@@ -11,7 +11,8 @@ from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.noise import levels
 from mrnets.physics import whiten
-from mrnets.physics.arrays import Array
+from mrnets.physics.arrays import Array, to_numpy
+from mrnets.physics.filtered import filtered_noise
 from mrnets.preparation import Preparation
 from mrnets.tensors import part, sent
 
@@ -22,6 +23,7 @@ ESTIMATED_FROM = 8
 FEW_COILS = 4
 """Fewer coils do not predict the samples of each other. Calibration lines of one coil showed 1.1 to 7 times the
 noise."""
+FILTERED = "background of the image, since the edges of k-space seem to be filtered"
 
 
 def covariance_left(raw: Raw, preparation: Preparation) -> Array | None:
@@ -72,8 +74,10 @@ def _estimated(raw: Raw, seen: float | None) -> tuple[float | None, str]:
     if not seen or raw.kspace.shape[-3] < FEW_COILS:
         step = max(len(raw.kspace) // ESTIMATED_FROM, 1)
         with suppress(InputError):
-            covariance = whiten.periphery_covariance(raw.kspace[::step, :1])
-            found["periphery of k-space"] = math.sqrt(float(covariance.diagonal().real.mean()))
+            some = raw.kspace[::step, :1]
+            level = math.sqrt(float(whiten.periphery_covariance(some).diagonal().real.mean()))
+            filtered = None if raw.readout == "batch" else filtered_noise(to_numpy(some), level)
+            found |= {"periphery of k-space": level} if filtered is None else {FILTERED: filtered}
     if not found:
         return None, "the noise level is not known"
     level, where = min((level, where) for where, level in found.items())

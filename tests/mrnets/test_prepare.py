@@ -12,6 +12,7 @@ from mrnets.ending import consistent, ended
 from mrnets.errors import InputError
 from mrnets.physics import simulate
 from mrnets.physics.compress import Gdcc
+from mrnets.physics.fourier import fftc
 from mrnets.physics.normalise import Normalisation
 from mrnets.preparation import Preparation
 from mrnets.prepare import combine, prepare, prepare_blocks
@@ -553,6 +554,22 @@ def test_what_few_coils_cannot_predict_is_not_taken_for_noise(coils: int) -> Non
     assert level is not None
     assert abs(float(level) / sigma - 1) < 0.25
     assert notes == ("the noise level was estimated from the periphery of k-space",)
+
+
+@pytest.mark.parametrize("coils", [1, 3])
+def test_a_filter_does_not_hide_the_noise(coils: int) -> None:
+    """Hann's filter leaves 0.6 of the noise, and a hundredth of it at the periphery of k-space."""
+    rng, size = np.random.default_rng(14), 128
+    line = np.linspace(-1, 1, size)
+    image = 20.0 * (np.hypot(line[:, None], line) < 0.6) * np.ones((coils, 1, 1))
+    noise = rng.standard_normal((2, *image.shape)) / 2**0.5
+    kspace = fftc(image) + noise[0] + 1j * noise[1]
+    kspace = (kspace * (0.5 + 0.5 * np.cos(np.pi * line)))[None, None].astype(np.complex64)
+    scan = Raw(kspace=kspace, mask=np.ones((1, 1, 1, size, size), bool))
+    level, notes = noise_level(to_torch(scan))
+    assert level is not None
+    assert abs(float(level) / 0.375**0.5 - 1) < 0.1
+    assert notes[0].endswith("background of the image, since the edges of k-space seem to be filtered")
 
 
 @pytest.mark.parametrize("level", [0.01, 0.1])
