@@ -80,25 +80,27 @@ class Aside:
 
 @dataclass
 class Strays:
-    """Lines of encoding spaces that the header does not have. They are left out, and counted."""
+    """Lines of images, of encoding spaces that the header does not have. They are left out, and counted."""
 
     header: ismrmrdHeader
     _lines: int = 0
-    """All lines that came, of any space."""
+    """All lines of images and calibrations that came, of any space."""
     _all: Refused = field(default_factory=Refused)
     _of: dict[tuple[int, ...], Refused] = field(default_factory=dict)
     """By the image, without its space; until it is complete."""
 
     def sift(self, lines: Lines) -> Lines:
         """Return lines of one encoding space, or none of them if there is no such space."""
+        if not len(lines):
+            return lines
         self._lines += len(lines)
         try:
             found(self.header, int(lines.headers["encoding_space_ref"][0]))
         except InputError as error:
             reason = f"acquisition {counter(lines)}: {error}"
-            self._all.add(len(lines), reason)
+            self._all.add(len(lines), reason, counter(lines))
             for key, _, which in by_image(lines.headers, 0):
-                self._of.setdefault(key[:4], Refused()).add(len(which), reason)
+                self._of.setdefault(key[:4], Refused()).add(len(which), reason, counter(lines))
             return take(lines, np.arange(0))
         return lines
 

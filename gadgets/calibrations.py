@@ -99,7 +99,7 @@ class Calibrations:
             group = self.references[reference]
             contrast = min((*group.echoes, *group.backwards))
             own = [_copy(echoes[contrast]) for echoes in (group.echoes, group.backwards) if contrast in echoes]
-            faults = tuple(left_out_notes(own, source))
+            faults = tuple(left_out_notes(own, source, calibration=True))
             block = centre_block(*kspace_and_mask(united(own, difference, source), source))
             block = None if block is None else on_spacing_of(block, source, target)
             self._blocks[reference, target.index] = Mean(block, faults=faults)

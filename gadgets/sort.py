@@ -136,7 +136,7 @@ class _Scan:
         if has_flag(lines.headers, Flag.IS_NOISE_MEASUREMENT).any():
             self._checks.noise.add(lines)
             return []
-        return self._take(self._aside.sift(self._strays.sift(lines)))
+        return self._take(self._strays.sift(self._aside.sift(lines)))
 
     def close(self, keys: Iterable[Key]) -> Iterator[Frame]:
         """Make frames of finished images."""
@@ -176,7 +176,7 @@ class _Scan:
     def _take_doubtful(self) -> None:
         """Take doubtful lines as those of images, where there are no others."""
         for lines in self._aside.all_doubtful():
-            self._take(lines)
+            self._take(self._strays.sift(lines))
         for lines in self.spaces.rest():
             self._place(lines)
         for group in self.images.values():

@@ -19,7 +19,7 @@ from mrnets.errors import InputError
 from mrnets.mrd.encoding import Encoding, Limit
 from mrnets.mrd.flags import Flag, has_flag
 from mrnets.mrd.images import distinct
-from mrnets.mrd.lines import Lines, take
+from mrnets.mrd.lines import Lines, counter, take
 from mrnets.mrd.plausible import TWICE, Repeats
 from mrnets.mrd.readout import centre_of, on_readout
 from mrnets.mrd.refused import MAX_OUTSIDE, Refused
@@ -126,11 +126,13 @@ def add_lines(echo: Echo, lines: Lines, encoding: Encoding) -> None:
         echo.first_outside = int(lines.headers["scan_counter"][np.argmin(placed)])
     echo.outside += int(np.count_nonzero(~placed))
     lines = take(lines, np.flatnonzero(placed))
-    for part in _alike(lines):
+    kept = np.ones(len(lines), np.bool_)
+    for part, which in _alike(lines):
         try:
             data, start, stop, note = on_readout(part, encoding)
         except InputError as error:
-            echo.refused.add(len(part), str(error))
+            echo.refused.add(len(part), str(error), counter(part))
+            kept[which] = False
             continue
         echo.notes |= {note: None} if note else {}
         if encoding.volume:
@@ -138,19 +140,20 @@ def add_lines(echo: Echo, lines: Lines, encoding: Encoding) -> None:
         y, z = positions(part.headers, encoding)
         _watch_averages(echo, part.headers, y, z)
         _put(echo, part, data, (z, y), (start, stop))
-        _describe(echo, part.headers, encoding)
+        backwards, samples = bool(has_flag(part.headers, Flag.IS_REVERSE)[0]), part.data.shape[-1]
+        echo.centres[backwards, samples, centre_of(part.headers[0], encoding)] += len(part)
+    if kept.any():
+        _describe(echo, lines.headers[kept], encoding)
 
 
 def _describe(echo: Echo, headers: NDArray[np.void], encoding: Encoding) -> None:
-    """Keep what is told of the echo by the headers of lines that were placed, alike in direction and centre."""
+    """Keep what is told of the echo by the headers of lines that were placed, in the order in which they came."""
     y, z = positions(headers, encoding)
     distance = np.abs(y - encoding.encoded.matrix[1] // 2) + np.abs(z - encoding.encoded.matrix[2] // 2)
     nearest = int(np.argmin(distance))
     if distance[nearest] < echo.distance:
         echo.distance = int(distance[nearest])
         echo.header = headers[nearest].copy()
-    backwards, samples = bool(has_flag(headers, Flag.IS_REVERSE)[0]), int(headers["number_of_samples"][0])
-    echo.centres[backwards, samples, centre_of(headers[0], encoding)] += len(headers)
     _add_times(echo, headers)
 
 
@@ -181,7 +184,8 @@ def restarted(echo: Echo, lines: Lines, encoding: Encoding, spare: Spare) -> Ech
     """Return an empty echo for `lines`, by which `echo` was outvoted. The lines of `echo` are left out."""
     fresh = Echo.empty(encoding, lines, spare=spare)
     refused = Refused.together([echo.refused])
-    refused.add(int(echo.counts.sum()), _other_partition(echo.header, fresh.partition, encoding))
+    reason = _other_partition(echo.header, fresh.partition, encoding)
+    refused.add(int(echo.counts.sum()), reason, int(echo.header["scan_counter"]))
     return replace(fresh, lines=echo.lines, outside=echo.outside, first_outside=echo.first_outside, refused=refused)
 
 
@@ -190,8 +194,9 @@ def _of_partition(echo: Echo, lines: Lines, encoding: Encoding) -> Lines:
     other = lines.headers["idx"]["kspace_encode_step_2"] != echo.partition
     if encoding.volume or not other.any():
         return lines
-    bad = int(np.argmax(other))
-    echo.refused.add(int(np.count_nonzero(other)), _other_partition(lines.headers[bad], echo.partition, encoding))
+    first = lines.headers[np.argmax(other)]
+    reason = _other_partition(first, echo.partition, encoding)
+    echo.refused.add(int(np.count_nonzero(other)), reason, int(first["scan_counter"]))
     return take(lines, np.flatnonzero(~other))
 
 
@@ -285,11 +290,12 @@ def on_grid(y: NDArray[np.int64], z: NDArray[np.int64], encoding: Encoding) -> N
     return (y >= 0) & (y < height) & (z >= 0) & (z < depth)
 
 
-def outside_note(lines: int, outside: int, first: int, encoding: Encoding) -> str:
+def outside_note(lines: int, outside: int, first: int, encoding: Encoding, *, refuse: bool = True) -> str:
     """A sentence on lines that have no place on the grid; empty if there are none.
 
     lines, outside: how many came, and how many of them have no place. first: the scan counter of the first of these.
-    Raises InputError where they are so many that the header's matrix or centre must be wrong."""
+    Raises InputError where they are so many that the header's matrix or centre must be wrong, unless `refuse` is
+    False."""
     if not outside:
         return ""
     steps = [
@@ -300,20 +306,22 @@ def outside_note(lines: int, outside: int, first: int, encoding: Encoding) -> st
         f"{outside} of {lines} lines (acquisition {first} is the first) are outside of the matrix of {encoding.name}, "
         f"{' and '.join(steps)}"
     )
-    if outside * MAX_OUTSIDE > lines:
+    if refuse and outside * MAX_OUTSIDE > lines:
         raise InputError(f"{what}; sort.centre_line and sort.centre_partition set the centre by hand")
     return f"{what}; they were left out"
 
 
-def left_out_notes(echoes: Iterable[Echo], encoding: Encoding) -> list[str]:
+def left_out_notes(echoes: Iterable[Echo], encoding: Encoding, *, calibration: bool = False) -> list[str]:
     """Return sentences on lines of an image that were left out, or whose k-space centre is not that of the others.
 
+    calibration: the lines are separate calibration lines, which may reach beyond the matrix of the images.
     Raises InputError where those left out are so many that the scan's header must be wrong."""
     echoes = list(echoes)
     lines, outside = (sum(getattr(echo, name) for echo in echoes) for name in ("lines", "outside"))
     first = min((echo.first_outside for echo in echoes if echo.outside), default=-1)
     refused = Refused.together(echo.refused for echo in echoes)
-    notes = [outside_note(lines, outside, first, encoding), refused.note(lines)]
+    beyond = outside_note(lines, outside, first, encoding, refuse=not calibration)
+    notes = [beyond, refused.note(lines, 0 if calibration else outside)]
     return [note for note in (*notes, *(_centre_note(echo.centres) for echo in echoes)) if note]
 
 
@@ -333,13 +341,13 @@ def _centre_note(centres: Counter[tuple[bool, int, int]]) -> str:
     return ""
 
 
-def _alike(lines: Lines) -> Iterator[Lines]:
-    """Lines of the same direction, centre and discarded samples together."""
+def _alike(lines: Lines) -> Iterator[tuple[Lines, NDArray[np.int64]]]:
+    """Lines of the same direction, centre and discarded samples together, and their indices."""
     if not len(lines):
         return
     fields = [lines.headers[name] for name in ("center_sample", "discard_pre", "discard_post")]
     for _, which in distinct(np.stack([has_flag(lines.headers, Flag.IS_REVERSE), *fields], axis=-1)):
-        yield take(lines, which)
+        yield take(lines, which), which
 
 
 def _put(

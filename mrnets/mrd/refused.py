@@ -20,24 +20,28 @@ class Refused:
     count: int = 0
     reason: str = ""
     """A sentence that names the acquisition; empty: none was left out."""
+    first: int = 0
+    """The scan counter of that acquisition, the smallest of all that were left out."""
 
     @classmethod
     def together(cls, several: Iterable[Refused]) -> Refused:
         """Return those of several parts of an image as one."""
         one = cls()
         for some in several:
-            one.add(some.count, some.reason)
+            one.add(some.count, some.reason, some.first)
         return one
 
-    def add(self, count: int, reason: str) -> None:
-        """Account for some more lines."""
-        self.reason = self.reason or reason
+    def add(self, count: int, reason: str, first: int) -> None:
+        """Account for some more lines, of which the one with the scan counter `first` came first."""
+        if count and (not self.count or first < self.first):
+            self.reason, self.first = reason, first
         self.count += count
 
-    def note(self, lines: int) -> str:
+    def note(self, lines: int, outside: int = 0) -> str:
         """Return a sentence for the comment of an image of which `lines` came, those left out included; or nothing.
 
-        Raises InputError with the reason where they are so many that the scan's header must be wrong."""
-        if self.count * MAX_OUTSIDE > lines:
+        outside: lines that were left out for another reason. Raises InputError with the reason where both together are
+        so many that the scan's header must be wrong."""
+        if self.count and (self.count + outside) * MAX_OUTSIDE > lines:
             raise InputError(self.reason)
         return f"{self.count} of {lines} lines were left out; the first: {self.reason}" if self.count else ""

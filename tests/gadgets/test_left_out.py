@@ -12,7 +12,7 @@ from mrnets.errors import InputError
 from mrnets.mrd.flags import Flag
 from mrnets.mrd.lines import take
 from tests.gadgets import synthetic
-from tests.gadgets.sorting import NX, NY, ONLY, assert_is, frames, images, in_blocks, plain
+from tests.gadgets.sorting import NX, NY, ONLY, assert_is, counted, flagged, frames, images, in_blocks, plain
 
 DAMAGES = [
     ("kspace_encode_step_2", 200, "has kspace_encode_step_2 200, other lines of its slice 0"),
@@ -113,3 +113,61 @@ class TestCentre:
         other = synthetic.lines(kspace, contrast=1)
         found = frames([forwards, backwards, other], plain())
         assert not any("k-space centre at sample" in note for frame in found for note in frame.notes)
+
+
+@pytest.mark.parametrize(
+    "flag", [Flag.IS_NAVIGATION_DATA, Flag.IS_PHASECORR_DATA, Flag.IS_DUMMYSCAN_DATA, Flag.IS_RTFEEDBACK_DATA]
+)
+def test_navigators_of_no_space_are_no_damage(rng, caplog, flag):
+    """No image uses them, whatever their encoding space is."""
+    lines = synthetic.lines(synthetic.to_kspace(images(rng)))
+    navigators = synthetic.lines(synthetic.to_kspace(images(rng)), flags=[flag], encoding_space=1)
+    (frame,) = frames([navigators, lines], plain())
+    assert not frame.notes
+    assert "left out" not in caplog.text
+
+
+def test_doubtful_lines_of_no_space(rng):
+    """They refuse a scan only where there are no others."""
+    lines = synthetic.lines(synthetic.to_kspace(images(rng)))
+    doubtful = flagged(lines, slice(None))
+    doubtful.headers["encoding_space_ref"] = 1
+    (frame,) = frames([doubtful, lines], plain())
+    assert not frame.notes
+    with pytest.raises(InputError, match="1 encoding spaces, but the data refer to encoding space 1"):
+        list(sort([doubtful], plain()))
+
+
+def test_separate_calibration_lines_beyond_the_matrix_are_noted(rng):
+    header = synthetic.header(synthetic.encoding((NX, 32, 1), mode="separate"))
+    lines = synthetic.lines(synthetic.to_kspace(images(rng, y=32)), range(0, 32, 2))
+    calibration = synthetic.lines(synthetic.to_kspace(images(rng, y=48)), range(10, 48), flags=[ONLY])
+    (frame,) = frames([calibration, lines], header)
+    assert frame.raw.calibration is not None
+    assert "calibration: 16 of 38 lines (acquisition 22 is the first) are outside of the matrix" in frame.notes[-1]
+
+
+def test_faults_of_two_kinds_count_together(rng):
+    lines = synthetic.lines(synthetic.to_kspace(images(rng)))
+    (outside,) = damaged(lines, slice(0, 2), "kspace_encode_step_1", 500)
+    with pytest.raises(InputError, match="60000 \\+ 0 discarded"):
+        list(sort(damaged(outside, slice(9, 11), "discard_pre", 60000), plain()))
+
+
+def test_runs_of_any_size_give_the_same_header_and_the_same_note(rng):
+    """The first of two lines at the centre tells where an image lies; the first faulty line is named."""
+    kspace = synthetic.to_kspace(images(rng))
+    twice = [synthetic.lines(kspace, average=n, first_counter=20 * n) for n in (0, 1)]
+    (first,) = damaged(twice[0], slice(3, None), "discard_pre", 1)
+    (first,) = damaged(first, 2, "discard_pre", 60000)
+    (first,) = damaged(first, 5, "kspace_encode_step_2", 3)
+    headers, data = (
+        np.concatenate([getattr(part, name) for part in (first, twice[1])]) for name in ("headers", "data")
+    )
+    lines = replace(first, headers=headers, data=data)
+    together, alone = (
+        frames(blocks, counted(average=1))[0] for blocks in ([lines], in_blocks(lines, *[1] * (len(lines) - 1)))
+    )
+    assert together.headers["scan_counter"] == alone.headers["scan_counter"] == 6
+    assert together.notes == alone.notes
+    assert "2 of 24 lines were left out; the first: acquisition 2 has 16 samples" in together.notes[0]
