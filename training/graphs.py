@@ -92,7 +92,7 @@ class GradientGraphs:
         if graph is None:
             return self._plainly(gradient, example, seed)
         seed()
-        return _replayed(graph, example)
+        return _replayed(graph, example, self._network)
 
     def _plainly(self, gradient: Gradient, example: Example, seed: Callable[[], None]) -> Tensor:
         """As `gradient` does. Where memory does not suffice, that of the graphs is given back."""
@@ -233,14 +233,16 @@ def _turned(x: Tensor) -> Tensor:
     return x.flip(-2) if x.ndim > 2 else x
 
 
-def _replayed(graph: _Graph, example: Example) -> Tensor:
+def _replayed(graph: _Graph, example: Example, network: nn.Module) -> Tensor:
     value, gradients = graph.recorded.made
-    # The gradient of an earlier part of the step, which a replay may overwrite.
-    before = [None if parameter.grad is None else parameter.grad.clone() for parameter, _ in gradients]
+    # Gradients of an earlier part of the step. A replay may overwrite all of them: graphs share their memory.
+    before = {p: p.grad.clone() for p in network.parameters() if p.grad is not None}
     _copy(example, graph.example)
     graph.recorded.replay()
-    for (parameter, gradient), held in zip(gradients, before, strict=True):
-        parameter.grad = gradient if held is None else held + gradient
+    for parameter, held in before.items():
+        parameter.grad = held
+    for parameter, gradient in gradients:
+        parameter.grad = before[parameter] + gradient if parameter in before else gradient
     return value.clone()
 
 

@@ -252,6 +252,43 @@ def test_memory_of_graphs_goes_before_a_step_fails(learning: Learnt, caplog: pyt
     assert all(torch.allclose(x, y, rtol=1e-5, atol=1e-8) for x, y in zip(made, wanted, strict=True))
 
 
+def test_a_replay_may_overwrite_the_gradient_of_another_form(learning: Learnt) -> None:
+    """Graphs share their memory: the first one's scratch has become the second one's gradient."""
+    _, _, batches = learning
+    network, recorder, made = torch.nn.ParameterList([torch.ones(()), torch.ones(())]), Recorder(), []
+    one = batches[0]
+    cut = dataclasses.replace(one, target=one.target[..., :-2, :], scan=_cut(one.scan))
+
+    def plain(example: Example) -> Tensor:
+        value = network[int(example.target.shape == cut.target.shape)] * example.target.abs().mean()
+        value.backward()
+        return value.detach()
+
+    def shared(work: Callable[[], Made], device: torch.device) -> Recorded[Made]:
+        graph, number = recorder(work, device), len(made)
+        made.append(graph)
+
+        def replay() -> None:
+            held = [(parameter, parameter.grad) for parameter in network]
+            graph.replay()
+            for parameter, before in held:  # the stand-in has them cleared
+                parameter.grad = before
+            for later in made[number + 1 :]:
+                later.made[1][0][1].fill_(torch.nan)
+
+        return dataclasses.replace(graph, replay=replay)
+
+    graphs = GradientGraphs(network, shared, memory=100 * MIB)
+    for example in (one, one, cut, cut):
+        graphs.run(plain, example, 0, seed)
+    for parameter in network:
+        parameter.grad = None
+    for example in (cut, one):
+        graphs.run(plain, example, 0, seed)
+    wanted = [float(example.target.abs().mean()) for example in (one, cut)]
+    assert [float(parameter.grad) for parameter in network] == pytest.approx(wanted)
+
+
 def _cut(scan: Any) -> Any:
     arrays = {name: getattr(scan, name)[..., :-2, :] for name in ("kspace", "mask", "sens")}
     return dataclasses.replace(scan, **arrays)
