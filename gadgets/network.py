@@ -11,7 +11,7 @@ from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.batches import TOGETHER, in_batches
 from gadgets.estimate import USUAL_COMPUTING, Computing, Runner
-from gadgets.failures import FAILURES, ends_scan, why
+from gadgets.failures import FAILURES, ends_scan, lost_device, why
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
 from gadgets.models import Model, contrasts_of, device_of, model_of
@@ -231,6 +231,8 @@ def _simpler(frame: Frame, failure: str, ways: list[_Simpler]) -> Frame | None:
         try:
             estimate, notes = Runner.plain(model).reconstructed(replace(frame, raw=raw))
         except (InputError, *FAILURES) as error:
+            if lost_device():
+                raise
             failure = f"{failure}, and {way.method} failed ({why(error)})"
             continue
         return _with(replace(frame, fallback=True, notes=(*frame.notes, note)), estimate, model, notes)

@@ -13,6 +13,7 @@ from gadgets.chain import is_whole
 from gadgets.connection import Peer, PeerLostError, report, sentence
 from gadgets.hosts.deferred import deferred, planned, quick_chain, results_in
 from gadgets.hosts.dependencies import Dependencies, asked_noise, noise_summary
+from gadgets.hosts.ending import ends_without_device
 from gadgets.hosts.keeping import Keeper, keeping
 from gadgets.hosts.parameters import Order, order_of, parameters_in, with_parameters
 from gadgets.hosts.recording import with_header
@@ -38,7 +39,9 @@ _logger = logging.getLogger(__name__)
 
 
 def handle(connected: socket.socket, rules: Rules) -> None:
-    """Serve one connection to its end. Whatever happens is logged and told to the peer; nothing is raised."""
+    """Serve one connection to its end. Whatever happens is logged and told to the peer; nothing is raised.
+
+    Where the scan fails since its CUDA device is lost, the process gets SIGTERM."""
     with connected:
         peer = Peer.on(connected, limits=rules.limits)
         try:
@@ -46,6 +49,7 @@ def handle(connected: socket.socket, rules: Rules) -> None:
                 _logger.info("%s", _converse(peer, rules, keeper))
         except Exception as error:
             _logger.error("%s", sentence(error), exc_info=_logger.isEnabledFor(logging.DEBUG))
+            ends_without_device()
         finally:
             peer.close()
 

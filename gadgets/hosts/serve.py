@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from gadgets.failures import lost_device
 from gadgets.hosts.conversation import greeted, handle, refuse
 from gadgets.hosts.deferred import QUICK
 from gadgets.hosts.doors import Doors, Spare, accepted, listen
@@ -95,7 +96,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Listen until SIGTERM or ctrl-C; then finish the connections that are open. A second signal ends at once."""
+    """Listen until SIGTERM or ctrl-C; then finish the connections that are open. A second signal ends at once.
+
+    The exit status is 1 where a CUDA device is lost: a new process can use it again."""
     rules = _rules(args)
     doors = Doors(args.connections, args.per_address)
     for name in args.preload:
@@ -119,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
             if shut := doors.finish(args.grace):
                 _logger.warning("%d connections were not finished within %g s and were shut", shut, args.grace)
         worker.join()
-    return 0
+    return int(bool(lost_device()))
 
 
 def _rules(args: argparse.Namespace) -> Rules:

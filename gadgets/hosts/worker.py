@@ -15,6 +15,7 @@ from gadgets.chain import Chain
 from gadgets.failures import told
 from gadgets.gather import BusyError
 from gadgets.hosts.dependencies import Dependencies
+from gadgets.hosts.ending import ends_without_device
 from gadgets.hosts.keeping import MAX_REASON
 from gadgets.hosts.recording import open_recording
 from gadgets.hosts.rules import Rules
@@ -113,7 +114,7 @@ def work_on(entry: Entry, rules: Rules, stopped: threading.Event) -> None:
     """Reconstruct a queued scan, unless somebody else does. Its images, or why there are none, are then in the spool.
 
     Raises OSError where the spool fails. Where the server stops meanwhile, or other scans take the memory, the scan
-    stays queued."""
+    stays queued. So it does where its CUDA device is lost, and the process gets SIGTERM."""
     with held(entry) as mine:
         if not (mine and entry.path("queued").exists()):
             return
@@ -133,6 +134,8 @@ def work_on(entry: Entry, rules: Rules, stopped: threading.Event) -> None:
                 mark(entry, "queued", replace(record, attempts=record.attempts - 1))
                 return
             _logger.error("%s: %s", entry.name, told(error), exc_info=_logger.isEnabledFor(logging.DEBUG))
+            if ends_without_device():
+                return
             mark(entry, "failed", replace(record, reason=told(error)[:MAX_REASON]))
 
 

@@ -11,10 +11,13 @@ import torch
 
 import gadgets.coils
 import gadgets.compress
+import gadgets.estimate
+import gadgets.failures
 import mrnets.prepare
 from gadgets.coils import coils
 from gadgets.compress import compress
 from gadgets.estimate import Runner
+from gadgets.failures import lost_device
 from gadgets.images import images
 from gadgets.models import Model
 from gadgets.network import network
@@ -185,6 +188,46 @@ def test_another_failure_of_a_device_is_no_lack_of_memory():
 
     with pytest.raises(RuntimeError, match="illegal memory access"):
         Runner(model, 4, "float32", lambda: model)._in_memory(work, 4)
+
+
+ILLEGAL = "CUDA error: an illegal memory access was encountered"
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError(ILLEGAL), ILLEGAL),
+        (RuntimeError("CUDA error: unspecified launch failure"), "CUDA error: unspecified launch failure"),
+        (RuntimeError("CUDA error: out of memory"), ""),
+        (RuntimeError("CUDA error: operation not permitted when stream is capturing"), ""),
+        (None, ""),
+    ],
+)
+def test_a_device_that_cannot_be_waited_for_is_lost(monkeypatch, error, lost):
+    waits = mock.Mock(side_effect=error)
+    device = {"is_initialized": lambda: True, "device_count": lambda: 2, "memory_reserved": [0, 5].__getitem__}
+    for name, function in {**device, "synchronize": waits}.items():
+        monkeypatch.setattr(torch.cuda, name, function)
+    assert lost_device() == lost
+    waits.assert_called_once_with(1)  # nothing is on the other device
+
+
+def test_a_device_that_cupy_alone_uses_is_waited_for_by_cupy(monkeypatch):
+    cupy = mock.Mock(**{"cuda.runtime.deviceSynchronize.side_effect": RuntimeError(ILLEGAL)})
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    cupy.get_default_memory_pool().total_bytes.return_value = 0
+    assert not lost_device()
+    cupy.get_default_memory_pool().total_bytes.return_value = 512
+    assert lost_device() == ILLEGAL
+
+
+@pytest.mark.parametrize(("module", "name"), [(gadgets.coils, "sense_raw"), (gadgets.estimate, "_estimate")])
+def test_a_scan_ends_where_its_device_is_lost(monkeypatch, module, name):
+    """Each fallback has its data on the same device."""
+    failing_once(monkeypatch, module, name, RuntimeError(ILLEGAL))
+    monkeypatch.setattr(gadgets.failures, "lost_device", lambda: ILLEGAL)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        list(network(coils(iter(frames(3)), header()), header(), name="cgsense", batch=1))
 
 
 def test_memory_that_cupy_keeps_is_given_back(monkeypatch):

@@ -62,6 +62,15 @@ def test_a_server_that_stops_leaves_its_scan_in_the_queue(rules):
     assert not only(rules.spool).images.exists()
 
 
+def test_a_scan_whose_device_is_lost_stays_in_the_queue(rules, monkeypatch):
+    """For the process that comes next. It counts as one of the attempts."""
+    monkeypatch.setattr("gadgets.hosts.worker.ends_without_device", lambda: True)
+    sent(rules, scan(stage("toy", fail="bug")))
+    work_on(only(rules.spool), rules, NEVER)
+    assert only(rules.spool).state == "queued"
+    assert only(rules.spool).record().attempts == 1
+
+
 def test_two_servers_do_not_work_on_one_scan(rules):
     sent(rules, scan())
     entry = only(rules.spool)

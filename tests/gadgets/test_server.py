@@ -14,6 +14,7 @@ from gadgets.hosts import conversation, doors
 from gadgets.hosts.log import name_gadgets
 from gadgets.hosts.preload import preload
 from gadgets.hosts.rules import Rules
+from gadgets.hosts.spool import entries
 from gadgets.messages import Close, ConfigFile, ConfigText, Error, Header, Query, Response
 from gadgets.speaker import Speech
 from mrnets.errors import InputError
@@ -171,6 +172,34 @@ def test_the_server_outlives_its_clients_and_finishes_them_when_stopped(tmp_path
     finally:
         server.kill()
         server.communicate()
+
+
+LOST = "import gadgets.failures; gadgets.failures.lost_device = lambda: 'an illegal memory access'; "
+"""The stand-in for a device after a failure of its own. It is asked only when a scan has failed."""
+
+
+def test_a_server_whose_device_is_lost_tells_its_client_and_ends_with_a_failure(tmp_path):
+    (tmp_path / "toy.xml").write_text(chain(*STAGES))
+    spool = tmp_path / "spool"
+    command = [sys.executable, "-c", LOST + SERVE, "serve", "--port", "0", "--chains", str(tmp_path)]
+    server = subprocess.Popen([*command, "--spool", str(spool)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        address = ("127.0.0.1", int(iter_until(server.stderr, "listening").split()[-1]))
+        for stages, failures in (("".join(STAGES), 0), (stage("toy", fail="bug"), 1)):
+            with socket.create_connection(address) as connected:
+                client = Client(connected)
+                client.send(ConfigText(chain(stages).encode()), Header(toys.HEADER), *toys.scan(), Close())
+                assert len(texts(client.receive())) == failures
+                client.peer.close()
+        _, log = server.communicate(timeout=60)
+    finally:
+        server.kill()
+        server.communicate()
+    assert server.returncode == 1
+    assert log.count("the CUDA device is lost to this process, and the server ends: an illegal memory access") == 1
+    assert [entry.state for entry in entries(spool)].count("failed") == 1
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
 
 
 def test_ping_says_whether_a_server_answers(tmp_path, capsys):
