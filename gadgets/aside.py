@@ -16,7 +16,7 @@ from mrnets.mrd.encoding import Encoding, found
 from mrnets.mrd.epi import PhaseDifference, phase_difference
 from mrnets.mrd.flags import DOUBTFUL, LEFT_OUT, Flag, has_flag, is_doubtful
 from mrnets.mrd.images import Key, by_image
-from mrnets.mrd.lines import Lines, counter, require_finite, take
+from mrnets.mrd.lines import Lines, require_finite, take
 from mrnets.mrd.refused import Refused
 
 __all__ = ["UNUSED", "Aside", "Strays"]
@@ -97,10 +97,10 @@ class Strays:
         try:
             found(self.header, int(lines.headers["encoding_space_ref"][0]))
         except InputError as error:
-            reason = f"acquisition {counter(lines)}: {error}"
-            self._all.add(len(lines), reason, counter(lines))
             for key, _, which in by_image(lines.headers, 0):
-                self._of.setdefault(key[:4], Refused()).add(len(which), reason, counter(lines))
+                first = int(lines.headers["scan_counter"][which[0]])
+                for left_out in (self._all, self._of.setdefault(key[:4], Refused())):
+                    left_out.add(len(which), f"acquisition {first}: {error}", first)
             return take(lines, np.arange(0))
         return lines
 

@@ -21,7 +21,8 @@ from mrnets.mrd.calibration import Mean, has_centre_block
 from mrnets.mrd.completeness import Arrivals
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.images import Key, echo_times
-from mrnets.mrd.kspace import Echo, averages, kspace_and_mask, left_out_notes
+from mrnets.mrd.kspace import Echo, averages, kspace_and_mask
+from mrnets.mrd.left_out import left_out_notes
 from mrnets.mrd.measures import Measures, measured
 from mrnets.mrd.noise import NoiseScan, bandwidth, whitened_variance
 from mrnets.mrd.plausible import TWICE, beyond_field, beyond_limits, off_pattern, out_of_line

@@ -28,7 +28,8 @@ from mrnets.mrd.calibration import (
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.epi import PhaseDifference, united
 from mrnets.mrd.images import Key
-from mrnets.mrd.kspace import Echo, kspace_and_mask, left_out_notes
+from mrnets.mrd.kspace import Echo, kspace_and_mask
+from mrnets.mrd.left_out import left_out_notes
 from mrnets.mrd.lines import Lines
 from mrnets.physics.arrays import Array, array_namespace
 

@@ -50,8 +50,9 @@ def _profiler() -> Any:
         from torch.autograd.profiler import profile
     except ImportError:
         return None
-    tells_time = hasattr(getattr(torch.autograd, "_KinetoEvent", None), "start_ns")
-    return profile if torch.cuda.is_available() and tells_time else None
+    event = getattr(torch.autograd, "_KinetoEvent", None)
+    tells = hasattr(event, "start_ns") and hasattr(event, "is_user_annotation")
+    return profile if torch.cuda.is_available() and tells else None
 
 
 def pieces(events: Iterable[Any]) -> list[Piece]:

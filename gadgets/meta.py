@@ -84,7 +84,7 @@ def meta_of(
 
 
 def _axes(frame: Frame, header: ismrmrdHeader) -> dict[str, str]:
-    """Return whether pixels run against the directions of their lines: those of Siemens' raw data do.
+    """Return the meta data that say whether pixels run against the directions of their lines. Siemens' raw data do.
 
     Source: the scanner's own DICOM images of scans whose raw data are public, and MRpro's pull request 833.
     Results from images that do not say it do not say it either."""

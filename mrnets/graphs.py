@@ -7,13 +7,13 @@ nothing and send it nothing. See PyTorch's notes on CUDA semantics, section "CUD
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -38,8 +38,8 @@ WARM_UPS = 2
 """Runs before the recording, on its stream: libraries make their plans and take their memory then."""
 
 _recording = threading.Lock()
-_failed: list[bool] = []
-"""Not empty after a recording that failed while it ran: no more are tried."""
+_failed = threading.Event()
+"""Set after a recording that failed while it ran: no more are tried."""
 
 _ASKING = frozenset(("_local_scalar_dense", "item", "is_nonzero", "equal"))
 _SIZING = frozenset(("nonzero", "masked_select", "_unique2", "unique_dim", "_linalg_check_errors"))
@@ -104,7 +104,7 @@ def recorded(work: Callable[[], Made], device: torch.device, pool: Any = None) -
     """
     # Only one thread of a process may record: torch waits for the whole device before, which ends what others record.
     with _recording, torch.cuda.device(device):
-        if _failed:
+        if _failed.is_set():
             raise RuntimeError("an earlier recording of this process failed")
         current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(current)
@@ -129,8 +129,8 @@ def _captured(work: Callable[[], Made], stream: torch.cuda.Stream, pool: Any) ->
     except BaseException:
         # torch keeps the memory of each recording that fails. Before 2.13 it also thinks that it still runs, and never
         # uses memory again that was used on two streams: see pull request 180395 of pytorch.
-        _failed.append(True)
-        with contextlib.suppress(Exception):
+        _failed.set()
+        with suppress(Exception):
             torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
         raise
     return Recorded(graph.replay, made, max(torch.cuda.memory_reserved() - before, 0))

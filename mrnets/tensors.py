@@ -70,7 +70,7 @@ def lacks_memory(error: BaseException) -> bool:
     CUFFT_ALLOC_FAILED, CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED."""
     text = str(error).lower()
     told = any(words in text for words in ("out of memory", "alloc_failed", "allocation_failed"))
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and told)
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (isinstance(error, RuntimeError) and told)
 
 
 def release_spare() -> None:

@@ -11,7 +11,7 @@ from mrnets.contract import Raw
 from mrnets.errors import InputError
 from mrnets.noise import levels
 from mrnets.physics import whiten
-from mrnets.physics.arrays import Array, to_numpy
+from mrnets.physics.arrays import Array
 from mrnets.physics.filtered import filtered_noise
 from mrnets.preparation import Preparation
 from mrnets.tensors import part, sent
@@ -76,7 +76,7 @@ def _estimated(raw: Raw, seen: float | None) -> tuple[float | None, str]:
         with suppress(InputError):
             some = raw.kspace[::step, :1]
             level = math.sqrt(float(whiten.periphery_covariance(some).diagonal().real.mean()))
-            filtered = None if raw.readout == "batch" else filtered_noise(to_numpy(some), level)
+            filtered = None if raw.readout == "batch" else filtered_noise(some, level)
             found |= {"periphery of k-space": level} if filtered is None else {FILTERED: filtered}
     if not found:
         return None, "the noise level is not known"

@@ -123,8 +123,7 @@ def united(echoes: Sequence[Echo], difference: PhaseDifference | None, encoding:
             forwards.repeats.energy + backwards.repeats.energy, forwards.repeats.samples + backwards.repeats.samples
         ),
         lines=forwards.lines + backwards.lines,
-        outside=forwards.outside + backwards.outside,
-        first_outside=min((echo.first_outside for echo in echoes if echo.outside), default=-1),
+        outside=Refused.together([forwards.outside, backwards.outside]),
         refused=Refused.together([forwards.refused, backwards.refused]),
         centres=forwards.centres + backwards.centres,
         strength=None,

@@ -7,7 +7,7 @@ volumes x is inverse-transformed as lines come in. The k-space centre is at n //
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,10 +34,8 @@ __all__ = [
     "belong",
     "clear_gaps",
     "kspace_and_mask",
-    "left_out_notes",
     "line_counts",
     "on_grid",
-    "outside_note",
     "outvoted",
     "positions",
     "restarted",
@@ -73,10 +71,8 @@ class Echo:
     """(stamp, 2): the earliest and the latest acquisition time stamp, and the same of the three physiological ones."""
     lines: int = 0
     """Lines so far."""
-    outside: int = 0
+    outside: Refused = field(default_factory=Refused)
     """Lines so far that were left out, since they have no place on the grid."""
-    first_outside: int = -1
-    """The scan counter of the first of them."""
     refused: Refused = field(default_factory=Refused)
     """Other lines that were left out: of another partition than their slice, or with a readout that does not fit."""
     centres: Counter[tuple[bool, int, int]] = field(default_factory=Counter)
@@ -116,16 +112,17 @@ class Echo:
 
 
 def add_lines(echo: Echo, lines: Lines, encoding: Encoding) -> None:
-    """Put lines where they belong; those that cannot be placed are counted and left out: see `left_out_notes`.
+    """Put lines where they belong; those that cannot be placed are counted and left out: see `mrnets.mrd.left_out`.
 
     They have no place on the grid, are of another partition than their slice, or have a readout that does not fit."""
     echo.lines += len(lines)
     lines = _of_partition(echo, lines, encoding)
-    placed = on_grid(*positions(lines.headers, encoding), encoding)
-    if not placed.all() and not echo.outside:
-        echo.first_outside = int(lines.headers["scan_counter"][np.argmin(placed)])
-    echo.outside += int(np.count_nonzero(~placed))
-    lines = take(lines, np.flatnonzero(placed))
+    y, z = positions(lines.headers, encoding)
+    placed = on_grid(y, z, encoding)
+    if not placed.all():
+        first = int(lines.headers["scan_counter"][np.argmin(placed)])
+        echo.outside.add(int(np.count_nonzero(~placed)), "", first)
+        lines, y, z = take(lines, np.flatnonzero(placed)), y[placed], z[placed]
     kept = np.ones(len(lines), np.bool_)
     for part, which in _alike(lines):
         try:
@@ -137,18 +134,18 @@ def add_lines(echo: Echo, lines: Lines, encoding: Encoding) -> None:
         echo.notes |= {note: None} if note else {}
         if encoding.volume:
             data, start, stop = data[..., echo.window], 0, echo.kspace.shape[-1]
-        y, z = positions(part.headers, encoding)
-        _watch_averages(echo, part.headers, y, z)
-        _put(echo, part, data, (z, y), (start, stop))
+        _watch_averages(echo, part.headers, y[which], z[which])
+        _put(echo, part, data, (z[which], y[which]), (start, stop))
         backwards, samples = bool(has_flag(part.headers, Flag.IS_REVERSE)[0]), part.data.shape[-1]
         echo.centres[backwards, samples, centre_of(part.headers[0], encoding)] += len(part)
     if kept.any():
-        _describe(echo, lines.headers[kept], encoding)
+        _describe(echo, lines.headers[kept], y[kept], z[kept], encoding)
 
 
-def _describe(echo: Echo, headers: NDArray[np.void], encoding: Encoding) -> None:
-    """Keep what is told of the echo by the headers of lines that were placed, in the order in which they came."""
-    y, z = positions(headers, encoding)
+def _describe(
+    echo: Echo, headers: NDArray[np.void], y: NDArray[np.int64], z: NDArray[np.int64], encoding: Encoding
+) -> None:
+    """Keep what is told of the echo by the headers of lines at (y, z), in the order in which they came."""
     distance = np.abs(y - encoding.encoded.matrix[1] // 2) + np.abs(z - encoding.encoded.matrix[2] // 2)
     nearest = int(np.argmin(distance))
     if distance[nearest] < echo.distance:
@@ -186,7 +183,7 @@ def restarted(echo: Echo, lines: Lines, encoding: Encoding, spare: Spare) -> Ech
     refused = Refused.together([echo.refused])
     reason = _other_partition(echo.header, fresh.partition, encoding)
     refused.add(int(echo.counts.sum()), reason, int(echo.header["scan_counter"]))
-    return replace(fresh, lines=echo.lines, outside=echo.outside, first_outside=echo.first_outside, refused=refused)
+    return replace(fresh, lines=echo.lines, outside=echo.outside, refused=refused)
 
 
 def _of_partition(echo: Echo, lines: Lines, encoding: Encoding) -> Lines:
@@ -288,57 +285,6 @@ def on_grid(y: NDArray[np.int64], z: NDArray[np.int64], encoding: Encoding) -> N
     """Whether each position is on the grid: (line,)."""
     _, height, depth = encoding.encoded.matrix
     return (y >= 0) & (y < height) & (z >= 0) & (z < depth)
-
-
-def outside_note(lines: int, outside: int, first: int, encoding: Encoding, *, refuse: bool = True) -> str:
-    """A sentence on lines that have no place on the grid; empty if there are none.
-
-    lines, outside: how many came, and how many of them have no place. first: the scan counter of the first of these.
-    Raises InputError where they are so many that the header's matrix or centre must be wrong, unless `refuse` is
-    False."""
-    if not outside:
-        return ""
-    steps = [
-        f"kspace_encode_step_{n + 1} from {-offset} to {encoding.encoded.matrix[n + 1] - 1 - offset}"
-        for n, offset in enumerate(encoding.offsets if encoding.volume else encoding.offsets[:1])
-    ]
-    what = (
-        f"{outside} of {lines} lines (acquisition {first} is the first) are outside of the matrix of {encoding.name}, "
-        f"{' and '.join(steps)}"
-    )
-    if refuse and outside * MAX_OUTSIDE > lines:
-        raise InputError(f"{what}; sort.centre_line and sort.centre_partition set the centre by hand")
-    return f"{what}; they were left out"
-
-
-def left_out_notes(echoes: Iterable[Echo], encoding: Encoding, *, calibration: bool = False) -> list[str]:
-    """Return sentences on lines of an image that were left out, or whose k-space centre is not that of the others.
-
-    calibration: the lines are separate calibration lines, which may reach beyond the matrix of the images.
-    Raises InputError where those left out are so many that the scan's header must be wrong."""
-    echoes = list(echoes)
-    lines, outside = (sum(getattr(echo, name) for echo in echoes) for name in ("lines", "outside"))
-    first = min((echo.first_outside for echo in echoes if echo.outside), default=-1)
-    refused = Refused.together(echo.refused for echo in echoes)
-    beyond = outside_note(lines, outside, first, encoding, refuse=not calibration)
-    notes = [beyond, refused.note(lines, 0 if calibration else outside)]
-    return [note for note in (*notes, *(_centre_note(echo.centres) for echo in echoes)) if note]
-
-
-def _centre_note(centres: Counter[tuple[bool, int, int]]) -> str:
-    """A sentence on a few lines whose k-space centre is at another sample than that of all others like them.
-
-    Many of them are another way to sample."""
-    for layout in dict.fromkeys(key[:2] for key in centres):
-        (usual, _), *others = Counter({key[2]: n for key, n in centres.items() if key[:2] == layout}).most_common()
-        lines = sum(n for key, n in centres.items() if key[:2] == layout)
-        few = sum(n for _, n in others)
-        if 0 < few * MAX_OUTSIDE <= lines:
-            return (
-                f"{few} of {lines} lines have their k-space centre at sample {others[0][0]}, the others at {usual}; "
-                f"they may be damaged"
-            )
-    return ""
 
 
 def _alike(lines: Lines) -> Iterator[tuple[Lines, NDArray[np.int64]]]:

@@ -1,4 +1,4 @@
-"""Lines that are left out of an image, since their headers cannot be right."""
+"""Lines that are left out of an image, since their headers cannot be right; the sentences are in `left_out`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Refused:
 
     count: int = 0
     reason: str = ""
-    """A sentence that names the acquisition; empty: none was left out."""
+    """A sentence that names the acquisition; empty: none was left out, or the sentence needs all of them."""
     first: int = 0
     """The scan counter of that acquisition, the smallest of all that were left out."""
 

@@ -10,6 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from mrnets.physics.arrays import Array, array_namespace, asarray_like, to_numpy
 from mrnets.physics.fourier import ifftc
 
 __all__ = ["filtered_noise"]
@@ -25,16 +26,18 @@ LINES = 8
 """Fewer lines tell nothing."""
 
 
-def filtered_noise(kspace: NDArray[np.complex64], periphery: float) -> float | None:
+def filtered_noise(kspace: Array, periphery: float) -> float | None:
     """Return the standard deviation of the noise of filtered k-space; None where it does not seem to be filtered.
 
     The level is that of the quietest fifth of the field of view along x, the mean over the coils. A filter leaves there
-    its root mean square of the noise. periphery: the level at the periphery of k-space, which a filter damps.
+    its root mean square of the noise. kspace: complex64, of any array library. periphery: the level at the periphery of
+    k-space, which a filter damps.
     """
-    there = (kspace != 0).any(axis=(0, 1, 2))
+    there = to_numpy(array_namespace(kspace).any(kspace != 0, axis=(0, 1, 2)))
     width = there.shape[-1]
     spans = width - np.argmax(there, axis=-1) - np.argmax(there[:, ::-1], axis=-1)
-    lines = kspace[..., (there.sum(axis=-1) == spans) & (spans >= width // 2) & there.any(axis=-1), :]
+    whole = (there.sum(axis=-1) == spans) & (spans >= width // 2) & there.any(axis=-1)
+    lines = kspace[..., asarray_like(np.flatnonzero(whole), kspace), :]
     tenth = width // 10
     if lines.shape[-2] < LINES or not tenth or not _steep(lines):
         return None
@@ -44,13 +47,15 @@ def filtered_noise(kspace: NDArray[np.complex64], periphery: float) -> float | N
     return level if second <= FLAT**2 * first and level > LOUDER * periphery else None
 
 
-def _steep(lines: NDArray[np.complex64]) -> bool:
+def _steep(lines: Array) -> bool:
     energy, width = _energy(lines), lines.shape[-1]
     distance = np.abs(np.arange(width) - (width - 1) / 2) / (width / 2)
     outer, inner = (energy[(distance >= low) & (distance < low + 0.1) & (energy > 0)] for low in (0.9, 0.7))
     return bool(len(outer) and len(inner) and outer.mean() < STEEP * inner.mean())
 
 
-def _energy(lines: NDArray[np.complex64]) -> NDArray[np.float64]:
-    """Return the mean energy (x,) of lines (..., x)."""
-    return np.mean(np.abs(lines.reshape(-1, lines.shape[-1])).astype(np.float64) ** 2, axis=0)
+def _energy(lines: Array) -> NDArray[np.float64]:
+    """Return the mean energy (x,) of lines (batch, echo, coil, y, x), in the host's memory."""
+    xp = array_namespace(lines)
+    energy: NDArray[np.float64] = to_numpy(xp.mean(xp.astype(xp.abs(lines), xp.float64) ** 2, axis=(0, 1, 2, 3)))
+    return energy

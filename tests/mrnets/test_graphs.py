@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -281,7 +282,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     for name, part in made.parts().items():
         monkeypatch.setattr(torch.cuda, name, part)
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *told: made.ended.append(told), raising=False)
-    monkeypatch.setattr(module, "_failed", [])
+    monkeypatch.setattr(module, "_failed", threading.Event())
     return made
 
 
@@ -335,7 +336,7 @@ def test_what_the_host_sends_is_seen() -> None:
 @pytest.mark.gpu
 def test_after_a_recording_that_fails_a_device_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory that two streams have used is used again, and spare memory is given back."""
-    monkeypatch.setattr(module, "_failed", [])
+    monkeypatch.setattr(module, "_failed", threading.Event())
     usual, x = torch.cuda.current_stream(), torch.ones(1 << 20, device="cuda")
     with pytest.raises(RuntimeError):
         recorded(lambda: float(x.sum()), x.device)

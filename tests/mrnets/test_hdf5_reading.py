@@ -155,21 +155,20 @@ def _refused(path: Path) -> str:
     return str(found.value)
 
 
-def test_a_number_for_which_numpy_takes_more_bytes_is_refused(tmp_path):
-    """As a record has them, NumPy's numbers would then lie one over the other."""
-    number = h5py.h5t.IEEE_F32LE.copy()
-    number.set_ebias(1000)
+@pytest.mark.parametrize(
+    ("kind", "damage", "sentence"),
+    [
+        (h5py.h5t.IEEE_F32LE, lambda number: number.set_ebias(1000), "numbers of 8 bytes in places of 4"),
+        (h5py.h5t.STD_I32LE, lambda number: number.set_size(3), "numbers of 3 bytes, which NumPy does not have"),
+    ],
+)
+def test_a_number_that_numpy_does_not_have_or_makes_larger_is_refused(tmp_path, kind, damage, sentence):
+    """In a record, NumPy's larger numbers would lie one over the other."""
+    number = kind.copy()
+    damage(number)
     path = tmp_path / "number.h5"
     _records(path, number)
-    assert "numbers of 8 bytes in places of 4" in _refused(path)
-
-
-def test_a_number_that_numpy_does_not_have_is_refused(tmp_path):
-    number = h5py.h5t.STD_I32LE.copy()
-    number.set_size(3)
-    path = tmp_path / "number.h5"
-    _records(path, number)
-    assert "numbers of 3 bytes, which NumPy does not have" in _refused(path)
+    assert sentence in _refused(path)
 
 
 def test_an_array_of_changing_length_that_is_no_sequence_is_refused(tmp_path):

@@ -31,20 +31,21 @@ def kspace(rng, snr, radius=0.7, coils=1):
 @pytest.mark.parametrize("coils", [1, 3])
 @pytest.mark.parametrize("snr", [5, 20, 100])
 @pytest.mark.parametrize("name", FILTERS)
-def test_the_noise_of_filtered_kspace(rng, name, snr, coils):
-    level = filtered_noise(kspace(rng, snr, coils=coils) * FILTERS[name].astype(np.float32), 0.2 * NOISE)
+def test_the_noise_of_filtered_kspace(xp, rng, name, snr, coils):
+    filtered = kspace(rng, snr, coils=coils) * FILTERS[name].astype(np.float32)
+    level = filtered_noise(xp.asarray(filtered), 0.2 * NOISE)
     assert level == pytest.approx(NOISE * np.sqrt(np.mean(FILTERS[name] ** 2)), rel=0.15)
 
 
 @pytest.mark.parametrize("radius", [0.7, 1.5])
 @pytest.mark.parametrize("snr", [0, 5, 20, 100, 1000])
 @pytest.mark.parametrize("sampled", [slice(None), slice(N // 4, None), slice(16, N - 16)])
-def test_no_other_kspace_is_taken_for_filtered(rng, snr, radius, sampled):
+def test_no_other_kspace_is_taken_for_filtered(xp, rng, snr, radius, sampled):
     """Objects in the field of view or beyond it, asymmetric echoes, and edges filled with zeros."""
     k = kspace(rng, snr, radius)
     there = np.zeros_like(k)
     there[..., sampled] = k[..., sampled]
-    assert filtered_noise(there, NOISE) is None
+    assert filtered_noise(xp.asarray(there), NOISE) is None
 
 
 def test_too_few_lines_or_lines_with_gaps_tell_nothing(rng):

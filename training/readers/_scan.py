@@ -25,7 +25,8 @@ from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand, Dimensions, Encoding, e
 from mrnets.mrd.flags import Flag, Roles, has_flag, is_doubtful, roles
 from mrnets.mrd.header import read_header
 from mrnets.mrd.images import Key, by_image
-from mrnets.mrd.kspace import belong, line_counts, on_grid, outside_note, positions
+from mrnets.mrd.kspace import belong, line_counts, on_grid, positions
+from mrnets.mrd.left_out import outside_note
 from training.readers._centre import NOTHING_SEEN, SeenCentres, seen_centres
 from training.readers.files import MAX_VALUES
 
