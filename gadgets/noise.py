@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
 
+from gadgets.device_memory import share
 from gadgets.gadget import gadget
 from gadgets.speaker import warn
 from mrnets.errors import InputError
@@ -139,7 +140,9 @@ def _mover(device: Device) -> Callable[[Array], Array]:
         return lambda x: x
     cupy = _cupy()
     if cupy is not None:
-        return cupy.asarray
+        share(cupy)
+        move: Callable[[Array], Array] = cupy.asarray
+        return move
     if device == "cuda":
         raise InputError("device is cuda, but CuPy is not installed or finds no CUDA device; give cpu or auto")
     return lambda x: x
