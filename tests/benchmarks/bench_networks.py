@@ -1,10 +1,11 @@
 """Forward, forward + backward and peak memory of networks, beside the same ones of ATOMMIC, DIRECT and fastMRI.
 
-    python tests/benchmarks/bench_networks.py [--networks varnet unet ...] [--size 128] [--python PEERS/bin/python]
+    python tests/benchmarks/bench_networks.py [--networks varnet unet ...] [--size 128] [--profile] [--python PYTHON]
 
 Every network runs in a process of its own, and in turns: one run of each, again and again. The fastest times count, in
 seconds of the processor over all threads. Other work on the machine counts little then.
 Memory is the growth of the peak resident set over a first forward + backward, each in a fresh process.
+--profile prints the part that convolutions take of forward + backward, which is the libraries' and no network's.
 
 --python: the interpreter of an environment that has the peers, torch, and what `mrnets` needs. Ours runs under it too,
 so that all have one torch. A peer that it lacks is "not installed".
@@ -17,6 +18,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
@@ -74,6 +76,9 @@ def work(network: str, peer: str, size: int, coils: int, threads: int) -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         start, before = time.process_time(), _peak()
+        if line.strip() == "convolutions":
+            print(_convolutions(lambda: run().abs().sum().backward()), flush=True)
+            continue
         if line.strip() == "forward":
             with torch.inference_mode():
                 run()
@@ -82,13 +87,25 @@ def work(network: str, peer: str, size: int, coils: int, threads: int) -> None:
         print(_peak() - before if line.strip() == "memory" else time.process_time() - start, flush=True)
 
 
+def _convolutions(work: Callable[[], object]) -> float:
+    """Return the part of the operations' time that convolutions take."""
+    import torch
+
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        work()
+    times = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+    return sum(time for name, time in times.items() if "conv" in name and name.startswith("aten::")) / sum(
+        times.values()
+    )
+
+
 def _peak() -> float:
     """Peak resident set in MiB. (getrusage's figure survives the exec of a child, so it would be the parent's.)"""
     with open("/proc/self/status", encoding="ascii") as status:
         return next(float(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 
 
-def race(network: str, python: str, size: int, coils: int, threads: int, repeats: int) -> None:
+def race(network: str, python: str, size: int, coils: int, threads: int, repeats: int, profile: bool) -> None:
     from tests.benchmarks.peers import MAKERS, OURS
 
     started = {peer: Contestant(python, network, peer, size, coils, threads) for peer in (OURS, *MAKERS[network])}
@@ -98,6 +115,7 @@ def race(network: str, python: str, size: int, coils: int, threads: int, repeats
         for peer, word in best:
             taken = running[peer].ask(word)
             best[peer, word] = min(best[peer, word], taken) if repeat else best[peer, word]
+    parts = {peer: f", convolutions {one.ask('convolutions'):.2f}" for peer, one in running.items() if profile}
     memory = {}
     for contestant in started.values():
         contestant.close()
@@ -114,7 +132,7 @@ def race(network: str, python: str, size: int, coils: int, threads: int, repeats
         print(
             f"  {peer:8s} forward {forward:6.2f} s, + backward {both:6.2f} s, memory {memory[peer]:5.0f} MiB; ours / "
             f"{peer}: {best[OURS, 'forward'] / forward:.2f}, {best[OURS, 'both'] / both:.2f}, "
-            f"{memory[OURS] / memory[peer]:.2f}",
+            f"{memory[OURS] / memory[peer]:.2f}{parts.get(peer, '')}",
             flush=True,
         )
 
@@ -133,10 +151,11 @@ def main() -> None:
     parser.add_argument("--coils", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--profile", action="store_true", help="print the part that convolutions take")
     parser.add_argument("--python", default=sys.executable, metavar="PATH", help="interpreter that has the peers")
     chosen = parser.parse_args()
     for network in chosen.networks:
-        race(network, chosen.python, chosen.size, chosen.coils, chosen.threads, chosen.repeats)
+        race(network, chosen.python, chosen.size, chosen.coils, chosen.threads, chosen.repeats, chosen.profile)
 
 
 if __name__ == "__main__":
