@@ -25,7 +25,9 @@ gpu: $(VENV)/.gpu
 	$(RUN) tests/benchmarks/gpu_session.py --minutes 25
 
 bench: $(VENV)/.installed
-	for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(RUN) $$script || exit 1; done
+	@for script in tests/benchmarks/bench_*.py; do \
+		echo "== $$script"; $(RUN) $$script || failed="$$failed $$script"; \
+	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict

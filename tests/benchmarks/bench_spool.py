@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench_stream import HEADER, ROWS, SAMPLES, slices
+
 from gadgets.connection import Peer
 from gadgets.hosts.keeping import keeping
 from gadgets.hosts.library import load
@@ -28,7 +30,6 @@ from gadgets.serialise import encode
 from gadgets.sort import sort
 from mrnets.mrd.header import read_header
 from mrnets.mrd.lines import Item
-from tests.benchmarks.bench_stream import HEADER, ROWS, SAMPLES, slices
 
 WORK = ("read", "sort", "zerofilled")
 ZEROFILLED = load("zerofilled.xml", ["network.device=cpu"])
