@@ -88,13 +88,22 @@ def _of_other_coils(lines: Lines, scan: NoiseScan, given: Noise | None) -> bool:
 
 
 def _chosen(scan: NoiseScan, given: Noise | None, coils: int) -> Noise | None:
-    """The noise of another scan if it is of as many coils, or else the scan's own; None without either."""
+    """The noise of another scan if it is of as many coils, or else the scan's own; None where neither can be used."""
     if given is not None:
         if len(given.covariance) == coils:
             return given
         there = len(given.covariance)
         warn(f"the noise of another scan is not used: it is of {there} coils, and this scan has {coils}", log=_logger)
-    return scan.measured() if scan.lines else None
+    if not scan.lines:
+        return None
+    if scan.coils != coils:
+        others = f"it is of {scan.coils} coils, and the first line of an image has {coils}"
+        warn(f"the noise measurement is not used: {others}", log=_logger)
+        return None
+    if scan.samples <= coils:
+        warn(f"the noise measurement is not used: {scan.samples} samples of {coils} coils are too few", log=_logger)
+        return None
+    return scan.measured()
 
 
 def _whitening(noise: Noise | None, relative_bandwidth: float) -> Callable[[Lines], Lines]:

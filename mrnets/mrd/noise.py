@@ -79,13 +79,25 @@ class NoiseScan:
         """The number of coils; of no use before the first line."""
         return int(self.lines[0].data.shape[1])
 
+    @property
+    def samples(self) -> int:
+        """The number of samples of each coil."""
+        return sum(run.data.shape[0] * run.data.shape[2] for run in self.lines)
+
     def measured(self) -> Noise:
         """The covariance of all noise samples together, but for lines that are damaged, of which it warns.
 
-        Raises InputError for too few samples."""
+        It warns, too, of some coils without any noise: they get that of a usual one, and stay as they are. Raises
+        InputError for too few samples."""
         coil_samples = [np.moveaxis(run, 1, 0) for run in _sound([to_numpy(run.data) for run in self.lines])]
         samples = np.concatenate([block.reshape(block.shape[0], -1) for block in coil_samples], axis=-1)
-        return Noise(covariance(samples), float(self.lines[0].headers["sample_time_us"][0]))
+        found = covariance(samples)
+        variance = np.diagonal(found).real
+        dead = np.flatnonzero(variance <= 0)
+        if 0 < len(dead) < len(found):
+            _logger.warning("coils %s (counted from 0) have no noise; they may be disconnected", dead.tolist())
+            found[dead, dead] = np.median(variance[variance > 0])
+        return Noise(found, float(self.lines[0].headers["sample_time_us"][0]))
 
 
 def _sound(runs: list[NDArray[np.complex64]]) -> list[NDArray[np.complex64]]:

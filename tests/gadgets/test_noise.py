@@ -130,12 +130,37 @@ def test_data_that_are_whitened_already_stay_as_they_are():
 def test_errors_name_what_came():
     rng = np.random.default_rng(8)
     measured, block = synthetic.noise_lines(correlated(rng, 2)), imaging(rng, first_counter=40)
-    with pytest.raises(InputError, match=r"acquisition 40 has 3 coils, but the noise measurement has 2"):
-        list(noise([replace_data(measured, measured.data[:, :2]), block], HEADER))
     with pytest.raises(InputError, match="noise measurement: acquisition 0 has 2 coils, the noise lines before it 3"):
         list(noise([measured, replace_data(measured, measured.data[:, :2])], HEADER))
     with pytest.raises(InputError, match="coil"):
-        list(noise([replace_data(measured, measured.data * np.array([1, 1, 0])[:, None]), block], HEADER))
+        list(noise([replace_data(measured, 0 * measured.data), block], HEADER))
+
+
+@pytest.mark.parametrize(
+    ("coils", "samples", "words"), [(COILS - 1, 64, "it is of 2 coils, and"), (COILS, COILS, "too few")]
+)
+def test_noise_that_cannot_be_used_costs_no_scan(caplog, coils, samples, words):
+    """It is of other coils than the images, or has too few samples."""
+    rng = np.random.default_rng(8)
+    block, measured = imaging(rng), synthetic.noise_lines(rng.standard_normal((1, coils, samples)))
+    (out,) = noise([measured, block], HEADER)
+    assert not out.whitened
+    np.testing.assert_array_equal(out.data, block.data)
+    assert "the noise measurement is not used" in caplog.text
+    assert words in caplog.text
+
+
+def test_a_disconnected_coil_is_told_and_costs_no_scan(caplog):
+    """The other coils are whitened as they are without it."""
+    rng = np.random.default_rng(8)
+    measured, block = synthetic.noise_lines(correlated(rng, 4)), imaging(rng)
+    on = np.array([1, 1, 0])[:, None]
+    (out,) = noise([replace_data(measured, measured.data * on), replace_data(block, block.data * on)], HEADER)
+    pair = [replace_data(lines, lines.data[:, :2]) for lines in (measured, block)]
+    (expected,) = noise(pair, HEADER)
+    np.testing.assert_allclose(out.data[:, :2], expected.data, rtol=1e-5)
+    assert not out.data[:, 2].any()
+    assert "coils [2] (counted from 0) have no noise" in caplog.text
 
 
 def replace_data(lines, data):
