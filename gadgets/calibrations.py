@@ -1,7 +1,7 @@
 """The calibration block of each image, as far as it is known when the image is complete.
 
-Separate lines, the image's own centre, that of an earlier image, or the mean over repetitions that sample different
-lines (TGRAPPA, Breuer 2005). Axes as in `mrnets.contract.Raw`.
+Separate lines, the image's own centre, that of an earlier image, or the mean over repetitions, or phases of the heart,
+that sample different lines (TGRAPPA, Breuer 2005). Axes as in `mrnets.contract.Raw`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from mrnets.mrd.calibration import (
     Middle,
     centre_block,
     for_later,
+    has_centre_block,
     nearest,
     on_spacing_of,
     window_mean,
@@ -36,7 +37,7 @@ from mrnets.physics.arrays import Array, array_namespace
 __all__ = ["Calibrations", "Means", "Source"]
 
 Source = Literal["auto", "average"]
-"""Source of calibrations: "auto", or "average", which always takes the mean over repetitions."""
+"""Source of calibrations: "auto", or "average", which always takes the mean over repetitions (or phases)."""
 
 T = TypeVar("T")
 
@@ -63,13 +64,33 @@ class Calibrations:
         separate = encoding.calibration in ("separate", "external", "other")
         return separate and nearest(self.references, key) is None
 
-    def averaged(self, key: Key, encoding: Encoding, kspace: Array, mask: NDArray[np.bool_]) -> bool:
-        """Whether the block of image `key` with this first echo is the mean over repetitions."""
+    def averaged(self, key: Key, encoding: Encoding, mask: NDArray[np.bool_]) -> bool:
+        """Whether the block of image `key` with this first echo is the mean over a series of images.
+
+        It is where none else serves, if the header's mode is interleaved or it announces a series. Scans of the heart
+        in real time have no mode and no calibration lines."""
         if self.source == "average":
             return True
-        if encoding.calibration != "interleaved" or nearest(self.references, key) is not None:
+        if nearest(self.references, key) is not None or has_centre_block(mask):
             return False
-        return centre_block(kspace, mask) is None
+        return encoding.calibration == "interleaved" or (encoding.series is not None and not self._earlier(key))
+
+    def lacking(self, key: Key, encoding: Encoding, group: Group) -> bool:
+        """Whether image `key` with these lines has no calibration yet, and none comes from other images.
+
+        Then a flag that it is complete came too early, as at the end of each segment. One coil needs none."""
+        first = min((*group.echoes, *group.backwards), default=None)
+        if encoding.series is not None or encoding.calibration == "interleaved" or first is None or self._earlier(key):
+            return False
+        own = [echoes[first] for echoes in (group.echoes, group.backwards) if first in echoes]
+        if own[0].kspace.shape[2] == 1 or nearest(self.references, key) is not None:
+            return False
+        came = np.logical_or.reduce([echo.counts > 0 for echo in own])
+        return not has_centre_block(came if encoding.volume else np.repeat(came.T, own[0].kspace.shape[-1], axis=1))
+
+    def _earlier(self, key: Key) -> bool:
+        """Whether an earlier image of the slice has a block."""
+        return (key.slice, key.encoding) in self._kept
 
     def of(
         self,
@@ -85,10 +106,13 @@ class Calibrations:
         separate calibration lines are left out."""
         encoding = spaces.encoding(key.encoding)
         reference = nearest(self.references, key)
+        own = centre_block(kspace, mask)
         if reference is not None:
             source = spaces.encoding(reference.encoding, calibration=True)
-            return self._separate(reference, source, encoding, difference)
-        own = centre_block(kspace, mask)
+            if source.volume == encoding.volume or own is None:
+                separate = self._separate(reference, source, encoding, difference)
+                if separate.block is not None or own is None:
+                    return separate
         if own is None:
             return Mean(self._kept.get((key.slice, key.encoding)))
         self._kept[key.slice, key.encoding] = for_later(own, volume=encoding.volume)
@@ -113,8 +137,10 @@ def _copy(echo: Echo) -> Echo:
 
 @dataclass
 class _Series(Generic[T]):
-    """Images that differ in their repetition only."""
+    """Images that differ in their repetition, or in their phase, only."""
 
+    of: str
+    """The counter in which they differ."""
     middles: dict[int, Middle] = field(default_factory=dict)
     """By the number of the image in the series; the newest ones."""
     waiting: list[tuple[int, T]] = field(default_factory=list)
@@ -122,13 +148,15 @@ class _Series(Generic[T]):
 
 @dataclass
 class Means(Generic[T]):
-    """Images that wait until enough repetitions came for a calibration from their mean."""
+    """Images that wait until enough others of their series came for a calibration from their mean."""
 
-    _series: dict[tuple[int, ...], _Series[T]] = field(default_factory=dict)
+    _series: dict[Key, _Series[T]] = field(default_factory=dict)
 
-    def add(self, key: Key, image: T, middle: Middle) -> Iterator[tuple[T, Mean]]:
-        """Take an image with the middle of its k-space. Yields images whose calibration is known now, with it."""
-        series = self._series.setdefault(key[1:], _Series())
+    def add(self, key: Key, of: Literal["repetition", "phase"], image: T, middle: Middle) -> Iterator[tuple[T, Mean]]:
+        """Take an image with the middle of its k-space. Yields images whose calibration is known now, with it.
+
+        of: the counter in which the images of a series differ."""
+        series = self._series.setdefault(key._replace(**{of: 0}), _Series(of))
         number = max(series.middles, default=-1) + 1
         series.middles[number] = middle
         series.middles.pop(number - MAX_WINDOW, None)
@@ -148,4 +176,4 @@ def _known(series: _Series[T], *, ended: bool) -> Iterator[tuple[T, Mean]]:
         if mean is None:
             return
         del series.waiting[0]
-        yield image, mean
+        yield image, replace(mean, of=series.of)

@@ -30,7 +30,7 @@ from mrnets.mrd.calibration import Mean, middle_of
 from mrnets.mrd.centre import centre_doubts
 from mrnets.mrd.completeness import Arrivals
 from mrnets.mrd.direction import backwards_doubt
-from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand
+from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand, Encoding
 from mrnets.mrd.flags import Flag, has_flag, roles
 from mrnets.mrd.images import Key
 from mrnets.mrd.lines import Item, Lines, counter, require_finite, require_samples, take
@@ -62,8 +62,9 @@ def sort(
     take, its reconstruction included; none: 0.8 of the machine's memory.
     `incomplete`: "error": a scan that lacks what its header announces (see `mrnets.mrd.completeness`) ends with an
     error after its images. "warn": it ends with a warning.
-    `calibration`: "average" takes calibration lines from the mean over repetitions that sample different lines. "auto"
-    does so only where the header's mode is interleaved and no calibration lines came.
+    `calibration`: "average" takes calibration lines from the mean over repetitions that sample different lines, or over
+    phases where the header announces one repetition. "auto" does so only where no calibration lines came, and the
+    header's mode is interleaved or it announces several repetitions or phases.
     `by_hand`: facts that a user gives of a scan whose header is wrong. `dimensions`: of images; "auto": as header and
     lines have them. `centre_line`, `centre_partition`: the counters kspace_encode_step_1 and _2 of the k-space centre.
     `centre_sample`: its sample in lines that run forwards. `reversed_centre`: "kept" (Siemens) or "mirrored" (ISMRMRD).
@@ -77,8 +78,8 @@ def sort(
     for item in stream:
         if isinstance(item, Lines):
             lines = _whitened(item) if whitened else item
-            seen, awaited = scan.add(lines), scan.calibrations.awaited
-            yield from scan.close(complete(trigger, scan.images, lines, seen, scan.spaces.encoding, awaited))
+            seen = scan.add(lines)
+            yield from scan.close(complete(trigger, scan.images, lines, seen, scan.spaces.encoding, scan.awaited))
         elif is_recon_data(item):
             scan.spaces.gridded = True
             for lines in lines_of(item, scan.spaces.embedded):
@@ -161,6 +162,10 @@ class _Scan:
         for finished, mean in self._means.rest():
             yield from self._frames(finished, mean)
 
+    def awaited(self, key: Key, encoding: Encoding) -> bool:
+        """Whether calibration lines of an image are still to come, as the header or its own lines tell."""
+        return self.calibrations.awaited(key, encoding) or self.calibrations.lacking(key, encoding, self.images[key])
+
     def lacks(self) -> str:
         """Return what the scan lacks of what its header announces, or nothing."""
         return "; ".join([*self._lost, *self._arrivals.lacks(self.header)])
@@ -217,7 +222,7 @@ class _Scan:
         """Frames of an image, and of those that waited for it; none yet if its own calibration has not come."""
         key, first = finished.key, finished.parts[0]
         encoding = self.spaces.encoding(key.encoding)
-        averaged = self.calibrations.averaged(key, encoding, first.kspace, first.mask)
+        averaged = self.calibrations.averaged(key, encoding, first.mask)
         arrive(self._arrivals, key, finished.parts, alike=not averaged)
         if not averaged:
             aligned = finished.group.aligned
@@ -225,7 +230,7 @@ class _Scan:
             yield from self._frames(finished, calibration)
             return
         middle = middle_of(first.kspace, first.mask, volume=encoding.volume)
-        for image, mean in self._means.add(key, finished, middle):
+        for image, mean in self._means.add(key, encoding.series or "repetition", finished, middle):
             yield from self._frames(image, mean)
 
     def _frames(self, finished: _Finished, calibration: Mean) -> Iterator[Frame]:

@@ -36,8 +36,8 @@ KEPT = 32
 """Lines of a calibration block that are kept for later repetitions without calibration lines of their own."""
 ENOUGH = 16
 """Lines along each axis with which a mean over repetitions is complete."""
-MAX_WINDOW = 8
-"""Repetitions in such a mean."""
+MAX_WINDOW = 32
+"""Images in such a mean, at most. Random sampling of a beating heart has every central line once in 10 to 20 images."""
 
 
 def nearest(references: Iterable[Key], key: Key) -> Key | None:
@@ -111,13 +111,15 @@ class Mean:
     """(batch, 1, coil, y', x'); None where the images together do not sample the centre."""
     images: int = 1
     """How many there are in the mean."""
+    of: str = "repetition"
+    """The counter in which they differ."""
     faults: tuple[str, ...] = ()
     """Sentences on separate calibration lines that were left out."""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for the comment of the images."""
-        mean = (f"calibration lines are the mean over {self.images} repetitions",) if self.images > 1 else ()
+        mean = (f"calibration lines are the mean over {self.images} {self.of}s",) if self.images > 1 else ()
         return (*mean, *(f"calibration: {fault}" for fault in self.faults))
 
 

@@ -7,7 +7,7 @@ from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError
-from mrnets.mrd.encoding import Dimensions, found, limit_of, vendor_of
+from mrnets.mrd.encoding import Dimensions, found, limit_of
 from mrnets.mrd.images import by_image
 
 __all__ = ["dimensions_of_header", "dimensions_of_lines"]
@@ -17,13 +17,11 @@ def dimensions_of_header(header: ismrmrdHeader, index: int) -> Dimensions | None
     """The dimensions of the images of encoding space `index`; None where the lines must tell.
 
     Converters write more partitions than one into 2-D scans (slice oversampling), and limits that mean nothing.
-    GE's converter announces one partition of volumes, too. Raises InputError if there is no such space."""
+    GE's converter, and Siemens' interpreter of Pulseq, announce one partition of volumes, too. Raises InputError if
+    there is no such space."""
     encoding = found(header, index)
-    limit = limit_of(encoding, 2)
-    single = limit is not None and limit.maximum <= limit.minimum and vendor_of(header) != "ge"
-    if single or min(encoding.encodedSpace.matrixSize.z, encoding.reconSpace.matrixSize.z) <= 1:
-        return 2
-    return None
+    one = min(encoding.encodedSpace.matrixSize.z, encoding.reconSpace.matrixSize.z) <= 1
+    return 2 if one else None
 
 
 def dimensions_of_lines(
@@ -39,7 +37,7 @@ def dimensions_of_lines(
     if not whole:
         return None
     limit = limit_of(found(header, index), 2)
-    believed = limit is not None and limit.minimum <= limit.center <= limit.maximum
+    believed = limit is not None and limit.minimum < limit.maximum and limit.minimum <= limit.center <= limit.maximum
     if believed and limit.center != counters[0] and len(np.unique(lines["idx"]["slice"])) == 1:
         raise InputError(
             f"encoding space {index}: only partition {counters[0]} of {limit.minimum} to {limit.maximum} came, without "

@@ -99,6 +99,9 @@ class Encoding:
     """The last value of the counters contrast, average and segment; None where the header does not say."""
     calibration: str | None
     """Calibration mode: embedded, interleaved, separate, external, other."""
+    series: Literal["repetition", "phase"] | None
+    """The counter that the header announces several values of: its images may sample different lines. With several
+    repetitions it is the repetition."""
     name: str
     """For errors."""
     sample: int | None
@@ -177,6 +180,7 @@ def encoding_of(
         volume=encoded.matrix[2] > 1,
         last={counter: _last(encoding.encodingLimits, counter) for counter in ("contrast", "average", "segment")},
         calibration=None if parallel is None else _text(parallel.calibrationMode),
+        series=_series(encoding.encodingLimits),
         name=name,
         sample=by_hand.centre_sample,
         reversed_centre=by_hand.reversed_centre,
@@ -282,6 +286,12 @@ def _require_sane_images(encoded: Space, recon: Space, name: str) -> None:
 def _last(limits: Any, counter: str) -> int | None:
     values = announced(limits, counter)
     return values.stop - 1 if values.stop else None
+
+
+def _series(limits: Any) -> Literal["repetition", "phase"] | None:
+    if _last(limits, "repetition"):
+        return "repetition"
+    return "phase" if _last(limits, "phase") else None
 
 
 def _without_oversampling(encoded: Space, recon: Space) -> Space:

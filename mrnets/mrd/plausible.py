@@ -11,6 +11,7 @@ Noted in the comment of the image:
   repetition times or flip angles beside them;
 - lines that came twice with the same counters, with how much they differ, relative to the image;
 - averages of prewhitened lines that differ by more than twice what noise explains;
+- averages that cancel each other, as those with opposite signs do;
 - spikes: the largest sample of a line is 50 times that of its neighbours (500 times near the k-space centre). It is
   also at least 5 % of that of any other line;
 - weak lines: the same with line and neighbours exchanged. Weak is also a line between strong ones with less than a
@@ -63,6 +64,8 @@ SAME_PLACE = 0.01
 """mm, and of unit vectors."""
 NOISE_EXPLAINS = 4.0
 """Energy of differences, relative to that of noise."""
+CANCELLED = 2.0
+"""Differences of averages, relative to their mean, above which they cancel each other. Noise alone has 1 at most."""
 NOISE_VARIANCE = 2.0
 """Variance of a complex sample after prewhitening, at most: twice the relative bandwidth at equal dwell times."""
 STRONG, STRONG_AT_CENTRE = 50.0, 500.0
@@ -194,12 +197,17 @@ class Repeats:
 
         kspace: means (z, y, coil, x). counts: (z, y). twice: lines came twice with the same counters."""
         energy = float(self.energy)
+        beyond_noise = energy > NOISE_EXPLAINS * NOISE_VARIANCE * self.samples
+        if not self.samples or (whitened and not twice and not beyond_noise):  # a device is not asked for nothing
+            return None
+        xp = array_namespace(kspace)
+        whole = float(xp.sum(xp.real(kspace) ** 2 + xp.imag(kspace) ** 2))
+        part = math.sqrt(energy / int(counts.max()) / whole) if whole > 0 else 0.0
         if twice:
-            xp = array_namespace(kspace)
-            whole = float(xp.sum(xp.real(kspace) ** 2 + xp.imag(kspace) ** 2))
-            part = math.sqrt(energy / int(counts.max()) / whole) if whole > 0 else 0.0
             return f"the lines that came twice differ by {100 * part:.2g} % of the image"
-        if whitened and energy > NOISE_EXPLAINS * NOISE_VARIANCE * self.samples:
+        if part > CANCELLED:
+            return f"averages of the same line differ by {part:.2g} times the image: they seem to have opposite signs"
+        if whitened:
             times = math.sqrt(energy / (NOISE_VARIANCE * self.samples))
             return f"averages of the same line differ by {times:.2g} times their noise"
         return None

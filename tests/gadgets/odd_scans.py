@@ -164,6 +164,38 @@ def time_interleaved(nz: int = 1) -> Odd:
     return Odd(Scan(made, blocks), None, "mean over 2 repetitions")
 
 
+def heart_in_real_time(mode: str | None = None) -> Odd:
+    """As OCMR's scans: images are phases of the heart, sample other lines in turn, and have no calibration lines."""
+    blocks = tuple(
+        synthetic.lines(space(brightness=n + 1), range(n % 2, N, 2), phase=n, first_counter=n * N) for n in range(4)
+    )
+    return Odd(Scan(header(mode=mode, limits={"phase": (0, 3, 0)}), blocks), None, "mean over 2 phases")
+
+
+def last_in_slice_too_early() -> Odd:
+    """The flag stands at the end of each of four segments, which the header does not announce."""
+    block = lines(space())
+    segments = [
+        flagged(replace(block, headers=block.headers[n::4], data=block.data[n::4]), Flag.LAST_IN_SLICE, slice(-1, None))
+        for n in range(4)
+    ]
+    return Odd(Scan(header(mode=None), tuple(segments)), Scan(header(mode=None), (block,)))
+
+
+def volume_of_pulseq() -> Odd:
+    """The header announces one partition, and all came."""
+    block = lines(space(NZ))
+    return Odd(Scan(header(NZ, limits={STEP_2: (0, 0, 0)}), (block,)), Scan(header(NZ), (block,)))
+
+
+def opposite_signs() -> Odd:
+    """The averages of a phase-cycled scan, from a converter that does not know of their signs."""
+    made = header(limits={"average": (0, 1, 0)})
+    blocks = tuple(synthetic.lines(space() * (-1) ** n, average=n, first_counter=n * N) for n in range(2))
+    wrong = replace(blocks[1], data=blocks[1].data * np.float32(0.9))
+    return Odd(Scan(made, (blocks[0], wrong)), None, "they seem to have opposite signs")
+
+
 def delayed(of: Any, sign: int) -> Any:
     """Lines of one direction, with half of the phase between the directions."""
     size = of.shape[-1]
@@ -239,6 +271,11 @@ ODD: dict[str, Callable[[], Odd]] = {
     "06 field of view NaN": partial(header_text, f"<y>{2.0 * N}</y>", b"<y>NaN</y>", "fieldOfView_mm.y = nan"),
     "09 time-interleaved": time_interleaved,
     "09 time-interleaved, 3-D": partial(time_interleaved, NZ),
+    "09 heart in real time": heart_in_real_time,
+    "09 heart in real time, time-interleaved": partial(heart_in_real_time, "interleaved"),
+    "30 last in slice too early": last_in_slice_too_early,
+    "31 volume of Pulseq": volume_of_pulseq,
+    "32 averages of opposite signs": opposite_signs,
     "17 negative centre": partial(one_partition, (0, -4, 0), 8),
     "17 centre 65532": partial(one_partition, (0, 65532, 7), 8, 8),
     "17 negative centre of lines": partial(centre_beyond_limits, -4),

@@ -72,3 +72,16 @@ def test_calibration_of_the_first_repetition_serves_the_later_ones(rng):
 def test_no_calibration_where_the_centre_is_undersampled(rng):
     (frame,) = frames([synthetic.lines(synthetic.to_kspace(images(rng)), range(0, NY, 2))], plain())
     assert frame.raw.calibration is None
+
+
+def test_separate_lines_that_do_not_serve_give_way_to_the_centre_of_the_image(rng):
+    """Two lines are no block, and slices none for a volume."""
+    kspace = synthetic.to_kspace(images(rng))
+    few = synthetic.lines(synthetic.to_kspace(images(rng)), (3, 9), flags=[ONLY])
+    (frame,) = frames([few, synthetic.lines(kspace)], plain(mode="separate"))
+    np.testing.assert_array_equal(frame.raw.calibration[0, 0], kspace[:, 0])
+    volume = synthetic.to_kspace(images(rng, z=6))
+    made = synthetic.header(synthetic.encoding((NX, NY, 6), mode="separate"), synthetic.encoding((NX, NY, 1)))
+    flat = synthetic.lines(kspace, flags=[ONLY], encoding_space=1)
+    (frame,) = frames([flat, synthetic.lines(volume)], made)
+    assert frame.raw.calibration.shape[-2:] == (6, NY)

@@ -1,7 +1,7 @@
 """The calibration block of an image of an ISMRMRD file, as the gadgets' sort finds it.
 
-These blocks come from separate lines, from an earlier image of the slice, or from the mean over repetitions. The
-undersampling (`training.undersample`) takes the centre of the image's own lines.
+These blocks come from separate lines, from an earlier image of the slice, or from the mean over repetitions or phases.
+The undersampling (`training.undersample`) takes the centre of the image's own lines.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def calibration(scan: Scan, number: int, mask: NDArray[np.bool_]) -> Mean:
         return Mean(None)
     if scan.encoding.calibration == "interleaved":
         return _mean(scan, number)
-    return Mean(_earlier(scan, number))
+    earlier = _earlier(scan, number)
+    return _mean(scan, number) if earlier is None and scan.encoding.series else Mean(earlier)
 
 
 def windows(scan: Scan, encoding: Encoding) -> list[slice]:
@@ -75,8 +76,9 @@ def _centre(scan: Scan, rows: Rows, encoding: Encoding, key: Key) -> Complex | N
 
 
 def _mean(scan: Scan, number: int) -> Mean:
-    key = scan.images[number].key
-    series = [n for n, image in enumerate(scan.images) if image.key[1:] == key[1:]]
+    counter = {scan.encoding.series or "repetition": 0}
+    key = scan.images[number].key._replace(**counter)
+    series = [n for n, image in enumerate(scan.images) if image.key._replace(**counter) == key]
 
     def middle(n: int) -> Middle | None:
         return _middle(scan.origin, series[n]) if n < len(series) else None
