@@ -5,6 +5,7 @@ Batch n of a run is the same in every process and on every machine.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 
 from mrnets import store
+from mrnets.errors import InputError
 from mrnets.physics.arrays import Array
 from mrnets.preparation import Preparation
 from mrnets.tensors import sent
@@ -27,7 +29,7 @@ from training.split import Part
 from training.targets import First, finished
 from training.undersample import as_sampled, generator, masked, require_calibration
 
-__all__ = ["Batches", "examples", "mapped", "once", "to_device"]
+__all__ = ["Batches", "examples", "mapped", "once", "to_device", "watched"]
 
 _STREAMS: dict[Part, int] = {"train": 0, "validation": 1, "test": 2}
 _PREPARED = (
@@ -138,7 +140,7 @@ def examples(
     """Give the batches `order`, which `workers` processes read ahead of the network.
 
     For a CPU the workers finish them, too. On a CUDA device they are finished on another stream, while the network
-    computes.
+    computes. Raises InputError as the source does.
     """
     device, aside = torch.device(device), _Aside(torch.device(device))
     in_workers = workers > 0 and device.type == "cpu" and first is None
@@ -147,7 +149,7 @@ def examples(
             yield aside.done(functools.partial(batches.example, n, device))
         return
     loader = torch.utils.data.DataLoader(
-        _Finished(batches) if in_workers else batches,
+        _Told(functools.partial(batches.example, device="cpu") if in_workers else batches.__getitem__),
         batch_size=None,
         sampler=order,
         num_workers=workers,
@@ -156,7 +158,23 @@ def examples(
         collate_fn=_as_it_is,
     )
     for n, one in zip(order, loader, strict=True):
+        if isinstance(one, InputError):
+            raise one
         yield one if in_workers else aside.done(functools.partial(batches.finish, one, n, device, first))
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Raises InputError where a worker of `examples` has ended. torch raises RuntimeError for it, at any moment."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise InputError(
+            f"a process that reads examples has ended ({str(error).strip().rstrip('.')}); if memory was short, give "
+            "fewer workers; the same command goes on from the last checkpoint"
+        ) from None
 
 
 def once(example: Example, counted: set[Place]) -> bool:
@@ -198,11 +216,16 @@ class _Aside:
 
 
 @dataclass(frozen=True)
-class _Finished(torch.utils.data.Dataset[Example]):
-    batches: Batches
+class _Told(torch.utils.data.Dataset[Any]):
+    """What `make` gives, or its InputError: raised in a worker, torch would hide the sentence in a traceback."""
 
-    def __getitem__(self, n: int) -> Example:
-        return self.batches.example(n, "cpu")
+    make: Callable[[int], Any]
+
+    def __getitem__(self, n: int) -> Any:
+        try:
+            return self.make(n)
+        except InputError as error:
+            return error
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -15,7 +15,7 @@ from mrnets.ending import ended
 from mrnets.errors import InputError
 from mrnets.files import make_folder, reserved, write_text
 from training import checkpoint
-from training.batches import Batches, examples
+from training.batches import Batches, examples, watched
 from training.data import Source
 from training.graphs import GradientGraphs
 from training.log import EVERY, Log
@@ -38,12 +38,12 @@ def fit(options: Options, *, stop_at: int | None = None) -> Path:
     """Train, write the weights file, and return its path. `stop_at`: leave after that step, as if killed (for tests).
 
     Started by `torchrun`, every process takes its share of each step. Raises InputError for whatever is wrong with
-    options and data, for a full disk, and where another run uses the folder. It is raised, too, for a loss that is not
-    finite; then the checkpoint before it is kept.
+    options and data, for a full disk, where another run uses the folder, and where a process that reads examples ends.
+    It is raised, too, for a loss that is not finite; then the checkpoint before it is kept.
     """
     team = join(options.device)
     try:
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as held, watched():
             with team.together():
                 folder = make_folder(options.folder)
                 if team.leads:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -227,6 +228,36 @@ def test_a_loss_that_is_not_a_number_stops_the_run(options: Options, monkeypatch
     assert state["step"] == 2
     assert all(bool(torch.isfinite(value).all()) for value in state["network"].values())
     assert not Path(options.weights).exists()
+
+
+@pytest.mark.parametrize("first", [None, lambda raw: raw.kspace[:, :, 0]])
+def test_a_reader_that_fails_in_a_worker_says_its_own_sentence(
+    options: Options, first: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the network of a first stage makes images, workers read and do not prepare."""
+    batches = Batches(tasks.opened(options, "train"), options, "train", 1)
+
+    def broken(self: Batches, n: int) -> Any:
+        raise InputError("file7.h5: is cut short")
+
+    monkeypatch.setattr(Batches, "__getitem__", broken)
+    with pytest.raises(InputError, match=r"^file7\.h5: is cut short$"):
+        next(examples(batches, range(2), 1, "cpu", first))
+
+
+def test_a_worker_that_is_killed_is_told(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Batches.__getitem__
+
+    def killed(self: Batches, n: int) -> Any:
+        if torch.utils.data.get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return made(self, n)
+
+    monkeypatch.setattr(Batches, "__getitem__", killed)
+    with pytest.raises(
+        InputError, match=r"a process that reads examples has ended \(DataLoader worker .*fewer workers"
+    ):
+        loop.fit(dataclasses.replace(options, workers=1))
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
