@@ -20,6 +20,7 @@ from mrnets.texts import read_yaml, yaml_of
 from mrnets.values import fits
 from training import data as sets
 from training import optimisers
+from training.limits import check_numbers
 from training.own import permit
 from training.settings import Augmentation, Masks, NoiseToRecon, Optimiser, SelfSupervised, Simulated
 from training.split import Split
@@ -207,6 +208,8 @@ def _check(options: Options) -> None:
         with faults.gathered():
             masks.kind(name)
     with faults.gathered():
+        check_numbers(options)
+    with faults.gathered():
         optimisers.check(options.optimiser)
     with faults.gathered():
         _check_values(options)
@@ -216,10 +219,13 @@ def _check(options: Options) -> None:
 def _check_values(options: Options) -> None:
     if len(options.masks.centres) not in (1, len(options.masks.accelerations)):
         raise InputError("option masks.centres must have one value, or as many as masks.accelerations")
-    counts = {"batch": options.batch, "optimiser.accumulate": options.optimiser.accumulate}
-    for name, number in {**counts, "log_every": options.log_every}.items():
-        if number < 1:
-            raise InputError(f"option {name} must be at least 1, got {number}")
+    lists = {"masks": ("names", "accelerations"), "simulated": ("masks", "matrix")}
+    for part, name in ((part, name) for part, names in lists.items() for name in names):
+        if not getattr(getattr(options, part), name):
+            raise InputError(f"option {part}.{name} must have at least one value")
+    ends = [stage.until for stage in options.stages]
+    if ends != sorted(set(ends)):
+        raise InputError(f"option stages: each must end after the one before it, and until has the values {ends}")
     _check_held(options)
     for loss in (options.loss, *(stage.loss for stage in options.stages)):
         weights = [*loss.own.values(), *(w for w in dataclasses.asdict(loss).values() if isinstance(w, float))]
@@ -232,10 +238,6 @@ def _check_values(options: Options) -> None:
 def _check_held(options: Options) -> None:
     """Raise InputError where self-supervised training is asked for, and cannot be."""
     share = options.self_supervised.share
-    if not 0 <= share < 1:
-        raise InputError(f"option self_supervised.share must be at least 0 and below 1, got {share:g}")
-    if options.self_supervised.turned < 0:
-        raise InputError(f"option self_supervised.turned must be at least 0, got {options.self_supervised.turned:g}")
     if share and options.preparation.sens == "none":
         raise InputError("self_supervised.share needs sensitivities: preparation.sens=espirit")
     if share and options.network.first is not None:

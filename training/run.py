@@ -54,13 +54,19 @@ class Run:
 
 
 def built(options: Options, device: torch.device) -> Run:
-    """Return a run before its first step. Raises InputError where it cannot start from `network.start`."""
+    """Return a run before its first step.
+
+    Raises InputError where it cannot start from `network.start`, and for a stage that trains nothing."""
     network = store.create(options.network.name, **options.network.options).to(device)
     if options.kernels and device.type == "cuda":
         _put_channels_last(network)
     for name, parameter in network.named_parameters():
         if name.endswith(options.network.zero):
             nn.init.zeros_(parameter)
+    for name in (name for stage in options.stages for name in stage.trains):
+        if not any(parameter.startswith(name) for parameter, _ in network.named_parameters()):
+            first = next(name for name, _ in network.named_parameters())
+            raise InputError(f"option stages: trains names {name!r}, and no parameter starts so; there is {first!r}")
     if options.network.start is not None:
         network.load_state_dict(_started(options.network.start, options.network).state_dict())
     settings = options.optimiser

@@ -165,6 +165,12 @@ def test_only_the_parameters_of_a_stage_learn(options: Options) -> None:
     assert not torch.equal(states[1][outer], states[2][outer])
 
 
+def test_a_stage_that_trains_nothing_is_named(options: Options) -> None:
+    stage = Stage(until=2, loss=Loss(l2=1.0), trains=("decoder",))
+    with pytest.raises(InputError, match=r"trains names 'decoder', and no parameter starts so; there is"):
+        loop.fit(dataclasses.replace(options, stages=(stage,)))
+
+
 def test_early_stopping_keeps_the_best_weights(options: Options) -> None:
     """With a learning rate of 0 nothing gets better: it ends after the first validation and `patience` more."""
     early = dataclasses.replace(options, early=Early(metric="ssim", patience=2), steps=100)

@@ -6,6 +6,7 @@ import pytest
 
 from mrnets.errors import InputError
 from tests.texts import REPEATED
+from training.limits import _ABOVE_ZERO, _BELOW, _LEAST, _MOST, _RANGES, _numbers
 from training.options import read
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))
@@ -67,11 +68,36 @@ def test_steps_on_the_command_line_go_over_epochs_of_the_recipe(tmp_path, given,
         pytest.param(f"steps={REPEATED}", "repeats its parts", id="aliases"),
         ("steps=&a [*a]", "repeats its parts"),
         ("steps=!!timestamp x", "steps=!!timestamp x is not YAML"),
+        ("steps=0", "option steps must be at least 1, got 0"),
+        ("epochs=-1", "option epochs must be above 0, got -1"),
+        ("save_every=0", "option save_every must be at least 1, got 0"),
+        ("validation.every=0", "option validation.every must be at least 1, got 0"),
+        ("validation.examples=-1", "option validation.examples must be at least 0, got -1"),
+        ("workers=-1", "option workers must be at least 0, got -1"),
+        ("seed=-1", "option seed must be at least 0 and below"),
+        ("optimiser.clip=0", "option optimiser.clip must be above 0, got 0"),
+        ("optimiser.ema=1", "option optimiser.ema must be at least 0 and below 1, got 1"),
+        ("augmentation.crop=2", "option augmentation.crop must be above 0 and at most 1, got 2"),
+        ("augmentation.motion.poses=1", "option augmentation.motion.poses must be at least 2, got 1"),
+        ("simulated.snr=[200, 10]", "option simulated.snr must be [least, largest], got [200.0, 10.0]"),
+        ("simulated.calibration=[0, 8]", "option simulated.calibration must be at least 1, got [0, 8]"),
+        ("simulated.matrix=[]", "option simulated.matrix must have at least one value"),
+        ("masks.names=[]", "option masks.names must have at least one value"),
+        ("self_supervised.share=1", "option self_supervised.share must be at least 0 and below 1, got 1"),
+        ("stages=[{until: 4, loss: {l1: 1}}, {until: 2, loss: {l1: 1}}]", "each must end after the one before it"),
     ],
 )
 def test_mistakes(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(InputError, match=message.replace("[", r"\[")):
         read(recipe(tmp_path, LEAST + "steps: 3\n"), [override])
+
+
+def test_every_number_has_limits() -> None:
+    """A name in the tables of limits that no option has would limit nothing."""
+    checked = {name for name, _ in _numbers(read(next(p for p in RECIPES if p.stem == "simulated_maps"), ["epochs=1"]))}
+    limited = {*_LEAST, *_ABOVE_ZERO, *_MOST, *_BELOW, *_RANGES}
+    assert limited <= checked
+    assert {"steps", "optimiser.clip", "augmentation.motion.turn", "simulated.matrix"} <= checked
 
 
 def test_keys_with_values_change_what_they_name(tmp_path: Path) -> None:
