@@ -52,7 +52,7 @@ def save(folder: Path, options: Options, run: Run) -> None:
         "average": run.average.state_dict(),
         "optimiser": run.optimiser.state_dict(),
         "scaler": run.scaler.state_dict(),
-        "early": [run.best, run.since],
+        "early": [run.best, run.since, options.early.metric],
         "losses": run.losses,
         "options": json.dumps(kept(options)),
     }
@@ -83,7 +83,9 @@ def restore(data: bytes, folder: Path, options: Options, run: Run) -> None:
         optimisers.restore(run.optimiser, state["optimiser"])
         if state["scaler"]:  # earlier versions had one for float16 only
             run.scaler.load_state_dict(state["scaler"])
-        run.step, (run.best, run.since), run.losses = state["step"], state["early"], state["losses"]
+        run.step, run.losses, (best, since, *metric) = state["step"], state["losses"], state["early"]
+        if not metric or metric == [options.early.metric]:  # values of another metric tell nothing
+            run.best, run.since = best, since
     except (KeyError, TypeError, RuntimeError):
         raise _foreign(path) from None
 

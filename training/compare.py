@@ -20,7 +20,8 @@ def compare(names: Sequence[str], options: Options) -> list[Path]:
 
     names: "all" stands for every network of the recipe's task that has weights. The options of each are those of the
     recipe's network that it has, too, and those of `options.compare`. Each run has a folder and a weights file of its
-    own below `options.folder`. A run that is done is not repeated.
+    own below `options.folder`. A run that is done is not repeated, and one with other settings is refused.
+    Weights without the folder of their run are taken as they are.
     """
     known = [name for name in store.names() if store.describe(name).learns]
     if list(names) == ["all"]:
@@ -38,12 +39,12 @@ def compare(names: Sequence[str], options: Options) -> list[Path]:
 
 
 def _fitted(name: str, options: Options) -> Path:
-    path = Path(options.folder) / f"{name}.safetensors"
-    if path.exists():
+    path, folder = (Path(options.folder) / part for part in (f"{name}.safetensors", name))
+    if path.exists() and not folder.exists():
         return path
     print(f"{name}:", flush=True)
     recipe = store.carried(options.network.name, options.network.options, name)
     given = store.carried(name, options.compare.get(name, {}), name)
     own = dataclasses.replace(options.network, name=name, options={**recipe, **given})
-    fit(dataclasses.replace(options, network=own, weights=str(path), folder=str(Path(options.folder) / name)))
+    fit(dataclasses.replace(options, network=own, weights=str(path), folder=str(folder)))
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,8 @@ def _fit(options: Options, folder: Path, team: Team, stop_at: int | None) -> Pat
     batches = Batches(source, options, "train", options.batch, team.rank, team.world)
     order = range(run.step * options.optimiser.accumulate, steps * options.optimiser.accumulate)
     feed = Feed(examples(batches, order, options.workers, team.device, first), team.device)
-    start, stop, result = run.step, False, None
+    start, result = run.step, None
+    stop = bool(early.patience) and run.since >= early.patience  # where it was killed before it wrote the weights
 
     while run.step < steps and run.step != stop_at and not stop:
         gradient = learn(run, feed, how)
@@ -95,7 +97,7 @@ def _fit(options: Options, folder: Path, team: Team, stop_at: int | None) -> Pat
     if log is not None:
         log.close()
         if run.step != stop_at:
-            if early.patience and (folder / BEST).exists():
+            if early.patience and run.best < math.inf:
                 run.average.load_state_dict(checkpoint.read(folder / BEST, team.device))
                 result = None
             network = run.average.module

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mrnets import store
+from mrnets.errors import InputError
 from tests.training.layouts import write_fastmri
 from training import loop
 from training.compare import compare
@@ -26,3 +29,5 @@ def test_networks_keep_the_recipes_sensitivity_network(tmp_path: Path, rng: np.r
     assert ccnn["sens_net"]
     assert (varnet["cascades"], ccnn["cascades"], ccnn["convs"]) == (1, 1, 2)
     assert (tmp_path / "run" / "evaluation.csv").exists()
+    with pytest.raises(InputError, match=r"was made with another seed \(0, now 1\)"):
+        compare(["varnet"], dataclasses.replace(options, seed=1))

@@ -181,6 +181,17 @@ def test_early_stopping_keeps_the_best_weights(options: Options) -> None:
         loop.fit(elsewhere(dataclasses.replace(early, early=Early(metric="dise", patience=1)), "other"))
 
 
+def test_a_run_that_stopped_early_stays_so(options: Options) -> None:
+    """Killed before it wrote its weights, it does not train on. Values of another metric say nothing of the best."""
+    early = dataclasses.replace(options, early=Early(metric="nmse", patience=1), steps=8)
+    still = changed(early, learning_rate=0.0)
+    loop.fit(still)
+    loop.fit(still)
+    assert [row["step"] for row in rows(options)] == ["2", "4"]
+    loop.fit(dataclasses.replace(still, early=Early(metric="ssim", patience=1)))
+    assert [row["step"] for row in rows(options)] == ["2", "4", "6", "8"]
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision(options: Options, precision: Any) -> None:
     loop.fit(dataclasses.replace(options, precision=precision))
