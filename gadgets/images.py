@@ -67,7 +67,7 @@ def images(
     `format` "short": unsigned 16-bit pixels of the image (maps stay floats). The whole series has one scale, so that
     slices can be compared. See `gadgets.greys` for `scaling` and `scale`.
     Raises InputError for a frame without estimate, and for 16-bit pixels of an output that has a sign. Raises it also
-    for a series that is no 16-bit number.
+    for a series that is no 16-bit number, that of maps and labels included.
     """
     if not 0 <= series <= MAX_SERIES:
         raise InputError(f"series must be from 0 to {MAX_SERIES}, got {series}")
@@ -83,6 +83,8 @@ def images(
         first = max([series, *(int(image.image_series_index) for image in item.sent)])
         for picture in _pictures(item, output):
             number = first + picture.series
+            if number > MAX_SERIES:
+                raise InputError(f"{picture.role} would be series {number}; series must be from 0 to {MAX_SERIES}")
             for image in _images(item, picture, header, number, numbers[number]):
                 if greys is not None and picture.series == 0:
                     yield from greys.take(image)

@@ -169,6 +169,14 @@ class TestVolume:
 
 
 class TestSeries:
+    def test_that_of_a_map_must_be_a_16_bit_number_too(self, rng):
+        header = plain(te=[3.0])
+        (frame,) = sorted_frames(rng, header, slices=1)
+        given = estimated(frame, image=frame.raw.kspace[:, :, 0], maps={"B0": np.zeros((1, NY, NX))})
+        assert len(list(images([given], header, series=65534))) == 2
+        with pytest.raises(InputError, match="B0 would be series 65536; series must be from 0 to 65535"):
+            list(images([given], header, series=65535))
+
     def test_one_for_each_field_with_numbers_of_their_own(self, rng):
         header = plain(te=[3.0])
         frames = sorted_frames(rng, header, slices=2)
