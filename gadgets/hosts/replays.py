@@ -72,9 +72,10 @@ def _performed(first: Sequence[Task], rest: Sequence[Task], args: argparse.Names
 def _planned(args: argparse.Namespace) -> tuple[list[Task], list[Task]]:
     """Return the tasks that come first, and the others. Raises InputError with all that is wrong with the options."""
     faults, found = Faults(), list[Found]()
-    for require in (_require_options, Report.asked):
-        with faults.gathered():
-            require(args)
+    with faults.gathered():
+        _require_options(args)
+    with faults.gathered():
+        Report.asked(args, made=Path(args.outfile or ".").resolve())
     export.require_packages(args, faults)
     with faults.gathered():
         found = find([*args.scans, *([args.filename] if args.filename else [])], Path(args.outfile or "."))

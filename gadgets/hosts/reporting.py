@@ -38,11 +38,13 @@ class Report:
     runs: list[Run] = field(default_factory=list)
 
     @classmethod
-    def asked(cls, args: argparse.Namespace) -> Report | None:
-        """Return a report if the options ask for one. Raises InputError if it could not be written."""
+    def asked(cls, args: argparse.Namespace, made: Path | None = None) -> Report | None:
+        """Return a report if the options ask for one. Raises InputError if it could not be written.
+
+        made: a folder that is made before it is written, absolute."""
         if args.report is None:
             return None
-        require(args.report)
+        require(args.report, made)
         return cls(args.report)
 
     def add(

@@ -65,13 +65,15 @@ class Figure:
     bar: str = ""
 
 
-def require(path: Path) -> None:
-    """Raise InputError for a page that cannot be written, before anything is done."""
+def require(path: Path, made: Path | None = None) -> None:
+    """Raise InputError for a page that cannot be written, before anything is done.
+
+    made: a folder that is made before the page, absolute."""
     if path.suffix.lower() not in (".html", ".htm"):  # a scan or an image file is not to be replaced by a page
         raise InputError(f"{path} is no name of a page; one that ends with .html was expected.")
     for module in ("jinja2", "matplotlib", "PIL"):
         needed(module, "A report", "report")
-    if not path.resolve().parent.is_dir():
+    if not path.resolve().parent.is_dir() and path.resolve().parent != made:
         raise InputError(f"cannot write {path}: there is no folder {path.resolve().parent}")
 
 

@@ -52,6 +52,19 @@ def last_lines(capsys, count: int) -> list[str]:
     return capsys.readouterr().err.splitlines()[-count:]
 
 
+def test_a_report_may_lie_in_the_folder_that_is_made_for_the_images(place, capsys):
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+    replayed("--report", "images/page.html")
+    assert [path.name for path in sorted(Path("images").glob("*.html"))] == [
+        "page_a.html",
+        "page_b.html",
+        "page_more_a.html",
+    ]
+    replayed("--report", "nowhere/page.html", status=1)
+    assert "there is no folder" in capsys.readouterr().err
+
+
 class TestFinding:
     def test_names_are_paths_below_the_folder(self, place):
         Path("scans/.hidden.h5").touch()
