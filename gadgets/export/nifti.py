@@ -7,12 +7,13 @@ says where they lie, to RAS.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gadgets.export.contents import Contents
+from gadgets.export.contents import Contents, Picture
 from gadgets.export.dicom import NOT_CLINICAL
 from gadgets.export.needed import needed
 from gadgets.export.places import ras
@@ -97,4 +98,11 @@ def _beside(stack: Stack) -> dict[str, Any]:
         **_echo_times(stack),
         "Contrast": [int(picture.head.contrast) for picture in firsts],
         "Repetition": [int(picture.head.repetition) for picture in firsts],
+        **_others(firsts),
     }
+
+
+def _others(firsts: Sequence[Picture]) -> dict[str, list[int]]:
+    """Return the other counters of each frame that tell frames apart: cardiac phases, sets and averages."""
+    counters = {name: [int(getattr(one.head, name)) for one in firsts] for name in ("average", "set", "phase")}
+    return {name.capitalize(): values for name, values in counters.items() if len(set(values)) > 1}

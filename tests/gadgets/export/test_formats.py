@@ -45,6 +45,15 @@ def test_nifti_has_echoes_and_repetitions_as_the_fourth_axis(tmp_path, pixels):
     assert beside["Notice"] == "NOT FOR CLINICAL USE"
 
 
+def test_sets_phases_and_averages_of_the_fourth_axis_are_told_where_they_differ(tmp_path, pixels):
+    images = [image(pixels, set=s, phase=p) for p in range(3) for s in range(2)]
+    (path,) = write_nifti(read_contents(written(tmp_path / "i.h5", images)), tmp_path / "i.nii")
+    assert nibabel.load(path).shape == (8, 6, 1, 6)
+    beside = json.loads((tmp_path / "i.json").read_text())
+    assert (beside["Set"], beside["Phase"]) == ([0, 0, 0, 1, 1, 1], [0, 1, 2] * 2)
+    assert "Average" not in beside
+
+
 def test_each_series_has_a_nifti_file_named_after_its_role(tmp_path, pixels):
     series = [image(pixels), image(pixels, {"GADGETRON_DataRole": "R2*", "Unit": "1/s"}, series=2)]
     paths = write_nifti(read_contents(written(tmp_path / "i.h5", series)), tmp_path / "i.nii.gz")
