@@ -27,6 +27,11 @@ ORIENTATION = "LPS"
 MAX_PIXELS = 1 << 29
 MAX_FILES = 20000
 """Most files in a folder with DICOM."""
+UNPLACED = (
+    "does not say where its voxels lie (sform_code and qform_code are 0): left and right may be exchanged in DICOM, "
+    "and the network may see the image turned"
+)
+"""For the comment of an image."""
 TOLERANCE = 0.02
 """Voxels by which the corners of two volumes on one grid may differ."""
 
@@ -94,7 +99,13 @@ def _of_nifti(name: str | None, path: Path, orientation: str) -> Image:
         pixels = np.asarray(nifti.dataobj, np.float32).reshape(shape)
         volume = _volume(pixels, nifti.affine)
     turned, notes = _prepared(volume, path, orientation)
+    notes += () if _placed(nifti.header) else (f"{path.name} {UNPLACED}",)
     return Image(name or named(path.name), str(path), turned, volume.get_geometry(), nifti=nifti, notes=notes)
+
+
+def _placed(header: Any) -> bool:
+    """Return whether a NIfTI file says where its voxels lie. Without, nibabel takes x to lead from right to left."""
+    return bool(header["sform_code"] > 0 or header["qform_code"] > 0)
 
 
 def _volume(pixels: Any, affine: Any) -> Any:

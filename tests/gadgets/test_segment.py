@@ -207,6 +207,20 @@ def test_negative_pixels_are_0_and_are_told(place, weights, caplog):
     assert "negative" in comments[0]
 
 
+def test_a_file_that_does_not_say_where_its_voxels_lie_is_told(place, weights, caplog):
+    segment(*files(), "-c", "brats", "-w", weights, "-o", "placed")
+    assert "sform_code" not in caplog.text
+    for name, pixels in zip(CONTRASTS, heads(), strict=True):
+        unplaced = nibabel.Nifti1Image(pixels, None)
+        unplaced.set_sform(None, 0)
+        unplaced.set_qform(None, 0)
+        nibabel.save(unplaced, f"case_{name}.nii.gz")
+    segment(*files(), "-c", "brats", "-w", weights, "-o", "out")
+    sentence = "case_t1.nii.gz does not say where its voxels lie (sform_code and qform_code are 0)"
+    assert sentence in caplog.text
+    assert sentence in json.loads(Path("out/oedema.json").read_text())["Comments"][0]
+
+
 def shifted(name: str, by: float) -> None:
     given = nibabel.load(f"case_{name}.nii.gz")
     affine = given.affine.copy()
