@@ -121,7 +121,7 @@ def implausible(key: Key, group: Group, parts: list[Part], header: ismrmrdHeader
     notes: list[str | None] = [*group.facts.notes(limits)]
     notes += beyond_limits(key, [part.contrast for part in parts], header)
     for echo, known in ((part.echo, part.measures) for part in parts):
-        notes.append(known.repeats.note(echo.kspace, echo.counts, twice=TWICE in echo.notes, whitened=group.whitened))
+        notes.append(known.repeats.note(echo.counts, twice=TWICE in echo.notes, whitened=group.whitened))
         notes += out_of_line(known.peaks, known.samples, echo.counts)
         notes += off_pattern(echo.counts, int(acceleration))
     return tuple(dict.fromkeys(note for note in notes if note))

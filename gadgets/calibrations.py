@@ -39,6 +39,9 @@ __all__ = ["Calibrations", "Means", "Source"]
 Source = Literal["auto", "average"]
 """Source of calibrations: "auto", or "average", which always takes the mean over repetitions (or phases)."""
 
+UNFIT = "separate lines do not serve; the centre of the image's own lines was taken"
+"""They are too few, or of slices where the image is a volume."""
+
 T = TypeVar("T")
 
 
@@ -116,7 +119,7 @@ class Calibrations:
         if own is None:
             return Mean(self._kept.get((key.slice, key.encoding)))
         self._kept[key.slice, key.encoding] = for_later(own, volume=encoding.volume)
-        return Mean(own)
+        return Mean(own, faults=() if reference is None else (UNFIT,))
 
     def _separate(self, reference: Key, source: Encoding, target: Encoding, difference: PhaseDifference | None) -> Mean:
         """The block of separate calibration lines on the spacing of `target`; made once."""

@@ -15,7 +15,7 @@ from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.device_memory import share
 from gadgets.gadget import gadget
-from gadgets.speaker import warn
+from gadgets.speaker import note, warn
 from mrnets.errors import InputError
 from mrnets.mrd.flags import DOUBTFUL, LEFT_OUT, Flag, has_flag
 from mrnets.mrd.lines import Item, Lines, counter, require_finite
@@ -95,21 +95,27 @@ def _chosen(scan: NoiseScan, given: Noise | None, coils: int) -> Noise | None:
         there = len(given.covariance)
         warn(f"the noise of another scan is not used: it is of {there} coils, and this scan has {coils}", log=_logger)
     if not scan.lines:
+        warn("no noise measurement before the first imaging line; data are not prewhitened", log=_logger)
         return None
+    if reason := _unusable(scan, coils):
+        warn(f"the noise measurement is not used, and data are not prewhitened: {reason}", log=_logger)
+        return None
+    noise = scan.measured()
+    for fault in noise.notes:
+        note(fault)
+    return noise
+
+
+def _unusable(scan: NoiseScan, coils: int) -> str:
+    """Why the noise of a scan of so many coils cannot be used; empty if it can."""
     if scan.coils != coils:
-        others = f"it is of {scan.coils} coils, and the first line of an image has {coils}"
-        warn(f"the noise measurement is not used: {others}", log=_logger)
-        return None
-    if scan.samples <= coils:
-        warn(f"the noise measurement is not used: {scan.samples} samples of {coils} coils are too few", log=_logger)
-        return None
-    return scan.measured()
+        return f"it is of {scan.coils} coils, and the first line of an image has {coils}"
+    return f"{scan.samples} samples of {coils} coils are too few" if scan.samples <= coils else ""
 
 
 def _whitening(noise: Noise | None, relative_bandwidth: float) -> Callable[[Lines], Lines]:
     """The whitening of a block of imaging lines, by a matrix that is computed once."""
     if noise is None:
-        warn("no noise measurement before the first imaging line; data are not prewhitened", log=_logger)
         return lambda lines: lines
     if noise.dwell and not DWELL[0] <= noise.dwell <= DWELL[1]:
         warn(f"the dwell time of the noise measurement is {noise.dwell:g} µs, which is absurd", log=_logger)

@@ -134,6 +134,12 @@ def warn(message: str, *, log: logging.Logger) -> None:
     speech, _ = _now.get()
     if speech is None or speech.logs(message):
         log.warning("%s", message)
+    note(message)
+
+
+def note(message: str) -> None:
+    """Note `message`, which was logged, for the comment of each image that is made from now on."""
+    speech, _ = _now.get()
     if speech is not None:
         speech.notes[message] = None
 

@@ -34,9 +34,11 @@ def dimensions_of_lines(
     counters = lines["idx"]["kspace_encode_step_2"]
     if any((counters[which] != counters[which[0]]).any() for _, _, which in by_image(lines, index)):
         return 3
-    if not whole:
-        return None
     limit = limit_of(found(header, index), 2)
+    if not whole:
+        one = limit is not None and limit.minimum == limit.maximum
+        several = any(len(np.unique(lines["idx"][name])) > 1 for name in ("slice", "repetition"))
+        return 2 if one and several else None  # images begin before a partition other than the first has come
     believed = limit is not None and limit.minimum < limit.maximum and limit.minimum <= limit.center <= limit.maximum
     if believed and limit.center != counters[0] and len(np.unique(lines["idx"]["slice"])) == 1:
         raise InputError(

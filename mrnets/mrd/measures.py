@@ -59,7 +59,8 @@ def _asked(kspace: Array, echo: Echo, volume: bool) -> dict[str, Array]:
     if echo.strength is None or volume:
         asked["energy"] = energy_of(kspace, volume=volume)
     if echo.repeats.samples:
-        asked["repeated"] = echo.repeats.energy
+        xp = array_namespace(kspace)
+        asked |= {"repeated": echo.repeats.energy, "whole": xp.sum(xp.real(kspace) ** 2 + xp.imag(kspace) ** 2)}
     return asked
 
 
@@ -71,5 +72,5 @@ def _measures(told: dict[str, Any], echo: Echo, width: int) -> Measures:
         peaks=told["peaks"] if known is None else known.peaks,
         samples=told["samples"],
         around=told.get("around"),
-        repeats=replace(echo.repeats, energy=told.get("repeated", 0.0)),
+        repeats=replace(echo.repeats, energy=told.get("repeated", 0.0), whole=told.get("whole", 0.0)),
     )

@@ -34,6 +34,8 @@ class Noise:
     """(coil, coil) complex64 NumPy, at the dwell time of the measurement."""
     dwell: float
     """µs; 0: not known."""
+    notes: tuple[str, ...] = ()
+    """Sentences on faults of the measurement, which were logged."""
 
     def at(self, dwell: float, relative_bandwidth: float) -> Array:
         """(coil, coil) complex64 NumPy: the covariance of samples with the dwell time `dwell`, µs."""
@@ -87,31 +89,32 @@ class NoiseScan:
     def measured(self) -> Noise:
         """The covariance of all noise samples together, but for lines that are damaged, of which it warns.
 
-        It warns, too, of some coils without any noise: they get that of a usual one, and stay as they are. Raises
-        InputError for too few samples."""
-        coil_samples = [np.moveaxis(run, 1, 0) for run in _sound([to_numpy(run.data) for run in self.lines])]
+        It warns, too, of some coils without any noise: they get that of a usual one. Raises InputError for too few
+        samples."""
+        runs, notes = _sound([to_numpy(run.data) for run in self.lines])
+        coil_samples = [np.moveaxis(run, 1, 0) for run in runs]
         samples = np.concatenate([block.reshape(block.shape[0], -1) for block in coil_samples], axis=-1)
         found = covariance(samples)
         variance = np.diagonal(found).real
         dead = np.flatnonzero(variance <= 0)
         if 0 < len(dead) < len(found):
-            _logger.warning("coils %s (counted from 0) have no noise; they may be disconnected", dead.tolist())
+            notes = (*notes, f"coils {dead.tolist()} (counted from 0) have no noise; they may be disconnected")
             found[dead, dead] = np.median(variance[variance > 0])
-        return Noise(found, float(self.lines[0].headers["sample_time_us"][0]))
+        for note in notes:
+            _logger.warning("%s", note)
+        return Noise(found, float(self.lines[0].headers["sample_time_us"][0]), notes)
 
 
-def _sound(runs: list[NDArray[np.complex64]]) -> list[NDArray[np.complex64]]:
-    """Return runs of noise (line, coil, sample) without lines that are much stronger than the others in some coil."""
+def _sound(runs: list[NDArray[np.complex64]]) -> tuple[list[NDArray[np.complex64]], tuple[str, ...]]:
+    """Return runs of noise (line, coil, sample) without lines that are much stronger than the others in some coil.
+
+    With them a sentence on those lines, if there are any."""
     energies = [np.mean(np.abs(run.astype(np.complex128)) ** 2, axis=-1) for run in runs]
     bound = DAMAGED * np.median(np.concatenate(energies), axis=0)
     damaged = [(energy > bound).any(axis=1) for energy in energies]
-    if count := sum(int(which.sum()) for which in damaged):
-        _logger.warning(
-            "%d of %d noise lines are much stronger than the others and were left out",
-            count,
-            sum(len(run) for run in runs),
-        )
-    return [run[~which] for run, which in zip(runs, damaged, strict=True)]
+    count, lines = sum(int(which.sum()) for which in damaged), sum(len(run) for run in runs)
+    note = f"{count} of {lines} noise lines are much stronger than the others and were left out"
+    return [run[~which] for run, which in zip(runs, damaged, strict=True)], (note,) if count else ()
 
 
 def bandwidth(header: ismrmrdHeader) -> float:

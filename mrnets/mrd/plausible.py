@@ -64,8 +64,9 @@ SAME_PLACE = 0.01
 """mm, and of unit vectors."""
 NOISE_EXPLAINS = 4.0
 """Energy of differences, relative to that of noise."""
-CANCELLED = 2.0
-"""Differences of averages, relative to their mean, above which they cancel each other. Noise alone has 1 at most."""
+CANCELLED = 1.5
+"""Noise that would explain the differences of averages, relative to their mean, above which they cancel each other.
+Noise alone has 1."""
 NOISE_VARIANCE = 2.0
 """Variance of a complex sample after prewhitening, at most: twice the relative bandwidth at equal dwell times."""
 STRONG, STRONG_AT_CENTRE = 50.0, 500.0
@@ -182,6 +183,8 @@ class Repeats:
     energy: Any = 0.0
     """Sum over samples of the squared difference from the mean so far, weighted so that noise counts once a sample."""
     samples: int = 0
+    whole: float = 0.0
+    """Energy of the means of all lines, once they are known."""
 
     def add(self, values: Array, sums: Array, counts: NDArray[np.int32]) -> None:
         """Account for lines (line, coil, x). sums: of the lines before them at their places; counts: how many."""
@@ -192,20 +195,18 @@ class Repeats:
         self.energy = self.energy + xp.sum(xp.real(difference) ** 2 + xp.imag(difference) ** 2)
         self.samples += int(np.count_nonzero(counts)) * math.prod(values.shape[1:])
 
-    def note(self, kspace: Array, counts: NDArray[np.int32], *, twice: bool, whitened: bool) -> str | None:
+    def note(self, counts: NDArray[np.int32], *, twice: bool, whitened: bool) -> str | None:
         """Return a sentence on lines that differ, or None.
 
-        kspace: means (z, y, coil, x). counts: (z, y). twice: lines came twice with the same counters."""
-        energy = float(self.energy)
-        beyond_noise = energy > NOISE_EXPLAINS * NOISE_VARIANCE * self.samples
-        if not self.samples or (whitened and not twice and not beyond_noise):  # a device is not asked for nothing
-            return None
-        xp = array_namespace(kspace)
-        whole = float(xp.sum(xp.real(kspace) ** 2 + xp.imag(kspace) ** 2))
+        counts: (z, y). twice: lines came twice with the same counters."""
+        energy, whole = float(self.energy), float(self.whole)
         part = math.sqrt(energy / int(counts.max()) / whole) if whole > 0 else 0.0
+        beyond_noise = energy > NOISE_EXPLAINS * NOISE_VARIANCE * self.samples
         if twice:
             return f"the lines that came twice differ by {100 * part:.2g} % of the image"
-        if part > CANCELLED:
+        if whitened and not beyond_noise:
+            return None
+        if part > CANCELLED * math.sqrt(int(counts.max()) - 1):
             return f"averages of the same line differ by {part:.2g} times the image: they seem to have opposite signs"
         if whitened:
             times = math.sqrt(energy / (NOISE_VARIANCE * self.samples))

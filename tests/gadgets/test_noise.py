@@ -9,6 +9,7 @@ import pytest
 
 from gadgets.noise import noise
 from gadgets.sort import sort
+from gadgets.speaker import Speech
 from mrnets.errors import InputError
 from mrnets.mrd.flags import Flag
 from tests.gadgets import synthetic
@@ -161,6 +162,20 @@ def test_a_disconnected_coil_is_told_and_costs_no_scan(caplog):
     np.testing.assert_allclose(out.data[:, :2], expected.data, rtol=1e-5)
     assert not out.data[:, 2].any()
     assert "coils [2] (counted from 0) have no noise" in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["a coil without noise", "too few samples"])
+def test_faults_of_the_noise_measurement_stand_in_the_comment(fault):
+    rng = np.random.default_rng(8)
+    measured, block = synthetic.noise_lines(correlated(rng, 4)), imaging(rng)
+    if fault == "a coil without noise":
+        scan = [replace_data(measured, measured.data * np.array([1, 1, 0])[:, None]), block]
+    else:
+        scan = [synthetic.noise_lines(rng.standard_normal((1, COILS, COILS))), block]
+    speech = Speech()
+    list(speech.named("noise", iter(noise(scan, HEADER))))
+    words = "(counted from 0) have no noise" if fault == "a coil without noise" else "samples of 3 coils are too few"
+    assert [words in note for note in speech.said().notes] == [True]
 
 
 def replace_data(lines, data):

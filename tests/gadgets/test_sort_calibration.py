@@ -80,6 +80,7 @@ def test_separate_lines_that_do_not_serve_give_way_to_the_centre_of_the_image(rn
     few = synthetic.lines(synthetic.to_kspace(images(rng)), (3, 9), flags=[ONLY])
     (frame,) = frames([few, synthetic.lines(kspace)], plain(mode="separate"))
     np.testing.assert_array_equal(frame.raw.calibration[0, 0], kspace[:, 0])
+    assert any("separate lines do not serve" in note for note in frame.notes)
     volume = synthetic.to_kspace(images(rng, z=6))
     made = synthetic.header(synthetic.encoding((NX, NY, 6), mode="separate"), synthetic.encoding((NX, NY, 1)))
     flat = synthetic.lines(kspace, flags=[ONLY], encoding_space=1)
