@@ -40,7 +40,8 @@ def fit(options: Options, *, stop_at: int | None = None) -> Path:
 
     Started by `torchrun`, every process takes its share of each step. Raises InputError for whatever is wrong with
     options and data, for a full disk, where another run uses the folder, and where a process that reads examples ends.
-    It is raised, too, for a loss that is not finite; then the checkpoint before it is kept.
+    It is raised, too, for a loss that is not finite; then the checkpoint before it is kept. Where an example cannot be
+    read, a checkpoint keeps the steps before it.
     """
     team = join(options.device)
     try:
@@ -77,7 +78,13 @@ def _fit(options: Options, folder: Path, team: Team, stop_at: int | None) -> Pat
     stop = bool(early.patience) and run.since >= early.patience  # where it was killed before it wrote the weights
 
     while run.step < steps and run.step != stop_at and not stop:
-        gradient = learn(run, feed, how)
+        try:
+            gradient = learn(run, feed, how)
+        except InputError as error:
+            if error is feed.fault and team.leads and run.step > start:
+                settle(run, options)
+                checkpoint.save(folder, options, run)  # hours may lie since the last one
+            raise
         if _asked(run.step, steps, options):
             settle(run, options)
         if log is not None and run.step % options.log_every == 0:

@@ -43,21 +43,37 @@ class Feed:
         self._waited = 0.0
         self._gaps: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
         self.batch: Example | None = None
+        self.fault: InputError | None = None
+        """Why there is no next batch. The batches before it have been learned from when `require` tells it."""
         self.advance()
 
     def advance(self) -> None:
-        """Fetch the next batch; None after the last."""
+        """Fetch the next batch; None after the last, and where it cannot be read."""
         if self._device.type == "cuda":
             computed, ready = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             computed.record()
-            self.batch = next(self._examples, None)
+            self._fetch()
             ready.record()
             self._gaps.append((computed, ready))
             self._count()
             return
         asked = time.monotonic()
-        self.batch = next(self._examples, None)
+        self._fetch()
         self._waited += time.monotonic() - asked
+
+    def _fetch(self) -> None:
+        self.batch = None
+        try:
+            self.batch = next(self._examples, None)
+        except InputError as error:
+            self.fault = error
+
+    def require(self) -> Example:
+        """Return the batch. Raises InputError as its reader did."""
+        if self.fault is not None:
+            raise self.fault
+        assert self.batch is not None
+        return self.batch
 
     @property
     def waited(self) -> float:
@@ -97,7 +113,7 @@ def learn(run: Run, feed: Feed, how: Learning) -> torch.Tensor:
     """Make one step, and return the norm of its gradient.
 
     Its loss joins `run.losses` in the next step, or by `settle`. So the host is a step ahead of the device. Raises
-    InputError where the loss of the step before is not finite.
+    InputError where the loss of the step before is not finite, and where a batch cannot be read: then the weights stay.
     """
     settings = how.options.optimiser
     stage, terms = _staged(run, how.options)
@@ -107,8 +123,7 @@ def learn(run: Run, feed: Feed, how: Learning) -> torch.Tensor:
     run.network.train()
     total, names = torch.zeros(()), list[str]()
     for part in range(settings.accumulate):
-        batch = feed.batch
-        assert batch is not None
+        batch = feed.require()
         seed = functools.partial(_seed, how.options.seed, run.step * settings.accumulate + part, how.rank)
         gradient = functools.partial(_backward, run, how, terms)
         if how.graphs is not None:

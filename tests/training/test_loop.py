@@ -262,6 +262,34 @@ def test_a_reader_that_fails_in_a_worker_says_its_own_sentence(
         next(examples(batches, range(2), 1, "cpu", first))
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_file_that_cannot_be_read_costs_no_step(
+    options: Options, accumulate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on from the step that needed it, once the file is mended, and ends as an unbroken one."""
+    optimiser = dataclasses.replace(options.optimiser, accumulate=accumulate)
+    options = dataclasses.replace(options, optimiser=optimiser, save_every=100)
+    broken = elsewhere(options, "broken")
+    loop.fit(options)
+    made = Batches.__getitem__
+
+    def cut_short(self: Batches, n: int) -> Any:
+        if self.part == "train" and n == 3 * accumulate + accumulate // 2:
+            raise InputError("file7.h5: is cut short")
+        return made(self, n)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Batches, "__getitem__", cut_short)
+        with pytest.raises(InputError, match=r"^file7\.h5: is cut short$"):
+            loop.fit(broken)
+    asked = list[int]()
+    monkeypatch.setattr(Batches, "__getitem__", lambda self, n: (asked.append(n), made(self, n))[1])
+    loop.fit(broken)
+    assert 3 * accumulate in asked
+    assert 2 * accumulate not in asked
+    assert same(options, broken)
+
+
 def test_a_worker_that_is_killed_is_told(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Batches.__getitem__
 
