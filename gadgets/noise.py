@@ -60,7 +60,7 @@ def noise(
             elif whitening is None:
                 scan.add(item)
             else:
-                _logger.debug("a noise measurement after the first imaging line is ignored, as Gadgetron does")
+                warn("noise lines after the first imaging line were ignored, as Gadgetron does", log=_logger)
         else:
             data = to_device(item.data)
             item = item if data is item.data else replace(item, data=data)

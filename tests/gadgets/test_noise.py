@@ -164,6 +164,14 @@ def test_a_disconnected_coil_is_told_and_costs_no_scan(caplog):
     assert "coils [2] (counted from 0) have no noise" in caplog.text
 
 
+def test_noise_lines_that_come_too_late_are_told():
+    rng = np.random.default_rng(8)
+    early, late = (synthetic.noise_lines(correlated(rng, 4)) for _ in range(2))
+    speech = Speech()
+    list(speech.named("noise", iter(noise([early, imaging(rng), late, imaging(rng)], HEADER))))
+    assert ["noise lines after the first imaging line" in note for note in speech.said().notes] == [True]
+
+
 @pytest.mark.parametrize("fault", ["a coil without noise", "too few samples"])
 def test_faults_of_the_noise_measurement_stand_in_the_comment(fault):
     rng = np.random.default_rng(8)
