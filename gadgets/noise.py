@@ -100,10 +100,10 @@ def _chosen(scan: NoiseScan, given: Noise | None, coils: int) -> Noise | None:
     if reason := _unusable(scan, coils):
         warn(f"the noise measurement is not used, and data are not prewhitened: {reason}", log=_logger)
         return None
-    noise = scan.measured()
-    for fault in noise.notes:
+    measured = scan.measured()
+    for fault in measured.notes:
         note(fault)
-    return noise
+    return measured
 
 
 def _unusable(scan: NoiseScan, coils: int) -> str:

@@ -16,7 +16,7 @@ from mrnets.errors import InputError, printable
 from mrnets.extras import missing
 from mrnets.mrd.lines import Item
 
-__all__ = ["GadgetError", "IncompleteError", "Prefix", "Said", "Speech", "lack", "notes", "printable", "warn"]
+__all__ = ["GadgetError", "IncompleteError", "Prefix", "Said", "Speech", "lack", "note", "notes", "printable", "warn"]
 
 
 class IncompleteError(InputError):

@@ -217,7 +217,7 @@ class _Aside:
 
 @dataclass(frozen=True)
 class _Told(torch.utils.data.Dataset[Any]):
-    """What `make` gives, or its InputError: raised in a worker, torch would hide the sentence in a traceback."""
+    """The results of `make`, or its InputErrors: torch hides the sentence of an error of a worker in a traceback."""
 
     make: Callable[[int], Any]
 

@@ -78,13 +78,7 @@ def _fit(options: Options, folder: Path, team: Team, stop_at: int | None) -> Pat
     stop = bool(early.patience) and run.since >= early.patience  # where it was killed before it wrote the weights
 
     while run.step < steps and run.step != stop_at and not stop:
-        try:
-            gradient = learn(run, feed, how)
-        except InputError as error:
-            if error is feed.fault and team.leads and run.step > start:
-                settle(run, options)
-                checkpoint.save(folder, options, run)  # hours may lie since the last one
-            raise
+        gradient = _learned(run, feed, how, folder if team.leads and run.step > start else None)
         if _asked(run.step, steps, options):
             settle(run, options)
         if log is not None and run.step % options.log_every == 0:
@@ -112,6 +106,19 @@ def _fit(options: Options, folder: Path, team: Team, stop_at: int | None) -> Pat
             write_weights(options, network, scores, source)
     team.wait()
     return Path(options.weights)
+
+
+def _learned(run: Run, feed: Feed, how: Learning, folder: Path | None) -> torch.Tensor:
+    """Make one step as `learn` does.
+
+    Where a batch cannot be read, a checkpoint in `folder` keeps the steps before it: they can be hours."""
+    try:
+        return learn(run, feed, how)
+    except InputError as error:
+        if folder is not None and error is feed.fault:
+            settle(run, how.options)
+            checkpoint.save(folder, how.options, run)
+        raise
 
 
 def _resume(run: Run, options: Options, folder: Path, team: Team, slices: int) -> None:

@@ -17,7 +17,7 @@ from mrnets.mrd.centre import energy_of
 from mrnets.mrd.direction import around_centre
 from mrnets.mrd.kspace import Echo
 from mrnets.mrd.plausible import Repeats, samples_of
-from mrnets.mrd.strength import Profiles, peaks_of, profiles_of
+from mrnets.mrd.strength import Profiles, peaks_of, profiles_of, squares_of
 from mrnets.physics.arrays import Array, array_namespace, fetched
 
 __all__ = ["Measures", "measured"]
@@ -60,7 +60,8 @@ def _asked(kspace: Array, echo: Echo, volume: bool) -> dict[str, Array]:
         asked["energy"] = energy_of(kspace, volume=volume)
     if echo.repeats.samples:
         xp = array_namespace(kspace)
-        asked |= {"repeated": echo.repeats.energy, "whole": xp.sum(xp.real(kspace) ** 2 + xp.imag(kspace) ** 2)}
+        whole = squares_of(xp.moveaxis(echo.kspace, 2, 1))  # by planes: a volume has no copies
+        asked |= {"repeated": echo.repeats.energy, "whole": xp.sum(whole)}
     return asked
 
 

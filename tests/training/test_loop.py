@@ -283,7 +283,12 @@ def test_a_file_that_cannot_be_read_costs_no_step(
         with pytest.raises(InputError, match=r"^file7\.h5: is cut short$"):
             loop.fit(broken)
     asked = list[int]()
-    monkeypatch.setattr(Batches, "__getitem__", lambda self, n: (asked.append(n), made(self, n))[1])
+
+    def counted(self: Batches, n: int) -> Any:
+        asked.append(n)
+        return made(self, n)
+
+    monkeypatch.setattr(Batches, "__getitem__", counted)
     loop.fit(broken)
     assert 3 * accumulate in asked
     assert 2 * accumulate not in asked
