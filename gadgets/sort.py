@@ -29,7 +29,7 @@ from mrnets.errors import InputError
 from mrnets.mrd.calibration import Mean, middle_of
 from mrnets.mrd.centre import centre_doubts
 from mrnets.mrd.completeness import Arrivals
-from mrnets.mrd.direction import backwards_doubt
+from mrnets.mrd.direction import backwards_doubt, directed, opposite_doubt
 from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand, Encoding
 from mrnets.mrd.flags import Flag, has_flag, roles
 from mrnets.mrd.images import Key
@@ -68,6 +68,7 @@ def sort(
     `by_hand`: facts that a user gives of a scan whose header is wrong. `dimensions`: of images; "auto": as header and
     lines have them. `centre_line`, `centre_partition`: the counters kspace_encode_step_1 and _2 of the k-space centre.
     `centre_sample`: its sample in lines that run forwards. `reversed_centre`: "kept" (Siemens) or "mirrored" (ISMRMRD).
+    `reversed_contrasts`: "odd": contrasts 1, 3, 5 run backwards, though their lines lack the flag 22.
     Raises InputError for many lines of an image that cannot be placed (see `mrnets.mrd.refused`), NaN or infinite
     samples, a coil count that changes, and a non-Cartesian trajectory. Raises it also for lines of a finished slice,
     and if no imaging line came.
@@ -77,7 +78,7 @@ def sort(
     sorted_before = False
     for item in stream:
         if isinstance(item, Lines):
-            lines = _whitened(item) if whitened else item
+            lines = directed(_whitened(item) if whitened else item, by_hand)
             seen = scan.add(lines)
             yield from scan.close(complete(trigger, scan.images, lines, seen, scan.spaces.encoding, scan.awaited))
         elif is_recon_data(item):
@@ -214,7 +215,7 @@ class _Scan:
             self._lost.append(reason)
             self._memory.free(group)
             return None
-        doubts = tuple(dict.fromkeys(doubt for part in parts for doubt in _doubts(part, volume=encoding.volume)))
+        doubts = tuple(dict.fromkeys(_doubts(parts, volume=encoding.volume)))
         doubts += implausible(key, group, parts, self.header)
         return _Finished(key, group, parts, (*notes, *doubts, *self._shortfalls.of(key, encoding, parts)))
 
@@ -278,12 +279,17 @@ class _Checks:
             )
 
 
-def _doubts(part: Part, *, volume: bool) -> tuple[str, ...]:
-    """Return sentences on the centre and the lines of an echo."""
-    doubts = centre_doubts(part.kspace, part.mask, volume=volume, profiles=part.measures.profiles)
-    around = part.measures.around
-    backwards = "" if around is None else backwards_doubt(around, part.mask)
-    return (*doubts, backwards) if backwards else doubts
+def _doubts(parts: list[Part], *, volume: bool) -> Iterator[str]:
+    """Yield sentences on the centre and the direction of the lines of echoes."""
+    for part in parts:
+        yield from centre_doubts(part.kspace, part.mask, volume=volume, profiles=part.measures.profiles)
+        around = part.measures.around
+        if around is not None and (backwards := backwards_doubt(around, part.mask)):
+            yield backwards
+    if len(parts) > 1:
+        along = [part.measures.along for part in parts]
+        if opposite := opposite_doubt(along, [part.contrast for part in parts]):
+            yield opposite
 
 
 def _whitened(lines: Lines) -> Lines:

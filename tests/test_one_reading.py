@@ -252,6 +252,11 @@ def reversed_centre_by_hand(rng: np.random.Generator) -> Case:
     return Case(header(), [block], {"reversed_centre": "kept"})
 
 
+def reversed_contrasts_by_hand(rng: np.random.Generator) -> Case:
+    runs = [synthetic.lines(kspace(rng), contrast=n) for n in range(3)]
+    return Case(header(te=(2.0, 5.5, 8.0)), runs, {"reversed_contrasts": "odd"})
+
+
 def zero_lines(rng: np.random.Generator) -> Case:
     block = synthetic.lines(kspace(rng))
     block.data[[0, 5, NY - 1]] = 0
@@ -310,6 +315,7 @@ CASES: tuple[Callable[[np.random.Generator], Case], ...] = (
     centres_by_hand,
     dimensions_by_hand,
     reversed_centre_by_hand,
+    reversed_contrasts_by_hand,
     zero_lines,
     echo_planar,
     echo_planar_volume,

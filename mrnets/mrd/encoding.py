@@ -65,6 +65,8 @@ class ByHand:
     (ISMRMRD): it counts from the first sample of the line."""
     dimensions: Literal["auto", "2d", "3d"] = "auto"
     """The dimensions of images."""
+    reversed_contrasts: Literal["flagged", "odd"] = "flagged"
+    """Contrasts whose lines run backwards: those whose lines have the flag 22, or also contrasts 1, 3, 5 and so on."""
 
     @property
     def known_dimensions(self) -> Dimensions | None:

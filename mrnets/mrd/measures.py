@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrnets.mrd.centre import energy_of
-from mrnets.mrd.direction import around_centre
+from mrnets.mrd.direction import along_readout, around_centre
 from mrnets.mrd.kspace import Echo
 from mrnets.mrd.plausible import Repeats, samples_of
 from mrnets.mrd.strength import Profiles, peaks_of, profiles_of, squares_of
@@ -37,6 +37,14 @@ class Measures:
     """(coil, line, x): the middle of the lines around the centre of a slice; None: a volume."""
     repeats: Repeats
     """How much lines of one place differ from each other."""
+
+    @property
+    def along(self) -> NDArray[np.float64]:
+        """(coil, x): amplitude along the readout, of a few coils and positions."""
+        if self.around is not None:
+            return along_readout(self.around, image=False)
+        z, y, coils, x = self.samples.shape
+        return along_readout(np.moveaxis(self.samples.reshape(z * y, coils, x), 1, 0), image=True)
 
 
 def measured(echoes: Sequence[tuple[Array, Echo]], *, volume: bool) -> list[Measures]:

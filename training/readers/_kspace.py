@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mrnets.errors import InputError, naming
 from mrnets.mrd.calibration import nearest
 from mrnets.mrd.centre import centre_doubts
+from mrnets.mrd.direction import directed
 from mrnets.mrd.encoding import Encoding
 from mrnets.mrd.epi import PhaseDifference, phase_difference, require_even, united
 from mrnets.mrd.files import open_source
@@ -57,7 +58,7 @@ def _echo(scan: Scan, rows: Rows, encoding: Encoding, window: slice) -> Echo | N
     echo = None
     with open_source(scan.path) as opened, naming(scan.path):
         for lines in opened.lines(rows):
-            lines = nonzero(lines)
+            lines = directed(nonzero(lines), scan.origin.by_hand)
             if not len(lines):
                 continue
             if encoding.epi:
@@ -88,7 +89,8 @@ def _difference(scan: Scan, key: Key) -> PhaseDifference | None:
 def _of_navigators(origin: Origin, key: Key) -> PhaseDifference | None:
     found = scan_of(origin)
     with open_source(origin.path) as opened, naming(origin.path):
-        return phase_difference(list(opened.lines(found.navigators[key])), found.encoding)
+        lines = (directed(some, origin.by_hand) for some in opened.lines(found.navigators[key]))
+        return phase_difference(list(lines), found.encoding)
 
 
 def doubt(scan: Scan, kspace: Complex, mask: NDArray[np.bool_]) -> None:

@@ -21,6 +21,7 @@ from mrnets.errors import InputError, naming
 from mrnets.mrd import files
 from mrnets.mrd.calibration import nearest
 from mrnets.mrd.dimensions import dimensions_of_header, dimensions_of_lines
+from mrnets.mrd.direction import directed_headers
 from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand, Dimensions, Encoding, encoding_of
 from mrnets.mrd.flags import Flag, Roles, has_flag, is_doubtful, roles
 from mrnets.mrd.header import read_header
@@ -126,7 +127,7 @@ def scan(path: str | Path, by_hand: ByHand = NOTHING_BY_HAND) -> Scan:
 def scan_of(origin: Origin) -> Scan:
     """The headers of a file as it was. Raises InputError as `scan`."""
     with files.open_source(origin.path) as opened:
-        heads = opened.headers(_FIELDS)
+        heads = directed_headers(opened.headers(_FIELDS), origin.by_hand)
         xml = opened.header
         deviations = _deviations(opened.folder, heads) if isinstance(opened, files.Scan) else ()
     with naming(origin.path):

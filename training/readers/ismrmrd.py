@@ -55,12 +55,18 @@ class Reader:
     centre_partition: int | None = None
     centre_sample: int | None = None
     reversed_centre: Literal["auto", "kept", "mirrored"] = "auto"
+    reversed_contrasts: Literal["flagged", "odd"] = "flagged"
 
     @property
     def by_hand(self) -> ByHand:
         """The facts that the options give of all scans."""
         return ByHand(
-            self.centre_line, self.centre_partition, self.centre_sample, self.reversed_centre, self.dimensions
+            self.centre_line,
+            self.centre_partition,
+            self.centre_sample,
+            self.reversed_centre,
+            self.dimensions,
+            self.reversed_contrasts,
         )
 
     def read(self, folder: Path, part: Part, split: Split) -> Slices:
