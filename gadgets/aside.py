@@ -1,6 +1,6 @@
 """Lines that are kept aside until the image that they may belong to is complete: doubtful ones, and navigators.
 
-Lines of an encoding space that the header does not have are only counted."""
+Lines that cannot be used are only counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mrnets.mrd.encoding import Encoding, found
 from mrnets.mrd.epi import PhaseDifference, phase_difference
 from mrnets.mrd.flags import DOUBTFUL, LEFT_OUT, Flag, has_flag, is_doubtful
 from mrnets.mrd.images import Key, by_image
-from mrnets.mrd.lines import Lines, require_finite, take
+from mrnets.mrd.lines import Lines, require_samples, take
 from mrnets.mrd.refused import Refused
 
 __all__ = ["UNUSED", "Aside", "Strays"]
@@ -51,7 +51,6 @@ class Aside:
         doubtful = self._taken(self.doubtful, key)
         if doubtful and (group.echoes or group.backwards) and settle(group, doubtful, encoding):
             for lines in doubtful:
-                require_finite(lines)
                 gather({key: group}, lines, encoding, self.memory)
         navigators = self._taken(self.navigators, key)
         difference = phase_difference(navigators, encoding)
@@ -80,29 +79,54 @@ class Aside:
 
 @dataclass
 class Strays:
-    """Lines of images, of encoding spaces that the header does not have. They are left out, and counted."""
+    """Lines that cannot be used. They are left out, and counted.
+
+    They have samples that are not finite, are of encoding spaces that the header does not have, or have another number
+    of coils than the lines before them."""
 
     header: ismrmrdHeader
+    coils: int | None = None
+    """The number of coils of the scan's lines; None before the first."""
     _lines: int = 0
     """All lines of images and calibrations that came, of any space."""
     _all: Refused = field(default_factory=Refused)
     _of: dict[tuple[int, ...], Refused] = field(default_factory=dict)
     """By the image, without its space; until it is complete."""
 
+    def finite(self, lines: Lines) -> Lines:
+        """Return the lines without NaN and infinite samples. Those of no use for images are not counted."""
+        there = lines.finite
+        if there.all():
+            return lines
+        unused = has_flag(lines.headers, *LEFT_OUT) & ~has_flag(lines.headers, Flag.IS_PHASECORR_DATA)
+        damaged = take(lines, np.flatnonzero(~there & ~unused))
+        self._lines += len(damaged)
+        self._leave_out(damaged, " has NaN or infinite samples")
+        return take(lines, np.flatnonzero(there))
+
     def sift(self, lines: Lines) -> Lines:
-        """Return lines of one encoding space, or none of them if there is no such space."""
+        """Return lines of images, which are of one encoding space, or none of them if they cannot be used.
+
+        Raises InputError for lines without coils or samples."""
         if not len(lines):
             return lines
+        require_samples(lines)
         self._lines += len(lines)
+        coils = lines.data.shape[1]
         try:
             found(self.header, int(lines.headers["encoding_space_ref"][0]))
         except InputError as error:
-            for key, _, which in by_image(lines.headers, 0):
-                first = int(lines.headers["scan_counter"][which[0]])
-                for left_out in (self._all, self._of.setdefault(key[:4], Refused())):
-                    left_out.add(len(which), f"acquisition {first}: {error}", first)
-            return take(lines, np.arange(0))
-        return lines
+            return self._leave_out(lines, f": {error}")
+        self.coils = self.coils or coils
+        return lines if coils == self.coils else self._leave_out(lines, f" has {coils} coils, others {self.coils}")
+
+    def _leave_out(self, lines: Lines, reason: str) -> Lines:
+        """Count lines by their image; none of them come back."""
+        for key, _, which in by_image(lines.headers, 0):
+            first = int(lines.headers["scan_counter"][which[0]])
+            for left_out in (self._all, self._of.setdefault(key[:4], Refused())):
+                left_out.add(len(which), f"acquisition {first}{reason}", first)
+        return take(lines, np.arange(0))
 
     def of(self, key: Key, lines: int) -> list[str]:
         """Return a sentence on those of an image that got `lines` others. Raises InputError where they are many."""

@@ -185,7 +185,7 @@ def _raw(
     kspace = first if len(parts) == 1 else xp.concat([part.kspace for part in parts], axis=1)
     times = echo_times(header, [part.contrast for part in parts])
     covariance = None
-    if noise.lines and not group.whitened:
+    if not group.whitened and noise.of_coils(first.shape[2]):
         covariance = noise.measured().at(group.dwell, bandwidth(header))
     raw = Raw(
         kspace=kspace,

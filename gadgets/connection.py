@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import logging
 import math
-import select
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from gadgets.serialise import encode
 from gadgets.speaker import printable
 from gadgets.wire import Source
 from mrnets.errors import InputError
-from mrnets.mrd.lines import Item, Lines
+from mrnets.mrd.lines import Item
 
 if TYPE_CHECKING:
     import gadgetron.external
@@ -72,9 +71,6 @@ class Inlet(Protocol):
 class Detour(Inlet, Source, Protocol):
     """A source between a connection and its reader that keeps the stream on the way."""
 
-    def waits(self) -> bool:
-        """Whether no byte is there to read, and more may come."""
-
     def close(self) -> None:
         """End it."""
 
@@ -107,9 +103,6 @@ class Peer:
         self._detour: Detour | None = None
         self._patience = math.nan
         """The limit of time that the inlet has, in s."""
-        self._ready = select.poll()
-        if self.connected is not None:
-            self._ready.register(self.connected, select.POLLIN)
         self.incoming = Incoming(self, state, self.limits.message)
         self._begun = self.clock()
 
@@ -171,15 +164,9 @@ class Peer:
         """Return the next message, or None at the end of the stream. Raises InputError as `Incoming.read` does."""
         return self.incoming.read()
 
-    def items(self, look: Callable[[Lines], None] | None = None) -> Iterator[Item]:
-        """Yield the items up to CLOSE, acquisitions as Lines. See `Incoming.items`; raises InputError as it does."""
-        return self.incoming.items(look)
-
-    def waits(self) -> bool:
-        """Whether no byte has come that was not read. Bytes that were read ahead do not count. A file never waits."""
-        if self._detour is not None:
-            return self._detour.waits()
-        return self.connected is not None and not self._ready.poll(0)
+    def items(self) -> Iterator[Item]:
+        """Yield the items up to CLOSE, acquisitions as Lines. Raises InputError as `Incoming.read` does."""
+        return self.incoming.items()
 
     def send(self, message: Message) -> None:
         """Send a message or an item. Raises PeerLostError, and InputError for what no message carries."""

@@ -18,7 +18,7 @@ from gadgets.gadget import gadget
 from gadgets.speaker import note, warn
 from mrnets.errors import InputError
 from mrnets.mrd.flags import DOUBTFUL, LEFT_OUT, Flag, has_flag
-from mrnets.mrd.lines import Item, Lines, counter, require_finite
+from mrnets.mrd.lines import Item, Lines
 from mrnets.mrd.noise import Noise, NoiseScan, bandwidth
 from mrnets.mrd.plausible import DWELL
 from mrnets.mrd.spare import Spare
@@ -44,7 +44,8 @@ def noise(
     samples go for this and all later gadgets; "auto" is a CUDA device if CuPy is installed and finds one.
     `whiten`: false passes all lines as they are; the network gadget whitens them if its weights file asks for that.
     Then an item `Noise` is left out.
-    Raises InputError for a noise scan of another coil count or a singular covariance, and for NaN or infinite samples.
+    Lines of another coil count than the noise pass as they are, and `sort` leaves them out.
+    Raises InputError for noise lines of different coil counts, and for a singular covariance.
     """
     to_device = _mover(device)
     scan, given = NoiseScan(), None
@@ -66,17 +67,10 @@ def noise(
             item = item if data is item.data else replace(item, data=data)
             unused = has_flag(item.headers, *LEFT_OUT) & ~has_flag(item.headers, Flag.IS_PHASECORR_DATA)
             if item.whitened or unused.all() or _of_other_coils(item, scan, given):
-                yield _finite(item, item)
+                yield item
                 continue
             whitening = whitening or _whitening(_chosen(scan, given, item.data.shape[1]), bandwidth(header))
-            yield _finite(whitening(item), item)
-
-
-def _finite(whitened: Lines, lines: Lines) -> Lines:
-    """Return `whitened`, made of `lines`. Raises InputError where these are not finite: then neither is the result."""
-    if not np.isfinite(whitened.peaks).all():
-        require_finite(lines)
-    return whitened
+            yield whitening(item)
 
 
 def _of_other_coils(lines: Lines, scan: NoiseScan, given: Noise | None) -> bool:
@@ -94,6 +88,9 @@ def _chosen(scan: NoiseScan, given: Noise | None, coils: int) -> Noise | None:
             return given
         there = len(given.covariance)
         warn(f"the noise of another scan is not used: it is of {there} coils, and this scan has {coils}", log=_logger)
+    if not scan.lines and scan.damaged:
+        warn("all noise lines have NaN or infinite samples; data are not prewhitened", log=_logger)
+        return None
     if not scan.lines:
         warn("no noise measurement before the first imaging line; data are not prewhitened", log=_logger)
         return None
@@ -121,12 +118,10 @@ def _whitening(noise: Noise | None, relative_bandwidth: float) -> Callable[[Line
         warn(f"the dwell time of the noise measurement is {noise.dwell:g} µs, which is absurd", log=_logger)
     matrix, spare = whitener(noise.covariance), Spare()
 
+    @np.errstate(invalid="ignore", over="ignore")  # `sort` leaves lines out that are not finite
     def whiten(lines: Lines) -> Lines:
-        coils = lines.data.shape[1]
-        if coils != matrix.shape[0]:
-            raise InputError(
-                f"acquisition {counter(lines)} has {coils} coils, but the noise measurement has {matrix.shape[0]}"
-            )
+        if lines.data.shape[1] != len(matrix):
+            return lines
         xp = array_namespace(lines.data)
         dwells, which = np.unique(lines.headers["sample_time_us"], return_inverse=True)
         scales = np.asarray(

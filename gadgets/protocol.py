@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -14,7 +14,7 @@ import ismrmrd
 from gadgets.messages import Bucket, Close, ConfigFile, ConfigText, Error, Header, Message, Query
 from gadgets.wire import Source, read_message
 from mrnets.errors import InputError
-from mrnets.mrd.lines import PAUSE, Item, Line, Lines, coalesce
+from mrnets.mrd.lines import Item, Line, coalesce
 
 __all__ = ["Audience", "Incoming", "State"]
 
@@ -80,12 +80,9 @@ class Incoming:
             raise InputError("The stream ended without a CLOSE message; what came may be incomplete.")
         return None
 
-    def items(self, look: Callable[[Lines], None] | None = None) -> Iterator[Item]:
-        """Yield the items up to CLOSE, acquisitions as Lines. Raises InputError as `read` does.
-
-        look: is shown lines that wait for others of their run while no more come, and may refuse them. A fault in the
-        second line of a run is told before the run ends then."""
-        return coalesce(self._items(pausing=look is not None), look)
+    def items(self) -> Iterator[Item]:
+        """Yield the items up to CLOSE, acquisitions as Lines. Raises InputError as `read` does."""
+        return coalesce(self._items())
 
     def drain(self) -> None:
         """Read to CLOSE, to the end of the stream, or to where it cannot be understood, whatever comes.
@@ -116,11 +113,8 @@ class Incoming:
             self.state = State.LOST
             raise
 
-    def _items(self, *, pausing: bool) -> Iterator[Line | Item]:
-        waits = getattr(self.source, "waits", None) if pausing else None
+    def _items(self) -> Iterator[Line | Item]:
         while self.state is State.ITEMS:
-            if waits is not None and waits():
-                yield PAUSE
             with self._turn:
                 if self._drained:
                     return

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import ismrmrd
@@ -33,10 +33,12 @@ from mrnets.mrd.direction import backwards_doubt, directed, opposite_doubt
 from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand, Encoding
 from mrnets.mrd.flags import Flag, has_flag, roles
 from mrnets.mrd.images import Key
-from mrnets.mrd.lines import Item, Lines, counter, require_finite, require_samples, take
+from mrnets.mrd.lines import Item, Lines, take
 from mrnets.mrd.noise import NoiseScan
 
 __all__ = ["sort"]
+
+OTHER_COILS = "the noise measurement is of another number of coils than the images, and is not used"
 
 _logger = logging.getLogger(__name__)
 
@@ -69,22 +71,22 @@ def sort(
     lines have them. `centre_line`, `centre_partition`: the counters kspace_encode_step_1 and _2 of the k-space centre.
     `centre_sample`: its sample in lines that run forwards. `reversed_centre`: "kept" (Siemens) or "mirrored" (ISMRMRD).
     `reversed_contrasts`: "odd": contrasts 1, 3, 5 run backwards, though their lines lack the flag 22.
-    Raises InputError for many lines of an image that cannot be placed (see `mrnets.mrd.refused`), NaN or infinite
-    samples, a coil count that changes, and a non-Cartesian trajectory. Raises it also for lines of a finished slice,
-    and if no imaging line came.
+    Raises InputError for many lines of an image that cannot be used (see `mrnets.mrd.refused`): they have no place, NaN
+    or infinite samples, or other coils than the lines before. Raises it also for a non-Cartesian trajectory, for lines
+    of a finished slice, and if no imaging line came.
     """
     limit = Memory((usual_memory() if memory is None else memory) * 2**30)
     scan = _Scan(header, Spaces(header, by_hand), limit, calibration)
     sorted_before = False
     for item in stream:
         if isinstance(item, Lines):
-            lines = directed(_whitened(item) if whitened else item, by_hand)
+            lines = directed(replace(item, whitened=True) if whitened else item, by_hand)
             seen = scan.add(lines)
             yield from scan.close(complete(trigger, scan.images, lines, seen, scan.spaces.encoding, scan.awaited))
         elif is_recon_data(item):
             scan.spaces.gridded = True
             for lines in lines_of(item, scan.spaces.embedded):
-                scan.add(_whitened(lines) if whitened else lines)
+                scan.add(replace(lines, whitened=True) if whitened else lines)
             yield from scan.finish()
         else:
             sorted_before |= not isinstance(item, (str, ismrmrd.Waveform))
@@ -126,7 +128,7 @@ class _Scan:
         self._strays = Strays(header)
         self._means: Means[_Finished] = Means()
         self._memory = memory
-        self._checks = _Checks()
+        self._noise = NoiseScan()
         self._shortfalls = Shortfalls()
         self._arrivals = Arrivals()
         self._lost: list[str] = []
@@ -136,9 +138,9 @@ class _Scan:
     def add(self, lines: Lines) -> list[Key]:
         """Put lines where they belong; the images that got any."""
         if has_flag(lines.headers, Flag.IS_NOISE_MEASUREMENT).any():
-            self._checks.noise.add(lines)
+            self._noise.add(lines)
             return []
-        return self._take(self._strays.sift(self._aside.sift(lines)))
+        return self._take(self._strays.sift(self._aside.sift(self._strays.finite(lines))))
 
     def close(self, keys: Iterable[Key]) -> Iterator[Frame]:
         """Make frames of finished images."""
@@ -174,7 +176,6 @@ class _Scan:
     def _take(self, lines: Lines) -> list[Key]:
         if not len(lines):
             return []
-        self._checks.check(lines)
         self.spaces.embedded(int(lines.headers["encoding_space_ref"][0]))
         self._memory.hold(lines)
         return [key for known in self.spaces.ready(lines) for key in self._place(known)]
@@ -215,6 +216,8 @@ class _Scan:
             self._lost.append(reason)
             self._memory.free(group)
             return None
+        if self._noise.lines and not (group.whitened or self._noise.of_coils(self._strays.coils)):
+            notes += (OTHER_COILS,)
         doubts = tuple(dict.fromkeys(_doubts(parts, volume=encoding.volume)))
         doubts += implausible(key, group, parts, self.header)
         return _Finished(key, group, parts, (*notes, *doubts, *self._shortfalls.of(key, encoding, parts)))
@@ -242,7 +245,7 @@ class _Scan:
             encoding,
             calibration,
             self.header,
-            self._checks.noise,
+            self._noise,
             (*finished.notes, *calibration.notes),
         ):
             for note in frame.notes[len(encoding.guesses) :]:
@@ -257,28 +260,6 @@ class _Scan:
         self._said.add(message)
 
 
-@dataclass
-class _Checks:
-    """The properties that all lines of a scan must share."""
-
-    noise: NoiseScan = field(default_factory=NoiseScan)
-    coils: int | None = None
-
-    def check(self, lines: Lines) -> None:
-        """Raises InputError for NaN or infinite samples, for none at all, and for a coil count that changes."""
-        require_samples(lines)
-        if not lines.whitened:  # otherwise the noise gadget has looked
-            require_finite(lines)
-        coils = lines.data.shape[1]
-        if self.coils not in (None, coils):
-            raise InputError(f"acquisition {counter(lines)} has {coils} coils, those before it {self.coils}")
-        self.coils = coils
-        if self.noise.lines and self.noise.coils != coils and not lines.whitened:
-            raise InputError(
-                f"acquisition {counter(lines)} has {coils} coils, the noise measurement {self.noise.coils}"
-            )
-
-
 def _doubts(parts: list[Part], *, volume: bool) -> Iterator[str]:
     """Yield sentences on the centre and the direction of the lines of echoes."""
     for part in parts:
@@ -290,8 +271,3 @@ def _doubts(parts: list[Part], *, volume: bool) -> Iterator[str]:
         along = [part.measures.along for part in parts]
         if opposite := opposite_doubt(along, [part.contrast for part in parts]):
             yield opposite
-
-
-def _whitened(lines: Lines) -> Lines:
-    require_finite(lines)
-    return replace(lines, whitened=True)

@@ -18,7 +18,7 @@ from gadgets.hosts.keeping import Keeper, keeping
 from gadgets.hosts.parameters import Order, order_of, parameters_in, with_parameters
 from gadgets.hosts.recording import with_header
 from gadgets.hosts.rules import Rules, chain_of
-from gadgets.hosts.scan import first_look, reconstructed
+from gadgets.hosts.scan import reconstructed
 from gadgets.messages import Close, ConfigFile, ConfigText, Id, Message, Query, Response
 from gadgets.protocol import Audience
 from gadgets.serialise import encode
@@ -148,7 +148,7 @@ def _tell_noise(peer: Peer, measurement: str, rules: Rules) -> str:
 
 def _stream(peer: Peer, order: Order, header: bytes, rules: Rules, keeper: Keeper) -> Iterator[Item]:
     """Return what a client gets of its scan. It may send parameters before the first item."""
-    first, items = _peeked(peer.items(first_look(order.chain)))
+    first, items = _peeked(peer.items())
     parameters = parameters_in(first) if isinstance(first, str) else None
     if parameters is not None:
         order = with_parameters(order, parameters, rules)

@@ -21,7 +21,7 @@ from gadgets.hosts.keeping import Keeper, keeping, spool_of_chain
 from gadgets.hosts.library import load
 from gadgets.hosts.log import name_gadgets
 from gadgets.hosts.permission import permit
-from gadgets.hosts.scan import first_look, reconstructed
+from gadgets.hosts.scan import reconstructed
 from gadgets.hosts.storage import default_store
 from gadgets.limits import PATIENT
 from gadgets.messages import Close, ConfigText, Header
@@ -114,7 +114,7 @@ def _items(peer: Peer, module: str, target: str, configuration: bytes, header: b
     keeper.spool = spool_of_chain(chain)
     keeper.begin(peer, (ConfigText(configuration), Header(header)), chain, planned(chain, header, None))
     noise, quick = Dependencies(default_store()), quick_chain(chain, keeper, None, load)
-    items = peer.items(first_look(chain))
+    items = peer.items()
     if chain.has("retrieve"):
         keeper.drop()
     if quick is None:

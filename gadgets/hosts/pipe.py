@@ -23,7 +23,7 @@ from gadgets.hosts.dependencies import Dependencies
 from gadgets.hosts.keeping import add_spool_options, keeping, spool_of, spool_of_chain
 from gadgets.hosts.library import load
 from gadgets.hosts.recording import header_of
-from gadgets.hosts.scan import first_look, reconstructed
+from gadgets.hosts.scan import reconstructed
 from gadgets.hosts.spool import Record, Spool
 from gadgets.hosts.storage import default_store
 from gadgets.messages import Close
@@ -119,9 +119,7 @@ def convey(peer: Peer, chain: Chain, spool: Spool | None = None) -> None:
         keeper.begin(peer, (message,), chain, Record(chain.source))
         peer.send(message)
         try:
-            for item in reconstructed(
-                chain, peer.items(first_look(chain)), message.text, noise=Dependencies(default_store())
-            ):
+            for item in reconstructed(chain, peer.items(), message.text, noise=Dependencies(default_store())):
                 peer.send(item)
         except Exception:
             if peer.kept:

@@ -18,11 +18,10 @@ from gadgets.hosts.totals import TOTALS
 from gadgets.messages import ResultQuery
 from gadgets.speaker import Speech
 from mrnets.errors import InputError
-from mrnets.mrd.flags import Flag, has_flag
 from mrnets.mrd.header import read_header
-from mrnets.mrd.lines import Item, Lines, require_finite
+from mrnets.mrd.lines import Item, Lines
 
-__all__ = ["Results", "first_look", "no_results", "reconstructed"]
+__all__ = ["Results", "no_results", "reconstructed"]
 
 Results: TypeAlias = Callable[[str], Iterator[Item]]
 
@@ -50,16 +49,6 @@ class _Counts:
 
     def __str__(self) -> str:
         return f"{self.lines} lines of {len(self.slices)} slices, {self.images} images"
-
-
-def first_look(chain: Chain) -> Callable[[Lines], None] | None:
-    """Return what refuses lines, as soon as they have come, that the chain will refuse; None: nothing does."""
-    return _finite if chain.has("noise") else None
-
-
-def _finite(lines: Lines) -> None:
-    if not has_flag(lines.headers, Flag.IS_NOISE_MEASUREMENT).any():  # of late noise measurements, `noise` takes none
-        require_finite(lines)
 
 
 def reconstructed(

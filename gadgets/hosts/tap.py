@@ -92,10 +92,6 @@ class Tap:
         with self._receiving:
             return 0 if self._file.closed else self._received(buffer, self._patience) or 0
 
-    def waits(self) -> bool:
-        """Whether all that has come was read, and more may come."""
-        return self._read == self._written and not self._ended
-
     def recv(self, size: int) -> bytes:
         """Return up to `size` bytes, as `readinto` does."""
         buffer = bytearray(size)

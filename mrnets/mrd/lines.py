@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from ismrmrd.hdf5 import acquisition_header_dtype
@@ -25,14 +25,12 @@ from mrnets.physics.arrays import Array, asarray_like, to_numpy
 
 __all__ = [
     "ACQUISITION_HEADER",
-    "PAUSE",
     "Batch",
     "Item",
     "Line",
     "Lines",
     "coalesce",
     "counter",
-    "require_finite",
     "require_samples",
     "take",
     "with_data",
@@ -86,6 +84,11 @@ class Lines:
 
         In the host's memory: a device is asked once for all checks of these lines."""
         return to_numpy(peaks_of(self.data))
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """(line,): whether all samples of a line are finite."""
+        return np.isfinite(self.peaks)
 
 
 def with_data(lines: Lines, data: Array, trajectory: Array | None = None) -> Lines:
@@ -148,8 +151,6 @@ class _Run:
     data: Array
     trajectory: Array
     count: int = 0
-    looked: int = 0
-    """How many of the lines were looked at."""
 
     @classmethod
     def start(cls, key: _Key, spare: Spare) -> _Run:
@@ -184,14 +185,9 @@ class _Run:
         self.count += count
         return count
 
-    def lines(self, start: int = 0) -> Lines:
-        which = slice(start, self.count)
+    def lines(self) -> Lines:
+        which = slice(self.count)
         return Lines(self.headers[which], self.data[which], self.trajectory[which] if self.key[2] else None)
-
-    def look(self, at: Callable[[Lines], None]) -> None:
-        if self.looked < self.count:
-            at(self.lines(self.looked))
-            self.looked = self.count
 
 
 class _Repetitions:
@@ -239,26 +235,16 @@ def _changed(rows: NDArray[Any]) -> NDArray[np.bool_]:
     return changed
 
 
-PAUSE: Final = object()
-"""In a stream of lines: no more have come yet."""
-
-
-def coalesce(stream: Iterable[Line | Batch | Item], look: Callable[[Lines], None] | None = None) -> Iterator[Item]:
+def coalesce(stream: Iterable[Line | Batch | Item]) -> Iterator[Item]:
     """Make `Lines` of each run of lines, which come one by one or in batches; other items pass in order.
 
     A run ends before another shape, encoding space, kind (noise or not) or item. It ends after each line that may
     complete an image, which is then not kept waiting: the last in a slice, repetition or measurement, and the first of
     a slice's next repetition. It also ends at 256 lines or 4 MiB. Raises InputError for a line too large.
-
-    look: is shown, at each `PAUSE`, the lines that wait for their run to end, and may refuse them by an InputError.
     """
     run: _Run | None = None
     repetitions, spare = _Repetitions(), Spare()
     for item in stream:
-        if item is PAUSE:
-            if run and look:
-                run.look(look)
-            continue
         if not isinstance(item, Line | Batch):
             if run:
                 yield run.lines()
@@ -286,14 +272,6 @@ def take(lines: Lines, which: NDArray[Any]) -> Lines:
     data = lines.data[asarray_like(which, lines.data)]
     trajectory = None if lines.trajectory is None else lines.trajectory[which]
     return replace(lines, headers=lines.headers[which], data=data, trajectory=trajectory)
-
-
-def require_finite(lines: Lines) -> None:
-    """Raises InputError naming the first acquisition with a NaN or infinite sample."""
-    finite = np.isfinite(lines.peaks)
-    if not finite.all():
-        bad = int(lines.headers["scan_counter"][int(np.argmin(finite))])
-        raise InputError(f"acquisition {bad} (scan_counter) has NaN or infinite samples")
 
 
 def require_samples(lines: Lines) -> None:

@@ -13,7 +13,7 @@ from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError, naming
-from mrnets.mrd.lines import Lines, counter, require_finite, require_samples
+from mrnets.mrd.lines import Lines, counter, require_samples, take
 from mrnets.physics.arrays import Array, to_numpy
 from mrnets.physics.whiten import RELATIVE_BANDWIDTH, covariance, noise_scale
 
@@ -58,23 +58,32 @@ class NoiseScan:
     lines: list[Lines] = field(default_factory=list)
     size: int = 0
     """Bytes."""
+    damaged: int = 0
+    """Lines with NaN or infinite samples, which were left out."""
 
     def add(self, lines: Lines) -> None:
-        """Raises InputError for NaN or infinite samples, for a change of coil count, and for an absurd amount."""
+        """Take lines, but for those with NaN or infinite samples. Raises InputError for a change of coil count, and for
+        an absurd amount."""
         with naming("noise measurement"):
             self._check(lines)
-        self.size += lines.data.nbytes
-        self.lines.append(lines)
+        self.damaged += int(np.count_nonzero(~lines.finite))
+        lines = take(lines, np.flatnonzero(lines.finite))
+        if len(lines):
+            self.size += lines.data.nbytes
+            self.lines.append(lines)
 
     def _check(self, lines: Lines) -> None:
         require_samples(lines)
-        require_finite(lines)
         if self.lines and lines.data.shape[1] != self.coils:
             raise InputError(
                 f"acquisition {counter(lines)} has {lines.data.shape[1]} coils, the noise lines before it {self.coils}"
             )
         if self.size + lines.data.nbytes > MAX_BYTES:
             raise InputError(f"more than {MAX_BYTES >> 20} MiB of noise samples")
+
+    def of_coils(self, coils: int | None) -> bool:
+        """Return whether there is noise of so many coils."""
+        return bool(self.lines) and self.coils == coils
 
     @property
     def coils(self) -> int:
@@ -90,8 +99,12 @@ class NoiseScan:
         """The covariance of all noise samples together, but for lines that are damaged, of which it warns.
 
         It warns, too, of some coils without any noise: they get that of a usual one. Raises InputError for too few
-        samples."""
+        samples, and for no lines."""
+        if not self.lines:
+            raise InputError("the noise measurement has no line without NaN or infinite samples")
         runs, notes = _sound([to_numpy(run.data) for run in self.lines])
+        if self.damaged:
+            notes = (*notes, f"{self.damaged} noise lines have NaN or infinite samples and were left out")
         coil_samples = [np.moveaxis(run, 1, 0) for run in runs]
         samples = np.concatenate([block.reshape(block.shape[0], -1) for block in coil_samples], axis=-1)
         found = covariance(samples)

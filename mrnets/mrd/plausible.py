@@ -144,7 +144,14 @@ def _is_direction(vector: NDArray[np.float32]) -> bool:
 def beyond_field(encoded: Space, images: Space) -> Iterator[str]:
     """Yield a sentence for each axis along which the images are to show too much or too little of what was encoded.
 
-    Too much is more than twice, too little a sixteenth and less."""
+    Too much is more than twice, too little a sixteenth and less. Half of the samples of a readout are never encoded in
+    vain: where images have half of them over the same field of view, that of the oversampling was forgotten."""
+    samples, pixels = encoded.matrix[0], images.matrix[0]
+    if samples >= 2 * pixels and math.isclose(encoded.fov[0], images.fov[0], rel_tol=0.01):
+        yield (
+            f"the header encodes {samples} samples along x over the same {encoded.fov[0]:g} mm as images of {pixels} "
+            f"pixels; if the readout is oversampled, its encoded field of view is too small and the images are squeezed"
+        )
     for axis, own, wanted in zip("xyz", encoded.fov, images.fov, strict=True):
         if 0 < 2 * own < wanted or 0 < MAX_OVERSAMPLING * wanted <= own:
             yield f"the images are to show {wanted:g} mm along {axis}, and {own:g} mm were encoded"

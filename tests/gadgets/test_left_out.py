@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gadgets.noise import noise
 from gadgets.sort import sort
 from mrnets.errors import InputError
 from mrnets.mrd.flags import Flag
-from mrnets.mrd.lines import take
+from mrnets.mrd.lines import take, with_data
 from tests.gadgets import synthetic
 from tests.gadgets.sorting import NX, NY, ONLY, assert_is, counted, flagged, frames, images, in_blocks, plain
 
@@ -20,6 +21,19 @@ DAMAGES = [
     ("discard_pre", 60000, "has 16 samples with centre 8 and 60000 \\+ 0 discarded"),
     ("center_sample", 15, "has 16 samples with centre 15, which reach beyond the readout"),
 ]
+
+
+def damaged_data(lines, which, kind):
+    """Blocks as hosts make them, in which some lines have samples that are not finite, or another number of coils."""
+    bad = take(lines, np.arange(len(lines))[which])
+    if kind == "coils":
+        bad = with_data(bad, bad.data[:, :2])
+    else:
+        bad = replace(bad, data=bad.data.copy())
+        bad.data[:, 1, 2] = kind
+    first, last = (edge(np.arange(len(lines))[which]) for edge in (min, max))
+    before, after = (take(lines, np.arange(*ends)) for ends in ((0, first), (last + 1, len(lines))))
+    return [part for part in (before, bad, after) if len(part)]
 
 
 def damaged(lines, which, name, value):
@@ -42,6 +56,61 @@ def test_one_line_is_left_out_and_noted(rng, caplog, name, value, words, at):
     (note,) = set(frame.notes) - set(expected.notes)
     assert note.startswith(f"1 of 12 lines were left out; the first: acquisition {30 + at}")
     assert note in caplog.text
+
+
+DATA = [
+    (np.nan, "has NaN or infinite samples"),
+    (complex(0, -np.inf), "has NaN or infinite samples"),
+    ("coils", "has 2 coils, others 3"),
+]
+
+
+@pytest.mark.parametrize("at", [2, NY - 1])
+@pytest.mark.parametrize("whitened", [False, True])
+@pytest.mark.parametrize(("kind", "words"), DATA)
+def test_one_line_of_damaged_samples_is_left_out_and_noted(rng, caplog, kind, words, whitened, at):
+    """Also behind the gadget noise, which passes it on."""
+    lines = synthetic.lines(synthetic.to_kspace(images(rng)), first_counter=30)
+    measured = [synthetic.noise_lines(rng.standard_normal((5, 3, 40)))] if whitened else []
+    (frame,) = frames(noise([*measured, *damaged_data(lines, slice(at, at + 1), kind)], plain()), plain())
+    (expected,) = frames(noise([*measured, take(lines, np.delete(np.arange(NY), at))], plain()), plain())
+    np.testing.assert_array_equal(frame.raw.kspace, expected.raw.kspace)
+    np.testing.assert_array_equal(frame.raw.mask, expected.raw.mask)
+    assert frame.raw.whitened is whitened
+    (note,) = set(frame.notes) - set(expected.notes)
+    assert note == f"1 of 12 lines were left out; the first: acquisition {30 + at} {words}"
+    assert note in caplog.text
+
+
+@pytest.mark.parametrize(("kind", "words"), DATA)
+def test_more_than_a_quarter_of_damaged_samples_refuses_the_scan(rng, kind, words):
+    lines = synthetic.lines(synthetic.to_kspace(images(rng)))
+    assert len(frames(damaged_data(lines, slice(8, 11), kind), plain(), incomplete="warn")) == 1
+    with pytest.raises(InputError, match=words):
+        list(sort(damaged_data(lines, slice(8, 12), kind), plain()))
+
+
+def test_navigators_and_lines_of_no_use_may_be_damaged(rng):
+    """A damaged navigator is not one, and a damaged dummy line costs nothing."""
+    lines = synthetic.lines(synthetic.to_kspace(images(rng)))
+    for flag, count in ((Flag.IS_PHASECORR_DATA, 1), (Flag.IS_DUMMYSCAN_DATA, 0)):
+        other = synthetic.lines(synthetic.to_kspace(images(rng)), [3], flags=[flag])
+        other.data[0, 1, 2] = np.nan
+        (frame,) = frames([other, lines], plain())
+        assert [note.startswith("1 of 13 lines were left out") for note in frame.notes] == count * [True]
+
+
+def test_damaged_calibration_and_doubtful_lines(rng):
+    lines = synthetic.lines(synthetic.to_kspace(images(rng, y=32)), range(0, 32, 2))
+    calibration = synthetic.lines(synthetic.to_kspace(images(rng, y=32)), range(10, 22), flags=[ONLY])
+    header = synthetic.header(synthetic.encoding((NX, 32, 1), mode="separate"))
+    (frame,) = frames([*damaged_data(calibration, slice(0, 1), np.nan), lines], header)
+    assert frame.raw.calibration.shape[-2] == 11
+    assert "1 of 17 lines were left out; the first: acquisition 0 has NaN" in frame.notes[0]
+    flagged_lines = synthetic.lines(synthetic.to_kspace(images(rng)), flags=[Flag.IS_SURFACECOILCORRECTIONSCAN_DATA])
+    flagged_lines.data[4, 1, 2] = np.nan
+    (frame,) = frames([flagged_lines], plain())
+    assert not frame.raw.mask[..., 4, :].any()
 
 
 @pytest.mark.parametrize(("name", "value", "words"), DAMAGES)

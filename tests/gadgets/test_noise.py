@@ -12,6 +12,8 @@ from gadgets.sort import sort
 from gadgets.speaker import Speech
 from mrnets.errors import InputError
 from mrnets.mrd.flags import Flag
+from mrnets.mrd.lines import take
+from mrnets.mrd.noise import NoiseScan
 from tests.gadgets import synthetic
 
 COILS = 3
@@ -204,16 +206,21 @@ def test_lines_without_coils_or_samples_are_named(coils, samples):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, complex(0, -np.inf)])
-def test_nan_and_infinite_samples_are_named(bad):
+def test_noise_lines_with_nan_and_infinite_samples_are_left_out(bad, caplog):
     rng = np.random.default_rng(9)
-    block = imaging(rng, first_counter=100)
-    block.data[7, 1, 3] = bad
-    with pytest.raises(InputError, match="acquisition 107"):
-        list(noise([block], HEADER))
-    measured = synthetic.noise_lines(correlated(rng, 3))
-    measured.data[2, 0, 0] = bad
-    with pytest.raises(InputError, match="noise measurement: acquisition 2"):
-        list(noise([measured], HEADER))
+    block, measured = imaging(rng), synthetic.noise_lines(correlated(rng, 3))
+    damaged = synthetic.noise_lines(measured.data.copy())
+    damaged.data[2, 0, 0] = bad
+    (found,) = noise([damaged, block], HEADER)
+    (expected,) = noise([take(measured, np.delete(np.arange(len(measured)), 2)), block], HEADER)
+    np.testing.assert_array_equal(found.data, expected.data)
+    assert "1 noise lines have NaN or infinite samples and were left out" in caplog.text
+    damaged.data[:, 0, 0] = bad
+    (found,) = noise([replace(damaged), block], HEADER)  # a new object: the peaks of the other one are known
+    assert found.data is block.data
+    assert "all noise lines have NaN or infinite samples; data are not prewhitened" in caplog.text
+    with pytest.raises(InputError, match="no line without NaN or infinite samples"):
+        NoiseScan().measured()
 
 
 def test_huge_but_finite_samples_pass():

@@ -68,7 +68,7 @@ class TestErrors:
     def test_coils(self, rng):
         block = synthetic.lines(synthetic.to_kspace(images(rng)))
         other = synthetic.lines(synthetic.coil_images(rng, 2, NY, NX), first_counter=12)
-        self.fails([block, other], plain(), "acquisition 12 has 2 coils, those before it 3")
+        self.fails([block, other], plain(), "acquisition 12 has 2 coils, others 3")
 
     def test_many_lines_outside_of_the_matrix(self, rng):
         block = synthetic.lines(synthetic.to_kspace(images(rng)), y_shift=4)
@@ -90,10 +90,10 @@ class TestErrors:
         self.fails([block], plain(), "1 encoding spaces, but the data refer to encoding space 3")
 
     @pytest.mark.parametrize("bad", [np.nan, -np.inf])
-    def test_samples(self, rng, bad):
+    def test_samples_of_many_lines(self, rng, bad):
         block = synthetic.lines(synthetic.to_kspace(images(rng)), first_counter=10)
-        block.data[4, 1, 2] = bad
-        self.fails([block], plain(), "acquisition 14 ")
+        block.data[4:8, 1, 2] = bad
+        self.fails([block], plain(), "acquisition 14 has NaN or infinite samples")
 
     def test_nothing(self, rng):
         for stream in ([], ["text", ismrmrd.Waveform()], [synthetic.noise_lines(np.ones((1, 2, 30)))]):

@@ -5,7 +5,6 @@ import logging
 import os
 import socket
 
-import numpy as np
 import pytest
 
 from gadgets.chain import Chain
@@ -42,19 +41,6 @@ def test_a_failure_is_told_at_once(place, kept):
         client.send(ConfigText(chain(stage("toy", fail="input")).encode()), Header(toys.HEADER), *toys.scan()[:4])
         assert client.peer.read().startswith("[gadgets] ERROR: toy: acquisition 7 is not to its taste")
         client.send(*toys.scan(), Close())
-        assert client.receive() == []
-
-
-@pytest.mark.parametrize("with_spool", [True, False])
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_fault_in_a_line_is_told_before_its_run_ends(place, kept, with_spool, number):
-    """Nothing comes after the line, which is the first or the second of the scan."""
-    fault = toys.lines(number + 1)
-    fault.data[number, 0, 0] = np.nan
-    with served(Rules(place, spool=kept if with_spool else None)) as client:
-        client.send(ConfigFile("toy.xml"), Header(toys.HEADER), fault)
-        assert f"acquisition {number} (scan_counter) has NaN or infinite samples" in client.peer.read()
-        client.send(Close())
         assert client.receive() == []
 
 

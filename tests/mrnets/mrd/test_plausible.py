@@ -167,6 +167,15 @@ def test_images_of_another_field_of_view_are_told(wanted, told):
     assert list(beyond_field(encoded, images)) == ([words] if told else [])
 
 
+@pytest.mark.parametrize(("samples", "fov", "told"), [(64, 256.0, True), (64, 512.0, False), (48, 256.0, False)])
+def test_an_oversampled_readout_of_the_images_field_of_view_is_told(samples, fov, told):
+    encoded, images = Space((samples, 32, 1), (fov, 256.0, 5.0)), Space((32, 32, 1), (256.0, 256.0, 5.0))
+    found = list(beyond_field(encoded, images))
+    assert [note.startswith("the header encodes 64 samples along x over the same 256 mm") for note in found] == told * [
+        True
+    ]
+
+
 SIDE = 48
 BLOCK = range(SIDE // 2 - 6, SIDE // 2 + 6)
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from gadgets import noise
 from gadgets import sort as module
 from gadgets.sort import sort
-from mrnets.mrd.lines import require_finite, take, with_data
+from mrnets.mrd.lines import take, with_data
 from mrnets.mrd.plausible import nonzero
 from mrnets.mrd.strength import PART_BYTES, in_parts, peaks_of, profiles_of, squares_of
 from tests import test_one_reading as scans
@@ -81,7 +80,6 @@ def test_a_device_is_asked_once_for_the_checks_of_a_block(monkeypatch):
     lines = scans.synthetic.lines(scans.kspace(np.random.default_rng(2)))
     there = replace(lines, data=torch.from_numpy(lines.data))
     with seen() as found:
-        require_finite(there)
+        assert there.finite.all()
         assert nonzero(there) is there
-        assert noise._finite(there, there) is there
     assert found.asked == {"lines.peaks": 1}
