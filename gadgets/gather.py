@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from weakref import WeakSet
 
@@ -22,9 +21,10 @@ from mrnets.mrd.images import Key, by_image
 from mrnets.mrd.kspace import Echo, add_lines, belong, outvoted, restarted
 from mrnets.mrd.lines import Lines, counter, take
 from mrnets.mrd.plausible import Facts
+from mrnets.mrd.refused import Refused
 from mrnets.mrd.spare import Spare
 
-__all__ = ["DROPPED", "TAKEN", "BusyError", "Group", "Memory", "gather", "settle", "taken", "unite"]
+__all__ = ["DROPPED", "TAKEN", "BusyError", "Closed", "Group", "Memory", "gather", "settle", "taken", "unite"]
 
 TAKEN = "lines flagged as surface coil correction (29) are lines of the image: no other lines have their places"
 DROPPED = "lines flagged as surface coil correction (29) were left out: other lines have their places"
@@ -46,6 +46,34 @@ class Group:
     notes: tuple[str, ...] = ()
     """Notes on its lines, for the comments of its images."""
     facts: Facts = field(default_factory=Facts)
+
+
+@dataclass
+class Closed:
+    """Images that are finished, and lines that came for them all the same: few are left out, many refuse the scan."""
+
+    lines: dict[Key, int] = field(default_factory=dict)
+    """How many each image had."""
+    _late: dict[Key, Refused] = field(default_factory=dict)
+
+    def add(self, key: Key, group: Group) -> None:
+        """Take an image that was finished."""
+        self.lines[key] = sum(echo.lines for echo in group.echoes.values())
+
+    def leave_out(self, key: Key, lines: Lines) -> None:
+        """Count lines of a finished image. Raises InputError where they are many of it."""
+        late, first = self._late.setdefault(key, Refused()), counter(lines)
+        reason = (
+            f"acquisition {first} belongs to {key}, which was finished by a flag (last in slice or repetition) or by a "
+            f"later repetition; set sort.trigger to repetition or measurement"
+        )
+        late.add(len(lines), reason, first)
+        late.note(self.lines[key] + late.count)
+
+    def lacks(self) -> str:
+        """Return a sentence on lines that came too late, or nothing."""
+        late = Refused.together(self._late.values())
+        return f"{late.count} lines came too late and were left out; the first: {late.reason}" if late.count else ""
 
 
 PREPARING = 5
@@ -130,19 +158,18 @@ def taken() -> int:
 
 
 def gather(
-    groups: dict[Key, Group], lines: Lines, encoding: Encoding, memory: Memory, closed: Collection[Key] = ()
+    groups: dict[Key, Group], lines: Lines, encoding: Encoding, memory: Memory, closed: Closed | None = None
 ) -> list[Key]:
     """The images that got some of these lines of one encoding space; groups are made as they are needed.
 
-    Raises InputError for lines of images that are `closed`, and if memory is not enough."""
+    Raises InputError for many lines of an image that is `closed`, and if memory is not enough."""
+    closed = closed or Closed()
     keys = []
     for key, contrast, which in by_image(lines.headers, encoding.index):
         part = take(lines, which)
-        if key in closed:
-            raise InputError(
-                f"acquisition {counter(part)} belongs to {key}, which was finished by a flag (last in slice or "
-                f"repetition) or by a later repetition; set sort.trigger to repetition or measurement"
-            )
+        if key in closed.lines:
+            closed.leave_out(key, part)
+            continue
         group = groups.setdefault(key, Group())
         part = group.facts.measured(part, contrast)
         if not len(part):

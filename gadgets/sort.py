@@ -19,7 +19,7 @@ from gadgets.assemble import Part, Shortfalls, arrive, frames, group_notes, impl
 from gadgets.calibrations import Calibrations, Means, Source
 from gadgets.frame import Frame
 from gadgets.gadget import gadget
-from gadgets.gather import DROPPED, TAKEN, Group, Memory, gather
+from gadgets.gather import DROPPED, TAKEN, Closed, Group, Memory, gather
 from gadgets.limits import usual_memory
 from gadgets.recondata import is_recon_data, lines_of
 from gadgets.spaces import Spaces
@@ -72,8 +72,8 @@ def sort(
     `centre_sample`: its sample in lines that run forwards. `reversed_centre`: "kept" (Siemens) or "mirrored" (ISMRMRD).
     `reversed_contrasts`: "odd": contrasts 1, 3, 5 run backwards, though their lines lack the flag 22.
     Raises InputError for many lines of an image that cannot be used (see `mrnets.mrd.refused`): they have no place, NaN
-    or infinite samples, or other coils than the lines before. Raises it also for a non-Cartesian trajectory, for lines
-    of a finished slice, and if no imaging line came.
+    or infinite samples, other coils than the lines before, or came when the image was finished. Raises it also for a
+    non-Cartesian trajectory, and if no imaging line came. A few late lines count as `incomplete`.
     """
     limit = Memory((usual_memory() if memory is None else memory) * 2**30)
     scan = _Scan(header, Spaces(header, by_hand), limit, calibration)
@@ -93,12 +93,11 @@ def sort(
             yield item
     yield from scan.finish()
     if lacks := scan.lacks():
-        message = f"the scan ended before what its header announces: {lacks}"
         if incomplete == "error":
-            lack(f"{message}; set sort.incomplete to warn if that is right")
+            lack(f"{lacks}; set sort.incomplete to warn if that is right")
         else:
-            warn(message, log=_logger)
-    if not (scan.closed or sorted_before):
+            warn(lacks, log=_logger)
+    if not (scan.closed.lines or sorted_before):
         raise InputError(
             "the stream ended before any imaging acquisition came; if Gadgetron's own gadgets run before this chain, "
             "one of them may have failed"
@@ -122,7 +121,7 @@ class _Scan:
         self.header = header
         self.spaces = spaces
         self.images: dict[Key, Group] = {}
-        self.closed: set[Key] = set()
+        self.closed = Closed()
         self.calibrations = Calibrations(calibration)
         self._aside = Aside(memory)
         self._strays = Strays(header)
@@ -146,8 +145,8 @@ class _Scan:
         """Make frames of finished images."""
         for key in sorted(keys):
             group = self.images.pop(key)
-            self.closed.add(key)
             self._aside.complete(key, group, self.spaces.encoding(key.encoding))
+            self.closed.add(key, group)
             if (finished := self._finished(key, group)) is not None:
                 yield from self._calibrated(finished)
 
@@ -155,7 +154,7 @@ class _Scan:
         """Make frames of all images; no more lines of them come."""
         for lines in self.spaces.rest():
             self._place(lines)
-        if not (self.images or self.closed):
+        if not (self.images or self.closed.lines):
             self._take_doubtful()
         yield from self.close(list(self.images))
         if self._aside.doubtful:
@@ -170,8 +169,10 @@ class _Scan:
         return self.calibrations.awaited(key, encoding) or self.calibrations.lacking(key, encoding, self.images[key])
 
     def lacks(self) -> str:
-        """Return what the scan lacks of what its header announces, or nothing."""
-        return "; ".join([*self._lost, *self._arrivals.lacks(self.header)])
+        """Return what the scan lacks of what its header announces and what came too late, or nothing."""
+        lacking = "; ".join([*self._lost, *self._arrivals.lacks(self.header)])
+        told = f"the scan ended before what its header announces: {lacking}" if lacking else ""
+        return "; ".join(filter(None, [self.closed.lacks(), told]))
 
     def _take(self, lines: Lines) -> list[Key]:
         if not len(lines):

@@ -8,8 +8,10 @@ import pytest
 
 from gadgets.frame import Frame
 from gadgets.sort import sort
+from gadgets.speaker import IncompleteError
 from mrnets.errors import InputError
 from mrnets.mrd.flags import Flag
+from mrnets.mrd.lines import take
 from tests.gadgets import synthetic
 from tests.gadgets.sorting import NX, NY, counted, frames, images, plain
 
@@ -63,6 +65,19 @@ class TestTrigger:
         late = self.slices(rng, last=[Flag.LAST_IN_SLICE], first_counter=7)[0]
         with pytest.raises(InputError, match=r"acquisition 7 belongs to .*slice 0.* set sort.trigger"):
             list(sort([late, late], plain()))
+
+    def test_a_few_lines_that_come_too_late_cost_no_image(self, rng, caplog):
+        """As one line whose slice counter is damaged. The scan ends with an error all the same."""
+        stream = self.slices(rng, last=[Flag.LAST_IN_SLICE])
+        late = take(stream[0], np.arange(3))
+        late.headers["scan_counter"] = [40, 41, 42]
+        found = frames([stream[0], late, *stream[1:]], plain(), incomplete="warn")
+        assert [int(frame.headers[0, 0]["idx"]["slice"]) for frame in found] == [0, 1, 2]
+        assert "3 lines came too late and were left out; the first: acquisition 40 belongs to" in caplog.text
+        given = sort([stream[0], late, *stream[1:]], plain())
+        assert len([next(given) for _ in range(3)]) == 3
+        with pytest.raises(IncompleteError, match=r"3 lines came too late .* sort.incomplete to warn if that is right"):
+            next(given)
 
 
 class TestCutShort:
