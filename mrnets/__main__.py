@@ -12,9 +12,11 @@ import argparse
 import json
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 from mrnets import plugins, store
+from mrnets.apart import Output, require_apart
 from mrnets.atommic import PREFIX
 from mrnets.commandline import as_process, check_command, program, refuse, with_examples
 from mrnets.errors import InputError, nearest, printable
@@ -145,6 +147,7 @@ def _table(rows: list[list[str]]) -> str:
 def _imported(checkpoint: str, output: str, config: str | None) -> str:
     from mrnets.atommic.checkpoint import import_atommic
 
+    require_apart([Output("-o", Path(output))], [("the checkpoint", Path(checkpoint))])
     imported = import_atommic(checkpoint, output, config)
     return f"wrote {output}: {imported.name}, {sum(p.numel() for p in imported.network.parameters()):,} parameters"
 

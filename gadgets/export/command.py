@@ -14,8 +14,10 @@ from gadgets.export.cfl import write_cfl
 from gadgets.export.contents import Contents, anonymous, read_contents
 from gadgets.export.dicom import require_empty, write_dicom
 from gadgets.export.needed import needed
+from gadgets.export.nifti import ENDINGS as NIFTI
 from gadgets.export.nifti import nifti_name, write_nifti
 from gadgets.export.png import write_png
+from mrnets.apart import Output, require_apart
 from mrnets.errors import Faults, InputError
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "export",
     "for_chain",
     "is_there",
+    "outputs",
     "places",
     "require",
     "require_packages",
@@ -71,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
         if not Path(args.images).is_file():
             raise InputError(f"{args.images}: there is no such file.")
     require(args, faults)
+    with faults.gathered():
+        require_apart(outputs(args), [("the image file", Path(args.images))])
     faults.tell()
     contents = read_contents(args.images, args.group.strip("/"))
     contents, unsaid = settled(contents, backwards=args.reversed_axes)
@@ -90,6 +95,20 @@ def places(args: argparse.Namespace) -> dict[str, Path]:
     """Return the formats that are asked for, and their places."""
     given = {name: getattr(args, name) for name in _FORMATS}
     return {name: place for name, place in given.items() if place is not None}
+
+
+def outputs(args: argparse.Namespace) -> list[Output]:
+    """Return the files and folders of the formats that are asked for. A NIfTI file that has no name of one has none."""
+    found = []
+    for name, place in places(args).items():
+        if name in _FOLDERS:
+            found.append(Output(f"--{name}", place, alone=name == "dicom"))
+        elif name == "cfl":
+            found += [Output("--cfl", place.with_name(place.name + ending)) for ending in (".hdr", ".cfl")]
+        elif any(place.name.endswith(ending) for ending in NIFTI):
+            beside = place.with_name(f"{nifti_name(place)[0]}.json")
+            found += [Output("--nifti", place), Output("--nifti", beside)]
+    return found
 
 
 def require(args: argparse.Namespace, faults: Faults) -> None:

@@ -30,6 +30,7 @@ from gadgets.messages import Close
 from gadgets.protocol import State
 from gadgets.speaker import IncompleteError
 from gadgets.version2.streams import Version2, opened, written
+from mrnets.apart import Output, require_apart
 from mrnets.errors import InputError
 from mrnets.files import whole
 from mrnets.mrd.lines import Item
@@ -56,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
 
     Raises InputError, GadgetError and IncompleteError."""
     chain, spool = load(args.config, args.set), spool_of(args)
+    if args.input is not None and args.output is not None:
+        require_apart([Output("-o", Path(args.output))], [("the stream that is read", Path(args.input))])
     sys.stdout.flush()
     with os.fdopen(os.dup(1), "wb") as stdout:
         os.dup2(2, 1)

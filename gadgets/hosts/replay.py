@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +27,13 @@ from gadgets.messages import DependencyQuery
 from gadgets.profile import Profile
 from gadgets.report.looks import Recorder
 from gadgets.speaker import IncompleteError
+from mrnets.apart import Output, require_apart
 from mrnets.errors import Faults, InputError, naming
 from mrnets.mrd.lines import Item, Lines
 from mrnets.mrd.noise_store import Store
+from mrnets.weightsfile import located
 
-__all__ = ["add_arguments", "chains_of", "for_chains", "noise_store", "replay", "run"]
+__all__ = ["add_arguments", "chains_of", "for_chains", "noise_store", "replay", "require_outputs_apart", "run"]
 
 DEFAULT = "reconstruct.xml"
 """The chain, where none is named."""
@@ -115,8 +117,31 @@ def _asked(args: argparse.Namespace) -> tuple[Report | None, dict[str, argparse.
     jobs = for_chains(args, chains)
     for job in jobs.values():
         export.require(job, faults)
+    with faults.gathered():
+        require_outputs_apart(args, jobs)
     faults.tell()
     return report, jobs
+
+
+def require_outputs_apart(args: argparse.Namespace, jobs: Mapping[str, argparse.Namespace]) -> None:
+    """Raise InputError where files that a replay writes would replace each other, or what it reads.
+
+    jobs: the options for each chain."""
+    outputs = [one for job in jobs.values() for one in (Output("-o", Path(job.outfile)), *export.outputs(job))]
+    outputs += [Output("--report", args.report)] if args.report is not None else []
+    inputs = [("the scan", Path(_scan(args)))] if args.scans or args.filename else []
+    inputs += [("the scan of --noise", Path(args.noise))] if args.noise else []
+    inputs += [("the chain", Path(name)) for name in jobs if Path(name).is_file()]
+    require_apart(outputs, [*inputs, *_weights(args, jobs)])
+
+
+def _weights(args: argparse.Namespace, chains: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """Yield the weights files of chains. Those that cannot be found are told elsewhere."""
+    for name in chains:
+        with suppress(InputError):
+            for stage in load(name, args.set).stages:
+                if "weights" in stage.properties:
+                    yield "the weights file", located(stage.properties["weights"])
 
 
 def _scan(args: argparse.Namespace) -> str:

@@ -13,6 +13,7 @@ from gadgets.simulate.sampling import require_more_than_centre
 from gadgets.simulate.scan import make_noise_scan, make_scan
 from gadgets.simulate.settings import ORIENTATIONS, Settings, check
 from gadgets.simulate.vendors import VENDORS
+from mrnets.apart import Output, require_apart
 from mrnets.commandline import one_of
 from mrnets.errors import InputError
 from mrnets.files import whole
@@ -74,7 +75,10 @@ def run(args: argparse.Namespace) -> int:
     settings = Settings(**{name: given[name] for name in Settings.__dataclass_fields__ if name in given})
     check(settings)
     require_more_than_centre(settings)
-    for path in filter(None, (args.output, args.reference, args.noise)):
+    written = {"-o": args.output, "--reference": args.reference, "--noise": args.noise}
+    volume = [("the volume", Path(args.volume))] if args.volume else []
+    require_apart([Output(option, Path(path)) for option, path in written.items() if path], volume)
+    for path in filter(None, written.values()):
         if not Path(path).resolve().parent.is_dir():
             raise InputError(f"{path}: there is no folder {Path(path).resolve().parent}")
     if args.noise:
