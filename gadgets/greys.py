@@ -15,10 +15,12 @@ from ismrmrd.meta import Meta
 from gadgets.meta import with_comment
 from mrnets.errors import InputError
 
-__all__ = ["Greys", "Scaling"]
+__all__ = ["SCALE_OFFSET", "SCALE_RATIO", "Greys", "Scaling"]
 
 Scaling = Literal["series", "first"]
 
+SCALE_RATIO, SCALE_OFFSET = "GADGETRON_ScaleRatio", "GADGETRON_ScaleOffset"
+"""Gadgetron's names of meta data: a pixel is the value times the ratio, plus the offset."""
 BRIGHTEST = 4095
 """The brightest pixel becomes this: viewers and archives expect 12 bits."""
 MAX_GREY = 65535
@@ -83,7 +85,8 @@ class Greys:
     def _converted(self, image: ismrmrd.Image, scale: float) -> ismrmrd.Image:
         scaled = np.rint((image.data + np.float32(self.offset)) * np.float32(scale))
         clipped = int(np.count_nonzero(scaled > MAX_GREY))
-        meta = Meta({**image.meta, "GADGETRON_ScaleRatio": repr(scale)})
+        ratio = {SCALE_RATIO: repr(scale), **({SCALE_OFFSET: repr(self.offset * scale)} if self.offset else {})}
+        meta = Meta({**image.meta, **ratio})
         if clipped:
             self.clipped += clipped
             meta = with_comment(meta, f"{clipped} pixels were too bright for 16 bits and were clipped")

@@ -62,8 +62,8 @@ def images(
 
     `output`: the part of the complex image that leaves, or all of it.
     The image is one series. Each map, and the segmentation, is another. `series` is the index of the first. Phase is in
-    rad. Maps are in SI units, and 0 where there is no signal. Labels are 16-bit numbers from 0. Classes that overlap
-    have a segmentation each.
+    rad. In 16 bits it is the pixel minus GADGETRON_ScaleOffset, over GADGETRON_ScaleRatio. Maps are in SI units, and 0
+    where there is no signal. Labels are 16-bit numbers from 0. Classes that overlap have a segmentation each.
     `format` "short": unsigned 16-bit pixels of the image (maps stay floats). The whole series has one scale, so that
     slices can be compared. See `gadgets.greys` for `scaling` and `scale`.
     Raises InputError for a frame without estimate, and for 16-bit pixels of an output that has a sign. Raises it also
@@ -204,6 +204,8 @@ def _images(
             time = float(times[echo]) if times is not None and echoes == len(times) and not picture.series else None
             meta = meta_of(frame, acquisition, frame.times[of], header, picture.role, time, picture.labels)
             meta["GADGETRON_ImageNumber"] = str(head.image_index)
+            if picture.image_type == ismrmrd.IMTYPE_PHASE:
+                meta["Unit"] = "rad"
             yield ismrmrd.Image(head=head, data=picture.pixels[n, echo][None], meta=meta)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,25 @@ import numpy as np
 from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
+from gadgets.greys import SCALE_OFFSET, SCALE_RATIO
 from mrnets.errors import InputError
 from mrnets.hdf5_reading import opened, require_lengths, require_own, require_sound
 from mrnets.mrd.files import hdf5, header_in
 from mrnets.mrd.header import read_header
 from mrnets.mrd.records import explained
 from mrnets.mrd.xml import mended, parse_xml, text_of
+from mrnets.values import parsed
 
-__all__ = ["Contents", "Picture", "Series", "anonymous", "read_contents"]
+__all__ = ["TIME_RANGE", "Contents", "Picture", "Series", "anonymous", "read_contents"]
 
 MAX_PIXELS = 1 << 31
 """Most pixels of one series, which is read as a whole."""
 _PARTS = ("data", "header", "attributes")
 """Data sets of a series."""
-_NAMING = ("measurementID", "patientID", "studyID", "deviceID")
-"""Meta data of images that tell whose they are; see `gadgets.meta`."""
+TIME_RANGE = "acquisition_time_range"
+"""Meta data: the time stamps of an image's first and last line."""
+_NAMING = ("measurementID", "patientID", "studyID", "deviceID", "acquisition_time_stamp", TIME_RANGE)
+"""Meta data of images that tell whose they are, or the time of day; see `gadgets.meta`."""
 _PRIVATE = {
     "acquisitionSystemInformation": ("institutionName", "stationName", "deviceID", "deviceSerialNumber"),
     "measurementInformation": ("measurementID", "seriesDate", "seriesTime", "frameOfReferenceUID"),
@@ -67,8 +72,10 @@ class Series:
 
     @property
     def unit(self) -> str:
-        """The unit of the pixels; empty: arbitrary, or unknown."""
-        return self.pictures[0].first("Unit")
+        """The unit of the pixels; empty: arbitrary, or unknown. Phases that are no integers are in rad."""
+        one = self.pictures[0]
+        phase = one.head.image_type == ismrmrd.IMTYPE_PHASE and one.pixels.dtype.kind == "f"
+        return one.first("Unit") or ("rad" if phase else "")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -169,8 +176,20 @@ def _pictures(path: str | Path, series: h5py.Group, digest: Any) -> tuple[Pictur
             raise InputError(f"{what}: has pixels of type {pixels.dtype}; numbers were expected.")
         digest.update(raw)
         digest.update(np.ascontiguousarray(pixels).tobytes())
-        found.append(Picture(ismrmrd.ImageHeader.from_buffer_copy(raw), pixels, _meta(text, f"{what}, image {n}")))
+        meta = _meta(text, f"{what}, image {n}")
+        found.append(Picture(ismrmrd.ImageHeader.from_buffer_copy(raw), _values(pixels, meta), meta))
     return tuple(found)
+
+
+def _values(pixels: NDArray[Any], meta: Mapping[str, list[str]]) -> NDArray[Any]:
+    """Return integers of a quantity with a unit, as of phase in 16 bits, as its values. Other pixels stay."""
+    if pixels.dtype.kind not in "ui" or not {"Unit", SCALE_RATIO, SCALE_OFFSET} <= meta.keys():
+        return pixels
+    with suppress(ValueError):
+        ratio, offset = (parsed(meta[name][0], float) for name in (SCALE_RATIO, SCALE_OFFSET))
+        if ratio > 0:
+            return ((pixels - offset) / ratio).astype(np.float32)
+    return pixels
 
 
 def _texts(path: str | Path, texts: Any, count: int) -> Any:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import date, time
+from contextlib import suppress
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
+from gadgets.export.contents import TIME_RANGE, Picture
 from gadgets.export.identity import Identity, text_of_header
 from gadgets.export.stacks import Stack
 from mrnets import __version__
+from mrnets.mrd.encoding import vendor_of
+from mrnets.values import parsed
 
 __all__ = [
     "LONG_STRING",
     "UCUM",
+    "acquired",
     "code_string",
     "decimal",
     "device",
@@ -26,6 +31,9 @@ LONG_STRING = 64
 """Characters of the value representation LO."""
 UCUM = {"1/s": "/s", "1/m": "/m", "a.u.": "1", "": "1"}
 """Units whose code in UCUM is another one."""
+TICK = timedelta(milliseconds=2.5)
+"""Siemens counts the time of day in these steps. A Skyra's study of 22:34:35 began with the tick of 22:34:35.69."""
+LONGEST_SCAN = timedelta(hours=12)
 
 
 def patient_and_study(header: Any, identity: Identity) -> dict[str, Any]:
@@ -36,6 +44,7 @@ def patient_and_study(header: Any, identity: Identity) -> dict[str, Any]:
 
     sex = text("subjectInformation", "patientGender")
     day, hour = _date(text("studyInformation", "studyDate")), _time(text("studyInformation", "studyTime"))
+    first, begin = (text("measurementInformation", f"series{what}") for what in ("Date", "Time"))
     weight = getattr(getattr(header, "subjectInformation", None), "patientWeight_kg", None)
     return {
         "SpecificCharacterSet": "ISO_IR 192",
@@ -47,6 +56,8 @@ def patient_and_study(header: Any, identity: Identity) -> dict[str, Any]:
         "StudyInstanceUID": identity.study,
         "StudyDate": day,
         "StudyTime": hour,
+        **({"SeriesDate": _date(first)} if _date(first) else {}),
+        **({"SeriesTime": _time(begin)} if _time(begin) else {}),
         "ContentDate": day,
         "ContentTime": hour,
         "StudyID": text("studyInformation", "studyID", most=16),
@@ -72,6 +83,33 @@ def _time(text: str) -> str:
         return time.fromisoformat(text[:8]).strftime("%H%M%S")
     except ValueError:
         return ""
+
+
+def _began(header: Any) -> datetime | None:
+    """Return when the header says that the series began, or else the study."""
+    for part, name in (("measurementInformation", "series"), ("studyInformation", "study")):
+        day, hour = (text_of_header(header, part, f"{name}{what}") for what in ("Date", "Time"))
+        with suppress(ValueError):
+            return datetime.combine(date.fromisoformat(day[:10]), time.fromisoformat(hour[:8]))
+    return None
+
+
+def acquired(picture: Picture, header: Any) -> dict[str, Any]:
+    """Return the elements that say when the first line of an image was measured; empty where that is not known.
+
+    The clock of time stamps is known for Siemens alone. It is believed where it agrees with the header: no earlier than
+    the series or study began, and less than 12 hours later. A scan may go on past midnight."""
+    began = _began(header)
+    if began is None or vendor_of(header) != "siemens":
+        return {}
+    with suppress(ValueError):
+        ticks = parsed(picture.first(TIME_RANGE), int)
+        midnight = datetime.combine(began.date(), time())
+        for day in (midnight, midnight + timedelta(days=1)):
+            stamp = day + ticks * TICK
+            if 0 < ticks < timedelta(days=1) / TICK and timedelta() <= stamp - began < LONGEST_SCAN:
+                return {"AcquisitionDate": f"{stamp:%Y%m%d}", "AcquisitionTime": f"{stamp:%H%M%S.%f}"}
+    return {}
 
 
 def device(header: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from gadgets.export.contents import Contents, Picture
 from gadgets.export.elements import (
     LONG_STRING,
     UCUM,
+    acquired,
     code_string,
     decimal,
     device,
@@ -52,6 +53,8 @@ class Part:
     stack: Stack
     pixels: NDArray[Any]
     kind: str
+    unit: str
+    """Empty: arbitrary, or unknown."""
     suffix: str = ""
 
 
@@ -59,10 +62,11 @@ def parts_of(stack: Stack) -> Iterator[Part]:
     """Yield the images of a stack, or the magnitudes and the phases of complex ones."""
     pixels = stack.pixels
     if pixels.dtype.kind == "c":
-        yield Part(stack, np.abs(pixels), "M", "_magnitude")
-        yield Part(stack, np.angle(pixels), "P", "_phase")
+        yield Part(stack, np.abs(pixels), "M", stack.series.unit, "_magnitude")
+        yield Part(stack, np.angle(pixels), "P", "rad", "_phase")
     else:
-        yield Part(stack, pixels, _PARTS.get(int(stack.frames[0][0].head.image_type), "M"))
+        kind = _PARTS.get(int(stack.frames[0][0].head.image_type), "M")
+        yield Part(stack, pixels, kind, stack.series.unit)
 
 
 @dataclass(frozen=True)
@@ -129,10 +133,11 @@ def instances(series: MrSeries) -> Iterator[Any]:
                 "TemporalPositionIdentifier": times.index(moment(frame[0])) + 1,
                 "NumberOfTemporalPositions": len(times),
                 "EchoNumbers": contrasts.index(int(picture.head.contrast)) + 1,
+                **acquired(picture, series.header),
                 "EchoTime": _echo_time(picture, series.header),
                 "ImageComments": _comment(picture, pixels[n, z])[:MAX_COMMENT],
                 **_plane(stack, z),
-                **_pixels(pixels[n, z], series.greys, stack),
+                **_pixels(pixels[n, z], series.greys, series.part),
             }
             yield _instance(series.shared, own)
 
@@ -176,9 +181,8 @@ def _plane(stack: Stack, z: int) -> dict[str, Any]:
     }
 
 
-def _pixels(pixels: NDArray[Any], greys: Greys, stack: Stack) -> dict[str, Any]:
+def _pixels(pixels: NDArray[Any], greys: Greys, part: Part) -> dict[str, Any]:
     black, white = greys.window
-    unit = stack.series.unit
     return {
         "Rows": pixels.shape[0],
         "Columns": pixels.shape[1],
@@ -190,18 +194,18 @@ def _pixels(pixels: NDArray[Any], greys: Greys, stack: Stack) -> dict[str, Any]:
         "PixelRepresentation": 0,
         "RescaleSlope": decimal(greys.slope),
         "RescaleIntercept": decimal(greys.intercept),
-        "RescaleType": line(unit)[:LONG_STRING] or "US",
+        "RescaleType": line(part.unit)[:LONG_STRING] or "US",
         "WindowCenter": decimal((black + white) / 2),
         "WindowWidth": decimal(white - black),
         "VOILUTFunction": "LINEAR_EXACT",  # the width of a map's window may be less than 1
         "PixelData": greys.stored(pixels).astype("<u2").tobytes(),
-        **({"RealWorldValueMappingSequence": [_mapping(greys, stack)]} if unit else {}),
+        **({"RealWorldValueMappingSequence": [_mapping(greys, part)]} if part.unit else {}),
     }
 
 
-def _mapping(greys: Greys, stack: Stack) -> Any:
-    """Return what a stored value of a map means. Source: DICOM PS3.3, C.7.6.16.2.11."""
-    unit = stack.series.unit
+def _mapping(greys: Greys, part: Part) -> Any:
+    """Return what a stored value of a map or of phase means. Source: DICOM PS3.3, C.7.6.16.2.11."""
+    unit, role = part.unit, "Phase" if part.kind == "P" else part.stack.series.role
     code = _dataset(
         {
             "CodeValue": UCUM.get(unit, unit)[:16],
@@ -215,8 +219,8 @@ def _mapping(greys: Greys, stack: Stack) -> Any:
             "RealWorldValueLastValueMapped": GREYS,
             "RealWorldValueIntercept": greys.intercept,
             "RealWorldValueSlope": greys.slope,
-            "LUTExplanation": line(stack.series.role)[:LONG_STRING],
-            "LUTLabel": line(stack.series.role)[:16],
+            "LUTExplanation": line(role)[:LONG_STRING],
+            "LUTLabel": line(role)[:16],
             "MeasurementUnitsCodeSequence": [code],
         }
     )
