@@ -5,7 +5,7 @@ Axes as in `mrnets.contract.Raw`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -29,7 +29,17 @@ from mrnets.mrd.plausible import TWICE, beyond_field, beyond_limits, off_pattern
 from mrnets.mrd.readout import noise_gain
 from mrnets.physics.arrays import Array, array_namespace, asarray_like
 
-__all__ = ["Part", "Shortfalls", "arrive", "frames", "group_notes", "implausible", "parts_of", "without_centre"]
+__all__ = [
+    "Part",
+    "Shortfalls",
+    "arrive",
+    "frames",
+    "group_notes",
+    "implausible",
+    "of_contrasts",
+    "parts_of",
+    "without_centre",
+]
 
 Mask = NDArray[np.bool_]
 
@@ -70,7 +80,8 @@ def parts_of(group: Group, encoding: Encoding) -> list[Part]:
 def group_notes(group: Group, encoding: Encoding) -> tuple[str, ...]:
     """Sentences on the lines of an image. Raises InputError if many were left out."""
     echoes = list(group.echoes.values())
-    notes = [*left_out_notes(echoes, encoding), *group.notes, *(note for echo in echoes for note in echo.notes)]
+    own = {contrast: echo.notes for contrast, echo in group.echoes.items()}
+    notes = [*left_out_notes(echoes, encoding), *group.notes, *of_contrasts(own)]
     notes += beyond_field(encoding.encoded, encoding.recon)
     return tuple(dict.fromkeys(notes))
 
@@ -118,13 +129,24 @@ def implausible(key: Key, group: Group, parts: list[Part], header: ismrmrdHeader
     space = header.encoding[key.encoding]
     limits, factors = space.encodingLimits, getattr(space.parallelImaging, "accelerationFactor", None)
     acceleration = getattr(factors, "kspace_encoding_step_1", None) or 1
-    notes: list[str | None] = [*group.facts.notes(limits)]
-    notes += beyond_limits(key, [part.contrast for part in parts], header)
-    for echo, known in ((part.echo, part.measures) for part in parts):
-        notes.append(known.repeats.note(echo.counts, twice=TWICE in echo.notes, whitened=group.whitened))
-        notes += out_of_line(known.peaks, known.samples, echo.counts)
-        notes += off_pattern(echo.counts, int(acceleration))
-    return tuple(dict.fromkeys(note for note in notes if note))
+    notes = [*group.facts.notes(limits), *beyond_limits(key, [part.contrast for part in parts], header)]
+    own = {}
+    for part in parts:
+        counts, known = part.echo.counts, part.measures
+        repeats = known.repeats.note(counts, twice=TWICE in part.echo.notes, whitened=group.whitened)
+        found = [repeats, *out_of_line(known.peaks, known.samples, counts), *off_pattern(counts, int(acceleration))]
+        own[part.contrast] = [note for note in found if note]
+    return tuple(dict.fromkeys([*notes, *of_contrasts(own)]))
+
+
+def of_contrasts(said: Mapping[int, Iterable[str]]) -> list[str]:
+    """Return the sentences on the echoes of an image, each once. One that is not on all of them names its contrasts."""
+    where: dict[str, list[int]] = {}
+    for contrast in sorted(said):
+        for note in dict.fromkeys(said[contrast]):
+            where.setdefault(note, []).append(contrast)
+    names = {note: ", ".join(f"contrast {n}" for n in found) for note, found in where.items()}
+    return [note if len(found) == len(said) else f"{names[note]}: {note}" for note, found in where.items()]
 
 
 def arrive(arrivals: Arrivals, key: Key, parts: list[Part], *, alike: bool) -> None:

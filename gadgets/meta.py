@@ -17,11 +17,16 @@ from gadgets.speaker import notes
 from gadgets.trust import numbers
 from mrnets.errors import printable
 from mrnets.mrd.encoding import Limit, vendor_of
+from mrnets.mrd.limits import announced
 
-__all__ = ["meta_of", "with_comment"]
+__all__ = ["COMMENTS", "COUNTED", "meta_of", "with_comment"]
 
 LONGEST = 256
 """Characters of a header's text that go into the meta data of each image."""
+COMMENTS = "GADGETRON_ImageComment"
+"""The sentences of an image's comment, one by one. `ImageComments` has them together, and which image it is."""
+COUNTED = " (counters from 0: "
+"""Stands in `ImageComments` before the counters of an image, and a bracket behind them."""
 
 
 def meta_of(
@@ -67,11 +72,11 @@ def meta_of(
         "Skip_processing_after_recon": "true",
         "GADGETRON_DataRole": role,
         "GADGETRON_ScaleRatio": "1",
-        "GADGETRON_ImageComment": comments,
+        COMMENTS: comments,
         "GADGETRON_ImageProcessingHistory": list(frame.history) or [made],
         "GADGETRON_SeqDescription": "_".join(filter(None, series)),
         "SequenceDescription": "_".join(filter(None, series)),
-        "ImageComments": "; ".join(comments),
+        "ImageComments": "; ".join([f"{title}{_counters(frame, acquisition, header, role)} by {made}", *comments[1:]]),
     }
     meta |= _axes(frame, header)
     if echo_time is not None:
@@ -81,6 +86,19 @@ def meta_of(
     if labels:
         meta["Labels"] = [f"{n} {label}" for n, label in enumerate(labels)]
     return Meta({**meta, **numbers(frame.trust), **_users(acquisition), **_identity(header)})
+
+
+def _counters(frame: Frame, acquisition: ismrmrd.AcquisitionHeader, header: ismrmrdHeader, role: str) -> str:
+    """Return which of several images of a slice this is, for its comment; empty where there is one alone.
+
+    What a network makes of all echoes is of no contrast."""
+    limits = header.encoding[frame.encoding].encodingLimits
+    names = ("contrast", "set", "phase", "repetition")
+    values = {name: int(getattr(acquisition.idx, name)) for name in names}
+    several = [name for name, value in values.items() if value or len(announced(limits, name)) > 1]
+    if frame.headers.shape[1] > 1:
+        several = [*(["contrast"] if role == "Image" else []), *(name for name in several if name != "contrast")]
+    return f"{COUNTED}{', '.join(f'{name} {values[name]}' for name in several)})" if several else ""
 
 
 def _axes(frame: Frame, header: ismrmrdHeader) -> dict[str, str]:
@@ -96,9 +114,9 @@ def _axes(frame: Frame, header: ismrmrdHeader) -> dict[str, str]:
 
 def with_comment(meta: Meta, sentence: str) -> Meta:
     """Return meta data with one more sentence in the comment of their image."""
-    comments = meta.get("GADGETRON_ImageComment", [])
+    comments = meta.get(COMMENTS, [])
     comments = [*([comments] if isinstance(comments, str) else comments), sentence]
-    return Meta({**meta, "GADGETRON_ImageComment": comments, "ImageComments": "; ".join(comments)})
+    return Meta({**meta, COMMENTS: comments, "ImageComments": f"{meta['ImageComments']}; {sentence}"})
 
 
 def _users(acquisition: ismrmrd.AcquisitionHeader) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gadgets.export.comments import told
 from gadgets.export.contents import Contents, Picture
 from gadgets.export.dicom import NOT_CLINICAL
 from gadgets.export.needed import needed
@@ -87,12 +88,11 @@ def _echo_times(stack: Stack) -> dict[str, list[float]]:
 
 def _beside(stack: Stack) -> dict[str, Any]:
     firsts = [frame[0] for frame in stack.frames]
-    comments = dict.fromkeys(picture.first("ImageComments") for frame in stack.frames for picture in frame)
     series = stack.series
     return {
         "SeriesDescription": series.description,
         "Notice": NOT_CLINICAL,
-        "Comments": [comment for comment in comments if comment],
+        "Comments": [comment for comment in told(stack.frames) if comment],
         **({"Units": series.unit} if series.unit else {}),
         **({"Labels": dict(enumerate(series.labels))} if series.labels else {}),
         **_echo_times(stack),
