@@ -230,8 +230,7 @@ def test_a_montage_has_the_slices_in_order_and_a_row_for_each_echo(tmp_path):
     ]
     paths = write_png(read_contents(written(tmp_path / "i.h5", images)), tmp_path)
     assert [path.name for path in paths][-1] == "image_1_montage.png"
-    picture = np.asarray(Image.open(paths[-1]))
-    assert picture.shape == (12, 24)
+    picture = np.asarray(Image.open(paths[-1]))[:12, :24]
     tiles = picture.reshape(2, 6, 3, 8).transpose(0, 2, 1, 3).reshape(6, -1)
     assert (np.diff(tiles[:, 0].astype(int)) > 0).all()
     assert (tiles == tiles[:, :1]).all()
@@ -250,14 +249,32 @@ def test_a_montage_of_labels_has_one_legend(tmp_path):
 
 
 def test_many_slices_and_images_without_a_place_have_a_montage_too(tmp_path, pixels):
-    many = [image(pixels, z=5.0 * n) for n in range(30)]
+    many = [image(np.kron(pixels, np.ones((8, 8), np.float32)), z=5.0 * n) for n in range(30)]
     *_, path = write_png(read_contents(written(tmp_path / "many.h5", many)), tmp_path / "many")
     height, width = np.asarray(Image.open(path)).shape
-    assert height * width >= 30 * 48
+    height -= 18  # the line below
+    assert height * width >= 30 * 48 * 64
     assert 0.5 < height / width < 2
     lost = [image(pixels, z=np.nan), image(pixels, z=np.nan)]
     *_, path = write_png(read_contents(written(tmp_path / "lost.h5", lost)), tmp_path / "lost")
-    assert np.asarray(Image.open(path)).shape[0] in (6, 12)
+    assert np.asarray(Image.open(path)).shape[0] - 18 in (6, 12)
+
+
+def test_the_planes_of_a_series_have_one_window_which_is_told(tmp_path, pixels):
+    sagittal = {"read_dir": (0, 1, 0), "phase_dir": (0, 0, -1), "slice_dir": (-1, 0, 0)}
+    axial = [image(pixels * 0 + 1, {"Unit": "rad"}, z=5.0 * n) for n in range(2)]
+    across = [image(pixels * 0 + 4, {"Unit": "rad"}, position=(5.0 * n, 0, 0), **sagittal) for n in range(2)]
+    small = [image(pixels[:4] * 0 + 2)]  # another group of the file, since its shape is another one
+    made = write_png(read_contents(written(tmp_path / "i.h5", [*axial, *across, *small])), tmp_path)
+    greys = {path.name: int(np.asarray(Image.open(path))[0, 0]) for path in made}
+    assert [greys[f"image_1_00{n}.png"] for n in range(4)] == [64, 64, 255, 255]
+    others = ("image_1_1_000.png", "image_1_montage.png", "image_1_montage_2.png")
+    assert [greys[name] for name in others] == [128, 64, 255]
+    for path in made:
+        with Image.open(path) as picture:
+            assert picture.text == {"Comment": "black 0, white 4 rad"}
+    below = np.asarray(Image.open(tmp_path / "image_1_montage.png"))[6:]
+    assert (below > 0).any()
 
 
 def _external(file: h5py.File) -> None:
