@@ -13,7 +13,7 @@ import numpy as np
 from ismrmrd.meta import Meta
 
 from gadgets.meta import with_comment
-from mrnets.errors import InputError
+from mrnets.errors import InputError, counted
 
 __all__ = ["SCALE_OFFSET", "SCALE_RATIO", "Greys", "Scaling"]
 
@@ -80,7 +80,7 @@ class Greys:
             yield self._converted(image, scale)
         self.held.clear()
         if self.clipped:
-            _logger.warning("%d pixels were too bright for 16 bits and were clipped", self.clipped)
+            _logger.warning("%s too bright for 16 bits, clipped", counted(self.clipped, "pixel"))
 
     def _converted(self, image: ismrmrd.Image, scale: float) -> ismrmrd.Image:
         scaled = np.rint((image.data + np.float32(self.offset)) * np.float32(scale))
@@ -89,7 +89,7 @@ class Greys:
         meta = Meta({**image.meta, **ratio})
         if clipped:
             self.clipped += clipped
-            meta = with_comment(meta, f"{clipped} pixels were too bright for 16 bits and were clipped")
+            meta = with_comment(meta, f"{counted(clipped, 'pixel')} too bright for 16 bits, clipped")
         return ismrmrd.Image(head=image.getHead(), data=np.clip(scaled, 0, MAX_GREY).astype(np.uint16), meta=meta)
 
 

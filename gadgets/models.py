@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mrnets import contrasts
 from mrnets.contrasts import in_order
-from mrnets.errors import InputError, naming
+from mrnets.errors import InputError, counted, naming
 from mrnets.seen import KEY, Seen
 from mrnets.values import parsed
 
@@ -145,7 +145,7 @@ def _loaded(path: Path, device: torch.device) -> Model:
     labels = tuple(str(label) for label in trained.metadata["labels"])
     classes = trained.options.get("classes", len(labels))
     if labels and len(labels) != classes:
-        raise InputError(f"{path} names {len(labels)} classes, and its network has {classes}")
+        raise InputError(f"{path} names {counted(len(labels), 'class')}, and its network has {classes}")
     traits = store.describe(trained.name)
     provenance = trained.metadata["provenance"]
     with naming(path):
@@ -192,7 +192,9 @@ def contrasts_of(model: Model, given: str) -> tuple[str, ...]:
         raise InputError(f"{model.name} was trained on the contrasts {trained}, and the chain gives {given}")
     names = wanted or model.names
     if names and model.contrasts not in (None, len(names)):
-        raise InputError(f"{model.name} takes {model.contrasts} contrasts; {len(names)} are named: {', '.join(names)}")
+        raise InputError(
+            f"{model.name} takes {counted(model.contrasts, 'contrast')}; these are named: {', '.join(names)}"
+        )
     return names
 
 

@@ -21,7 +21,7 @@ from gadgets.seen import Comparison
 from gadgets.speaker import lack
 from gadgets.trust import USUAL_CAUTION, Caution, doubted
 from mrnets.contract import UNCHECKED, Check, Estimate
-from mrnets.errors import InputError
+from mrnets.errors import InputError, counted
 from mrnets.mrd.lines import Item
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _check(frame: Frame, model: Model) -> None:
         )
     if model.contrasts not in (None, image.shape[1]):
         raise InputError(
-            f"{model.name} takes images of {model.contrasts} contrasts (the echoes of a scan), "
+            f"{model.name} takes images of {counted(model.contrasts, 'contrast')} (the echoes of a scan), "
             f"and the scan has {image.shape[1]}"
         )
 

@@ -16,7 +16,7 @@ from ismrmrd.xsd import ismrmrdHeader
 from gadgets.device_memory import share
 from gadgets.gadget import gadget
 from gadgets.speaker import note, warn
-from mrnets.errors import InputError
+from mrnets.errors import InputError, counted
 from mrnets.mrd.flags import DOUBTFUL, LEFT_OUT, Flag, has_flag
 from mrnets.mrd.lines import Item, Lines
 from mrnets.mrd.noise import Noise, NoiseScan, bandwidth
@@ -87,7 +87,10 @@ def _chosen(scan: NoiseScan, given: Noise | None, coils: int) -> Noise | None:
         if len(given.covariance) == coils:
             return given
         there = len(given.covariance)
-        warn(f"the noise of another scan is not used: it is of {there} coils, and this scan has {coils}", log=_logger)
+        warn(
+            f"the noise of another scan is not used: it is of {counted(there, 'coil')}, and this scan has {coils}",
+            log=_logger,
+        )
     if not scan.lines and scan.damaged:
         warn("all noise lines have NaN or infinite samples; data are not prewhitened", log=_logger)
         return None
@@ -106,8 +109,8 @@ def _chosen(scan: NoiseScan, given: Noise | None, coils: int) -> Noise | None:
 def _unusable(scan: NoiseScan, coils: int) -> str:
     """Why the noise of a scan of so many coils cannot be used; empty if it can."""
     if scan.coils != coils:
-        return f"it is of {scan.coils} coils, and the first line of an image has {coils}"
-    return f"{scan.samples} samples of {coils} coils are too few" if scan.samples <= coils else ""
+        return f"it is of {counted(scan.coils, 'coil')}, and the first line of an image has {coils}"
+    return f"{counted(scan.samples, 'sample')} of {counted(coils, 'coil')}: too few" if scan.samples <= coils else ""
 
 
 def _whitening(noise: Noise | None, relative_bandwidth: float) -> Callable[[Lines], Lines]:

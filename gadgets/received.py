@@ -19,7 +19,7 @@ from gadgets.frame import Frame
 from gadgets.geometry import axes_reversed
 from mrnets.contract import Estimate, Raw
 from mrnets.contrasts import named
-from mrnets.errors import InputError, printable
+from mrnets.errors import InputError, counted, printable
 from mrnets.mrd.encoding import Limit, Space
 from mrnets.mrd.lines import ACQUISITION_HEADER, Item
 from mrnets.physics.fourier import fftc
@@ -83,7 +83,7 @@ def _require_complete(waiting: Sequence[Sequence[ismrmrd.Image]], contrasts: int
     came = ", ".join(filter(None, (contrast_of(image) for image in fewest))) if names else ""
     wanted = f"{contrasts}: {', '.join(names)}" if names else str(contrasts)
     raise InputError(
-        f"{len(waiting)} slices lack contrasts: {len(fewest)} came{f' ({came})' if came else ''}, "
+        f"{counted(len(waiting), 'slice')} without all contrasts: {len(fewest)} came{f' ({came})' if came else ''}, "
         f"and the network takes {wanted}"
     )
 

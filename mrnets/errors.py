@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-__all__ = ["Faults", "InputError", "NotFiniteError", "naming", "nearest", "printable", "unknown"]
+__all__ = ["Faults", "InputError", "NotFiniteError", "counted", "naming", "nearest", "printable", "unknown"]
 
 
 class InputError(ValueError):
@@ -64,6 +64,11 @@ def _near(name: str, names: list[str]) -> str:
 def printable(text: str) -> str:
     """Return `text` on one line, without the control characters that a peer or a file may have put into it."""
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in " ".join(text.split()))
+
+
+def counted(count: int, thing: str) -> str:
+    """Return a number of things in words: "1 echo", "3 echoes"."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}{'es' if thing.endswith(('o', 's')) else 's'}"
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from array_api_compat import is_array_api_obj
 from torch import Tensor
 
 from mrnets.contract import Raw
-from mrnets.errors import InputError
+from mrnets.errors import InputError, counted
 from mrnets.mrd.calibration import centre_block
 from mrnets.physics.arrays import Array, to_numpy
 from mrnets.physics.fourier import ifftc
@@ -120,12 +120,12 @@ def _calibration(calibration: Array, data: Tensor, *, volume: bool) -> Tensor:
     coils, width = data.shape[2], data.shape[-1]
     if volume:
         if block.ndim != 4 or block.shape[0] != coils or block.shape[-1] != width:
-            wanted = f"(coil, z, y, x) with {coils} coils and x = {width}"
+            wanted = f"(coil, z, y, x) with {counted(coils, 'coil')} and x = {width}"
             raise InputError(f"calibration must be {wanted}, as kspace has, got the shape {tuple(block.shape)}")
         return block[None]
     many = block.reshape(-1, *block.shape[-3:]) if block.ndim in (3, 4) else block[None]
     if many.ndim != 4 or many.shape[1] != coils or len(many) != len(data):
-        wanted = f"([slice,] coil, y, x) with {len(data)} slices and {coils} coils"
+        wanted = f"([slice,] coil, y, x) with {counted(len(data), 'slice')} and {counted(coils, 'coil')}"
         raise InputError(f"calibration must be {wanted}, as kspace has, got the shape {tuple(block.shape)}")
     return many[:, None]
 
@@ -140,7 +140,7 @@ def _covariance(noise: Array, data: Tensor) -> Tensor:
     given = _complex("noise", noise, data.device)
     coils = data.shape[2]
     if given.ndim != 2 or given.shape[0] != coils:
-        wanted = f"(coil, sample), or a covariance (coil, coil), of {coils} coils"
+        wanted = f"(coil, sample), or a covariance (coil, coil), of {counted(coils, 'coil')}"
         raise InputError(f"noise must be {wanted}, got the shape {tuple(given.shape)}")
     return given if given.shape[1] == coils else covariance(given)
 
@@ -148,5 +148,5 @@ def _covariance(noise: Array, data: Tensor) -> Tensor:
 def _echo_times(echo_times: Sequence[float], data: Tensor) -> Tensor:
     times = [float(t) for t in echo_times]
     if len(times) != data.shape[1] or not all(0 < t < math.inf for t in times):
-        raise InputError(f"echo_times must be one time in seconds for each of {data.shape[1]} echoes, got {times}")
+        raise InputError(f"echo_times must be one time in seconds for {counted(data.shape[1], 'echo')}, got {times}")
     return torch.tensor(times, device=data.device)

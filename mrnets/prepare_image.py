@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mrnets.contract import Scan
-from mrnets.errors import InputError
+from mrnets.errors import InputError, counted
 from mrnets.physics.arrays import Array
 from mrnets.physics.fourier import fftc, ifftc, resize
 from mrnets.physics.normalise import normalised, scale_and_offset
@@ -51,6 +51,8 @@ def _check(image: torch.Tensor, preparation: Preparation) -> None:
     if image.ndim != axes or (axes == 5 and shape[2] != preparation.slices):
         raise InputError(f"the network takes images {names}, not of shape {shape}")
     if preparation.contrasts not in (None, shape[1]):
-        raise InputError(f"the network takes images of {preparation.contrasts} contrasts, and {shape[1]} came")
+        raise InputError(
+            f"the network takes images of {counted(preparation.contrasts, 'contrast')}, and {shape[1]} came"
+        )
     if preparation.image == "complex" and not image.is_complex():
         raise InputError(f"the network takes complex images, and {image.dtype} came")

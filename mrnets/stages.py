@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mrnets.contract import Raw
-from mrnets.errors import InputError, unknown
+from mrnets.errors import InputError, counted, unknown
 from mrnets.physics import compress, espirit, whiten
 from mrnets.physics.arrays import Array, array_namespace, asarray_like, device, to_numpy
 from mrnets.physics.coils import mix, norm
@@ -93,9 +93,11 @@ def compression(
     """
     have = raw.kspace.shape[-3]
     if coils > have:
-        raise InputError(f"coil compression: {coils} virtual coils asked for, but the data have {have} coils")
+        raise InputError(
+            f"coil compression: {counted(coils, 'virtual coil')} asked for, but the data have {counted(have, 'coil')}"
+        )
     if raw.compressed:
-        raise InputError(f"coil compression: already compressed to {have} coils, now {coils} are asked for")
+        raise InputError(f"coil compression: already compressed to {counted(have, 'coil')}, now {coils} asked for")
     if raw.sens is not None:
         raise InputError("coil compression must come before coil sensitivities")
     method, block = _method_and_block(raw, method, options)

@@ -18,7 +18,7 @@ from gadgets.export.nifti import ENDINGS as NIFTI
 from gadgets.export.nifti import nifti_name, write_nifti
 from gadgets.export.png import write_png
 from mrnets.apart import Output, require_apart
-from mrnets.errors import Faults, InputError
+from mrnets.errors import Faults, InputError, counted
 
 __all__ = [
     "add_arguments",
@@ -31,6 +31,7 @@ __all__ = [
     "places",
     "require",
     "require_packages",
+    "require_use",
     "run",
 ]
 
@@ -60,7 +61,11 @@ def add_formats(parser: argparse.ArgumentParser) -> None:
     """The options for formats."""
     for name, (metavar, text) in _FORMATS.items():
         parser.add_argument(f"--{name}", type=Path, metavar=metavar, help=f"also write {text}")
-    parser.add_argument("--anonymous", action="store_true", help="leave patient, study, device and day out of DICOM")
+    parser.add_argument(
+        "--anonymous",
+        action="store_true",
+        help="leave patient, study, device and day out of these formats; the image file keeps them",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     with faults.gathered():
         if not asked(args):
             formats = ", ".join(f"--{name}" for name in _FORMATS)
+            args.anonymous = False
             raise InputError(f"Nothing was asked for; give one or more of: {formats}.")
     with faults.gathered():
         if not Path(args.images).is_file():
@@ -82,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     for warning in filter(None, (*contents.warnings, unsaid)):
         _logger.warning("%s: %s", args.images, warning)
     for place, count in export(contents, args):
-        print(f"{place}: {count} files", file=sys.stderr)
+        print(f"{place}: {counted(count, 'file')}", file=sys.stderr)
     return 0
 
 
@@ -115,9 +121,17 @@ def require(args: argparse.Namespace, faults: Faults) -> None:
     """Gather the faults of formats that cannot be written, before anything is done."""
     checks: dict[str, Callable[[Path], object]] = {"dicom": require_empty, "nifti": nifti_name}
     require_packages(args, faults)
+    with faults.gathered():
+        require_use(args)
     for name, place in places(args).items():
         with faults.gathered():
             checks.get(name, Path)(place)
+
+
+def require_use(args: argparse.Namespace) -> None:
+    """Raise InputError for --anonymous without a format: the image file keeps what tells the patient."""
+    if args.anonymous and not asked(args):
+        raise InputError("--anonymous is for the files of --dicom and other formats, and none is asked for.")
 
 
 def require_packages(args: argparse.Namespace, faults: Faults) -> None:

@@ -39,8 +39,8 @@ def _where(places: Sequence[tuple[int, int]], frames: Sequence[Sequence[Picture]
     for n, z in places:
         of_frames.setdefault(n, []).append(z)
     alike: dict[tuple[int, ...], list[int]] = {}
-    for n, slices in of_frames.items():
-        alike.setdefault(tuple(slices), []).append(n)
+    for n, found in of_frames.items():
+        alike.setdefault(tuple(found), []).append(n)
     whole = tuple(range(len(frames[0])))
     if list(alike) == [whole] and len(of_frames) == len(frames):
         return

@@ -31,6 +31,7 @@ from gadgets.export.elements import (
 from gadgets.export.greys import GREYS, Greys
 from gadgets.export.identity import Identity, uid
 from gadgets.export.stacks import Stack
+from mrnets.errors import counted
 from mrnets.values import parsed
 
 __all__ = ["NOT_CLINICAL", "MrSeries", "Part", "instances", "moment", "parts_of"]
@@ -161,7 +162,7 @@ def _echo_time(picture: Picture, header: Any) -> Any:
 def _comment(picture: Picture, pixels: NDArray[Any]) -> str:
     lost = int(np.count_nonzero(~np.isfinite(pixels)))
     parts = [NOT_CLINICAL, picture.first("ImageComments"), ", ".join(picture.meta.get("Labels", []))]
-    parts.append(f"{lost} pixels are not finite; they have the lowest value" if lost else "")
+    parts.append(f"{counted(lost, 'pixel')} without a finite value, stored as the lowest" if lost else "")
     return "; ".join(filter(None, parts))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from gadgets.chain import Chain, Stage
 from gadgets.hosts.library import folder, load
 from mrnets import store
-from mrnets.errors import InputError
+from mrnets.errors import InputError, counted
 
 __all__ = ["Needs", "fitting", "names", "takes_images"]
 
@@ -81,7 +81,7 @@ def _of_network(stage: Stage, scan: Needs) -> Iterator[str]:
     if traits.echoes == "one" and scan.echoes > 1:
         yield f"{called} takes one echo, and {echoes}"
     if options.get("contrasts") not in (None, scan.echoes) and traits.takes_with(options) != "kspace":
-        yield f"{called} takes images of {options['contrasts']} contrasts (echoes), and {echoes}"
+        yield f"{called} takes images of {counted(options['contrasts'], 'contrast')} (echoes), and {echoes}"
     coils = header["preparation"].get("coils")
     if coils and coils > scan.coils:
-        yield f"{called} takes {coils} coils, and the scan has {scan.coils}"
+        yield f"{called} takes {counted(coils, 'coil')}, and the scan has {scan.coils}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gadgets.hosts.fitting import Needs, fitting
 from gadgets.hosts.recording import open_recording
-from mrnets.errors import InputError, naming
+from mrnets.errors import InputError, counted, naming
 from mrnets.mrd.centre import doubtful_centres
 from mrnets.mrd.dimensions import dimensions_of_header, dimensions_of_lines
 from mrnets.mrd.encoding import NOTHING_BY_HAND, Encoding, Space, encoding_of
@@ -237,7 +237,7 @@ def _noise(found: Found, *, related: bool) -> str:
     information = found.reading.header.measurementInformation
     named = getattr(information, "measurementDependency", None) if related else None
     others = [one.measurementID for one in named or []]
-    told = f"{count} lines of a noise measurement" if count else "no noise measurement"
+    told = f"{counted(count, 'line')} of a noise measurement" if count else "no noise measurement"
     return told + (f"; depends on the measurements {', '.join(str(one)[:80] for one in others)}" if others else "")
 
 

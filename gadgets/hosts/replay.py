@@ -28,12 +28,21 @@ from gadgets.profile import Profile
 from gadgets.report.looks import Recorder
 from gadgets.speaker import IncompleteError
 from mrnets.apart import Output, require_apart
-from mrnets.errors import Faults, InputError, naming
+from mrnets.errors import Faults, InputError, counted, naming
 from mrnets.mrd.lines import Item, Lines
 from mrnets.mrd.noise_store import Store
 from mrnets.weightsfile import located
 
-__all__ = ["add_arguments", "chains_of", "for_chains", "noise_store", "replay", "require_outputs_apart", "run"]
+__all__ = [
+    "add_arguments",
+    "chains_of",
+    "for_chains",
+    "noise_store",
+    "replay",
+    "require_outputs_apart",
+    "run",
+    "tell_of_names",
+]
 
 DEFAULT = "reconstruct.xml"
 """The chain, where none is named."""
@@ -78,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     """Replay one scan as the options say. Raises InputError and GadgetError as `replay` does."""
     args.outfile = args.outfile or DEFAULT_OUT
     report, jobs = _asked(args)
+    tell_of_names(args)
     noise = Dependencies(noise_store(args), noise_in(args.noise) if args.noise else None)
     lacking = [_one(job, name, noise, report) for name, job in jobs.items()]
     if report is not None and report.runs:
@@ -213,6 +223,12 @@ def _watched(
     return lacking
 
 
+def tell_of_names(args: argparse.Namespace) -> None:
+    """Say that image files keep what --anonymous leaves out of other formats."""
+    if args.anonymous:
+        _say(args, f"{args.outfile}: keeps patient, study and device; --anonymous is for the other formats")
+
+
 def _say(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
         print(text, file=sys.stderr)
@@ -309,11 +325,16 @@ class _Progress:
 
     def _show(self) -> None:
         if self.live:
-            print(f"\r{self.lines}{self.of} lines, {self.images} images", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r{self.lines}{self.of} lines, {counted(self.images, 'image')}", end="", file=sys.stderr, flush=True
+            )
 
     def done(self, out: str | Path) -> None:
         """The last line."""
         if not self.quiet:
             seconds = time.perf_counter() - self.start
             start = "\r" if self.live else ""
-            print(f"{start}{self.lines} lines, {self.images} images in {seconds:.1f} s: {out}", file=sys.stderr)
+            print(
+                f"{start}{counted(self.lines, 'line')}, {counted(self.images, 'image')} in {seconds:.1f} s: {out}",
+                file=sys.stderr,
+            )

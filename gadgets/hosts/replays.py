@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if not _several(args):
         return replay.run(args)
     first, rest = _planned(args)
+    replay.tell_of_names(args)
     scans = {task.name: task.args.scans[0] for task in (*first, *rest)}
     begun = time.perf_counter()
     outcomes: list[Outcome] = []
@@ -77,6 +78,8 @@ def _planned(args: argparse.Namespace) -> tuple[list[Task], list[Task]]:
     with faults.gathered():
         Report.asked(args, made=Path(args.outfile or ".").resolve())
     export.require_packages(args, faults)
+    with faults.gathered():
+        export.require_use(args)
     with faults.gathered():
         found = find([*args.scans, *([args.filename] if args.filename else [])], Path(args.outfile or "."))
     with faults.gathered():

@@ -17,7 +17,7 @@ from gadgets.hosts.dependencies import Dependencies
 from gadgets.hosts.totals import TOTALS
 from gadgets.messages import ResultQuery
 from gadgets.speaker import Speech
-from mrnets.errors import InputError
+from mrnets.errors import InputError, counted
 from mrnets.mrd.header import read_header
 from mrnets.mrd.lines import Item, Lines
 
@@ -48,7 +48,7 @@ class _Counts:
             yield item
 
     def __str__(self) -> str:
-        return f"{self.lines} lines of {len(self.slices)} slices, {self.images} images"
+        return f"{counted(self.lines, 'line')} of {counted(len(self.slices), 'slice')}, {counted(self.images, 'image')}"
 
 
 def reconstructed(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gadgets.export.contents import Contents, Picture, Series
 from gadgets.segment.volumes import Image
-from mrnets.errors import InputError
+from mrnets.errors import InputError, counted
 
 __all__ = ["Labels", "images_of", "labels_of", "volume_of"]
 
@@ -79,7 +79,7 @@ def labels_of(contents: Contents, shape: tuple[int, ...]) -> list[Labels]:
             pixels[int(picture.head.slice)] = picture.pixels[0, 0]
         lost = np.flatnonzero((pixels < 0).any(axis=(1, 2)))
         if lost.size:
-            raise InputError(f"{contents.path}: {lost.size} slices have no labels, the first is {lost[0]}{why}")
+            raise InputError(f"{contents.path}: {counted(lost.size, 'slice')} without labels, first {lost[0]}{why}")
         labels.append(Labels(series, pixels.astype(np.uint16)))
     return labels
 

@@ -18,7 +18,7 @@ import numpy as np
 from gadgets.export.needed import needed
 from gadgets.export.nifti import ENDINGS
 from mrnets.contrasts import named
-from mrnets.errors import InputError
+from mrnets.errors import InputError, counted
 
 __all__ = ["ORIENTATION", "Image", "explained", "read_images", "require_one_grid"]
 
@@ -121,7 +121,7 @@ def _prepared(volume: Any, where: object, orientation: str) -> tuple[Any, tuple[
     if not np.isfinite(pixels).all():
         raise InputError(f"{where}: has pixels that are not finite")
     below = int((pixels < 0).sum())
-    notes = (f"{below} pixels of {Path(str(where)).name} are negative, and were taken for 0",) if below else ()
+    notes = (f"{counted(below, 'negative pixel')} of {Path(str(where)).name}, taken for 0",) if below else ()
     turned = volume.with_array(np.maximum(pixels, 0)).to_patient_orientation(orientation[::-1])
     return turned, notes
 

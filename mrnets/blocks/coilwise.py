@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mrnets.blocks.encoding import Encoding, encoded, name_of
 from mrnets.contract import Scan
-from mrnets.errors import InputError
+from mrnets.errors import InputError, counted
 
 __all__ = ["CoilConsistency", "one_echo"]
 
@@ -26,7 +26,8 @@ def one_echo(scan: Scan, network: nn.Module, coils: int | None = None) -> Encodi
         raise InputError(f"{name} takes one echo, and the scan has {echoes}")
     if coils is not None and have != coils:
         raise InputError(
-            f"{name} takes {coils} coils, and the scan has {have}: its Preparation must compress to coils={coils}"
+            f"{name} takes {counted(coils, 'coil')}, and the scan has {have}: "
+            f"its Preparation must compress to coils={coils}"
         )
     return encoding
 

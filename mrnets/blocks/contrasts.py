@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mrnets.blocks.encoding import name_of
 from mrnets.contract import Scan
-from mrnets.errors import InputError
+from mrnets.errors import InputError, counted
 
 __all__ = ["contrast_images"]
 
@@ -23,5 +23,5 @@ def contrast_images(scan: Scan, network: nn.Module, contrasts: int, dimensions: 
         raise InputError(f"{name} needs images {axes}, and the scan has none")
     if image.ndim != dimensions + 2 or image.shape[1] != contrasts:
         shape = tuple(image.shape)
-        raise InputError(f"{name} needs images {axes} of {contrasts} contrasts, not of shape {shape}")
+        raise InputError(f"{name} needs images {axes} of {counted(contrasts, 'contrast')}, not of shape {shape}")
     return image.abs() if image.is_complex() else image

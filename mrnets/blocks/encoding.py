@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mrnets.blocks import fused
 from mrnets.contract import Estimate, Scan
-from mrnets.errors import InputError
+from mrnets.errors import InputError, counted
 from mrnets.physics import coils
 from mrnets.physics.fourier import ifftc
 
@@ -120,7 +120,7 @@ def measured(scan: Scan, network: nn.Module, *, sets: bool = False) -> tuple[Ten
                 f"{name_of(network)}: {what} of shape {tuple(array.shape)} does not fit k-space of shape {shape}"
             )
     if sens is not None and has_sets(sens) and not (sets and kspace.shape[1] == 1):
-        have = f"the scan has {sens.shape[1]} for {kspace.shape[1]} echoes"
+        have = f"the scan has {sens.shape[1]} for {counted(kspace.shape[1], 'echo')}"
         raise InputError(f"{name_of(network)} takes one set of coil maps, and {have}; set coils.sets=1")
     return kspace, mask
 

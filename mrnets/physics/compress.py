@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mrnets.errors import InputError, NotFiniteError
+from mrnets.errors import InputError, NotFiniteError, counted
 from mrnets.physics.arrays import Array, array_namespace, on_host, to_numpy
 from mrnets.physics.coils import mix
 from mrnets.physics.fourier import ifftc, resize
@@ -181,7 +181,9 @@ def compress_images(images: Array, matrices: Array) -> Array:
 def _check(calibration: Array, coils: int, window: int = 1) -> None:
     have = calibration.shape[-3]
     if not 1 <= coils <= have:
-        raise InputError(f"coil compression: {coils} virtual coils asked for, but the data have {have} coils")
+        raise InputError(
+            f"coil compression: {counted(coils, 'virtual coil')} asked for, but the data have {counted(have, 'coil')}"
+        )
     if window < 1 or window % 2 == 0:
         raise InputError(f"coil compression: the window must be an odd number of positions, got {window}")
 

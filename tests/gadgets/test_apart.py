@@ -6,6 +6,7 @@ import pytest
 
 from gadgets.__main__ import main
 from mrnets.__main__ import main as mrnets
+from mrnets.errors import counted
 from mrnets.mrd.files import write_scan
 from tests.gadgets import toys
 from tests.gadgets.toys import chain, stage
@@ -100,3 +101,34 @@ def test_of_several_chains_each_has_places_of_its_own(place, capsys):
     assert main(["replay", *given, "-o", "x.h5"]) == 0
     assert main(["replay", *given, "--cfl", "x", "-o", "x.cfl"]) == 1
     assert "x_toy.cfl would be written for -o and for --cfl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [["-o", "x.h5"], ["noise.h5", "-o", "out"]])
+def test_anonymous_without_a_format_is_refused_since_the_image_file_has_names(place, capsys, more):
+    assert main(["replay", "scan.h5", "-c", "toy.xml", "--anonymous", *more]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--anonymous is for the files of --dicom and other formats, and none is asked for" in line
+    assert not Path("x.h5").exists()
+
+
+def test_anonymous_says_that_the_image_file_keeps_the_names(place, capsys):
+    given = ["replay", "scan.h5", "-c", "toy.xml", "--anonymous", "--png", "x"]
+    assert main(given) == 0
+    assert "out.h5: keeps patient, study and device; --anonymous is for the other formats" in capsys.readouterr().err
+    assert main([*given, "-q"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_export_asks_for_a_format_first(place, capsys):
+    assert main(["export", "scan.h5", "--anonymous"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "gadgets export: Nothing was asked for; give one or more of: --dicom, --nifti, --png, --cfl."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "thing", "text"),
+    [(1, "echo", "1 echo"), (2, "echo", "2 echoes"), (0, "line", "0 lines"), (2, "class", "2 classes")],
+)
+def test_things_are_counted_in_words(count, thing, text):
+    assert counted(count, thing) == text

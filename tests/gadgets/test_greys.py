@@ -42,7 +42,7 @@ class TestShort:
         said = [image.meta["ImageComments"].rpartition("; ")[2] for image in out]
         assert ["clipped" in words for words in said] == [False, False, True]
         count = int((self.frames([20])[0].estimate.image.real * 4095 > 65535.5).sum())
-        assert said[2] == f"{count} pixels were too bright for 16 bits and were clipped"
+        assert said[2] == f"{count} pixels too bright for 16 bits, clipped"
 
     def test_given(self):
         assert self.maxima([1, 4], scale=100.0) == [100, 400]

@@ -141,7 +141,7 @@ def test_chains_fit_by_what_their_networks_take():
     assert all("it segments images" in others[name] for name in ("brats", "isles", "tissue"))
     fits, others = fitting(Needs(echoes=4, timed=False, coils=8))
     assert "echo times" in others["quantitative"]
-    assert "takes images of 1 contrasts" in others["segment"]
+    assert "takes images of 1 contrast (echoes)" in others["segment"]
     assert sorted([*fits, *others]) == chains_there()
 
 

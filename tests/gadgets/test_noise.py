@@ -184,7 +184,7 @@ def test_faults_of_the_noise_measurement_stand_in_the_comment(fault):
         scan = [synthetic.noise_lines(rng.standard_normal((1, COILS, COILS))), block]
     speech = Speech()
     list(speech.named("noise", iter(noise(scan, HEADER))))
-    words = "(counted from 0) have no noise" if fault == "a coil without noise" else "samples of 3 coils are too few"
+    words = "(counted from 0) have no noise" if fault == "a coil without noise" else "samples of 3 coils: too few"
     assert [words in note for note in speech.said().notes] == [True]
 
 

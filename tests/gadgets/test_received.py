@@ -146,7 +146,10 @@ def test_images_without_names_go_by_their_counters(brats):
 @pytest.mark.parametrize(
     ("series", "words"),
     [
-        (NAMES[:3], r"1 slices lack contrasts: 3 came \(t1c, t1, flair\), and the network takes 4: t1c, t1, flair, t2"),
+        (
+            NAMES[:3],
+            r"1 slice without all contrasts: 3 came \(t1c, t1, flair\), and the network takes 4: t1c, t1, flair, t2",
+        ),
         ((*NAMES[:3], "t1n again"), "do not fit each other: "),
         ((*NAMES[:3], "t2 elsewhere"), "do not fit each other"),
     ],
@@ -174,7 +177,7 @@ def test_contrasts_whose_pixels_run_the_other_way_do_not_fit(brats):
 
 
 def test_a_number_of_names_that_is_not_the_network_s_is_refused(brats):
-    with pytest.raises(InputError, match="brats takes 4 contrasts; 2 are named: adc, dwi"):
+    with pytest.raises(InputError, match="brats takes 4 contrasts; these are named: adc, dwi"):
         segmented(slices(1), brats, contrasts="adc, dwi")
 
 
@@ -206,7 +209,7 @@ def test_faults_are_one_sentence(tmp_path, contrasts):
     faults = {
         1: [([bad], "slice 0 has values that are not finite")],
         4: [
-            (slices(2), "2 slices lack contrasts: 1 came, and the network takes 4"),
+            (slices(2), "2 slices without all contrasts: 1 came, and the network takes 4"),
             ([image for _ in range(4) for image in slices(1)], "4 images of slice 0 do not fit each other"),
             (
                 [*(slices(1, contrast=c)[0] for c in range(3)), picture(np.ones((1, 8, 8), np.float32), contrast=3)],

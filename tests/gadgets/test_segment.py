@@ -202,7 +202,7 @@ def test_negative_pixels_are_0_and_are_told(place, weights, caplog):
     pixels[0, 0, 0] = -5
     nibabel.save(nibabel.Nifti1Image(pixels.astype(np.float32), given.affine), "case_t2.nii.gz")
     segment(*files(), "-c", "brats", "-w", weights, "-o", "out")
-    assert "1 pixels of case_t2.nii.gz are negative, and were taken for 0" in caplog.text
+    assert "1 negative pixel of case_t2.nii.gz, taken for 0" in caplog.text
     comments = json.loads(Path("out/oedema.json").read_text())["Comments"]
     assert "negative" in comments[0]
 
@@ -301,7 +301,7 @@ def test_a_slice_without_labels_is_no_success(place, weights, capsys, monkeypatc
     monkeypatch.setattr(estimate, "_segmented", failing)
     segment(*files(), "-c", "brats", "-w", weights, "-o", "out", "-q", status=1)
     line = capsys.readouterr().err.splitlines()[-1]
-    assert "1 slices have no labels, the first is 5: " in line
+    assert "1 slice without labels, first 5: " in line
     assert "it breaks" in line
     assert not list(Path("out").glob("*.nii.gz"))
 

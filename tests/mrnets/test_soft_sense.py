@@ -156,7 +156,7 @@ def test_networks_of_one_set_say_so_and_their_preparation_takes_the_first() -> N
     assert sensed.sens.shape[1] == 2
     scan = prepare(sensed, Preparation()).scan
     torch.testing.assert_close(scan.sens, torch.from_numpy(sensed.sens[:, :1]))
-    with pytest.raises(InputError, match="varnet takes one set of coil maps, and the scan has 2 for 1 echoes"):
+    with pytest.raises(InputError, match="varnet takes one set of coil maps, and the scan has 2 for 1 echo"):
         store.create("varnet", cascades=1, channels=4, pooling_layers=1)(prepare(sensed, Preparation(sets=2)).scan)
 
 

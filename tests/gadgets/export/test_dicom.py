@@ -142,7 +142,7 @@ def test_pixels_that_are_not_finite_are_told(tmp_path, pixels):
     pixels[2, 3] = np.nan
     (data,) = exported(tmp_path / "a", [image(pixels)])
     assert data.pixel_array[2, 3] == 0
-    assert "1 pixels are not finite" in data.ImageComments
+    assert "1 pixel without a finite value, stored as the lowest" in data.ImageComments
 
 
 def test_planes_that_are_not_parallel_are_series_of_their_own(tmp_path, pixels):
