@@ -121,7 +121,7 @@ def _require_apart(tasks: Sequence[Task]) -> None:
     """Raise InputError where the images of two scans, or images and a scan, would be one file."""
     taken = {Path(task.args.scans[0]).resolve(): f"the scan {task.args.scans[0]}" for task in tasks}
     for task in tasks:
-        replay.require_outputs_apart(task.args, task.jobs)
         for path in task.images:
             if (other := taken.setdefault(path.resolve(), f"of {task.name}")) != f"of {task.name}":
                 raise InputError(f"{path} would be the images of {task.name}, and it is {other}; name another folder.")
+        replay.require_outputs_apart(task.args, task.jobs)
