@@ -18,6 +18,7 @@ from mrnets.errors import InputError
 from mrnets.hdf5 import whole_hdf5
 from mrnets.hdf5_reading import opened, require_lengths, require_own, require_sound
 from mrnets.mrd.lines import ACQUISITION_HEADER, Batch, Item, Lines, coalesce
+from mrnets.mrd.others import START, of_hdf5, of_start
 from mrnets.mrd.records import acquisitions, explained, whole_headers
 from mrnets.mrd.streams import MAGIC, Stream, is_stream, open_stream
 from mrnets.mrd.xml import MAX_BYTES
@@ -116,7 +117,10 @@ def header_in(path: str | Path, node: Any) -> Any:
 
 def _scan_in(file: h5py.File, path: str | Path, group: str) -> h5py.Group:
     if not _is_scan(file.get(group)):
-        there = ", ".join(_scans(file)) or "none"
+        scans = _scans(file)
+        if not scans and (told := of_hdf5(file, group)):
+            raise InputError(f"{path}: {told}.")
+        there = ", ".join(scans) or "none"
         raise InputError(f'{path}: there is no scan in the group "{group}"; groups with scans: {there}.')
     folder = file[group]
     for name in ("xml", "data", "waveforms"):
@@ -152,6 +156,8 @@ def hdf5(path: str | Path, opening: Opening = h5py.File) -> Iterator[h5py.File]:
             if start.startswith(MAGIC):
                 way = "mrd_to_ismrmrd and ismrmrd_stream_to_hdf5 make HDF5 of it"
                 raise InputError(f"{path}: is a stream of MRD version 2, not HDF5; {way}.")
+            if not h5py.is_hdf5(path) and (told := of_start(Path(path), first_bytes(path, START))):
+                raise InputError(f"{path}: {told}.")
             file = stack.enter_context(opening(path))
         yield file
 
@@ -168,10 +174,10 @@ def open_source(path: str | Path) -> Iterator[Scan | Stream]:
         yield scan
 
 
-def first_bytes(path: str | Path) -> bytes:
-    """The first 8 bytes of a file; fewer of a shorter one. Raises InputError where it cannot be read."""
+def first_bytes(path: str | Path, count: int = 8) -> bytes:
+    """The first `count` bytes of a file; fewer of a shorter one. Raises InputError where it cannot be read."""
     with explained(path), open(path, "rb") as file:
-        return file.read(8)
+        return file.read(count)
 
 
 def _is_scan(node: Any) -> bool:
