@@ -32,6 +32,9 @@ Kind = Literal["lines", "kspace", "coil maps", "estimates", "images"]
 "lines" are acquisitions, or Gadgetron's ReconData.
 "kspace", "coil maps" and "estimates" are frames. Each stage keeps the data of the stage before it."""
 
+MAX_INTEGER = (1 << 31) - 1
+"""No array, header or device counts further."""
+
 
 @dataclass(frozen=True)
 class Property:
@@ -89,9 +92,13 @@ class Gadget:
             raise InputError(f'Gadget {self.name} has no property "{name}"; its properties are: {accepted}.{hint}')
         wanted = self.properties[name]
         try:
-            return wanted.parse(text.strip())
+            value = wanted.parse(text.strip())
         except ValueError:
             raise InputError(f'Gadget {self.name}: property {name} must be {wanted}; got "{text[:80]}".') from None
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:
+            most = f"must be from -{MAX_INTEGER} to {MAX_INTEGER}"
+            raise InputError(f'Gadget {self.name}: property {name} {most}; got "{text[:80]}".')
+        return value
 
 
 Generator: TypeAlias = Callable[..., Iterator[Item]]

@@ -51,11 +51,7 @@ class Greys:
 
     @classmethod
     def of(cls, output: str, scaling: Scaling, scale: float | None) -> Greys:
-        """Return the conversion of magnitude, or of phase: -pi .. pi rad become 0 .. 4095.
-
-        Raises InputError for a scale of 0 or less."""
-        if scale is not None and not scale > 0:
-            raise InputError(f"scale must be positive, got {scale}")
+        """Return the conversion of magnitude, or of phase: -pi .. pi rad become 0 .. 4095."""
         if output == "phase":
             return cls(False, scale or BRIGHTEST / (2 * math.pi), math.pi)
         return cls(scaling == "series" and scale is None, scale)

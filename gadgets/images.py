@@ -66,11 +66,13 @@ def images(
     where there is no signal. Labels are 16-bit numbers from 0. Classes that overlap have a segmentation each.
     `format` "short": unsigned 16-bit pixels of the image (maps stay floats). The whole series has one scale, so that
     slices can be compared. See `gadgets.greys` for `scaling` and `scale`.
-    Raises InputError for a frame without estimate, and for 16-bit pixels of an output that has a sign. Raises it also
-    for a series that is no 16-bit number, that of maps and labels included.
+    Raises InputError for a frame without estimate, for 16-bit pixels of an output that has a sign, and for a scale of 0
+    or less. Raises it also for a series that is no 16-bit number, that of maps and labels included.
     """
     if not 0 <= series <= MAX_SERIES:
         raise InputError(f"series must be from 0 to {MAX_SERIES}, got {series}")
+    if scale is not None and not scale > 0:
+        raise InputError(f"scale must be positive, got {scale}")
     if format == "short" and output not in ("magnitude", "phase"):
         raise InputError(f"format short is for magnitude and phase; output {output} needs format float")
     greys = Greys.of(output, scaling, scale) if format == "short" else None

@@ -85,6 +85,8 @@ def network(
     runner = _runner(weights, name, options, computing, check=caution.check)
     model = runner.model
     training = Comparison.of(model, header, strict=caution.strict)
+    if contrasts and model.takes == "kspace":
+        raise InputError(f"contrasts is for networks on images; {model.name} takes raw data")
     if model.takes == "image":
         stream = with_frames(stream, model.contrasts or 1, contrasts_of(model, contrasts))
     stream = (training.noted(item) if isinstance(item, Frame) else item for item in stream)

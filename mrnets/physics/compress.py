@@ -259,7 +259,7 @@ def _geometric(gram: Array, coils: int, options: Gdcc) -> Array:
 def _windowed(gram: Array, window: int) -> Array:
     """Sums over `window` neighbouring positions, fewer at the two ends."""
     total = array_namespace(gram).zeros_like(gram) + gram
-    for step in range(1, window // 2 + 1):
+    for step in range(1, min(window // 2, gram.shape[-3] - 1) + 1):
         total[..., step:, :, :] += gram[..., :-step, :, :]
         total[..., :-step, :, :] += gram[..., step:, :, :]
     return total

@@ -58,6 +58,13 @@ def test_a_value_of_another_type_is_refused(name, text, expected):
     assert str(caught.value) == f'Gadget sample: property {name} must be {expected}; got "{text}".'
 
 
+def test_an_integer_that_nothing_can_count_is_refused():
+    for text in ("2147483648", "-99999999999999999999"):
+        with pytest.raises(InputError, match=f'property whole must be from -2147483647 to 2147483647; got "{text}"'):
+            sample.bind({"whole": text})
+    assert next(sample.bind({"whole": "2147483647"})([], None))[0] == 2147483647
+
+
 def test_an_unknown_property_is_refused_and_those_there_are_listed():
     with pytest.raises(InputError) as caught:
         sample.bind({"wohle": "1"})

@@ -87,7 +87,8 @@ class TestShort:
         with pytest.raises(InputError, match="format short is for magnitude and phase"):
             list(images([], plain(), format="short", output=output))
 
+    @pytest.mark.parametrize("form", ["short", "float"])
     @pytest.mark.parametrize("scale", [0.0, -1.0])
-    def test_absurd_scale(self, scale):
+    def test_absurd_scale(self, scale, form):
         with pytest.raises(InputError, match="scale must be positive"):
-            list(images([], plain(), format="short", scale=scale))
+            list(images([], plain(), format=form, scale=scale))

@@ -37,6 +37,11 @@ def test_cgsense_gives_the_object_in_scanner_units():
     assert not frame.fallback
 
 
+def test_contrasts_of_raw_data_are_refused():
+    with pytest.raises(InputError, match="contrasts is for networks on images; cgsense takes raw data"):
+        next(network(frames(), header(), name="cgsense", contrasts="t1"))
+
+
 def test_zerofilled_without_calibration_is_rss():
     (before,) = frames(calibration=0)
     (frame,) = network([before], header(), name="zerofilled")

@@ -280,6 +280,16 @@ def test_calibration_may_be_narrower_than_the_data(xp):
     )
 
 
+def test_a_window_beyond_the_readout_takes_all_positions_at_once(xp, rng):
+    """It took a turn for each position of the window, and 2**31 of them from a client would have held up a server."""
+    calibration = random_complex(xp, rng, (4, 6, 8))
+    found = [
+        to_numpy(compress.gdcc_matrices(calibration, 2, size=8, options=compress.Gdcc(window=window)))
+        for window in (17, 2**31 - 1)
+    ]
+    np.testing.assert_array_equal(*found)
+
+
 def test_what_cannot_be_compressed_is_refused(xp, rng):
     calibration = random_complex(xp, rng, (4, 6, 8))
     for coils in (0, 5):
