@@ -51,7 +51,9 @@ class Look:
     """(coil, y, x): magnitudes of the coils' images, as sampled."""
     compressed: str | None
     sens: NDArray[np.complex64] | None
-    """(coil, y, x); None: the gadget gives none."""
+    """(coil, y, x), of the first set; None: the gadget gives none."""
+    sets: int
+    """How many sets of sensitivities the slice has."""
 
 
 @dataclass
@@ -115,7 +117,8 @@ class Recorder:
             mask=to_numpy(raw.mask[min(n, len(raw.mask) - 1), 0, 0]).astype(bool),
             coils=np.abs(to_numpy(ifftc(raw.kspace[n, 0]))),
             compressed=raw.compressed,
-            sens=None if sens is None else to_numpy(sens),
+            sens=None if sens is None else to_numpy(sens[0]),
+            sets=0 if sens is None else len(sens),
         )
 
     def chosen(self, wanted: Callable[[Look], bool]) -> Look | None:
@@ -124,8 +127,8 @@ class Recorder:
 
 
 def _maps(raw: Raw, n: int) -> Array | None:
-    """Return the first set of maps (coil, y, x) of slice n; those of a volume are estimated for it. None: no maps."""
+    """Return the maps (set, coil, y, x) of slice n; those of a volume are estimated for it. None: no maps."""
     if raw.sens is None and raw.calibration is not None and raw.sens_method is not None:
         own = replace(raw, kspace=raw.kspace[n : n + 1], calibration=raw.calibration[n : n + 1])
         raw, n = sense_raw(own, cast(Sensitivities, raw.sens_method), raw.sens_options or DEFAULT), 0
-    return None if raw.sens is None else raw.sens[min(n, len(raw.sens) - 1), 0]
+    return None if raw.sens is None else raw.sens[min(n, len(raw.sens) - 1)]

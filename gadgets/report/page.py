@@ -144,7 +144,7 @@ def _figures(recorder: Recorder | None) -> Iterator[Figure]:
         maps, phases = pictures.tiled(np.abs(sens), 0.0, 1.0), pictures.tiled(np.angle(sens), -np.pi, np.pi, "twilight")
         yield Figure("Coil sensitivities, magnitude", maps, title, "0", "1", pictures.bar("gray"))
         yield Figure("Coil sensitivities, phase", phases, title, "-π", "π", pictures.bar("twilight"))
-        yield _amplification(mapped.sens, mapped.mask, mapped.place)
+        yield _amplification(mapped.sens, mapped.mask, mapped.place, mapped.sets)
 
 
 def _noise(covariance: NDArray[np.complex64]) -> Figure:
@@ -165,14 +165,16 @@ def _coils(title: str, look: Look) -> Figure:
     return Figure(title, pictures.tiled(coils, 0.0, float(np.percentile(coils, 99.8)) or 1.0), text)
 
 
-def _amplification(sens: NDArray[np.complex64], mask: NDArray[np.bool_], place: str) -> Figure:
+def _amplification(sens: NDArray[np.complex64], mask: NDArray[np.bool_], place: str, sets: int) -> Figure:
     found, how = _g_factor(sens, mask)
     inside = found[found > 0]
     top = max(float(np.percentile(inside, 99.5)) if inside.size else 0.0, 1.5)
     median = float(np.median(inside)) if inside.size else 0.0
     text = (
-        f"{place}: noise of a SENSE reconstruction, relative to a full scan of the same duration; median {median:.2f}"
+        f"{place}: noise of SENSE without regularisation, relative to a full scan of the same duration; median "
+        f"{median:.2f}. cgsense, l1-wavelet and networks are regularised: they have less noise there, and other errors"
     )
+    text += "; this is of the first set of sensitivities, and images of two have more noise" if sets > 1 else ""
     picture = pictures.coloured(found, 0.0, top, "inferno")
     return Figure("Noise amplification (g-factor)", picture, text + how, "0", f"{top:.2g}", pictures.bar("inferno"))
 

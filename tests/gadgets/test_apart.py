@@ -105,7 +105,7 @@ def test_of_several_chains_each_has_places_of_its_own(place, capsys):
 
 @pytest.mark.parametrize("more", [["-o", "x.h5"], ["noise.h5", "-o", "out"]])
 def test_anonymous_without_a_format_is_refused_since_the_image_file_has_names(place, capsys, more):
-    assert main(["replay", "scan.h5", "-c", "toy.xml", "--anonymous", *more]) == 1
+    assert main(["replay", "scan.h5", *more, "-c", "toy.xml", "--anonymous"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "--anonymous is for the files of --dicom and other formats, and none is asked for" in line
     assert not Path("x.h5").exists()
