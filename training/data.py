@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mrnets import plugins
 from mrnets.contract import Raw, Scan
@@ -61,6 +62,21 @@ class Place:
     """The file has its planes as (x, y)."""
     grid: str = ""
     """The NIfTI file on whose grid (x, y, slice) the slice lies; empty: the data set has no NIfTI files."""
+    flipped: tuple[bool, bool] = (False, False)
+    """Whether y and x of the slice run against the axes of the file."""
+
+    def stored(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """Return a plane (..., y, x) of the slice along the axes of the file."""
+        plane = np.flip(plane, self._against)
+        return plane.swapaxes(-1, -2) if self.transposed else plane
+
+    def seen(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """Return a plane of the file as (..., y, x) of the slice: the inverse of `stored`."""
+        return np.flip(plane.swapaxes(-1, -2) if self.transposed else plane, self._against)
+
+    @property
+    def _against(self) -> tuple[int, ...]:
+        return tuple(n - 2 for n, flip in enumerate(self.flipped) if flip)
 
 
 @dataclass(frozen=True, kw_only=True)

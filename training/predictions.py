@@ -117,8 +117,7 @@ class Writer:
             return
         self._place = place
         planes = _planes(restored(estimate, example), self._labels)
-        turned = {name: p.swapaxes(-1, -2) if place.transposed else p for name, p in planes.items()}
-        self._slices.setdefault(method, {})[place.index] = turned
+        self._slices.setdefault(method, {})[place.index] = {name: place.stored(p) for name, p in planes.items()}
 
     def close(self) -> None:
         """Write the volume. Raises InputError where its file has predictions of another volume."""
@@ -269,7 +268,7 @@ def _plane(file: Any, name: str, index: int, place: Place) -> NDArray[Any]:
         raise InputError(f"{file.filename}: {name} has {data.shape[0]} slices, and slice {place.index} was expected")
     kind = np.complex64 if data.dtype.kind == "c" else np.float32
     plane = np.asarray(data[index], kind)
-    return np.ascontiguousarray(plane.swapaxes(-1, -2) if place.transposed else plane)
+    return np.ascontiguousarray(place.seen(plane))
 
 
 def _fit(file: Any, got: Any, wanted: Any) -> None:

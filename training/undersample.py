@@ -21,9 +21,10 @@ import torch
 from numpy.typing import NDArray
 
 from mrnets.errors import InputError, unknown
+from mrnets.mrd.calibration import centre_block
 from mrnets.physics import masks
 from mrnets.physics.arrays import Array
-from mrnets.physics.fourier import ifftc, resize
+from mrnets.physics.fourier import ifftc
 from mrnets.tensors import sent
 from training.data import Sample
 from training.planes import fully_sampled, image_cropped, kspace_cropped
@@ -35,9 +36,6 @@ __all__ = ["as_sampled", "generator", "masked", "require_calibration"]
 
 Mask = NDArray[np.bool_]
 Shape = tuple[int, int]
-
-LARGEST_CALIBRATION = 48
-"""Samples along each axis that is not a fully sampled readout: more carries nothing more of sensitivities."""
 
 _logger = logging.getLogger(__name__)
 
@@ -91,14 +89,10 @@ def as_sampled(sample: Sample) -> Sample:
 def _with_calibration(raw: Any) -> Any:
     """`raw` with the fully sampled centre of its first echo as calibration, where it has none yet.
 
-    As the sort gadget gives it: the whole of a fully sampled readout, and nothing where the block is too small."""
+    It is what the sort gadget gives: all of the centre, and nothing where that is too small. A `sens_net` sees it."""
     if raw.calibration is not None:
         return raw
-    height, width = masks.calibration_region(raw.mask)
-    if min(height, width) < masks.LEAST_CALIBRATION:
-        return raw
-    block = (min(height, LARGEST_CALIBRATION), width if raw.readout == "x" else min(width, LARGEST_CALIBRATION))
-    return dataclasses.replace(raw, calibration=resize(raw.kspace[:, :1], block))
+    return dataclasses.replace(raw, calibration=centre_block(raw.kspace, raw.mask))
 
 
 def require_calibration(sample: Sample) -> None:

@@ -58,8 +58,10 @@ def has_centre_block(mask: NDArray[np.bool_]) -> bool:
     return min(calibration_region(mask)) >= LEAST_CALIBRATION
 
 
-def centre_block(kspace: Array, mask: NDArray[np.bool_]) -> Array | None:
-    """The largest fully sampled block around the centre, (batch, 1, coil, y', x'); None if it is too small."""
+def centre_block(kspace: Array, mask: Array) -> Array | None:
+    """The largest fully sampled block around the centre, (batch, 1, coil, y', x'); None if it is too small.
+
+    mask (..., y, x) bool, of any library: the block is sampled in all of it."""
     region = calibration_region(mask)
     return resize(kspace[:, :1], region) if min(region) >= LEAST_CALIBRATION else None
 

@@ -104,7 +104,7 @@ def write_ahead_converted(folder: Path, rng: np.random.Generator, subjects: int 
 
 def _nifti(path: Path, values: NDArray[Any], affine: Any = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine), path)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([-1.0, -1, 1, 1]) if affine is None else affine), path)
 
 
 def tumour(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -144,8 +144,8 @@ def write_brats_converted(folder: Path, rng: np.random.Generator, subjects: int 
 
 def write_isles(folder: Path, rng: np.random.Generator, subjects: int = 3) -> None:
     """Write files as published. DWI and ADC are 24 x 20 x 7 of 2 mm. FLAIR is finer in plane and shifted by a voxel."""
-    fixed, moving = np.diag([2.0, 2.0, 2.0, 1.0]), np.diag([1.0, 1.0, 2.0, 1.0])
-    fixed[:3, 3], moving[:3, 3] = (10, 20, 30), (9, 20, 30)
+    fixed, moving = np.diag([-2.0, -2.0, 2.0, 1.0]), np.diag([-1.0, -1.0, 2.0, 1.0])
+    fixed[:3, 3], moving[:3, 3] = (-10, -20, 30), (-9, -20, 30)
     for subject in range(1, subjects + 1):
         name = f"sub-strokecase{subject:04}"
         start = f"{name}/ses-0001/{name}_ses-0001"

@@ -27,7 +27,7 @@ SPLIT = Split(validation=("b",))
 
 def subject(folder: Path, values: np.ndarray, **images: np.ndarray) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    affine = np.diag([-1.0, -1.0, 2.0, 1.0])
     nibabel.save(nibabel.Nifti1Image(values.astype(np.uint8), affine), folder / "seg_of_FLAIR.nii.gz")
     for name, image in images.items():
         nibabel.save(nibabel.Nifti1Image(image.astype(np.float32), affine), folder / f"{name}_to_FLAIR.nii")

@@ -18,6 +18,7 @@ from mrnets.contract import Estimate
 from mrnets.errors import InputError
 from mrnets.preparation import Preparation
 from tests.training.cases import cases
+from tests.training.readers.test_orientation import turned
 from training import loop
 from training.__main__ import main
 from training.batches import Batches
@@ -156,9 +157,16 @@ def test_files_of_fastmri_have_its_axes_and_units(tmp_path: Path, rng: np.random
     np.testing.assert_allclose(volume.get_fdata()[:, :, 1], found, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("order", "seen"),
+    [("LPS", lambda p: p.T), ("RAS", lambda p: p.T[::-1, ::-1]), ("ALS", lambda p: p[::-1])],
+)
 @pytest.mark.parametrize("recipe", ["brats", "isles"])
-def test_segmentations_lie_on_the_grid_of_the_images(recipe: str, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_segmentations_lie_on_the_grid_of_the_images(
+    recipe: str, order: str, seen: Any, tmp_path: Path, rng: np.random.Generator
+) -> None:
     options, weights = prepared(recipe, tmp_path, rng)
+    options = dataclasses.replace(options, data=str(turned(tmp_path / "data", order)))
     evaluate(weights, options, save=tmp_path / "saved")
     batches = Batches(fitted(options, "validation")[1], options, "validation", 1)
     example = batches.example(0, "cpu")
@@ -169,7 +177,9 @@ def test_segmentations_lie_on_the_grid_of_the_images(recipe: str, tmp_path: Path
     trained = store.load(weights)
     with torch.no_grad():
         masks = trained.network(example.scan).logits[0] > 0
-    np.testing.assert_array_equal(made.get_fdata()[:, :, place.index, 0], masks[0].T.numpy())
+    np.testing.assert_array_equal(seen(made.get_fdata()[:, :, place.index, 0]), masks[0].numpy())
+    scored = evaluate("none", options, predictions=tmp_path / "saved", folder=tmp_path / "again")
+    assert scored["segunet"]["dice"] == pytest.approx(evaluate(weights, options)[Path(weights).stem]["dice"])
 
 
 def test_labels_that_a_method_saves_are_those_of_the_file(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -1,7 +1,8 @@
 """Subjects whose contrasts and labels are NIfTI files, for the readers of segmentation data.
 
-Axes: volumes (x, y, slice) or, all contrasts in one file, (contrast, x, y, slice); samples have (..., y, x). To read a
-slice of a .nii.gz, the file must be unpacked up to it. A slice of a .nii is read directly.
+Axes: volumes (x, y, slice) or, all contrasts in one file, (contrast, x, y, slice); samples have (..., y, x). In samples
+x leads to the left, y to the back and z to the head, as `python -m gadgets segment` shows a network its images. To read
+a slice of a .nii.gz, the file must be unpacked up to it. A slice of a .nii is read directly.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from mrnets.errors import InputError
 from training.data import Place, Sample, Slices
-from training.readers.files import examined, nifti, split_problems, voxels
+from training.readers.files import examined, nifti, split_problems, to_upright, voxels
 from training.split import Part, Split, part_of
 
 __all__ = [
@@ -32,9 +33,9 @@ __all__ = [
     "depth",
     "examined_volumes",
     "label_planes",
-    "plane_axes",
     "stem",
     "told",
+    "turn_of",
     "volumes",
     "with_anatomy",
 ]
@@ -135,9 +136,41 @@ def block(path: Path, axes: tuple[str, ...], number: int, slices: int) -> NDArra
     return voxels(path, (..., read), axes)[..., which]
 
 
-def plane_axes(values: NDArray[np.float32], transposed: bool) -> NDArray[np.float32]:
-    """(..., x, y, z) to (..., z, y, x), or (..., y, x, z) likewise."""
-    return np.moveaxis(values if transposed else values.swapaxes(-3, -2), -1, -3)
+@dataclass(frozen=True)
+class Turn:
+    """How slices of a file become axial slices whose x leads to the left and whose y to the back."""
+
+    transposed: bool
+    """The arrays of the file are (y, x), not (x, y)."""
+    flipped: tuple[bool, bool, bool] = (False, False, False)
+    """z, y and x lead the other way in the file."""
+
+    def planes(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(..., x, y, z) of the file, or (..., y, x, z), to (..., z, y, x)."""
+        planes = np.moveaxis(values if self.transposed else values.swapaxes(-3, -2), -1, -3)
+        return np.flip(planes, tuple(n - 3 for n, flip in enumerate(self.flipped) if flip))
+
+
+def turn_of(subject: Subject) -> Turn:
+    """Return how the slices of a subject are turned.
+
+    Files with all contrasts in one are converted ones, whose headers do not tell directions: they are taken as stored.
+    So are slices that are not axial, with a warning."""
+    return Turn(subject.transposed) if subject.axes == FOUR else _turn(subject.labels)
+
+
+@lru_cache(maxsize=4096)
+def _turn(path: Path) -> Turn:
+    (x, x_along), (y, y_along), (z, z_along) = to_upright(nifti(path, THREE))
+    if z != 2:
+        _logger.warning(
+            "%s: its slices are not axial; they are taken as stored, but the command gadgets segment shows a network "
+            "axial slices",
+            path,
+        )
+        return Turn(transposed=False)
+    first, second = (y_along, x_along) if x < y else (x_along, y_along)
+    return Turn(x > y, (z_along < 0, first < 0, second < 0))
 
 
 def label_planes(
@@ -171,15 +204,18 @@ def as_sample(
     grids = sorted({v.shape[-3:-1] for v in (*values, labels)})
     if len(grids) > 1:
         raise InputError(f"{subject.path}: contrasts and labels have different grids {grids}")
-    image = plane_axes(np.stack(values) if len(values) > 1 else values[0], subject.transposed)
+    turn = turn_of(subject)
+    image = turn.planes(np.stack(values) if len(values) > 1 else values[0])
     if len(image) != len(contrasts):
         raise InputError(f"{subject.path}: must have the contrasts {', '.join(contrasts)}, got {len(image)}")
-    planes = label_planes(plane_axes(labels, subject.transposed), classes, str(subject.labels))
+    planes = label_planes(turn.planes(labels), classes, str(subject.labels))
     if slices == 1:
         image, planes = image[:, 0], planes[:, 0]
     return Sample(
         names=(f"{subject.path}, slice {number}",),
-        places=(Place(subject.path, number, subject.patient, not subject.transposed, str(subject.labels)),),
+        places=(
+            Place(subject.path, number, subject.patient, not turn.transposed, str(subject.labels), turn.flipped[1:]),
+        ),
         image=torch.from_numpy(np.ascontiguousarray(image, np.float32))[None],
         labels=torch.from_numpy(np.ascontiguousarray(planes))[None],
     )

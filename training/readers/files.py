@@ -254,6 +254,16 @@ def voxels(path: str | Path, where: Any = ..., axes: Sequence[str] = ("x", "y", 
         return np.asarray(image.dataobj[where], dtype=np.float32)
 
 
+def to_upright(image: Any) -> NDArray[np.float64]:
+    """How axes (x, y, z) of a nibabel image are turned so that x leads to the left, y to the back and z to the head.
+
+    The result is nibabel's orientation (axis, [new axis, 1 or -1]). `python -m gadgets segment` turns images alike."""
+    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+    turn: NDArray[np.float64] = ornt_transform(io_orientation(image.affine), axcodes2ornt("LPS"))
+    return turn
+
+
 @contextmanager
 def _nifti_explained(path: str | Path) -> Iterator[None]:
     from nibabel.filebasedimages import ImageFileError

@@ -3,7 +3,8 @@ networks.
 
     folder/SUBJECT/FLAIR.nii.gz  T1.nii.gz ...  lesions.nii.gz
 
-All files of a subject have one grid. Axes are as stored, reversed: volume (z, y, x), slice (y, x).
+All files of a subject have one grid. Axes: volume (z, y, x), slice (y, x). x leads to the left, y to the back and z to
+the head, however a file stores them: `python -m gadgets segment` shows a network its images so.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from mrnets.values import fits
 from training.data import Place, Sample, Slices, Source, stacked
 from training.readers._variation import varied, weighted
 from training.readers.anatomy import draw_view, load_volume, seen
-from training.readers.files import examined, in_sentences, nifti, split_problems, voxels
+from training.readers.files import examined, in_sentences, nifti, split_problems, to_upright, voxels
 from training.readers.simulated import draw_layout, scanned
 from training.settings import Simulated
 from training.split import Part, Split, part_of
@@ -243,8 +244,10 @@ def _grid(images: tuple[Path, ...], labels: Path) -> Subject:
         other = nifti(path)
         if other.shape != header.shape or not np.allclose(other.affine, header.affine, atol=1e-2):
             raise InputError(f"{path}: expected the grid of {labels.name}, {header.shape}, got {other.shape}")
-    x, y, z = (float(s) for s in header.header.get_zooms())
-    return Subject(images, labels, header.shape[::-1], (z, y, x))
+    order = np.argsort(to_upright(header)[:, 0])
+    x, y, z = (int(header.shape[n]) for n in order)
+    dx, dy, dz = (float(header.header.get_zooms()[n]) for n in order)
+    return Subject(images, labels, (z, y, x), (dz, dy, dx))
 
 
 def _length(subject: Subject, layout: Layout) -> int:
@@ -300,7 +303,15 @@ def _load(layout: Layout, place: Place) -> Sample:
 @functools.lru_cache(maxsize=8)
 def _image(path: Path) -> NDArray[np.float32]:
     """(z, y, x), bright tissue 1. Kept: a slice of a compressed file costs as much as all of it."""
-    return load_volume(path, path.name).data
+    return _upright(path, load_volume(path, path.name).data)
+
+
+def _upright(path: Path, data: NDArray[Any]) -> NDArray[Any]:
+    """The voxels (z, y, x) of a file, turned."""
+    from nibabel.orientations import apply_orientation
+
+    turned: NDArray[Any] = apply_orientation(data.T, to_upright(nifti(path))).T
+    return turned
 
 
 def _values(layout: Layout) -> tuple[int, ...]:
@@ -311,7 +322,7 @@ def _values(layout: Layout) -> tuple[int, ...]:
 @functools.lru_cache(maxsize=8)
 def _labels(path: Path, known: tuple[int, ...]) -> NDArray[np.int16]:
     """(z, y, x). Raises InputError for values that are not known."""
-    data = voxels(path).T
+    data = _upright(path, voxels(path).T)
     others = np.setdiff1d(data, known)
     if others.size:
         shown = ", ".join(f"{v:g}" for v in others[:5])

@@ -56,9 +56,14 @@ class Scans:
         signs = 1 / scan.sigma[:, None, None, None, None]
         board = checkerboard(layout.shape, draws.device)
         kspace = scan.kspace[:, None] * board * signs
-        block = [min(int(n), 48) for n in masks.calibration.amin(0)]
         sampled = masks.sampled[:, None, None]
-        raw = Raw(kspace=kspace * sampled, mask=sampled, calibration=resize(kspace, block), readout=None, whitened=True)
+        raw = Raw(
+            kspace=kspace * sampled,
+            mask=sampled,
+            calibration=resize(kspace, masks.calibration.amin(0).tolist()),
+            readout="x" if bool((sampled == sampled[..., :1]).all()) else None,
+            whitened=True,
+        )
         return Sample(
             names=("simulated",) * len(numbers), raw=raw, coil_images=scan.coil_images[:, None] * board * signs
         )

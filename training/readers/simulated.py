@@ -147,12 +147,11 @@ def scanned(images: torch.Tensor, layout: Layout, settings: Simulated, rng: np.r
     covariance = sigma**2 * simulate.random_covariance(rng, layout.coils, coupling=rng.uniform(0, 0.4), like=LIKE)
     noisy = kspace + simulate.noise(rng, covariance, tuple(kspace.shape))
     sampled = torch.from_numpy(mask)[:, None, None]
-    calibrated = [min(n, m) for n, m in zip(width, layout.shape, strict=True)]
     gain = float(np.exp(rng.uniform(-12, 12)))  # scanners' units differ by orders of magnitude
     raw = Raw(
         kspace=gain * noisy * sampled,
         mask=sampled,
-        calibration=gain * resize(noisy[:, :1], calibrated),
+        calibration=gain * resize(noisy[:, :1], width),
         echo_times=None if times is None else torch.tensor(times),
         noise=None if rng.random() < settings.without_noise_scan else gain**2 * covariance,
         readout=readout,
@@ -228,5 +227,4 @@ def _mask(
     if rng.random() < settings.partial_fourier:
         most = 0.5 - (centre / 2 + 1) / shape[0]
         drawn = masks.partial_fourier(drawn, rng.uniform(0.05, max(min(0.35, most), 0.06)))
-    width = masks.calibration_region(drawn)
-    return drawn, (min(width[0], 48), min(width[1], 48)), None if plane else "x"
+    return drawn, masks.calibration_region(drawn), None if plane else "x"
