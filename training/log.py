@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,6 +32,8 @@ _COLUMNS = ("step", "loss", "learning rate", "gradient norm", "event")
 
 Picture = NDArray[np.uint8]
 
+_logger = logging.getLogger(__name__)
+
 
 class _Writer(Protocol):
     """Another place for the results of validations."""
@@ -54,6 +58,7 @@ class Log:
         self._rows = [row for row in _read(self._path) if int(row["step"]) <= step]
         before = [row for row in _read(self._steps) if int(row["step"]) <= step]
         self._writers = [_writer(kind, folder, step) for kind in kinds]
+        self._finite = True
         if step:
             before.append({"step": step, "event": "going on"})
             _say(f"going on from step {step} of {steps}", stays=True)
@@ -61,7 +66,18 @@ class Log:
             _write(self._steps, before, _COLUMNS)
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Log a step of the training: the values of `_COLUMNS`. Raises InputError where steps.csv cannot be written."""
+        """Log a step of the training: the values of `_COLUMNS`. Raises InputError where steps.csv cannot be written.
+
+        Warns of the first gradient of several that is not finite: such steps are left out."""
+        finite = math.isfinite(values["gradient norm"])
+        if self._finite and not finite:
+            _logger.warning(
+                "the gradient of step %d is not finite; such steps leave the weights as they were, and %s tells how "
+                "many there are; a lower optimiser.learning_rate or precision=float32 may help",
+                step,
+                self._steps,
+            )
+        self._finite = finite
         row = {"step": step, **{name: f"{value:.6g}" for name, value in values.items()}}
         _append(self._steps, row, _COLUMNS)
         for writer in self._writers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ from training import optimisers
 from training.options import Network, Options
 
 __all__ = ["Run", "Told", "built"]
+
+_logger = logging.getLogger(__name__)
 
 _NEVER = 2**31 - 1
 """Steps."""
@@ -60,9 +63,7 @@ def built(options: Options, device: torch.device) -> Run:
     network = store.create(options.network.name, **options.network.options).to(device)
     if options.kernels and device.type == "cuda":
         _put_channels_last(network)
-    for name, parameter in network.named_parameters():
-        if name.endswith(options.network.zero):
-            nn.init.zeros_(parameter)
+    _start_at_zero(network, options.network)
     for name in (name for stage in options.stages for name in stage.trains):
         if not any(parameter.startswith(name) for parameter, _ in network.named_parameters()):
             first = next(name for name, _ in network.named_parameters())
@@ -77,6 +78,17 @@ def built(options: Options, device: torch.device) -> Run:
     scale, growth, less = (2.0**16, 2000, 0.5) if half else (1.0, _NEVER, _SAME)
     scaler = torch.amp.GradScaler(device.type, init_scale=scale, growth_interval=growth, backoff_factor=less)
     return Run(network, average, optimiser, scaler)
+
+
+def _start_at_zero(network: nn.Module, settings: Network) -> None:
+    """Set the parameters of `settings.zero` to zero. Warns of an ending that none has: a recipe's network was changed,
+    or it is misspelt."""
+    for ending in settings.zero:
+        chosen = [parameter for name, parameter in network.named_parameters() if name.endswith(ending)]
+        if not chosen:
+            _logger.warning("option network.zero: no parameter of %s ends with %r", settings.name, ending)
+        for parameter in chosen:
+            nn.init.zeros_(parameter)
 
 
 def _put_channels_last(network: nn.Module) -> None:

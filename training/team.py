@@ -101,6 +101,8 @@ def join(device: str) -> Team:
         wanted = torch.device(device)
     except RuntimeError:
         raise InputError(f"option device: no such device: {device!r}; use cpu, cuda, cuda:1 and so on") from None
+    if wanted.type not in ("cpu", "cuda"):
+        raise InputError(f"option device: networks train on cpu and cuda (cuda:1 and so on), not on {device!r}")
     if wanted.type == "cuda":
         index = local if world > 1 or wanted.index is None else wanted.index
         if index >= torch.cuda.device_count():

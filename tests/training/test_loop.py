@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import math
 import os
 import signal
 import subprocess
@@ -136,6 +137,22 @@ def test_parameters_that_start_at_zero(options: Options) -> None:
     heads = [value for name, value in weights(options.weights).items() if ".head." in name]
     assert heads
     assert all(float(value.abs().max()) == 0 for value in heads)
+
+
+def test_parameters_that_no_network_has_are_told(options: Options, caplog: pytest.LogCaptureFixture) -> None:
+    network = dataclasses.replace(options.network, zero=("head.weight", "haed.bias"))
+    loop.fit(dataclasses.replace(options, network=network, steps=1))
+    assert "network.zero: no parameter of varnet ends with 'haed.bias'" in caplog.text
+    assert "head.weight" not in caplog.text
+
+
+def test_gradients_that_are_not_finite_are_told(
+    options: Options, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("training.step.nn.utils.clip_grad_norm_", lambda *_: torch.tensor(math.inf))
+    loop.fit(dataclasses.replace(options, log_every=1))
+    (told,) = [record.message for record in caplog.records if "is not finite" in record.message]
+    assert told.startswith("the gradient of step 1 is not finite")
 
 
 def test_a_run_may_start_from_weights(options: Options) -> None:
@@ -384,6 +401,9 @@ def test_a_network_of_another_task_is_refused(options: Options) -> None:
 def test_a_device_that_is_not_there(options: Options) -> None:
     with pytest.raises(InputError, match="no such device: 'gpu'"):
         loop.fit(dataclasses.replace(options, device="gpu"))
+    for device in ("meta", "mps"):
+        with pytest.raises(InputError, match=f"networks train on cpu and cuda .* not on '{device}'"):
+            loop.fit(dataclasses.replace(options, device=device))
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="torch finds no CUDA device"):
             loop.fit(dataclasses.replace(options, device="cuda"))

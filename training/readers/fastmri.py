@@ -14,7 +14,7 @@ the field of view can be cropped. A few files have values that are not finite.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,6 @@ from training.readers.files import (
     in_sentences,
     listed,
     one_sentence,
-    slices,
     split_problems,
 )
 from training.split import Part, Split, part_of
@@ -47,14 +46,21 @@ SINGLE = ("slice", "readout", "phase encoding")
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """Slices of the files below a folder, one subject each."""
+    """Slices of the files below a folder, one subject each.
+
+    Files of one patient, by their attribute patient_id, are for the same part where counts make the split: the brain of
+    an examination is in several files, one for each contrast. Folders, names and lists decide as they stand."""
 
     acquisitions: tuple[str, ...] = ()
     """Only those, as the files' attribute says (AXT1, AXT1POST, AXT2, AXFLAIR; CORPD_FBK, CORPDFS_FBK); empty: all."""
 
     def read(self, folder: Path, part: Part, split: Split) -> Slices:
         """Return the slices of the subjects of `part`. Raises InputError."""
-        return slices(listed(folder, ".h5"), part, split, self._slices, _load, transposed=True)
+        files = listed(folder, ".h5")
+        patients = _patients(files, split)
+        mine = set(part_of(list(patients.values()), part, split))
+        own = [(name, path) for name, path in files.items() if patients[name] in mine]
+        return Slices(tuple(Place(str(path), n, name, True) for name, path in own for n in self._slices(path)), _load)
 
     @in_sentences
     def check(self, folder: Path, split: Split) -> Iterator[str]:
@@ -80,11 +86,12 @@ class Reader:
             )
             yield f"{folder}: no file {wanted}"
             return
-        subjects = [place.subject for place in places]
+        patients = _patients({place.subject: Path(place.path) for place in places}, split)
+        subjects = list(patients.values())
         yield from split_problems(subjects, split)
         tests = {*subjects} - {*part_of(subjects, "train", split)} - {*part_of(subjects, "validation", split)}
         for place in places:
-            if place.subject not in tests and _is_undersampled(place.path):
+            if patients[place.subject] not in tests and _is_undersampled(place.path):
                 yield f"{place.path}: undersampled (it has the data set mask), and so nothing to train or validate on"
         yield from examined(Slices(tuple(places), _load))
 
@@ -95,6 +102,23 @@ class Reader:
                 return range(0)
             _mask(file)
             return range(data.shape[0])
+
+
+def _patients(files: Mapping[str, Path], split: Split) -> dict[str, str]:
+    """Names of files to the name of the first file of the same patient; to themselves where no counts are asked.
+
+    Where all files have one patient, it is a placeholder of anonymised data."""
+    if split.lists or split.validation or split.test:
+        return {name: name for name in files}
+    first: dict[str, str] = {}
+    found = {name: first.setdefault(_patient(path) or name, name) for name, path in files.items()}
+    return {name: name for name in files} if len(set(found.values())) == 1 else found
+
+
+def _patient(path: Path) -> str:
+    """For comparing only: it goes nowhere else."""
+    with hdf5(path) as file:
+        return _text(file.attrs.get("patient_id", ""))
 
 
 def _is_undersampled(path: str) -> bool:

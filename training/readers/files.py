@@ -244,7 +244,28 @@ def nifti(path: str | Path, axes: Sequence[str] = ("x", "y", "z")) -> Any:
         raise InputError(f"{path}: must have the axes ({', '.join(axes)}), got the shape {image.shape}")
     if not all(n >= 1 for n in image.shape) or math.prod(image.shape) > MAX_VALUES:
         raise InputError(f"{path}: has the shape {image.shape}, which is empty or absurdly large")
+    state = Path(path).stat()
+    _require_end(str(path), state.st_size, state.st_mtime_ns)
     return image
+
+
+@functools.lru_cache(maxsize=65536)
+def _require_end(path: str, size: int, changed: int) -> None:
+    """Raise InputError for a NIfTI file that was cut short. Its voxels are read only where its size is not as usual.
+
+    size, changed: of the file, so that another one of this name is looked at anew. A .gz file ends with the size of
+    what it holds (RFC 1952), for all of it in one piece."""
+    import nibabel
+
+    with _nifti_explained(path):
+        image: Any = nibabel.load(path)
+        need = int(image.dataobj.offset) + math.prod(image.shape) * image.get_data_dtype().itemsize
+        with Path(path).open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(-min(size, 4), 2)
+            whole = int.from_bytes(file.read(), "little") == need % 2**32 if packed else size >= need
+        if not whole:
+            np.asarray(image.dataobj[..., -1])
 
 
 def voxels(path: str | Path, where: Any = ..., axes: Sequence[str] = ("x", "y", "z")) -> NDArray[np.float32]:

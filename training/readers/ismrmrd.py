@@ -7,9 +7,11 @@ once, see `_volume`. Scans that were not fully sampled cannot be a target, and a
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,22 +20,26 @@ import torch
 
 from mrnets.contract import Raw
 from mrnets.errors import InputError
-from mrnets.mrd.calibration import Mean
+from mrnets.mrd.calibration import Mean, centre_block, for_later
 from mrnets.mrd.encoding import NOTHING_BY_HAND, ByHand
 from mrnets.mrd.files import ENDINGS
 from mrnets.mrd.images import echo_times
 from mrnets.mrd.kspace import averages, line_counts
 from mrnets.mrd.noise import whitened_variance
 from mrnets.mrd.readout import noise_gain
+from mrnets.noise import agreed_noise
+from mrnets.stages import whiten_raw
 from training.data import Place, Sample, Slices
 from training.readers._calibration import calibration
 from training.readers._kspace import doubt, gridded, noise
-from training.readers._scan import Scan, gap, scan
+from training.readers._scan import Origin, Scan, gap, scan, scan_of
 from training.readers._volume import position, same_mask
 from training.readers.files import examined, in_sentences, listed, one_sentence, split_problems
 from training.split import Part, Split, part_of
 
 __all__ = ["Reader", "load", "places"]
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +128,17 @@ def load(place: Place, cache: str = "", by_hand: ByHand = NOTHING_BY_HAND) -> Sa
     """A slice or readout position of a scan, as it was sampled. Raises InputError."""
     found = scan(place.path, by_hand)
     number, x = divmod(place.index, found.width) if found.encoding.volume else (place.index, 0)
+    raw = _raw(found, number, x, cache)
+    raw = dataclasses.replace(raw, averages=raw.averages / _excess(found.origin, cache))
+    return Sample(names=(f"{place.subject}, slice {place.index}",), raw=raw)
+
+
+def _raw(found: Scan, number: int, x: int, cache: str) -> Raw:
+    """A slice, or readout position x of a volume. Raises InputError."""
     image = found.images[number]
     kspace, mask, mean = position(found, number, x, cache) if found.encoding.volume else _slice(found, number)
     dwell = float(found.heads["sample_time_us"][image.echoes[0][0]])
-    raw = Raw(
+    return Raw(
         kspace=_tensor(kspace[None]),
         mask=_tensor(mask[None, None, None]),
         calibration=_tensor(mean.block),
@@ -136,7 +149,23 @@ def load(place: Place, cache: str = "", by_hand: ByHand = NOTHING_BY_HAND) -> Sa
         variance=whitened_variance(dwell) * noise_gain(found.encoding),
         averages=averages([line_counts(found.heads[rows], found.encoding) for rows in image.echoes]),
     )
-    return Sample(names=(f"{place.subject}, slice {place.index}",), raw=raw)
+
+
+@lru_cache(maxsize=512)
+def _excess(origin: Origin, cache: str) -> float:
+    """The noise variance in the middle of a scan, over that of its noise measurement; 1 where both agree.
+
+    Chains decide it likewise (`mrnets.noise.agreed_noise`), so a network is told the noise level that it gets there."""
+    found = scan_of(origin)
+    raw = _raw(found, len(found.images) // 2, found.width // 2, cache)
+    block = centre_block(raw.kspace, raw.mask) if raw.calibration is None else raw.calibration
+    if raw.noise is None or block is None:
+        return 1.0
+    raw = dataclasses.replace(raw, calibration=for_later(block, volume=found.encoding.volume))
+    agreed, notes = agreed_noise(whiten_raw(raw, raw.noise))
+    for note in notes:
+        _logger.warning("%s: %s", origin.path, note)
+    return raw.averages / agreed.averages
 
 
 def _tensor(values: Any) -> torch.Tensor | None:

@@ -37,6 +37,24 @@ def test_parts_are_the_data_sets_own_folders(tmp_path: Path, rng: np.random.Gene
     assert Reader().read(tmp_path, "test", Split()).subjects == ("multicoil_test/file_brain_AXT2_200_003",)
 
 
+def test_files_of_one_patient_are_for_one_part(tmp_path: Path, rng: np.random.Generator) -> None:
+    """T1 and T2 of a brain are two files. A network that learned from the one knows the other."""
+    write_fastmri(tmp_path, rng, subjects=8)
+    files = sorted(tmp_path.rglob("*.h5"))
+    (tmp_path / "all").mkdir()
+    for number, path in enumerate(files):
+        with h5py.File(path, "a") as file:
+            file.attrs["patient_id"] = f"patient {number % 4}"
+        path.rename(tmp_path / "all" / path.name)
+    split = Split(counts=(2, 1, 1))
+    parts = [Reader().read(tmp_path / "all", part, split).subjects for part in ("train", "validation", "test")]
+    numbers = [sorted(int(name[-3:]) for name in part) for part in parts]
+    assert numbers == [[0, 1, 4, 5], [2, 6], [3, 7]]
+    named = Reader().read(tmp_path / "all", "validation", Split(validation=("_007",))).subjects
+    assert named == ("file_brain_AXT2_200_007",)
+    assert list(Reader().check(tmp_path / "all", split)) == []
+
+
 def test_test_files_are_as_they_were_sampled(tmp_path: Path, rng: np.random.Generator) -> None:
     write_fastmri(tmp_path, rng, test=True)
     raw = Reader().read(tmp_path, "test", Split()).take([0], rng).raw

@@ -1,5 +1,6 @@
 """Opening files: what is refused, in which words, and that nothing stays open."""
 
+import gzip
 import pickle
 from functools import partial
 from pathlib import Path
@@ -138,6 +139,29 @@ def test_a_nifti_file_that_is_cut_short_is_named(tmp_path: Path, rng: np.random.
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(InputError, match=r"a\.nii\.gz: cannot be read; it is cut short"):
         files.voxels(path)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("left", [0.4, 0.99])
+def test_a_header_is_enough_to_find_a_file_cut_short_at_its_end(
+    name: str, left: float, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """`check` reads a few slices only, and training would end when it comes to the others."""
+    path = tmp_path / name
+    nibabel.save(nibabel.Nifti1Image(rng.random((20, 20, 20)), np.eye(4)), path)
+    files.nifti(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(left * len(whole))])
+    with pytest.raises(InputError, match=rf"{name}: cannot be read; it is cut short"):
+        files.nifti(path)
+
+
+def test_a_packed_file_in_several_pieces_is_whole(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As bgzip writes it. The size at its end is that of the last piece."""
+    image = nibabel.Nifti1Image(rng.random((20, 20, 20)), np.eye(4))
+    content = image.to_bytes()
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(content[:9000]) + gzip.compress(content[9000:]))
+    np.testing.assert_array_equal(files.voxels(tmp_path / "a.nii.gz"), image.get_fdata(dtype=np.float32))
 
 
 def load(place: Place, bad: int) -> Sample:

@@ -13,6 +13,7 @@ import torch
 
 from gadgets.frame import Frame
 from gadgets.messages import Close, ConfigFile, Header
+from gadgets.noise import noise
 from gadgets.serialise import encode
 from gadgets.simulate import Settings, make_scan
 from gadgets.sort import sort
@@ -21,6 +22,7 @@ from mrnets.errors import InputError
 from mrnets.mrd.files import open_scan, write_scan
 from mrnets.mrd.header import read_header
 from mrnets.mrd.streams import open_stream
+from mrnets.noise import agreed_noise
 from tests.training import layouts
 from training.__main__ import main
 from training.readers import _calibration
@@ -390,3 +392,26 @@ def test_check_ends_with_a_sentence_where_a_reader_fails(
     said = capsys.readouterr().out.splitlines()
     assert f"{tmp_path / 'scan1.h5'}: cannot be read (ZeroDivisionError: by zero)" in said
     assert any(line.startswith(f"{tmp_path / 'scan0.h5'}: cannot be read (PermissionError") for line in said)
+
+
+@pytest.mark.parametrize("settings", [replace(SMALL, matrix=48), replace(SMALL, matrix=32, slices=24, three_d=True)])
+@pytest.mark.parametrize("factor", [0.1, 1.0, 10.0])
+def test_noise_that_contradicts_the_lines_is_as_a_chain_takes_it(
+    settings: Settings, factor: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The noise measurement is of another scan, or scaled otherwise: the network is told what the lines show."""
+    header, items, _ = make_scan(replace(settings, coils=4, noise_lines=64, snr=30))
+    write_scan(tmp_path / "scan.h5", header, items)
+    with h5py.File(tmp_path / "scan.h5", "r+") as file:
+        for n, flags in enumerate(file["dataset/data"]["head"]["flags"]):
+            if flags & 1 << 18:
+                line = file["dataset/data"][n]
+                line["data"] = line["data"] * factor
+                file["dataset/data"][n] = line
+    with open_scan(tmp_path / "scan.h5") as scan:
+        known = read_header(scan.header).header
+        frame = next(item for item in sort(noise(scan.items(), known), known) if isinstance(item, Frame))
+    raw, notes = agreed_noise(frame.raw)
+    found = Reader().read(tmp_path, "train", Split()).take([0], np.random.default_rng(0)).raw
+    assert 1 / found.averages == pytest.approx(1 / raw.averages, rel=0.1)
+    assert bool(notes) == (factor != 1) == ("of the noise measurement, which is of another scan" in caplog.text)
