@@ -244,8 +244,9 @@ def nifti(path: str | Path, axes: Sequence[str] = ("x", "y", "z")) -> Any:
         raise InputError(f"{path}: must have the axes ({', '.join(axes)}), got the shape {image.shape}")
     if not all(n >= 1 for n in image.shape) or math.prod(image.shape) > MAX_VALUES:
         raise InputError(f"{path}: has the shape {image.shape}, which is empty or absurdly large")
-    state = Path(path).stat()
-    _require_end(str(path), state.st_size, state.st_mtime_ns)
+    if str(path).endswith((".nii", ".nii.gz")):  # .mgz files have more behind their voxels
+        state = Path(path).stat()
+        _require_end(str(path), state.st_size, state.st_mtime_ns)
     return image
 
 
@@ -259,7 +260,8 @@ def _require_end(path: str, size: int, changed: int) -> None:
 
     with _nifti_explained(path):
         image: Any = nibabel.load(path)
-        need = int(image.dataobj.offset) + math.prod(image.shape) * image.get_data_dtype().itemsize
+        voxel_count = math.prod(int(n) for n in image.shape)
+        need = int(image.dataobj.offset) + voxel_count * image.get_data_dtype().itemsize
         with Path(path).open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(-min(size, 4), 2)
