@@ -240,7 +240,7 @@ def test_a_preloaded_chain_has_its_network_and_the_log_says_what_each_scan_was(t
     log = (tmp_path / "log").read_text()
     before, _, after = log.partition("connection 1 from 127.0.0.1: scan begins: protocol unnamed, chain toy.xml")
     assert "MainThread: scan ends: " in before
-    assert "connection 1 from 127.0.0.1: scan ends: 17 lines of 1 slices, 3 images, " in after
+    assert "connection 1 from 127.0.0.1: scan ends: 17 lines of 1 slice, 3 images, " in after
 
 
 def test_a_chain_that_cannot_be_loaded_is_not_preloaded(tmp_path):

@@ -196,11 +196,13 @@ def as_sample(
     slices: int,
 ) -> Sample:
     """Return the slice `number` and its neighbours of a subject; `values` are the blocks of its images, as in the
-    files.
+    files. Values below 0 become 0, but for converted files, whose values may be normalised.
 
     Labels are read here. z is left out where `slices` is 1. Raises InputError where files do not fit each other.
     """
     labels = block(subject.labels, THREE, number, slices)
+    if subject.axes != FOUR:  # ADC maps and interpolation can be below 0, and the command segment clips them, too
+        values = [np.maximum(some, 0) for some in values]
     grids = sorted({v.shape[-3:-1] for v in (*values, labels)})
     if len(grids) > 1:
         raise InputError(f"{subject.path}: contrasts and labels have different grids {grids}")

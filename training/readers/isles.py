@@ -128,7 +128,6 @@ def _load(place: Place, *, subjects: Mapping[str, Subject], slices: int, lesions
         adc, dwi, flair = subject.images
         values = [block(adc, THREE, number, slices), block(dwi, THREE, number, slices)]
         values.append(_on_grid(flair, dwi, number, slices))
-        values = [np.maximum(v, 0) for v in values]  # ADC maps and interpolation can be below
     return as_sample(subject, number, values, CONTRASTS, CLASSES, slices)
 
 

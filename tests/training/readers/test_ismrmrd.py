@@ -289,7 +289,7 @@ def test_check_names_what_is_malformed(tmp_path: Path, rng: np.random.Generator)
         ("coils", "the number of coils changes"),
         ("empty", "has acquisitions without coils or samples"),
         ("noise", "has no lines of an image"),
-        ("other", 'there is no scan in the group "dataset"'),
+        ("other", "is a file of arrays (kspace), no ISMRMRD scan"),
         ("outside", "3 of 8 lines (acquisition 5 is the first) are outside of the matrix of encoding space 0"),
         ("radial", "trajectory of encoding space 0 is radial"),
         ("xml", "declares a document type"),

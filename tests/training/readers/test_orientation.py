@@ -82,7 +82,13 @@ def test_slices_are_the_same_however_they_are_stored(name: str, order: str, slic
 @pytest.mark.parametrize("name", WRITERS)
 def test_training_and_the_command_segment_show_a_network_the_same(name: str, order: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path / "data", np.random.default_rng(0))
-    source, found = samples(name, turned(tmp_path / "data", order))
+    copy = turned(tmp_path / "data", order)
+    for kind in CONTRASTS[name][:2]:  # interpolation gives values below 0
+        for path in copy.rglob(f"*{kind}.nii.gz"):
+            image = nibabel.load(path)
+            values = image.get_fdata(dtype=np.float32)
+            nibabel.save(nibabel.Nifti1Image(values - 0.3 * values.max(), image.affine), path)
+    source, found = samples(name, copy)
     folder = Path(source.places[0].path)
     files = [next(folder.glob(f"*{kind}.nii.gz")) for kind in CONTRASTS[name]]
     shown = np.stack([image.volume.array for image in read_images([str(path) for path in files])])
