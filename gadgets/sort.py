@@ -38,6 +38,8 @@ from mrnets.mrd.noise import NoiseScan
 
 __all__ = ["sort"]
 
+MOST_TOLD = 3
+"""Images that could not be made, of which the reason is told."""
 OTHER_COILS = "the noise measurement is of another number of coils than the images, and is not used"
 
 _logger = logging.getLogger(__name__)
@@ -71,9 +73,10 @@ def sort(
     lines have them. `centre_line`, `centre_partition`: the counters kspace_encode_step_1 and _2 of the k-space centre.
     `centre_sample`: its sample in lines that run forwards. `reversed_centre`: "kept" (Siemens) or "mirrored" (ISMRMRD).
     `reversed_contrasts`: "odd": contrasts 1, 3, 5 run backwards, though their lines lack the flag 22.
-    Raises InputError for many lines of an image that cannot be used (see `mrnets.mrd.refused`): they have no place, NaN
-    or infinite samples, other coils than the lines before, or came when the image was finished. Raises it also for a
-    non-Cartesian trajectory, and if no imaging line came. A few late lines count as `incomplete`.
+    Raises InputError for many lines of the first image that cannot be used (see `mrnets.mrd.refused`): they have no
+    place, NaN or infinite samples, or other coils than the lines before. A later image of such lines, and a few lines
+    that came when their image was finished, count as `incomplete`. Raises it also for many of these, for a
+    non-Cartesian trajectory, and if no imaging line came.
     """
     limit = Memory((usual_memory() if memory is None else memory) * 2**30)
     scan = _Scan(header, Spaces(header, by_hand), limit, calibration)
@@ -132,6 +135,8 @@ class _Scan:
         self._arrivals = Arrivals()
         self._lost: list[str] = []
         """Images that cannot be made, and why."""
+        self._given = False
+        """Whether an image was made."""
         self._said: set[str] = set()
 
     def add(self, lines: Lines) -> list[Key]:
@@ -159,10 +164,19 @@ class _Scan:
         yield from self.close(list(self.images))
         if self._aside.doubtful:
             self._warn(DROPPED)
-        if note := self._strays.rest():
-            self._warn(note)
         for finished, mean in self._means.rest():
             yield from self._frames(finished, mean)
+        self._tell_strays()
+
+    def _tell_strays(self) -> None:
+        """Warn of lines that were left out and whose image is not known, or count them as lost where they are many."""
+        try:
+            if note := self._strays.rest():
+                self._warn(note)
+        except InputError as error:
+            if not self._given:
+                raise
+            self._lost.append(str(error))
 
     def awaited(self, key: Key, encoding: Encoding) -> bool:
         """Whether calibration lines of an image are still to come, as the header or its own lines tell."""
@@ -170,9 +184,11 @@ class _Scan:
 
     def lacks(self) -> str:
         """Return what the scan lacks of what its header announces and what came too late, or nothing."""
-        lacking = "; ".join([*self._lost, *self._arrivals.lacks(self.header)])
+        more = f"; and {len(self._lost) - MOST_TOLD} more" if len(self._lost) > MOST_TOLD else ""
+        lost = f"images that could not be made: {'; '.join(self._lost[:MOST_TOLD])}{more}" if self._lost else ""
+        lacking = "; ".join(self._arrivals.lacks(self.header))
         told = f"the scan ended before what its header announces: {lacking}" if lacking else ""
-        return "; ".join(filter(None, [self.closed.lacks(), told]))
+        return "; ".join(filter(None, [self.closed.lacks(), lost, told]))
 
     def _take(self, lines: Lines) -> list[Key]:
         if not len(lines):
@@ -207,21 +223,31 @@ class _Scan:
     def _finished(self, key: Key, group: Group) -> _Finished | None:
         """The image, or None for one that cannot be made: the others are made all the same."""
         if not group.echoes:
-            self._lost.append(f"all lines of {key} are zero")
+            self._lose(group, f"all lines of {key} are zero")
             return None
         encoding = self.spaces.encoding(key.encoding)
-        stray = self._strays.of(key, sum(echo.lines for echo in group.echoes.values()))
-        notes = (*encoding.guesses, *group_notes(group, encoding), *stray)
+        try:
+            stray = self._strays.of(key, sum(echo.lines for echo in group.echoes.values()))
+            notes = (*encoding.guesses, *group_notes(group, encoding), *stray)
+        except InputError as error:
+            if not self._given:  # the header must be wrong where already the first image has many damaged lines
+                raise
+            self._lose(group, f"{key}: {error}")
+            return None
         parts = parts_of(group, encoding)
         if (reason := without_centre(parts[0].mask, key, encoding)) is not None:
-            self._lost.append(reason)
-            self._memory.free(group)
+            self._lose(group, reason)
             return None
         if self._noise.lines and not (group.whitened or self._noise.of_coils(self._strays.coils)):
             notes += (OTHER_COILS,)
         doubts = tuple(dict.fromkeys(_doubts(parts, volume=encoding.volume)))
         doubts += implausible(key, group, parts, self.header)
         return _Finished(key, group, parts, (*notes, *doubts, *self._shortfalls.of(key, encoding, parts)))
+
+    def _lose(self, group: Group, reason: str) -> None:
+        """Account for an image that cannot be made."""
+        self._lost.append(reason)
+        self._memory.free(group)
 
     def _calibrated(self, finished: _Finished) -> Iterator[Frame]:
         """Frames of an image, and of those that waited for it; none yet if its own calibration has not come."""
@@ -251,6 +277,7 @@ class _Scan:
         ):
             for note in frame.notes[len(encoding.guesses) :]:
                 self._warn(note, f"{finished.key}: ")
+            self._given = True
             yield frame
         self._memory.free(finished.group)
 

@@ -9,6 +9,7 @@ import pytest
 
 from gadgets.noise import noise
 from gadgets.sort import sort
+from gadgets.speaker import IncompleteError
 from mrnets.errors import InputError
 from mrnets.mrd.flags import Flag
 from mrnets.mrd.lines import take, with_data
@@ -88,6 +89,30 @@ def test_more_than_a_quarter_of_damaged_samples_refuses_the_scan(rng, kind, word
     assert len(frames(damaged_data(lines, slice(8, 11), kind), plain(), incomplete="warn")) == 1
     with pytest.raises(InputError, match=words):
         list(sort(damaged_data(lines, slice(8, 12), kind), plain()))
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_an_image_of_damaged_lines_costs_no_other(rng, caplog, bad):
+    """But for the first one: there the header must be wrong, and the scan is refused at once."""
+    slices = [synthetic.lines(synthetic.to_kspace(images(rng)), slice=n, first_counter=12 * n) for n in range(3)]
+    slices[bad].data[3:9, 1, 2] = np.nan
+    if bad == 0:
+        with pytest.raises(InputError, match="acquisition 3 has NaN"):
+            list(sort(slices, counted(slice=2)))
+        return
+    found = frames(slices, counted(slice=2), incomplete="warn")
+    assert [int(frame.headers[0, 0]["idx"]["slice"]) for frame in found] == [n for n in range(3) if n != bad]
+    words = (
+        f"images that could not be made: repetition 0, set 0, phase 0, slice {bad}: acquisition {12 * bad + 3} has NaN"
+    )
+    assert words in caplog.text
+    if bad == 2:  # none of its lines can be used, and they are a third of the scan
+        slices[bad].data[:, 1, 2] = np.nan
+        slices[bad] = replace(slices[bad])
+    given = sort(slices, counted(slice=2))
+    assert len([next(given) for _ in range(2)]) == 2
+    with pytest.raises(IncompleteError, match=f"acquisition {12 * bad + 3 * (bad != 2)} has NaN or infinite samples"):
+        next(given)
 
 
 def test_navigators_and_lines_of_no_use_may_be_damaged(rng):
