@@ -404,7 +404,7 @@ def test_noise_that_contradicts_the_lines_is_as_a_chain_takes_it(
     write_scan(tmp_path / "scan.h5", header, items)
     with h5py.File(tmp_path / "scan.h5", "r+") as file:
         for n, flags in enumerate(file["dataset/data"]["head"]["flags"]):
-            if flags & 1 << 18:
+            if int(flags) & 1 << 18:  # NumPy 1 mixes no uint64 with int
                 line = file["dataset/data"][n]
                 line["data"] = line["data"] * factor
                 file["dataset/data"][n] = line
